@@ -1,0 +1,1 @@
+"""Row 0: the standard library and nothing of corral."""

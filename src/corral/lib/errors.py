@@ -1,0 +1,98 @@
+"""Every error a user may see, with its HTTP status and its exit code.
+
+    CorralError
+    ├── Invalid        400  2    the input itself is wrong
+    │   └── Unprocessable 422 2  well-formed, but breaks a rule; carries details per field
+    ├── Unauthenticated 401 6    nobody said who is asking
+    ├── Forbidden      403  6    asked by somebody who may not
+    ├── NotFound       404  3    the thing named does not exist
+    ├── Conflict       409  4    it clashes with what is there or under way
+    ├── TooLarge       413  2    more than the limit that the message names
+    ├── NotLeader      307  5    another master leads; `leader` says where
+    ├── Unavailable    503  5    try again later; `retry_after_s` says when
+    └── Failed         500  1    the work was tried and did not succeed
+
+Messages say what was wanted, what was found and what to do; no full stop.
+"""
+
+
+class CorralError(Exception):
+    """Base of all errors that a dialect renders in its own format."""
+
+    status = 500
+    exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class Invalid(CorralError):
+    status = 400
+    exit_code = 2
+
+
+class Unprocessable(Invalid):
+    """Shapes: `details` maps a field path such as `/healthChecks(0)/port` to its errors."""
+
+    status = 422
+
+    def __init__(self, message: str, details: dict[str, list[str]] | None = None) -> None:
+        super().__init__(message)
+        self.details = details or {}
+
+
+class Unauthenticated(CorralError):
+    status = 401
+    exit_code = 6
+
+
+class Forbidden(CorralError):
+    status = 403
+    exit_code = 6
+
+
+class NotFound(CorralError):
+    status = 404
+    exit_code = 3
+
+
+class Conflict(CorralError):
+    """Shapes: `blockers` are ids of what stands in the way, such as deployments."""
+
+    status = 409
+    exit_code = 4
+
+    def __init__(self, message: str, blockers: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.blockers = blockers
+
+
+class TooLarge(CorralError):
+    status = 413
+    exit_code = 2
+
+
+class NotLeader(CorralError):
+    """Shapes: `leader` is `host:port`."""
+
+    status = 307
+    exit_code = 5
+
+    def __init__(self, message: str, leader: str) -> None:
+        super().__init__(message)
+        self.leader = leader
+
+
+class Unavailable(CorralError):
+    status = 503
+    exit_code = 5
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Failed(CorralError):
+    status = 500
+    exit_code = 1

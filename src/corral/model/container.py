@@ -1,0 +1,71 @@
+"""What a task's container asks for, in Mesos' vocabulary: Docker image, networks, volumes."""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class ContainerKind(StrEnum):
+    DOCKER = "DOCKER"
+    MESOS = "MESOS"
+
+
+class VolumeMode(StrEnum):
+    RW = "RW"
+    RO = "RO"
+
+
+class NetworkMode(StrEnum):
+    HOST = "HOST"
+    BRIDGE = "BRIDGE"
+    NONE = "NONE"
+    USER = "USER"
+
+
+class Volume(msgspec.Struct, frozen=True, kw_only=True):
+    """Shapes: a relative `host_path` lies in the sandbox; without one the volume is a fresh sandbox directory."""
+
+    container_path: str
+    mode: VolumeMode = VolumeMode.RW
+    host_path: str | None = None
+
+
+class PortMapping(msgspec.Struct, frozen=True, kw_only=True):
+    """Shapes: `host_port` 0 lets nobody listen on the host."""
+
+    container_port: int
+    host_port: int = 0
+    protocol: str = "tcp"
+
+
+class Parameter(msgspec.Struct, frozen=True, kw_only=True):
+    """One flag of `docker run`: `--key=value`."""
+
+    key: str
+    value: str
+
+
+class DockerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    image: str
+    network: NetworkMode = NetworkMode.HOST
+    port_mappings: tuple[PortMapping, ...] = ()
+    privileged: bool = False
+    parameters: tuple[Parameter, ...] = ()
+    force_pull_image: bool = False
+
+
+class NetworkInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Shapes: in a request the wanted addresses, in a status the ones given; `name` None is the host's network."""
+
+    name: str | None = None
+    ip_addresses: tuple[str, ...] = ()
+    port_mappings: tuple[PortMapping, ...] = ()
+    labels: tuple[tuple[str, str | None], ...] = ()
+
+
+class ContainerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    kind: ContainerKind
+    docker: DockerInfo | None = None
+    volumes: tuple[Volume, ...] = ()
+    hostname: str | None = None
+    network_infos: tuple[NetworkInfo, ...] = ()

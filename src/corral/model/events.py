@@ -1,0 +1,69 @@
+"""What the master says to a framework. Source: Mesos v1 scheduler API."""
+
+import msgspec
+
+from corral.model.ids import AgentId, ExecutorId, FrameworkId, OfferId
+from corral.model.offer import Explanation, Offer
+from corral.model.task import TaskStatus
+
+
+class MasterInfo(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    hostname: str
+    ip: str
+    port: int
+    version: str
+
+
+class Subscribed(msgspec.Struct, frozen=True, kw_only=True, tag="SUBSCRIBED"):
+    framework_id: FrameworkId
+    heartbeat_interval_s: float
+    master: MasterInfo
+
+
+class Offers(msgspec.Struct, frozen=True, kw_only=True, tag="OFFERS"):
+    offers: tuple[Offer, ...]
+
+
+class Rescind(msgspec.Struct, frozen=True, kw_only=True, tag="RESCIND"):
+    offer_id: OfferId
+
+
+class Update(msgspec.Struct, frozen=True, kw_only=True, tag="UPDATE"):
+    status: TaskStatus
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag="MESSAGE"):
+    agent_id: AgentId
+    executor_id: ExecutorId
+    data: bytes
+
+
+class Explanations(msgspec.Struct, frozen=True, kw_only=True, tag="EXPLANATIONS"):
+    """Why the framework's wants still wait; corral's extension, sent only to frameworks that stated wants.
+
+    Shapes: the whole list anew each time it changes; a want that is missing waits no longer.
+    """
+
+    explanations: tuple[Explanation, ...]
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="FAILURE"):
+    """Shapes: without `executor_id` the whole agent is lost; `status` is a raw wait status."""
+
+    agent_id: AgentId
+    executor_id: ExecutorId | None = None
+    status: int | None = None
+
+
+class Error(msgspec.Struct, frozen=True, kw_only=True, tag="ERROR"):
+    """The last event of a stream; the framework is to stop."""
+
+    message: str
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="HEARTBEAT"):
+    pass
+
+
+Event = Subscribed | Offers | Rescind | Update | Message | Explanations | Failure | Error | Heartbeat

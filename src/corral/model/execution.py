@@ -1,0 +1,76 @@
+"""One run of a task on its node: what a runtime is given and what it tells.
+
+Everything is settled here: paths are absolute, the environment is whole, the runtime only has to do it.
+"""
+
+import msgspec
+
+from corral.model.container import DockerInfo, PortMapping
+from corral.model.ids import ContainerId, FrameworkId, TaskId
+
+
+class Mount(msgspec.Struct, frozen=True, kw_only=True):
+    """Shapes: `source` is an absolute path on the host; `target` is absolute inside an image's file system."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+class Execution(msgspec.Struct, frozen=True, kw_only=True):
+    """Shapes: `argv` is complete (a shell command is already `/bin/sh -c ...`); empty runs the image's own command.
+
+    With an image, `entrypoint_args` tells that `argv` are arguments for the image's entrypoint instead of replacing it.
+    `sandbox` is the run's directory on the host; stdout and stderr are written to files of these names in it.
+    Units: `cpu_milli` thousandths of a core as weight, `cpu_limit_milli` as hard cap, `mem_mb` the memory limit; None
+    sets none.
+    """
+
+    container_id: ContainerId
+    task_id: TaskId
+    framework_id: FrameworkId
+    sandbox: str
+    argv: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    user: str | None = None
+    docker: DockerInfo | None = None
+    entrypoint_args: bool = False
+    hostname: str | None = None
+    mounts: tuple[Mount, ...] = ()
+    port_mappings: tuple[PortMapping, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    cpu_milli: int = 0
+    cpu_limit_milli: int | None = None
+    mem_mb: int | None = None
+
+
+class Launched(msgspec.Struct, frozen=True, kw_only=True):
+    """Shapes: `pid` of the task's first process on the host; `ip` is its own address, None on the host's network."""
+
+    container_id: ContainerId
+    pid: int | None = None
+    ip: str | None = None
+
+
+class Exit(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run ended. Shapes: exactly one of `code` and `signal`, or neither when nobody saw it.
+
+    `oom` tells that the kernel ended it for memory; `at` is float seconds UTC.
+    """
+
+    container_id: ContainerId
+    code: int | None = None
+    signal: int | None = None
+    oom: bool = False
+    message: str = ""
+    at: float = 0.0
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """What a restarted agent finds. Shapes: `exit` is set when it has ended."""
+
+    container_id: ContainerId
+    task_id: TaskId
+    framework_id: FrameworkId
+    launched: Launched | None = None
+    exit: Exit | None = None

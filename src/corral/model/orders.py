@@ -1,0 +1,109 @@
+"""What master and agent say to each other, as MessagePack frames.
+
+Orders go down from the master, reports go up from the agent. Every order carries the master's epoch; an agent ignores
+one that is lower than the highest it has seen. After any gap the agent's `Register` tells everything it has, and the
+master's `Registered` says which of it is not wanted.
+"""
+
+import msgspec
+
+from corral.model.agent import AgentInfo
+from corral.model.framework import FrameworkInfo
+from corral.model.ids import AgentId, FrameworkId, TaskId
+from corral.model.task import TaskInfo, TaskState, TaskStatus
+
+
+class AgentTask(msgspec.Struct, frozen=True, array_like=True):
+    """One task as the agent knows it. Shapes: `acked` when its terminal update has been acknowledged."""
+
+    info: TaskInfo
+    framework_id: FrameworkId
+    role: str
+    state: TaskState
+    status: TaskStatus | None = None
+
+
+# Orders, master to agent.
+
+
+class Registered(msgspec.Struct, frozen=True, array_like=True, tag="registered"):
+    """Units: `ping_s` seconds between two signs of life that the master expects."""
+
+    epoch: int
+    agent_id: AgentId
+    ping_s: float
+    framework_ids: tuple[FrameworkId, ...] = ()
+
+
+class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused"):
+    """The agent may not join; `why` says what to do about it."""
+
+    epoch: int
+    why: str
+
+
+class RunTask(msgspec.Struct, frozen=True, array_like=True, tag="run"):
+    epoch: int
+    framework: FrameworkInfo
+    role: str
+    info: TaskInfo
+
+
+class KillTask(msgspec.Struct, frozen=True, array_like=True, tag="kill"):
+    """Units: `grace_s` seconds; None keeps the task's own. `why` is kept for the task's story."""
+
+    epoch: int
+    framework_id: FrameworkId
+    task_id: TaskId
+    grace_s: float | None = None
+    why: str = ""
+
+
+class AcknowledgeUpdate(msgspec.Struct, frozen=True, array_like=True, tag="ack"):
+    epoch: int
+    framework_id: FrameworkId
+    task_id: TaskId
+    uuid: bytes
+
+
+class ShutdownFramework(msgspec.Struct, frozen=True, array_like=True, tag="shutdown"):
+    """Kill all tasks of the framework and forget it."""
+
+    epoch: int
+    framework_id: FrameworkId
+
+
+class Ping(msgspec.Struct, frozen=True, array_like=True, tag="ping"):
+    epoch: int
+
+
+Order = Registered | Refused | RunTask | KillTask | AcknowledgeUpdate | ShutdownFramework | Ping
+
+# Reports, agent to master.
+
+
+class Register(msgspec.Struct, frozen=True, array_like=True, tag="register"):
+    """The first report of a session. Shapes: `info.id` None the first time ever; `frameworks` of all its tasks."""
+
+    info: AgentInfo
+    tasks: tuple[AgentTask, ...] = ()
+    frameworks: tuple[FrameworkInfo, ...] = ()
+
+
+class UpdateTask(msgspec.Struct, frozen=True, array_like=True, tag="update"):
+    """Shapes: `latest` is the newest state, which may be ahead of `status.state` when older updates wait for acks."""
+
+    framework_id: FrameworkId
+    status: TaskStatus
+    latest: TaskState
+
+
+class Pong(msgspec.Struct, frozen=True, array_like=True, tag="pong"):
+    pass
+
+
+class Leaving(msgspec.Struct, frozen=True, array_like=True, tag="leaving"):
+    """The agent is being taken out of service for good."""
+
+
+Report = Register | UpdateTask | Pong | Leaving

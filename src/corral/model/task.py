@@ -1,0 +1,199 @@
+"""Tasks: what a framework asks to run, the states it passes through, and what is told of it.
+
+Source: Mesos v1 TaskInfo and TaskStatus; the names of states, reasons and sources are the wire's.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+from corral.model.container import ContainerInfo, NetworkInfo
+from corral.model.ids import AgentId, ContainerId, ExecutorId, FrameworkId, TaskId
+from corral.model.resources import Resources
+
+GROUP_LABEL = "corral.group"
+"""The label whose value says which siblings a want's `unique`, `max-per` and `group-by` constraints count."""
+
+
+class TaskState(StrEnum):
+    STAGING = "TASK_STAGING"
+    STARTING = "TASK_STARTING"
+    RUNNING = "TASK_RUNNING"
+    KILLING = "TASK_KILLING"
+    FINISHED = "TASK_FINISHED"
+    FAILED = "TASK_FAILED"
+    KILLED = "TASK_KILLED"
+    ERROR = "TASK_ERROR"
+    LOST = "TASK_LOST"
+    DROPPED = "TASK_DROPPED"
+    UNREACHABLE = "TASK_UNREACHABLE"
+    GONE = "TASK_GONE"
+    GONE_BY_OPERATOR = "TASK_GONE_BY_OPERATOR"
+    UNKNOWN = "TASK_UNKNOWN"
+
+
+TERMINAL = frozenset(
+    {
+        TaskState.FINISHED, TaskState.FAILED, TaskState.KILLED, TaskState.ERROR, TaskState.LOST, TaskState.DROPPED,
+        TaskState.GONE, TaskState.GONE_BY_OPERATOR,
+    }
+)  # fmt: skip
+
+PARTITION_AWARE_ONLY = frozenset(
+    {TaskState.DROPPED, TaskState.UNREACHABLE, TaskState.GONE, TaskState.GONE_BY_OPERATOR, TaskState.UNKNOWN}
+)
+"""States that a framework without PARTITION_AWARE sees as TASK_LOST."""
+
+
+class Source(StrEnum):
+    MASTER = "SOURCE_MASTER"
+    AGENT = "SOURCE_AGENT"
+    EXECUTOR = "SOURCE_EXECUTOR"
+
+
+class Reason(StrEnum):
+    """Why a task is in its state; on the wire as written here."""
+
+    AGENT_DISCONNECTED = "REASON_AGENT_DISCONNECTED"
+    AGENT_REMOVED = "REASON_AGENT_REMOVED"
+    AGENT_REREGISTERED = "REASON_AGENT_REREGISTERED"
+    AGENT_RESTARTED = "REASON_AGENT_RESTARTED"
+    CONTAINER_LAUNCH_FAILED = "REASON_CONTAINER_LAUNCH_FAILED"
+    CONTAINER_LIMITATION = "REASON_CONTAINER_LIMITATION"
+    CONTAINER_LIMITATION_DISK = "REASON_CONTAINER_LIMITATION_DISK"
+    CONTAINER_LIMITATION_MEMORY = "REASON_CONTAINER_LIMITATION_MEMORY"
+    EXECUTOR_TERMINATED = "REASON_EXECUTOR_TERMINATED"
+    FRAMEWORK_REMOVED = "REASON_FRAMEWORK_REMOVED"
+    INVALID_OFFERS = "REASON_INVALID_OFFERS"
+    MAX_COMPLETION_TIME_REACHED = "REASON_MAX_COMPLETION_TIME_REACHED"
+    RECONCILIATION = "REASON_RECONCILIATION"
+    RESOURCES_UNKNOWN = "REASON_RESOURCES_UNKNOWN"
+    TASK_GROUP_INVALID = "REASON_TASK_GROUP_INVALID"
+    TASK_INVALID = "REASON_TASK_INVALID"
+    TASK_KILLED_DURING_LAUNCH = "REASON_TASK_KILLED_DURING_LAUNCH"
+
+
+class Label(msgspec.Struct, frozen=True, kw_only=True):
+    key: str
+    value: str | None = None
+
+
+class Uri(msgspec.Struct, frozen=True, kw_only=True):
+    """Something to fetch into the sandbox. Shapes: `checksum` is `sha256:HEX`, checked when given."""
+
+    value: str
+    executable: bool = False
+    extract: bool = True
+    cache: bool = False
+    output_file: str | None = None
+    checksum: str | None = None
+
+
+class CommandInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """With `shell`, `value` is given to `/bin/sh -c`; without, `value` is run with `arguments` as its whole argv."""
+
+    value: str | None = None
+    shell: bool = True
+    arguments: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    uris: tuple[Uri, ...] = ()
+    user: str | None = None
+
+
+class DiscoveryPort(msgspec.Struct, frozen=True, kw_only=True):
+    number: int
+    name: str | None = None
+    protocol: str | None = None
+    visibility: str | None = None
+    labels: tuple[Label, ...] = ()
+
+
+class DiscoveryInfo(msgspec.Struct, frozen=True, kw_only=True):
+    visibility: str
+    name: str | None = None
+    environment: str | None = None
+    location: str | None = None
+    version: str | None = None
+    ports: tuple[DiscoveryPort, ...] = ()
+    labels: tuple[Label, ...] = ()
+
+
+class ExecutorInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A framework's own task-running half."""
+
+    executor_id: ExecutorId
+    command: CommandInfo | None = None
+    container: ContainerInfo | None = None
+    resources: Resources = ()
+    name: str | None = None
+    data: bytes | None = None
+    kind: str | None = None
+
+
+class TaskInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Shapes: exactly one of `command` and `executor`. Units: `kill_grace_s`, `max_completion_s` seconds.
+
+    `health_check` and `check` are the JSON objects as given. `limits` maps `cpus` or `mem` to thousandths, or to None for no limit at all.
+    """
+
+    task_id: TaskId
+    name: str
+    agent_id: AgentId
+    resources: Resources
+    command: CommandInfo | None = None
+    executor: ExecutorInfo | None = None
+    container: ContainerInfo | None = None
+    kill_grace_s: float | None = None
+    max_completion_s: float | None = None
+    data: bytes | None = None
+    labels: tuple[Label, ...] = ()
+    discovery: DiscoveryInfo | None = None
+    health_check: bytes | None = None
+    check: bytes | None = None
+    limits: tuple[tuple[str, int | None], ...] = ()
+
+
+class ContainerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    container_id: ContainerId | None = None
+    network_infos: tuple[NetworkInfo, ...] = ()
+    executor_pid: int | None = None
+
+
+class TaskStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Shapes: with `uuid` (16 bytes) it must be acknowledged and is retried until then; without, never."""
+
+    task_id: TaskId
+    state: TaskState
+    at: float
+    source: Source
+    message: str | None = None
+    reason: Reason | None = None
+    agent_id: AgentId | None = None
+    executor_id: ExecutorId | None = None
+    uuid: bytes | None = None
+    data: bytes | None = None
+    healthy: bool | None = None
+    labels: tuple[Label, ...] = ()
+    container_status: ContainerStatus | None = None
+    unreachable_at: float | None = None
+    limitation: Resources = ()
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """A task as views show it: what was asked and what became of it. Shapes: `statuses` holds the last per state."""
+
+    info: TaskInfo
+    framework_id: FrameworkId
+    role: str
+    state: TaskState
+    statuses: tuple[TaskStatus, ...] = ()
+
+
+def group_of(info: TaskInfo) -> str | None:
+    """The value of the task's group label."""
+    return next((label.value for label in info.labels if label.key == GROUP_LABEL), None)
+
+
+def seen_state(state: TaskState, partition_aware: bool) -> TaskState:
+    """The state as a framework of these capabilities is told it."""
+    return TaskState.LOST if state in PARTITION_AWARE_ONLY and not partition_aware else state
