@@ -1,0 +1,110 @@
+"""The `corral` command: finds the subcommand, and turns errors into one line and an exit code.
+
+Subcommands are imported only when they are called, so that `corral --help` answers at once.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from corral import __version__
+from corral.lib.errors import CorralError
+
+SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
+    "Daemons": {
+        "dev": ("corral.cli.daemons:dev", "Run a whole cluster in one process"),
+        "master": ("corral.cli.daemons:master", "Run the kernel with the first-party frameworks"),
+        "agent": ("corral.cli.daemons:agent", "Run the agent of this node"),
+        "framework": ("corral.cli.daemons:framework", "Run one framework as a process of its own"),
+    },
+    "Services": {
+        "run": ("corral.cli.services:run", "Start instances of an image or a command and follow until they run"),
+        "status": ("corral.cli.services:status", "Show apps, or one app with its instances"),
+        "ps": ("corral.cli.tasks:ps", "List tasks"),
+        "scale": ("corral.cli.services:scale", "Change the number of instances"),
+        "stop": ("corral.cli.services:stop", "Stop an app and forget it"),
+        "app": ("corral.cli.services:app", "Apply Marathon app files"),
+        "logs": ("corral.cli.tasks:logs", "Show what instances wrote"),
+        "exec": ("corral.cli.tasks:exec_", "Run a command inside a running instance"),
+        "explain": ("corral.cli.cluster:explain", "Say why something waits, node by node"),
+    },
+    "Cluster": {
+        "nodes": ("corral.cli.cluster:nodes", "List agents with what they have and what is used"),
+        "events": ("corral.cli.cluster:events", "Show what happened and why"),
+        "replay": ("corral.cli.replay:replay", "Run a recorded journal again and compare every decision"),
+        "completion": ("corral.cli.completion:completion", "Print the completion script of a shell"),
+    },
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are known by name and imported when called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for commands in SECTIONS.values() for name in commands]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        for commands in SECTIONS.values():
+            if cmd_name in commands:
+                module, _, attribute = commands[cmd_name][0].partition(":")
+                found: click.Command = getattr(importlib.import_module(module), attribute)
+                return found
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            hint = f"; did you mean {near[0]}" if near else "; corral --help lists them"
+            ctx.fail(f"there is no command {args[0]!r}{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for section, commands in SECTIONS.items():
+            with formatter.section(section):
+                formatter.write_dl([(name, text) for name, (_, text) in commands.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "CORRAL"})
+@click.version_option(__version__, "--version", message="corral %(version)s")
+@click.option("--addr", default="http://127.0.0.1:4680", show_default=True, help="The master's URL [CORRAL_ADDR].")
+@click.pass_context
+def cli(ctx: click.Context, addr: str) -> None:
+    """One pool of machines, every kind of work on it."""
+    ctx.obj = addr if "://" in addr else f"http://{addr}"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; errors of the corral tree become one line on stderr and their exit code."""
+    try:
+        code = cli.main(args=list(argv) if argv is not None else None, standalone_mode=False)
+    except click.exceptions.Abort:
+        _fail("interrupted", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except CorralError as error:
+        _fail(error.message, error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except BrokenPipeError:
+        # The reader (head, less) has enough; what is still buffered must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: Any, code: int) -> None:
+    click.echo(f"corral: {message}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

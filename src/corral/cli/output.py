@@ -1,0 +1,79 @@
+"""How answers are shown: a table for people, JSON or YAML for programs.
+
+Colour and width follow the terminal; `NO_COLOR` is obeyed, and a pipe gets whole lines.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+STATE_STYLES = {
+    "running": "green", "starting": "cyan", "staging": "cyan", "killing": "yellow", "waiting": "yellow",
+    "finished": "dim", "killed": "dim", "failed": "red", "error": "red", "lost": "red", "unreachable": "magenta",
+    "active": "green", "disconnected": "yellow", "deploying": "cyan", "suspended": "dim",
+}  # fmt: skip
+
+
+def output_option(function: F) -> F:
+    """Adds `-o json|yaml|wide`."""
+    return click.option(
+        "-o", "--output", type=click.Choice(["table", "wide", "json", "yaml"]), default="table", show_default=True,
+        help="How to show the answer.",
+    )(function)  # fmt: skip
+
+
+def show(value: Any, output: str, columns: Sequence[str], rows: Callable[[], Iterable[Sequence[Any]]]) -> None:
+    """Print `value` whole for programs, or `rows` as a table below `columns`."""
+    if output == "json":
+        click.echo(json.dumps(value, indent=2))
+    elif output == "yaml":
+        import yaml
+
+        click.echo(yaml.safe_dump(value, sort_keys=False), nl=False)
+    else:
+        show_table(columns, rows())
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    # A pipe has no width: cutting there would hide what a script looks for.
+    console = Console(width=None if sys.stdout.isatty() else 10_000, soft_wrap=False)
+    table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False, show_edge=False)
+    for column in columns:
+        table.add_column(column.upper(), no_wrap=column not in ("why", "detail"), overflow="fold")
+    for row in rows:
+        cells = [Text("-" if cell is None or cell == "" else str(cell)) for cell in row]
+        for cell in cells:
+            if style := STATE_STYLES.get(cell.plain.lower()):
+                cell.stylize(style)
+        table.add_row(*cells)
+    console.print(table)
+
+
+def ago(at: float | None, now: float) -> str:
+    """How long since an instant: `42s`, `7m`, `3h`, `5d`."""
+    if not at:
+        return "-"
+    seconds = max(0.0, now - at)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size * 2:
+            return f"{int(seconds // size)}{unit}"
+    return f"{int(seconds)}s"
+
+
+def clock_time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).astimezone().strftime("%H:%M:%S")
+
+
+def short_state(state: str) -> str:
+    return state.removeprefix("TASK_").lower()

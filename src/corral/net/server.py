@@ -1,0 +1,261 @@
+"""Serves routes over HTTP/1.1: the only place where `net/routes.py` meets the HTTP library.
+
+Rules: bodies are bounded before they are read; an error of the corral tree is written by the route's own dialect; any
+other error is a bug, answered 500 without its text and logged with it; a client that goes away ends its stream at once.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from corral.lib.errors import CorralError, Invalid, NotFound, TooLarge
+from corral.lib.log import get_logger
+from corral.net.routes import RawRoute, Request, Response, Route, Stream, compile_path, write_error
+
+log = get_logger("server")
+
+_STREAM_QUANTUM_S = 0.25
+"""How long a stopped server lets an open stream go on before its connection is closed."""
+
+
+class _Served:
+    """A route with its compiled path."""
+
+    __slots__ = ("fullmatch", "method", "raw", "route")
+
+    def __init__(self, route: Route | RawRoute) -> None:
+        self.route = route
+        self.method = route.method
+        self.fullmatch = compile_path(route.path).fullmatch
+        self.raw = isinstance(route, RawRoute)
+
+
+class Router:
+    """Finds the first route of a request, looking only at those that share its first literal segment."""
+
+    __slots__ = ("_buckets", "_everywhere", "_order")
+
+    def __init__(self, routes: Iterable[Route | RawRoute]) -> None:
+        self._buckets: dict[str, list[tuple[int, _Served]]] = {}
+        self._everywhere: list[tuple[int, _Served]] = []
+        self._order: dict[str, list[_Served]] = {}
+        for index, route in enumerate(routes):
+            first = route.path.split("/")[1] if route.path.startswith("/") else ""
+            home = self._everywhere if "{" in first else self._buckets.setdefault(first, [])
+            home.append((index, _Served(route)))
+
+    def _candidates(self, path: str) -> list[_Served]:
+        first = path.split("/", 2)[1] if path.startswith("/") else ""
+        if first not in self._buckets:
+            return [served for _, served in self._everywhere]
+        if first not in self._order:
+            both = sorted(self._buckets[first] + self._everywhere, key=lambda pair: pair[0])
+            self._order[first] = [served for _, served in both]
+        return self._order[first]
+
+    def find(self, method: str, path: str) -> tuple[_Served | None, Mapping[str, str], tuple[str, ...]]:
+        """The route and its path parameters; when the path is known but not for this method, the methods it knows."""
+        allowed: list[str] = []
+        for served in self._candidates(path):
+            match = served.fullmatch(path)
+            if match is None:
+                continue
+            if served.method in (method, "*") or (method == "HEAD" and served.method == "GET"):
+                return served, match.groupdict(), ()
+            if served.method not in allowed:
+                allowed.append(served.method)
+        return None, {}, tuple(sorted(allowed))
+
+    def error_writer(self, path: str) -> Route | None:
+        """A route near an unknown path, so that even its 404 speaks the dialect of its neighbours."""
+        return next((s.route for s in self._candidates(path) if isinstance(s.route, Route)), None)
+
+
+def fold_slashes(path: str) -> str:
+    """One slash for many: clients that join absolute ids send `/v2/apps//group/app`."""
+    while "//" in path:
+        path = path.replace("//", "/")
+    return path
+
+
+class Server:
+    """One listening endpoint. Shapes: `routes` are tried in order, those of the first front door first."""
+
+    def __init__(self, routes: Sequence[Route | RawRoute], *, host: str, port: int) -> None:
+        self._router = Router(routes)
+        self._host = host
+        self._port = port
+        self._http: web.Server | None = None
+        self._listener: asyncio.Server | None = None
+        self._stopping = asyncio.Event()
+
+    @property
+    def port(self) -> int:
+        """The port really bound, after `start`."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
+
+    async def start(self) -> None:
+        """Bind and accept.
+
+        Errors: `Invalid` when the address cannot be bound, with the address and what to do.
+        """
+        self._http = web.Server(self._serve, handler_cancellation=True, access_log=None, keepalive_timeout=75.0)
+        loop = asyncio.get_running_loop()
+        try:
+            self._listener = await loop.create_server(
+                self._http, self._host, self._port, backlog=1024, reuse_address=True
+            )
+        except (OSError, socket.gaierror) as error:
+            raise Invalid(
+                f"cannot listen on {self._host}:{self._port}: {error.strerror or error}; "
+                f"end what holds it or choose another with --listen HOST:PORT (port 0 takes any)"
+            ) from None
+        self._port = self._listener.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Accept nothing new, end the streams, close what is left."""
+        self._stopping.set()
+        if self._listener is not None:
+            self._listener.close()
+        if self._http is not None:
+            self._http.pre_shutdown()
+            await self._http.shutdown(_STREAM_QUANTUM_S)
+
+    async def _serve(self, raw: web.BaseRequest) -> web.StreamResponse:
+        path = fold_slashes(raw.path)
+        served, params, allowed = self._router.find(raw.method, path)
+        request = Request(
+            method=raw.method,
+            path=path,
+            params=params,
+            query={key: raw.query.getall(key) for key in raw.query},
+            headers={key.lower(): value for key, value in raw.headers.items()},
+            peer=raw.remote or "",
+        )
+        if served is None:
+            return self._unknown(request, allowed)
+        route = served.route
+        if isinstance(route, RawRoute):
+            raw["params"] = params
+            try:
+                return await route.handler(raw)  # type: ignore[no-any-return]
+            except CorralError as error:
+                return _finished(write_error(error, request), raw.method)
+        try:
+            if raw.body_exists:
+                body = await _read_body(raw, route.most_bytes)
+                request = _with_body(request, body)
+            answer = await route.handler(request)
+        except CorralError as error:
+            return _finished(route.errors(error, request), raw.method)
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except HttpProcessingError as error:
+            return _finished(route.errors(Invalid(f"the request body is broken: {error.message}"), request), raw.method)
+        except Exception:
+            log.exception("request failed", method=raw.method, path=path)
+            return _finished(route.errors(CorralError("internal error; the log of this daemon has it"), request), "")
+        if isinstance(answer, Stream):
+            return await self._stream(raw, answer)
+        return _finished(answer, raw.method)
+
+    def _unknown(self, request: Request, allowed: tuple[str, ...]) -> web.StreamResponse:
+        near = self._router.error_writer(request.path)
+        write = near.errors if near is not None else write_error
+        if allowed:
+            error: CorralError = NotFound(f"{request.path} takes {', '.join(allowed)}, not {request.method}")
+            answer = write(error, request)
+            response = _finished(answer, request.method)
+            response.set_status(405)
+            response.headers["Allow"] = ", ".join(allowed)
+            return response
+        return _finished(write(NotFound(f"there is no {request.path} here"), request), request.method)
+
+    async def _stream(self, raw: web.BaseRequest, stream: Stream) -> web.StreamResponse:
+        response = web.StreamResponse(status=stream.status, headers=dict(stream.headers))
+        response.content_type = stream.content_type
+        response.enable_chunked_encoding()
+        try:
+            await response.prepare(raw)
+            async with contextlib.aclosing(_until(stream.chunks, self._stopping)) as chunks:
+                async for chunk in chunks:
+                    await response.write(chunk)
+            await response.write_eof()
+        except ConnectionError:
+            pass
+        finally:
+            if stream.close is not None:
+                stream.close()
+        return response
+
+
+async def _read_body(raw: web.BaseRequest, most_bytes: int) -> bytes:
+    """Errors: `TooLarge` as soon as the bound is passed; `Invalid` when the client stops in the middle."""
+    if raw.content_length is not None and raw.content_length > most_bytes:
+        raise TooLarge(f"the body has {raw.content_length} bytes, at most {most_bytes} are taken; send less at once")
+    parts: list[bytes] = []
+    size = 0
+    while chunk := await raw.content.readany():
+        size += len(chunk)
+        if size > most_bytes:
+            raise TooLarge(f"the body has more than the {most_bytes} bytes that are taken; send less at once")
+        parts.append(chunk)
+    if raw.content_length is not None and size < raw.content_length:
+        raise Invalid(f"the body ends after {size} of {raw.content_length} bytes; send it again")
+    return b"".join(parts)
+
+
+def _with_body(request: Request, body: bytes) -> Request:
+    return Request(
+        method=request.method,
+        path=request.path,
+        params=request.params,
+        query=request.query,
+        headers=request.headers,
+        body=body,
+        peer=request.peer,
+    )
+
+
+def _finished(answer: Response, method: str) -> web.Response:
+    response = web.Response(status=answer.status, body=answer.body, headers=dict(answer.headers))
+    if answer.body or method == "HEAD":
+        response.headers.setdefault("Content-Type", answer.content_type)
+    return response
+
+
+async def _until(chunks: AsyncIterator[bytes], stopping: asyncio.Event) -> AsyncGenerator[bytes, None]:
+    """The chunks until they end or the server stops."""
+    stop = asyncio.ensure_future(stopping.wait())
+    iterator = aiter(chunks)
+    try:
+        while True:
+            step = asyncio.ensure_future(anext(iterator, None))
+            try:
+                await asyncio.wait((step, stop), return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                step.cancel()
+                raise
+            if not step.done():
+                step.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await step
+                return
+            chunk = step.result()
+            if chunk is None:
+                return
+            yield chunk
+    finally:
+        stop.cancel()
+        close = getattr(iterator, "aclose", None)
+        if close is not None:
+            await close()
