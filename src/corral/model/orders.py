@@ -27,7 +27,11 @@ class AgentTask(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Registered(msgspec.Struct, frozen=True, array_like=True, tag="registered"):
-    """Units: `ping_s` seconds between two signs of life that the master expects."""
+    """Units: `ping_s` seconds between two signs of life that the master expects.
+
+    Shapes: `framework_ids` are those of the registered tasks' frameworks that are not wanted any more; they are to end
+    as if `ShutdownFramework` named each.
+    """
 
     epoch: int
     agent_id: AgentId
@@ -67,7 +71,10 @@ class AcknowledgeUpdate(msgspec.Struct, frozen=True, array_like=True, tag="ack")
 
 
 class ShutdownFramework(msgspec.Struct, frozen=True, array_like=True, tag="shutdown"):
-    """Kill all tasks of the framework and forget it."""
+    """Kill all tasks of the framework and forget it when they have ended.
+
+    Shapes: their last updates are told as always; the master acknowledges them in the framework's stead.
+    """
 
     epoch: int
     framework_id: FrameworkId
