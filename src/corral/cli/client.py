@@ -81,7 +81,8 @@ class Client:
             response = connection.getresponse()
         except (ConnectionError, socket.gaierror) as error:
             raise Unavailable(
-                f"no master answers at {self.addr} ({error.strerror or error}); start one with `corral dev` or set CORRAL_ADDR"
+                f"no master answers at {self.addr} ({error.strerror or error}); "
+                "start one with `corral dev` or set CORRAL_ADDR"
             ) from None
         except TimeoutError:
             raise Unavailable(f"{self.addr} did not answer within {self._timeout_s:g} s; look at its log") from None

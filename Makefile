@@ -1,0 +1,68 @@
+# The verbs of this project. `make` lists them; each makes the environment in .venv first if it is missing.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo dev check format lint types imports unit test contract conformance fault sim docker bench docs lock clean
+
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+ARGS ?=
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+setup:
+	@scripts/bootstrap
+
+demo: setup ## start a cluster, deploy to it, show it (CI=1 ends by itself)
+	@$(BIN)/python scripts/demo.py $(if $(CI),--ci)
+
+dev: setup ## run a whole cluster in one process
+	$(BIN)/corral dev $(ARGS)
+
+check: lint types imports unit ## format, lint, strict types, import contracts, layout, unit tests
+
+format: setup ## rewrite the code in the project's format
+	$(BIN)/ruff format src tests scripts
+	$(BIN)/ruff check --fix src tests scripts
+
+lint: setup
+	$(BIN)/ruff format --check src tests scripts
+	$(BIN)/ruff check src tests scripts
+
+types: setup
+	$(BIN)/mypy
+
+imports: setup
+	$(BIN)/lint-imports --no-logo
+
+unit: setup
+	$(PYTEST) -q tests/unit $(ARGS)
+
+test: setup ## all tests but the long ones: unit, contract, conformance and a short slice of each long suite
+	$(PYTEST) -m "not slow" tests $(ARGS)
+
+contract: setup ## one suite for every implementation of a contract
+	$(PYTEST) tests/contract $(ARGS)
+
+conformance: setup ## foreign clients against the real server
+	$(PYTEST) tests/conformance $(ARGS)
+
+fault: setup ## crashes at each step, partitions, real kill -9
+	$(PYTEST) tests/fault $(ARGS)
+
+sim: setup ## long seeded runs in virtual time
+	$(PYTEST) tests/sim $(ARGS)
+
+docker: setup ## everything that needs a real Docker Engine
+	$(PYTEST) tests/docker tests/contract -m docker $(ARGS)
+
+bench: setup ## the numbers, with their budgets
+	$(BIN)/python -m tests.bench $(ARGS)
+
+docs: setup ## check that the docs tell what the code does
+	$(PYTEST) -q tests/unit/architecture $(ARGS)
+
+lock: ## resolve the requirements anew
+	uv pip compile -q pyproject.toml --group dev --extra speed --generate-hashes --no-header --no-annotate --upgrade -o requirements/dev.txt
+
+clean: ## remove what was built
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build

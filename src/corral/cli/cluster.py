@@ -1,0 +1,93 @@
+"""Commands about the cluster: nodes, explain, events."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from corral.cli.client import Client
+from corral.cli.output import clock_time, output_option, show, show_table
+from corral.cli.services import app_id
+from corral.lib.errors import NotFound
+
+
+@click.command()
+@output_option
+@click.pass_obj
+def nodes(addr: str, output: str) -> None:
+    """List agents with what they have and what is used."""
+    found = Client(addr).get("/corral/v1/nodes")["nodes"]
+    columns = ["node", "state", "cpus", "mem", "tasks", "runtimes"]
+    wide = ["id", "url", "disk", "attributes", "why"] if output == "wide" else []
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        for n in found:
+            row = (
+                n["hostname"], n["state"], _share(n, "cpus"), _share(n, "mem"), n["tasks"], " ".join(n["runtimes"]),
+            )  # fmt: skip
+            attributes = " ".join(f"{k}={v}" for k, v in n["attributes"].items())
+            yield (*row, n["id"], n["url"], _share(n, "disk"), attributes, n["why"]) if wide else row
+
+    show(found, output, columns + wide, rows)
+
+
+def _share(node: dict[str, Any], name: str) -> str:
+    """Used and offered of all, such as `1.5/8`."""
+    taken = node["used"].get(name, 0) + node["offered"].get(name, 0)
+    return f"{taken:g}/{node['resources'].get(name, 0):g}"
+
+
+@click.command()
+@click.argument("name", required=False)
+@output_option
+@click.pass_obj
+def explain(addr: str, name: str | None, output: str) -> None:
+    """Say why instances of app NAME (or of all apps) wait, node by node."""
+    client = Client(addr)
+    found = client.get("/corral/v1/explain", group=app_id(name) if name else None)["explanations"]
+    if name and not found:
+        found = client.get("/corral/v1/explain", want=name)["explanations"]
+    if output in ("json", "yaml"):
+        show(found, output, [], list)
+        return
+    if not found:
+        click.echo(_nothing_waits(client, name))
+        return
+    for one in found:
+        never = "; no agent of this cluster could ever hold one" if one["never"] else ""
+        click.echo(
+            f"{one['want_id']} (role {one['role']}): {one['waiting']} waiting, {one['agents']} agents looked at{never}"
+        )
+        show_table(["agents", "reason", "detail"], ((r["agents"], r["reason"], r["detail"]) for r in one["refusals"]))
+        for change in one["fits_if"]:
+            click.echo(f"fits if {change}")
+
+
+def _nothing_waits(client: Client, name: str | None) -> str:
+    if name is None:
+        return "nothing waits for resources"
+    try:
+        app = client.get(f"/v2/apps{app_id(name)}")["app"]
+    except NotFound:
+        raise NotFound(f"there is no app and no want {name!r}; corral status lists the apps") from None
+    text = f"{app['id']} does not wait for resources: {app.get('tasksRunning', 0)}/{app['instances']} running"
+    failure = app.get("lastTaskFailure")
+    return f"{text}; last failure: {failure['message']}" if failure else text
+
+
+@click.command()
+@click.option("-f", "--follow", is_flag=True, help="Go on as more happens.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.pass_obj
+def events(addr: str, follow: bool, output: str) -> None:
+    """Show what happened in the cluster, and why."""
+    for line in Client(addr).lines("/corral/v1/events", follow=follow):
+        if output == "json":
+            click.echo(line.decode().rstrip())
+            continue
+        note = json.loads(line)
+        facts = " ".join(f"{k}={v}" for k, v in note["facts"].items())
+        why = f'why="{note["why"]}"' if note["why"] else ""
+        words = (clock_time(note["at"]), note["component"], note["what"], facts, why)
+        click.echo("  ".join(word for word in words if word))

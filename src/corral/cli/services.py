@@ -1,0 +1,302 @@
+"""Commands about apps, through the Marathon API: run, status, scale, stop, app."""
+
+import json
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from corral.cli.client import Client
+from corral.cli.output import ago, output_option, short_state, show
+from corral.lib.errors import Failed, Invalid, NotFound
+from corral.lib.units import parse_timestamp
+
+_POLL_S = 0.2
+
+
+def app_id(name: str) -> str:
+    """The absolute id for what a person types: `web` is `/web`."""
+    return "/" + name.strip("/")
+
+
+def _definition(
+    words: tuple[str, ...], *, process: bool, name: str | None, instances: int, cpus: float, mem: float,
+    ports: tuple[str, ...], env: tuple[str, ...], volumes: tuple[str, ...], constraints: tuple[str, ...],
+) -> dict[str, Any]:  # fmt: skip
+    """The app that `corral run` means by its words. Errors: `Invalid` shows the form of an option that does not fit."""
+    if not words:
+        raise Invalid("nothing to run; write corral run IMAGE [-- COMMAND] or corral run --process -- COMMAND")
+    command = list(words if process else words[1:])
+    base = Path(command[0]).name if process else words[0].rsplit("/", 1)[-1].partition(":")[0]
+    found: dict[str, Any] = {
+        "id": app_id(name or re.sub(r"[^a-z0-9]+", "-", base.lower()).strip("-") or "app"),
+        "instances": instances,
+        "cpus": cpus,
+        "mem": mem,
+        "env": dict(_split(text, "=", "-e NAME=VALUE") for text in env),
+        "constraints": [text.split(":") for text in constraints],
+    }
+    numbers = [_split_port(text) for text in ports]
+    if command:
+        found["args"] = command
+    if process:
+        if volumes:
+            raise Invalid("-v needs an image; a plain process sees the host's files as they are")
+        found["portDefinitions"] = [{"port": host, "protocol": "tcp"} for host, _ in numbers]
+        found["requirePorts"] = any(host for host, _ in numbers)
+        return found
+    found["container"] = {"type": "DOCKER", "docker": {"image": words[0]}, "volumes": [_volume(v) for v in volumes]}
+    if numbers:
+        found["networks"] = [{"mode": "container/bridge"}]
+        found["container"]["portMappings"] = [
+            {"containerPort": inside, "hostPort": host, "protocol": "tcp"} for host, inside in numbers
+        ]
+    else:
+        found["portDefinitions"] = []
+    return found
+
+
+def _split(text: str, mark: str, form: str) -> tuple[str, str]:
+    left, found, right = text.partition(mark)
+    if not found or not left:
+        raise Invalid(f"{text!r} is not of the form {form}")
+    return left, right
+
+
+def _split_port(text: str) -> tuple[int, int]:
+    """`80` is any host port to 80 inside; `8080:80` names both."""
+    host, colon, inside = text.rpartition(":")
+    try:
+        return (int(host) if colon else 0), int(inside)
+    except ValueError:
+        raise Invalid(f"port {text!r} is not of the form 80 or 8080:80") from None
+
+
+def _volume(text: str) -> dict[str, str]:
+    parts = text.split(":")
+    if len(parts) not in (2, 3) or (len(parts) == 3 and parts[2].upper() not in ("RO", "RW")):
+        raise Invalid(f"volume {text!r} is not of the form /host/path:/container/path[:ro|rw]")
+    return {"hostPath": parts[0], "containerPath": parts[1], "mode": parts[2].upper() if len(parts) == 3 else "RW"}
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="[IMAGE] [-- COMMAND...]")
+@click.option("-n", "--instances", default=1, show_default=True, help="How many to keep running.")
+@click.option("-p", "--port", "ports", multiple=True, metavar="[HOST:]PORT", help="A port the command listens on.")
+@click.option("--name", help="The app's id; by default the image's or the command's name.")
+@click.option("--process", is_flag=True, help="Run a plain process of the host instead of an image.")
+@click.option("--cpus", default=0.1, show_default=True)
+@click.option("--mem", default=64.0, show_default=True, help="MiB.")
+@click.option("-e", "--env", multiple=True, metavar="NAME=VALUE")
+@click.option("-v", "--volume", "volumes", multiple=True, metavar="HOST:CONTAINER[:ro]")
+@click.option(
+    "--constraint", "constraints", multiple=True, metavar="FIELD:OP[:VALUE]", help="For example @hostname:UNIQUE."
+)
+@click.option("-d", "--detach", is_flag=True, help="Do not wait until it runs.")
+@click.option("--timeout", "timeout_s", default=120.0, show_default=True, help="Seconds to wait.")
+@click.pass_obj
+def run(
+    addr: str, words: tuple[str, ...], instances: int, ports: tuple[str, ...], name: str | None, process: bool,
+    cpus: float, mem: float, env: tuple[str, ...], volumes: tuple[str, ...], constraints: tuple[str, ...],
+    detach: bool, timeout_s: float,
+) -> None:  # fmt: skip
+    """Start instances of IMAGE, or with --process of a command, and follow until they run."""
+    client = Client(addr)
+    definition = _definition(
+        words, process=process, name=name, instances=instances, cpus=cpus, mem=mem, ports=ports, env=env,
+        volumes=volumes, constraints=constraints,
+    )  # fmt: skip
+    created = client.send("POST", "/v2/apps", definition)
+    click.echo(f"app {created['id']} accepted", err=True)
+    if not detach:
+        follow(client, created["id"], timeout_s)
+
+
+@click.command()
+@click.argument("name", required=False)
+@output_option
+@click.option("-w", "--watch", is_flag=True, help="Show again every second until Ctrl-C.")
+@click.pass_obj
+def status(addr: str, name: str | None, output: str, watch: bool) -> None:
+    """Show all apps, or app NAME with its instances."""
+    client = Client(addr)
+    while True:
+        if watch:
+            click.clear()
+        _show_app(client, app_id(name), output) if name else _show_apps(client, output)
+        if not watch:
+            return
+        time.sleep(1.0)
+
+
+def _app_state(app: dict[str, Any]) -> str:
+    if app.get("deployments"):
+        return "deploying"
+    if app["instances"] == 0:
+        return "suspended"
+    return "running" if app.get("tasksRunning", 0) >= app["instances"] else "waiting"
+
+
+def _what(app: dict[str, Any]) -> str:
+    docker = (app.get("container") or {}).get("docker") or {}
+    return docker.get("image") or app.get("cmd") or " ".join(app.get("args", []))
+
+
+def _show_apps(client: Client, output: str) -> None:
+    apps = client.get("/v2/apps")["apps"]
+    columns = ["app", "state", "running", "wanted", "cpus", "mem", "what"]
+    show(
+        apps, output, columns,
+        lambda: [
+            (a["id"], _app_state(a), a.get("tasksRunning", 0), a["instances"], a["cpus"], a["mem"], _what(a)[:60])
+            for a in apps
+        ],
+    )  # fmt: skip
+
+
+def _show_app(client: Client, path: str, output: str) -> None:
+    app = client.get(f"/v2/apps{path}")["app"]
+    if output in ("json", "yaml"):
+        show(app, output, [], list)
+        return
+    now = time.time()
+    click.echo(f"{app['id']}  {_app_state(app)}  {app.get('tasksRunning', 0)}/{app['instances']} running  {_what(app)}")
+    if failure := app.get("lastTaskFailure"):
+        click.echo(f"last failure  {short_state(failure['state'])} on {failure['host']}: {failure['message']}")
+    show(
+        app.get("tasks", []), output, ["instance", "state", "host", "ports", "since"],
+        lambda: [
+            (t["id"], short_state(t["state"]), t["host"], " ".join(map(str, t.get("ports", []))),
+             ago(parse_timestamp(t.get("startedAt") or t.get("stagedAt") or "1970-01-01T00:00:00Z"), now))
+            for t in app.get("tasks", [])
+        ],
+    )  # fmt: skip
+    _show_why(client, path)
+
+
+def _show_why(client: Client, path: str) -> None:
+    """Under the table: why instances of the app still wait, if any do."""
+    for found in client.get("/corral/v1/explain", group=path)["explanations"]:
+        for refusal in found["refusals"][:5]:
+            click.echo(f"waiting  {found['waiting']} instance(s): {refusal['detail']} ({refusal['agents']} agents)")
+
+
+@click.command()
+@click.argument("name")
+@click.argument("instances", type=click.IntRange(min=0))
+@click.option("-d", "--detach", is_flag=True, help="Do not wait until it is done.")
+@click.option("--timeout", "timeout_s", default=120.0, show_default=True, help="Seconds to wait.")
+@click.option("--force", is_flag=True, help="Replace a deployment that is under way.")
+@click.pass_obj
+def scale(addr: str, name: str, instances: int, detach: bool, timeout_s: float, force: bool) -> None:
+    """Change how many instances of app NAME are kept running."""
+    client = Client(addr)
+    path = app_id(name)
+    client.get(f"/v2/apps{path}")  # a PUT would create what does not exist
+    client.send("PUT", f"/v2/apps{path}", {"instances": instances}, {"force": force})
+    click.echo(f"app {path} shall have {instances} instance(s)", err=True)
+    if not detach:
+        follow(client, path, timeout_s)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--timeout", "timeout_s", default=60.0, show_default=True, help="Seconds to wait.")
+@click.pass_obj
+def stop(addr: str, name: str, timeout_s: float) -> None:
+    """Stop all instances of app NAME and forget it."""
+    client = Client(addr)
+    path = app_id(name)
+    client.send("DELETE", f"/v2/apps{path}")
+    deadline = time.monotonic() + timeout_s
+    while any(t["group"] == path for t in client.get("/corral/v1/tasks", group=path)["tasks"] if _alive(t)):
+        if time.monotonic() > deadline:
+            raise Failed(f"app {path} is deleted but instances still end after {timeout_s:g} s; see corral ps")
+        time.sleep(_POLL_S)
+    click.echo(f"app {path} stopped", err=True)
+
+
+def _alive(task: dict[str, Any]) -> bool:
+    return short_state(task["state"]) in ("staging", "starting", "running", "killing")
+
+
+@click.group()
+def app() -> None:
+    """Apply Marathon app files."""
+
+
+@app.command("apply")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.option("--force", is_flag=True, help="Replace a deployment that is under way.")
+@click.option("-d", "--detach", is_flag=True, help="Do not wait until it runs.")
+@click.option("--timeout", "timeout_s", default=120.0, show_default=True, help="Seconds to wait.")
+@click.pass_obj
+def apply_app(addr: str, file: str, force: bool, detach: bool, timeout_s: float) -> None:
+    """Create or change the app (or the list of apps) of FILE; - reads standard input."""
+    client = Client(addr)
+    text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise Invalid(f"{file} is not JSON: {error}") from None
+    apps = found if isinstance(found, list) else [found]
+    for one in apps:
+        if not isinstance(one, dict) or not isinstance(one.get("id"), str):
+            raise Invalid(f"{file} holds an app without an id; every app needs one, such as /web")
+        path = app_id(one["id"])
+        client.send("PUT", f"/v2/apps{path}", one, {"force": force, "partialUpdate": "false"})
+        click.echo(f"app {path} accepted", err=True)
+        if not detach:
+            follow(client, path, timeout_s)
+
+
+@app.command("destroy")
+@click.argument("name")
+@click.pass_obj
+def destroy_app(addr: str, name: str) -> None:
+    """Stop app NAME and forget it, without waiting."""
+    Client(addr).send("DELETE", f"/v2/apps{app_id(name)}")
+    click.echo(f"app {app_id(name)} deleted", err=True)
+
+
+def follow(client: Client, path: str, timeout_s: float) -> None:
+    """Show progress until the app's deployments are done, then print where it listens.
+
+    Errors: `Failed` after `timeout_s` with the last failure or the reason it waits.
+    """
+    from rich.console import Console
+    from rich.status import Status
+
+    console = Console(stderr=True)
+    deadline = time.monotonic() + timeout_s
+    with Status(f"app {path}: waiting", console=console) as line:
+        while True:
+            found = client.get(f"/v2/apps{path}")["app"]
+            running, wanted = found.get("tasksRunning", 0), found["instances"]
+            line.update(f"app {path}: {running}/{wanted} running")
+            if not found.get("deployments") and running >= wanted:
+                break
+            if time.monotonic() > deadline:
+                raise Failed(
+                    f"app {path} has {running}/{wanted} running after {timeout_s:g} s: {_reason(client, found)}"
+                )
+            time.sleep(_POLL_S)
+    click.echo(f"app {path}: {running}/{wanted} running", err=True)
+    for task in found.get("tasks", []):
+        where = " ".join(f"{task['host']}:{port}" for port in task.get("ports", []))
+        click.echo(f"{task['id']}  {where}".rstrip())
+
+
+def _reason(client: Client, found: dict[str, Any]) -> str:
+    failure = found.get("lastTaskFailure")
+    if failure:
+        return f"{failure['message']} (corral status {found['id'].lstrip('/')} shows more)"
+    try:
+        waiting = client.get("/corral/v1/explain", group=found["id"])["explanations"]
+    except NotFound:
+        waiting = []
+    details = [r["detail"] for e in waiting for r in e["refusals"]]
+    return "; ".join(details[:3]) or "still starting; ask again with corral status"
