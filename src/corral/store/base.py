@@ -43,6 +43,15 @@ class GuardFailed(Exception):
         self.key = key
 
 
+class Compacted(Exception):
+    """The changes after the revision asked for are no longer all remembered: list anew and watch from there."""
+
+    def __init__(self, after: int, oldest: int) -> None:
+        super().__init__(f"changes after revision {after} are forgotten, the oldest kept is {oldest}; list again")
+        self.after = after
+        self.oldest = oldest
+
+
 class StoreFailed(Exception):
     """The outcome of a write is unknown or a failure: the process has to end and recover on its next start."""
 
@@ -69,7 +78,10 @@ class Store(Protocol):
         """
 
     def watch(self, prefix: str, after: int) -> AsyncIterator[Change]:
-        """Every change below `prefix` with a revision greater than `after`, in order, without gaps."""
+        """Every change below `prefix` with a revision greater than `after`, in order, without gaps.
+
+        Shapes: changes of one commit follow each other. Errors: `Compacted`; `StoreFailed` when the store ends.
+        """
 
     async def grant(self, ttl_s: float) -> LeaseId: ...
 

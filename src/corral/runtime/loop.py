@@ -1,0 +1,257 @@
+"""Runs one core on asyncio: drains its queue, commits each turn's records in one transaction, then acts in order.
+
+Nothing leaves before the records behind it are durable, and while a commit is under way new inputs gather for the next
+one (group commit). A failed write, or a core that raises, ends `run`; recovery is the next start's `Loaded`.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from corral.lib.clock import Clock, system_clock
+from corral.lib.errors import CorralError, Unavailable
+from corral.runtime.core import Asked, CancelTimer, Core, Effect, Note, Refuse, Reply, SetTimer, Shell, Stop, Tick
+from corral.runtime.notes import Notes
+from corral.runtime.turn import Decider, Recorder, Turn, load
+from corral.store.base import Store, StoreFailed
+
+
+class Loop:
+    """One component at work. All methods belong to the thread of the asyncio loop that runs it.
+
+    Shapes: `prefix` is put before every key; `name` (the prefix unless told) is the component in notes; `notes` may be
+    shared with other loops. Units: `drain` inputs at most per turn. `check` asserts the core's invariants every turn.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        shell: Shell,
+        store: Store,
+        *,
+        prefix: str,
+        clock: Clock = system_clock,
+        drain: int = 256,
+        recorder: Recorder | None = None,
+        name: str | None = None,
+        notes: Notes | None = None,
+        check: bool = False,
+    ) -> None:
+        self.core = core
+        self.name = prefix.strip("/") if name is None else name
+        self.notes = Notes() if notes is None else notes
+        self.ready = asyncio.Event()
+        self.turns = 0
+        self.inputs = 0
+        self._shell = shell
+        self._store = store
+        self._prefix = prefix
+        self._clock = clock
+        self._now = 0.0
+        self._check = check
+        self._recorder = recorder
+        self._decider = Decider(core, prefix=prefix, drain=drain, most_writes=store.most_writes, recorder=recorder)
+        self._queue: deque[Any] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._asks: dict[int, asyncio.Future[Any]] = {}
+        self._last_ask = 0
+        self._slow: set[asyncio.Future[Any]] = set()
+        self._failure: BaseException | None = None
+        self._code: int | None = None
+        self._ended = False
+        self._own: dict[type, Callable[[Any], None]] = {
+            Reply: self._reply,
+            Refuse: self._refuse,
+            SetTimer: self._set_timer,
+            CancelTimer: self._cancel_timer,
+            Note: self._note,
+            Stop: self._stop,
+        }
+
+    async def run(self) -> int:
+        """Take turns until a `Stop` effect or `stop()`; returns the exit code.
+
+        Errors: `StoreFailed` when records could not be read or written; whatever the core or a slow effect raised.
+        """
+        self._aio = asyncio.get_running_loop()
+        try:
+            return await self._take_turns()
+        finally:
+            await self._end()
+
+    def tell(self, input: Any) -> None:
+        """Queue an input; forgotten when the loop has ended."""
+        if self._ended:
+            return
+        self._queue.append(input)
+        self._wake()
+
+    async def ask(self, command: Any, timeout_s: float | None = None) -> Any:
+        """Hand a command to the core and wait for its reply.
+
+        Errors: the `CorralError` the core refused with; `Unavailable` when the loop ends or `timeout_s` passes first.
+        """
+        if self._ended:
+            raise Unavailable(f"{self.name} has ended; try again when it is back")
+        self._last_ask = ask = self._last_ask + 1
+        future = self._asks[ask] = asyncio.get_running_loop().create_future()
+        self.tell(Asked(ask, command))
+        try:
+            if timeout_s is None:
+                return await future
+            async with asyncio.timeout(timeout_s):
+                return await future
+        except TimeoutError:
+            raise Unavailable(f"{self.name} gave no answer within {timeout_s:g} s; try again") from None
+        finally:
+            self._asks.pop(ask, None)
+
+    def stop(self, code: int = 0) -> None:
+        """Finish the turn under way and return from `run`; what is still queued is not decided."""
+        if self._code is None:
+            self._code = code
+        self._wake()
+
+    async def _take_turns(self) -> int:
+        try:
+            records = await self._store.list(self._prefix)
+        except Exception as error:
+            raise _store_failed(self.name, "read its records", error) from error
+        self._queue.appendleft(load(records, self._prefix))
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            if self._code is not None:
+                return self._code
+            if not self._queue and not self._decider.carries:
+                self._waiter = self._aio.create_future()
+                await self._waiter
+                continue
+            await self._take_turn()
+            if self._queue:
+                # A store that never waits would otherwise keep everybody else from running.
+                await asyncio.sleep(0)
+
+    async def _take_turn(self) -> None:
+        self._now = self._clock()
+        turn = self._decider.take(self._queue, self._now)
+        if turn.writes:
+            await self._commit(turn)
+        if self._check:
+            self.core.invariants()
+        own, slow = self._own, self._perform
+        for effect in turn.acts:
+            own.get(effect.__class__, slow)(effect)
+        self._shell.flush()
+        self.turns += 1
+        self.inputs += turn.inputs
+        if self._recorder is not None and (why := self._recorder.flush()) is not None:
+            self._note(Note("journal ended", why, "warning"))
+        if not self.ready.is_set():
+            self.ready.set()
+
+    async def _commit(self, turn: Turn) -> None:
+        try:
+            await self._store.commit(turn.writes)
+        except Exception as error:
+            raise _store_failed(self.name, f"write {len(turn.writes)} records", error) from error
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _reply(self, effect: Reply) -> None:
+        future = self._asks.get(effect.ask)
+        if future is not None and not future.done():
+            future.set_result(effect.value)
+
+    def _refuse(self, effect: Refuse) -> None:
+        future = self._asks.get(effect.ask)
+        if future is not None and not future.done():
+            future.set_exception(effect.error)
+
+    def _set_timer(self, effect: SetTimer) -> None:
+        old = self._timers.get(effect.name)
+        if old is not None:
+            if effect.if_unset:
+                return
+            old.cancel()
+        self._timers[effect.name] = self._aio.call_later(effect.delay_s, self._go_off, effect.name)
+
+    def _cancel_timer(self, effect: CancelTimer) -> None:
+        timer = self._timers.pop(effect.name, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _go_off(self, name: str) -> None:
+        del self._timers[name]
+        self.tell(Tick(name))
+
+    def _note(self, effect: Note) -> None:
+        self.notes.add(self.name, effect, self._now)
+
+    def _stop(self, effect: Stop) -> None:
+        self._note(Note("stopping", effect.why, "info" if effect.code == 0 else "error"))
+        if self._code is None:
+            self._code = effect.code
+
+    def _perform(self, effect: Effect) -> None:
+        try:
+            slow = self._shell.perform(effect)
+        except CorralError as error:
+            self._effect_failed(effect, error)
+            return
+        if slow is not None:
+            self._follow(effect, slow)
+
+    def _follow(self, effect: Effect, slow: Awaitable[Any]) -> None:
+        task = asyncio.ensure_future(slow)
+        self._slow.add(task)
+
+        def done(task: asyncio.Future[Any]) -> None:
+            self._slow.discard(task)
+            if task.cancelled():
+                return
+            error = task.exception()
+            if error is None:
+                result = task.result()
+                if result is not None:
+                    self.tell(result)
+            elif isinstance(error, CorralError):
+                self._effect_failed(effect, error)
+            elif self._failure is None:
+                self._failure = error
+                self._wake()
+
+        task.add_done_callback(done)
+
+    def _effect_failed(self, effect: Effect, error: CorralError) -> None:
+        self._note(Note("effect failed", error.message, "warning", {"effect": type(effect).__name__}))
+
+    async def _end(self) -> None:
+        self._ended = True
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self._queue.clear()
+        for future in self._asks.values():
+            if not future.done():
+                future.set_exception(Unavailable(f"{self.name} has ended before it could answer; try again"))
+        slow = list(self._slow)
+        for task in slow:
+            task.cancel()
+        if slow:
+            await asyncio.wait(slow)
+        if self._recorder is not None:
+            self._recorder.close()
+
+
+def _store_failed(name: str, wanted: str, error: Exception) -> StoreFailed:
+    if isinstance(error, StoreFailed):
+        return StoreFailed(f"{name} could not {wanted}: {error}")
+    return StoreFailed(f"{name} could not {wanted}: {type(error).__name__}: {error}")

@@ -1,0 +1,121 @@
+"""The deciding half of a turn: inputs in, one transaction's writes and the effects to act on out.
+
+The asyncio loop and the simulated world both take their turns here, so that what is tested in virtual time is what
+runs. One input's writes are never split: an input that no longer fits into the transaction opens the next turn.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from corral.runtime.core import Core, Effect, Loaded, Persist, Stop, Stored, decide, encode_record
+from corral.store.base import Record, StoreFailed
+
+
+class Recorder(Protocol):
+    """Takes down what a core was given and what it decided."""
+
+    def record(self, input: Any, now: float, effects: Sequence[Effect] | None) -> None:
+        """Shapes: `effects` None when the core failed on this input."""
+
+    def flush(self) -> str | None:
+        """End of a turn; once, when recording ends before its time, the reason."""
+
+    def close(self) -> None: ...
+
+
+class Turn:
+    """What one transaction takes and what happens after it. Shapes: in `writes` None deletes; `inputs` were decided."""
+
+    __slots__ = ("acts", "inputs", "writes")
+
+    def __init__(self) -> None:
+        self.writes: dict[str, bytes | None] = {}
+        self.acts: list[Effect] = []
+        self.inputs = 0
+
+
+class Decider:
+    """Takes turns for one core; `drain` bounds a turn's inputs and `most_writes` the keys it may write."""
+
+    __slots__ = ("_carried", "_drain", "_most_writes", "_prefix", "_recorder", "core")
+
+    def __init__(
+        self, core: Core, *, prefix: str, drain: int, most_writes: int, recorder: Recorder | None = None
+    ) -> None:
+        self.core = core
+        self._prefix = prefix
+        self._drain = drain
+        self._most_writes = most_writes
+        self._recorder = recorder
+        self._carried: Turn | None = None
+
+    @property
+    def carries(self) -> bool:
+        """Whether decided effects wait for the next turn, even if no input does."""
+        return self._carried is not None
+
+    def take(self, queue: deque[Any], now: float) -> Turn:
+        """Decide inputs from the head of the queue until it is empty, the drain is reached or the transaction full.
+
+        Shapes: the last write of a key counts; nothing is decided after a `Stop`.
+        Errors: whatever the core raises on an input that is no command; `StoreFailed` when one input alone writes
+        more than the store takes at once.
+        """
+        turn, self._carried = self._carried or Turn(), None
+        core, recorder, acts, writes = self.core, self._recorder, turn.acts, turn.writes
+        while queue and turn.inputs < self._drain:
+            input = queue.popleft()
+            try:
+                effects = decide(core, input, now)
+            except BaseException:
+                if recorder is not None:
+                    recorder.record(input, now, None)
+                raise
+            if recorder is not None:
+                recorder.record(input, now, effects)
+            mark, stop, fresh = len(acts), False, None
+            for effect in effects:
+                kind = effect.__class__
+                if kind is Persist:
+                    if fresh is None:
+                        fresh = {}
+                    record = effect.record  # type: ignore[attr-defined]
+                    fresh[self._prefix + effect.key] = (  # type: ignore[attr-defined]
+                        None if record is None else encode_record(record)
+                    )
+                else:
+                    acts.append(effect)
+                    if kind is Stop:
+                        stop = True
+            if fresh:
+                if len(writes) + len(fresh) > self._most_writes and self._overflows(writes, fresh, input):
+                    self._carry(fresh, acts, mark)
+                    break
+                writes.update(fresh)
+            turn.inputs += 1
+            if stop:
+                break
+        return turn
+
+    def _overflows(self, writes: dict[str, bytes | None], fresh: dict[str, bytes | None], input: Any) -> bool:
+        if len(fresh) > self._most_writes:
+            raise StoreFailed(
+                f"{type(input).__name__} writes {len(fresh)} records at once but the store takes {self._most_writes} in"
+                " one transaction; raise the store's limit"
+            )
+        return len(writes.keys() | fresh.keys()) > self._most_writes
+
+    def _carry(self, fresh: dict[str, bytes | None], acts: list[Effect], mark: int) -> None:
+        carried = Turn()
+        carried.writes = fresh
+        carried.acts = acts[mark:]
+        carried.inputs = 1
+        del acts[mark:]
+        self._carried = carried
+
+
+def load(records: Sequence[Record], prefix: str) -> Loaded:
+    """The first input, made of what the store lists under the component's prefix."""
+    cut = len(prefix)
+    return Loaded(tuple(Stored(record.key[cut:], record.value) for record in records))
