@@ -50,11 +50,14 @@ def _quoted(value: object) -> str:
 
 
 def render_text(at: float, level: str, component: str, what: str, facts: Mapping[str, Any]) -> str:
-    """One line for people. Units: `at` float seconds UTC."""
-    line = f"{_stamp(at)} {level:<7} {component:<9} {what}"
+    """One line for people, a `traceback` below it. Units: `at` float seconds UTC."""
+    line, trace = f"{_stamp(at)} {level:<7} {component:<9} {what}", ""
     for key, value in facts.items():
-        line += f" {key}={_quoted(value)}"
-    return line + "\n"
+        if key == "traceback":
+            trace = f"{value}\n"
+        else:
+            line += f" {key}={_quoted(value)}"
+    return f"{line}\n{trace}"
 
 
 def render_json(at: float, level: str, component: str, what: str, facts: Mapping[str, Any]) -> str:
@@ -71,21 +74,19 @@ def _renderer(render: Render, clock: Callable[[], float]) -> structlog.typing.Pr
         what = line.pop("event", "")
         component = line.pop("component", "")
         at = line.pop("at", None)
-        # Errors handed over for their traceback are told in one line; the traceback follows below it.
-        error = line.pop("exc_info", None)
-        text = render(clock() if at is None else at, level, str(component), str(what), line)
-        return text + _traceback(error) if error else text
+        if error := line.pop("exc_info", None):
+            line["traceback"] = _traceback(error)
+        return render(clock() if at is None else at, level, str(component), str(what), line)
 
     return last
 
 
 def _traceback(error: Any) -> str:
-    formatter = logging.Formatter()
     if isinstance(error, BaseException):
         error = (type(error), error, error.__traceback__)
     elif error is True:
         error = sys.exc_info()
-    return "" if error[0] is None else formatter.formatException(error) + "\n"
+    return "" if error[0] is None else logging.Formatter().formatException(error)
 
 
 class _Forward(logging.Handler):
@@ -119,13 +120,18 @@ def configure_log(form: str = "text", level: str = "info", stream: IO[str] | Non
     root.setLevel(logging.WARNING if LEVELS[level] > 10 else logging.INFO)
 
 
+def get_logger(component: str) -> Any:
+    """A structlog logger for code that does I/O; it may be made before `configure_log` is called."""
+    return structlog.get_logger(component=component)
+
+
 class Logger:
-    """The log of one component; what it is given becomes one line each."""
+    """The log of one component for notes, resolved once: what it is given becomes one line each."""
 
     __slots__ = ("_bound",)
 
     def __init__(self, component: str) -> None:
-        self._bound = structlog.get_logger().bind(component=component)
+        self._bound = get_logger(component).bind()
 
     def write(self, level: str, what: str, facts: Mapping[str, Any], at: float | None = None) -> None:
         """Shapes: `level` is a key of LEVELS. Units: `at` float seconds UTC, now unless told."""
