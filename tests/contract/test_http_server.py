@@ -1,0 +1,161 @@
+"""The HTTP server against real sockets: bounded bodies, broken clients, streams, dialect errors."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+
+from corral.lib.errors import CorralError, Invalid, NotFound
+from corral.net.routes import Request, Response, Route, Stream, json_response
+from corral.net.server import Server
+
+
+class Door:
+    """A small front door that remembers what it saw."""
+
+    def __init__(self) -> None:
+        self.closed = asyncio.Event()
+        self.seen: list[Request] = []
+
+    async def echo(self, request: Request) -> Response:
+        self.seen.append(request)
+        return json_response({"params": request.params, "size": len(request.body), "q": request.query})
+
+    async def fail(self, request: Request) -> Response:
+        raise NotFound("no such thing; look elsewhere")
+
+    async def bug(self, request: Request) -> Response:
+        raise ZeroDivisionError("secret detail")
+
+    async def count(self, request: Request) -> Stream:
+        async def chunks() -> AsyncIterator[bytes]:
+            number = 0
+            while True:
+                yield b"%d\n" % number
+                number += 1
+                await asyncio.sleep(0.01)
+
+        return Stream(chunks=chunks(), content_type="text/plain", close=self.closed.set)
+
+    async def silence(self, request: Request) -> Stream:
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"first"
+            await asyncio.Event().wait()
+
+        return Stream(chunks=chunks(), close=self.closed.set)
+
+    @staticmethod
+    def write_error(error: CorralError, request: Request) -> Response:
+        return json_response({"message": error.message}, status=error.status)
+
+    def routes(self) -> list[Route]:
+        return [
+            Route(method="GET", path="/v2/apps/{id*}/tasks", handler=self.echo, errors=self.write_error),
+            Route(method="*", path="/v2/apps/{id*}", handler=self.echo, errors=self.write_error, most_bytes=1000),
+            Route(method="GET", path="/fail", handler=self.fail, errors=self.write_error),
+            Route(method="GET", path="/bug", handler=self.bug),
+            Route(method="GET", path="/count", handler=self.count),
+            Route(method="GET", path="/silence", handler=self.silence),
+        ]
+
+
+@pytest.fixture
+async def door() -> Door:
+    return Door()
+
+
+@pytest.fixture
+async def server(door: Door) -> AsyncIterator[Server]:
+    server = Server(door.routes(), host="127.0.0.1", port=0)
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def client(server: Server) -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(server.url) as session:
+        yield session
+
+
+async def test_greedy_parameters_take_as_little_as_the_rest_allows(client: aiohttp.ClientSession) -> None:
+    async with client.get("/v2/apps//group/app/tasks?embed=a&embed=b") as answer:
+        assert await answer.json() == {"params": {"id": "group/app"}, "size": 0, "q": {"embed": ["a", "b"]}}
+    async with client.get("/v2/apps/group/app/") as answer:
+        assert (await answer.json())["params"] == {"id": "group/app"}
+
+
+async def test_an_error_speaks_the_dialect_of_its_route(client: aiohttp.ClientSession) -> None:
+    async with client.get("/fail") as answer:
+        assert answer.status == 404
+        assert await answer.json() == {"message": "no such thing; look elsewhere"}
+
+
+async def test_an_unknown_path_speaks_the_dialect_of_its_neighbours(client: aiohttp.ClientSession) -> None:
+    async with client.get("/v2/nothing") as answer:
+        assert answer.status == 404
+        assert await answer.json() == {"message": "there is no /v2/nothing here"}
+
+
+async def test_a_wrong_method_is_told_the_right_one(client: aiohttp.ClientSession) -> None:
+    async with client.post("/fail") as answer:
+        assert answer.status == 405
+        assert answer.headers["Allow"] == "GET"
+
+
+async def test_a_bug_shows_no_inner_text(client: aiohttp.ClientSession) -> None:
+    async with client.get("/bug") as answer:
+        assert answer.status == 500
+        assert "secret" not in await answer.text()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_over_the_bound_is_refused(client: aiohttp.ClientSession, door: Door, chunked: bool) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b"x" * 100
+
+    async with client.put("/v2/apps/a", data=pieces() if chunked else b"x" * 2000) as answer:
+        assert answer.status == 413
+        assert "1000" in (await answer.json())["message"]
+    assert door.seen == []
+
+
+async def test_a_truncated_body_reaches_no_handler(server: Server, door: Door) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"PUT /v2/apps/a HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nonly this")
+    await writer.drain()
+    writer.write_eof()
+    await reader.read()
+    writer.close()
+    assert door.seen == []
+
+
+async def test_something_that_is_not_http_gets_400(server: Server) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"\x16\x03\x01 hello\r\n\r\n")
+    assert b"400" in (await reader.readline())
+    writer.close()
+
+
+@pytest.mark.parametrize("path", ["/count", "/silence"])
+async def test_a_client_that_disconnects_ends_its_stream(client: aiohttp.ClientSession, door: Door, path: str) -> None:
+    answer = await client.get(path)
+    await answer.content.readany()
+    answer.close()
+    await asyncio.wait_for(door.closed.wait(), 5)
+
+
+async def test_a_stopping_server_ends_its_streams(server: Server, client: aiohttp.ClientSession, door: Door) -> None:
+    answer = await client.get("/silence")
+    assert await answer.content.readany() == b"first"
+    await asyncio.wait_for(server.stop(), 5)
+    await asyncio.wait_for(door.closed.wait(), 5)
+    answer.close()
+
+
+async def test_a_taken_port_is_named_with_what_to_do(server: Server) -> None:
+    second = Server([], host="127.0.0.1", port=server.port)
+    with pytest.raises(Invalid, match=rf"cannot listen on 127\.0\.0\.1:{server.port}.*--listen"):
+        await second.start()
