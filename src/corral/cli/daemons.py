@@ -1,0 +1,130 @@
+"""The daemons: dev, master, agent, framework. Options become configuration; `standalone` does the rest."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_common = _options(
+    click.option("--config", "file", type=click.Path(dir_okay=False), help="A TOML file."),
+    click.option("--set", "sets", multiple=True, metavar="SECTION.KEY=VALUE", help="One value; repeatable."),
+    click.option("--work-dir", help="Where records, journals and sandboxes are kept."),
+    click.option("--log-format", type=click.Choice(["text", "json"])),
+    click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"])),
+    click.option("--journal/--no-journal", default=None, help="Record every input for `corral replay`."),
+    click.option(
+        "--insecure", is_flag=True, default=None, help="Allow listening beyond loopback without authentication."
+    ),
+    click.option("--show-config", is_flag=True, help="Print every value with its origin and end."),
+)
+_serving = _options(
+    click.option("--listen", metavar="HOST:PORT", help="Where to serve; port 0 takes any."),
+    click.option("--store", metavar="URL", help="sqlite:PATH or memory:"),
+)
+_running = _options(
+    click.option("--runtime", metavar="NAMES", help="docker,process: what tasks may run with, in this order."),
+    click.option("--docker-host", metavar="URL", help="unix:///path or tcp://host:port of the Docker Engine."),
+    click.option("--resources", metavar="TEXT", help="Such as 'cpus:8;mem:16384;ports:[31000-32000]'."),
+    click.option("--attributes", metavar="TEXT", help="Such as 'rack:r1;zone:z1'."),
+    click.option("--name", help="The node's name; by default the host's."),
+)
+
+
+def _sets(section_keys: dict[str, Any], sets: tuple[str, ...]) -> list[str]:
+    """Flags as `section.key=value`, after the `--set`s so that a flag wins."""
+    return [*sets, *(f"{key}={value}" for key, value in section_keys.items() if value is not None)]
+
+
+@click.command()
+@_common
+@_serving
+@_running
+@click.option("--agent-listen", metavar="HOST:PORT", help="Where the first agent serves.")
+@click.option("--agents", default=1, show_default=True, type=click.IntRange(1, 1000), help="How many agents.")
+def dev(
+    file: str | None, sets: tuple[str, ...], work_dir: str | None, log_format: str | None, log_level: str | None,
+    journal: bool | None, insecure: bool | None, show_config: bool, listen: str | None, store: str | None,
+    runtime: str | None, docker_host: str | None, resources: str | None, attributes: str | None, name: str | None,
+    agent_listen: str | None, agents: int,
+) -> int:  # fmt: skip
+    """Run a whole cluster in one process: master, frameworks and agents on loopback."""
+    from corral.standalone.daemons import run_dev
+
+    found = {
+        "master.listen": listen, "master.store": store, "master.work_dir": work_dir, "agent.listen": agent_listen,
+        "agent.runtime": runtime, "agent.docker_host": docker_host, "agent.resources": resources,
+        "agent.attributes": attributes, "agent.name": name, "master.insecure": insecure, "agent.insecure": insecure,
+        "master.journal": journal, "agent.journal": journal, "log.format": log_format, "log.level": log_level,
+    }  # fmt: skip
+    return run_dev(file, _sets(found, sets), agents=agents, show_config=show_config)
+
+
+@click.command()
+@_common
+@_serving
+def master(
+    file: str | None, sets: tuple[str, ...], work_dir: str | None, log_format: str | None, log_level: str | None,
+    journal: bool | None, insecure: bool | None, show_config: bool, listen: str | None, store: str | None,
+) -> int:  # fmt: skip
+    """Run the kernel with the first-party frameworks."""
+    from corral.standalone.daemons import run_master
+
+    found = {
+        "master.listen": listen, "master.store": store, "master.work_dir": work_dir, "master.insecure": insecure,
+        "master.journal": journal, "log.format": log_format, "log.level": log_level,
+    }  # fmt: skip
+    return run_master(file, _sets(found, sets), show_config=show_config)
+
+
+@click.command()
+@_common
+@_running
+@click.option("--master", "master_url", metavar="HOST:PORT", help="The master to join.")
+@click.option("--listen", "--agent-listen", "listen", metavar="HOST:PORT", help="Where to serve; port 0 takes any.")
+def agent(
+    file: str | None, sets: tuple[str, ...], work_dir: str | None, log_format: str | None, log_level: str | None,
+    journal: bool | None, insecure: bool | None, show_config: bool, runtime: str | None, docker_host: str | None,
+    resources: str | None, attributes: str | None, name: str | None, master_url: str | None, listen: str | None,
+) -> int:  # fmt: skip
+    """Run the agent of this node. Stopping it stops no task."""
+    from corral.standalone.daemons import run_agent
+
+    found = {
+        "agent.listen": listen, "agent.master": master_url, "agent.work_dir": work_dir, "agent.runtime": runtime,
+        "agent.docker_host": docker_host, "agent.resources": resources, "agent.attributes": attributes,
+        "agent.name": name, "agent.insecure": insecure, "agent.journal": journal, "log.format": log_format,
+        "log.level": log_level,
+    }  # fmt: skip
+    return run_agent(file, _sets(found, sets), show_config=show_config)
+
+
+@click.command()
+@click.argument("name")
+@_common
+@_serving
+@click.option("--master", "master_url", required=True, metavar="URL", help="The master whose resources it uses.")
+def framework(
+    name: str, file: str | None, sets: tuple[str, ...], work_dir: str | None, log_format: str | None,
+    log_level: str | None, journal: bool | None, insecure: bool | None, show_config: bool, listen: str | None,
+    store: str | None, master_url: str,
+) -> int:  # fmt: skip
+    """Run framework NAME as a process of its own against the master at URL."""
+    from corral.standalone.daemons import run_framework
+
+    found = {
+        "master.listen": listen, "master.store": store, "master.work_dir": work_dir, "master.insecure": insecure,
+        "master.journal": journal, "log.format": log_format, "log.level": log_level,
+    }  # fmt: skip
+    return run_framework(name, master_url, file, _sets(found, sets), show_config=show_config)

@@ -1,0 +1,135 @@
+"""What the daemons can be told: sections of plain values, read by `lib/config.py`.
+
+Keys are `section.name`; the same sections serve every daemon, which reads those it needs. Every key stands in
+docs/operate/configure.md.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from corral.lib.config import load_config
+from corral.lib.errors import Invalid
+
+
+@dataclass(frozen=True, kw_only=True)
+class MasterSection:
+    """Where the master listens and keeps its records."""
+
+    listen: str = "127.0.0.1:4680"
+    work_dir: str = ""
+    store: str = ""
+    insecure: bool = False
+    hostname: str = ""
+    journal: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelSection:
+    """Timings of the kernel. Units: seconds."""
+
+    agent_timeout_s: float = 75.0
+    ping_s: float = 15.0
+    heartbeat_s: float = 15.0
+    reregister_timeout_s: float = 600.0
+    recovery_grace_s: float = 75.0
+    offer_timeout_s: float | None = None
+    want_offer_timeout_s: float = 30.0
+    allocation_delay_s: float = 0.002
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentSection:
+    """What the agent offers and how it treats tasks. Units: seconds where the name ends in `_s`."""
+
+    listen: str = "127.0.0.1:4681"
+    master: str = "127.0.0.1:4680"
+    work_dir: str = ""
+    name: str = ""
+    ip: str = ""
+    resources: str = ""
+    attributes: str = ""
+    runtime: tuple[str, ...] = ()
+    docker_host: str = ""
+    insecure: bool = False
+    journal: bool = False
+    kill_grace_s: float = 3.0
+    fetch_timeout_s: float = 900.0
+    start_timeout_s: float = 300.0
+    gc_delay_s: float = 604_800.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSection:
+    format: str = "text"
+    level: str = "info"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    master: MasterSection = MasterSection()
+    kernel: KernelSection = KernelSection()
+    agent: AgentSection = AgentSection()
+    log: LogSection = LogSection()
+
+
+def read_config(
+    file: str | None, sets: Sequence[str], environment: Mapping[str, str] | None = None
+) -> tuple[Config, dict[str, str]]:
+    """The checked configuration and where each value comes from.
+
+    Errors: `Invalid` names the key, what was found and what is wanted.
+    """
+    config, origins = load_config(
+        Config, file=file, environment=os.environ if environment is None else environment, sets=sets
+    )
+    check_config(config)
+    return config, origins
+
+
+def check_config(config: Config) -> None:
+    """Refuse values that no daemon could work with, before anything starts."""
+    for section in (config.kernel, config.agent):
+        for item in fields(section):
+            value = getattr(section, item.name)
+            if item.name.endswith("_s") and value is not None and not 0 <= value < 1e9:
+                name = type(section).__name__.removesuffix("Section").lower()
+                raise Invalid(f"{name}.{item.name} is {value}; it must be a number of seconds of 0 or more")
+    if config.kernel.ping_s * 2 > config.kernel.agent_timeout_s:
+        raise Invalid(
+            f"kernel.agent_timeout_s is {config.kernel.agent_timeout_s:g}, less than two of kernel.ping_s "
+            f"({config.kernel.ping_s:g}); one lost ping would make an agent unreachable"
+        )
+    for runtime in config.agent.runtime:
+        if runtime not in ("docker", "process"):
+            raise Invalid(f"agent.runtime names {runtime!r}; docker and process are known")
+    if config.log.format not in ("text", "json"):
+        raise Invalid(f"log.format is {config.log.format!r}; text and json are known")
+    if config.log.level not in ("debug", "info", "warning", "error"):
+        raise Invalid(f"log.level is {config.log.level!r}; debug, info, warning and error are known")
+
+
+def parse_listen(text: str, key: str) -> tuple[str, int]:
+    """`HOST:PORT`, where the host may be an IPv6 address in brackets.
+
+    Errors: `Invalid` shows the form.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise Invalid(f"{key} is {text!r}, not HOST:PORT; write for example 127.0.0.1:4680 (port 0 takes any)")
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104
+
+
+def check_exposure(host: str, insecure: bool, key: str) -> str | None:
+    """A warning to show at the start, or None on loopback.
+
+    Errors: `Invalid` when the address is reachable from elsewhere and nobody said that this is meant.
+    """
+    if host in ("localhost", "::1") or host.startswith("127."):
+        return None
+    if not insecure:
+        raise Invalid(
+            f"{key} is {host}, which others can reach, and this release has no authentication; "
+            f"listen on 127.0.0.1, or say --insecure where everybody on the network is trusted"
+        )
+    return f"listening on {host} without authentication: everybody who reaches it can run anything on this cluster"
