@@ -69,7 +69,9 @@ class HeldOffer(msgspec.Struct, frozen=True, kw_only=True):
 class View(msgspec.Struct, frozen=True, kw_only=True):
     """Shapes: `weights` default to 1; `allocated` counts tasks and offers per role and per (role, framework).
 
-    `siblings` maps (framework, group) to the agents of its placed instances, in the order they were placed.
+    `siblings` maps (framework, group) to the agents of its placed instances, in the order they were placed; an offer
+    that is out for the group is as good as placed. `seed` changes from run to run (a counter will do): ports, the order
+    of coarse offers and the `random` strategy follow it.
     """
 
     agents: Sequence[AgentView]

@@ -71,7 +71,7 @@ def allows(
         case Operator.MAX_PER:
             return sum(1 for s in siblings if s == value) < (constraint.count or 0)
         case Operator.CLUSTER:
-            wanted = constraint.values[0] if constraint.values else next(iter(siblings), value)
+            wanted = constraint.values[0] if constraint.values else next((s for s in siblings if s is not None), value)
             return value == wanted
         case Operator.GROUP_BY:
             return _evens_out(value, Counter(s for s in siblings if s is not None), constraint.count or groups_known,

@@ -208,12 +208,19 @@ def with_allocation(resources: Resources, role: str | None) -> Resources:
     )  # fmt: skip
 
 
+def format_milli(milli: int) -> str:
+    """Thousandths as people write the number: `0.5`, `1048576`, never an exponent."""
+    whole, part = divmod(abs(milli), 1000)
+    text = f"{whole}.{part:03d}".rstrip("0").rstrip(".") if part else str(whole)
+    return f"-{text}" if milli < 0 else text
+
+
 def describe(resources: Resources) -> str:
     """One line for people: `cpus 2, mem 512, ports 31000-31005`."""
     parts = []
     for r in resources:
         if r.kind is ResourceKind.SCALAR:
-            parts.append(f"{r.name} {r.milli / 1000:g}")
+            parts.append(f"{r.name} {format_milli(r.milli)}")
         elif r.kind is ResourceKind.RANGES:
             parts.append(f"{r.name} " + ",".join(f"{a}-{b}" if a != b else str(a) for a, b in r.ranges))
         else:
