@@ -10,6 +10,7 @@
     ├── TooLarge       413  2    more than the limit that the message names
     ├── NotLeader      307  5    another master leads; `leader` says where
     ├── Unavailable    503  5    try again later; `retry_after_s` says when
+    ├── Unimplemented  501  2    understood, but nothing that this release does
     └── Failed         500  1    the work was tried and did not succeed
 
 Messages say what was wanted, what was found and what to do; no full stop.
@@ -91,6 +92,11 @@ class Unavailable(CorralError):
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class Unimplemented(CorralError):
+    status = 501
+    exit_code = 2
 
 
 class Failed(CorralError):

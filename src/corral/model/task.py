@@ -133,7 +133,9 @@ class ExecutorInfo(msgspec.Struct, frozen=True, kw_only=True):
 class TaskInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Shapes: exactly one of `command` and `executor`. Units: `kill_grace_s`, `max_completion_s` seconds.
 
-    `health_check` and `check` are the JSON objects as given. `limits` maps `cpus` or `mem` to thousandths, or to None for no limit at all.
+    `health_check` and `check` are the JSON objects as given. `limits` maps `cpus` or `mem` to thousandths, or to None
+    for no limit at all. `unsupported` are paths of fields that were given and cannot be honoured, such as
+    `container.mesos.image`: a task that has any is refused rather than run as something else.
     """
 
     task_id: TaskId
@@ -151,6 +153,7 @@ class TaskInfo(msgspec.Struct, frozen=True, kw_only=True):
     health_check: bytes | None = None
     check: bytes | None = None
     limits: tuple[tuple[str, int | None], ...] = ()
+    unsupported: tuple[str, ...] = ()
 
 
 class ContainerStatus(msgspec.Struct, frozen=True, kw_only=True):

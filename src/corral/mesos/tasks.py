@@ -1,0 +1,446 @@
+"""Reads and writes what a task asks for and what is told of it: commands, containers, tasks, statuses.
+
+Reading refuses only what breaks a message's form. Fields that would change what runs, and that no agent carries out,
+are listed in `TaskInfo.unsupported`, so that such a task is refused with its reason rather than run as something else.
+Source: Mesos v1, core messages and JSON mapping.
+"""
+
+from math import isfinite
+
+from corral.lib.errors import Invalid
+from corral.mesos import wire
+from corral.mesos.common import (
+    read_enum,
+    read_labels,
+    read_optional_enum,
+    read_seconds,
+    write_id,
+    write_labels,
+    write_seconds,
+)
+from corral.mesos.resources import read_resources, write_resources
+from corral.model.container import (
+    ContainerInfo,
+    ContainerKind,
+    DockerInfo,
+    NetworkInfo,
+    NetworkMode,
+    Parameter,
+    PortMapping,
+    Volume,
+    VolumeMode,
+)
+from corral.model.ids import AgentId, ContainerId, ExecutorId, TaskId
+from corral.model.task import (
+    CommandInfo,
+    ContainerStatus,
+    DiscoveryInfo,
+    DiscoveryPort,
+    ExecutorInfo,
+    Reason,
+    Source,
+    TaskInfo,
+    TaskState,
+    TaskStatus,
+    Uri,
+)
+
+_VISIBILITIES = ("FRAMEWORK", "CLUSTER", "EXTERNAL")
+_UUID_BYTES = 16
+
+
+# Commands and containers.
+
+
+def read_command(found: wire.CommandInfo) -> CommandInfo:
+    variables = found.environment.variables if found.environment is not None else ()
+    return CommandInfo(
+        value=found.value,
+        shell=found.shell is not False,
+        arguments=found.arguments,
+        environment=tuple((v.name, v.value or "") for v in variables),
+        uris=tuple(_read_uri(u) for u in found.uris),
+        user=found.user,
+    )
+
+
+def write_command(command: CommandInfo) -> wire.CommandInfo:
+    variables = tuple(wire.Variable(name=n, type="VALUE", value=v) for n, v in command.environment)
+    return wire.CommandInfo(
+        uris=tuple(_write_uri(u) for u in command.uris),
+        environment=wire.Environment(variables=variables) if variables else None,
+        shell=command.shell,
+        value=command.value,
+        arguments=command.arguments,
+        user=command.user,
+    )
+
+
+def _read_uri(found: wire.Uri) -> Uri:
+    return Uri(
+        value=found.value,
+        executable=bool(found.executable),
+        extract=found.extract is not False,
+        cache=bool(found.cache),
+        output_file=found.output_file,
+        checksum=found.checksum,
+    )
+
+
+def _write_uri(uri: Uri) -> wire.Uri:
+    return wire.Uri(
+        value=uri.value,
+        executable=uri.executable or None,
+        extract=uri.extract,
+        cache=uri.cache or None,
+        output_file=uri.output_file,
+        checksum=uri.checksum,
+    )
+
+
+def read_container(found: wire.ContainerInfo, at: str) -> ContainerInfo:
+    """Errors: `Invalid` for an unknown container type or volume mode."""
+    kind = read_enum(ContainerKind, found.type, f"{at}.type")
+    return ContainerInfo(
+        kind=kind,
+        docker=_read_docker(found.docker) if found.docker is not None else None,
+        volumes=tuple(
+            Volume(
+                container_path=v.container_path,
+                mode=read_enum(VolumeMode, v.mode, f"{at}.volumes.mode"),
+                host_path=v.host_path,
+            )
+            for v in found.volumes
+        ),
+        hostname=found.hostname,
+        network_infos=tuple(read_network(n) for n in found.network_infos),
+    )
+
+
+def write_container(container: ContainerInfo) -> wire.ContainerInfo:
+    return wire.ContainerInfo(
+        type=container.kind.value,
+        volumes=tuple(
+            wire.Volume(container_path=v.container_path, mode=v.mode.value, host_path=v.host_path)
+            for v in container.volumes
+        ),
+        hostname=container.hostname,
+        docker=_write_docker(container.docker) if container.docker is not None else None,
+        network_infos=tuple(write_network(n) for n in container.network_infos),
+    )
+
+
+def _read_docker(found: wire.DockerInfo) -> DockerInfo:
+    return DockerInfo(
+        image=found.image,
+        network=read_optional_enum(NetworkMode, found.network) or NetworkMode.HOST,
+        port_mappings=_read_mappings(found.port_mappings),
+        privileged=bool(found.privileged),
+        parameters=tuple(Parameter(key=p.key, value=p.value) for p in found.parameters),
+        force_pull_image=bool(found.force_pull_image),
+    )
+
+
+def _write_docker(docker: DockerInfo) -> wire.DockerInfo:
+    return wire.DockerInfo(
+        image=docker.image,
+        network=docker.network.value,
+        port_mappings=_write_mappings(docker.port_mappings),
+        privileged=docker.privileged,
+        parameters=tuple(wire.Parameter(key=p.key, value=p.value) for p in docker.parameters),
+        force_pull_image=docker.force_pull_image or None,
+    )
+
+
+def read_network(found: wire.NetworkInfo) -> NetworkInfo:
+    return NetworkInfo(
+        name=found.name,
+        ip_addresses=tuple(a.ip_address for a in found.ip_addresses if a.ip_address is not None),
+        port_mappings=_read_mappings(found.port_mappings),
+        labels=tuple((x.key, x.value) for x in found.labels.labels) if found.labels is not None else (),
+    )
+
+
+def write_network(network: NetworkInfo) -> wire.NetworkInfo:
+    labels = tuple(wire.Label(key=key, value=value) for key, value in network.labels)
+    return wire.NetworkInfo(
+        ip_addresses=tuple(
+            wire.IpAddress(protocol="IPv6" if ":" in ip else "IPv4", ip_address=ip) for ip in network.ip_addresses
+        ),
+        name=network.name,
+        labels=wire.Labels(labels=labels) if labels else None,
+        port_mappings=_write_mappings(network.port_mappings),
+    )
+
+
+def _read_mappings(found: tuple[wire.PortMapping, ...]) -> tuple[PortMapping, ...]:
+    return tuple(
+        PortMapping(container_port=m.container_port, host_port=m.host_port, protocol=m.protocol or "tcp") for m in found
+    )
+
+
+def _write_mappings(mappings: tuple[PortMapping, ...]) -> tuple[wire.PortMapping, ...]:
+    return tuple(
+        wire.PortMapping(host_port=m.host_port, container_port=m.container_port, protocol=m.protocol) for m in mappings
+    )
+
+
+# Tasks.
+
+
+def read_executor(found: wire.ExecutorInfo, at: str) -> ExecutorInfo:
+    return ExecutorInfo(
+        executor_id=ExecutorId(found.executor_id.value),
+        command=read_command(found.command) if found.command is not None else None,
+        container=read_container(found.container, f"{at}.container") if found.container is not None else None,
+        resources=read_resources(found.resources, f"{at}.resources"),
+        name=found.name,
+        data=found.data,
+        kind=found.type if found.type in ("DEFAULT", "CUSTOM") else None,
+    )
+
+
+def write_executor(executor: ExecutorInfo, *, refinement: bool) -> wire.ExecutorInfo:
+    return wire.ExecutorInfo(
+        type=executor.kind,
+        executor_id=wire.Id(value=executor.executor_id),
+        command=write_command(executor.command) if executor.command is not None else None,
+        container=write_container(executor.container) if executor.container is not None else None,
+        resources=write_resources(executor.resources, refinement=refinement),
+        name=executor.name,
+        data=executor.data,
+    )
+
+
+def read_task_info(found: wire.TaskInfo, at: str) -> TaskInfo:
+    """`at` is the field's path for error messages.
+
+    Errors: `Invalid` only for what breaks the message's form; whether the task makes sense is for the master to check.
+    """
+    grace = found.kill_policy.grace_period if found.kill_policy is not None else None
+    return TaskInfo(
+        task_id=TaskId(found.task_id.value),
+        name=found.name,
+        agent_id=AgentId(found.agent_id.value),
+        resources=read_resources(found.resources, at + ".resources"),
+        command=read_command(found.command) if found.command is not None else None,
+        executor=read_executor(found.executor, at + ".executor") if found.executor is not None else None,
+        container=read_container(found.container, at + ".container") if found.container is not None else None,
+        kill_grace_s=read_seconds(grace) if grace is not None else None,
+        max_completion_s=read_seconds(found.max_completion_time) if found.max_completion_time is not None else None,
+        data=found.data,
+        labels=read_labels(found.labels),
+        discovery=_read_discovery(found.discovery, at + ".discovery") if found.discovery is not None else None,
+        health_check=_read_raw(found.health_check, at + ".health_check"),
+        check=_read_raw(found.check, at + ".check"),
+        limits=_read_limits(found.limits, at + ".limits") if found.limits else (),
+        unsupported=_unsupported(found),
+    )
+
+
+def write_task_info(info: TaskInfo, *, refinement: bool) -> wire.TaskInfo:
+    made = wire.TaskInfo(
+        name=info.name,
+        task_id=wire.Id(value=info.task_id),
+        agent_id=wire.Id(value=info.agent_id),
+        resources=write_resources(info.resources, refinement=refinement),
+        executor=write_executor(info.executor, refinement=refinement) if info.executor is not None else None,
+        command=write_command(info.command) if info.command is not None else None,
+        container=write_container(info.container) if info.container is not None else None,
+        data=info.data,
+        labels=write_labels(info.labels),
+        discovery=write_discovery(info.discovery) if info.discovery is not None else None,
+        max_completion_time=write_seconds(info.max_completion_s) if info.max_completion_s is not None else None,
+        limits=write_limits(info.limits),
+    )
+    if info.kill_grace_s is not None:
+        made.kill_policy = wire.KillPolicy(grace_period=write_seconds(info.kill_grace_s))
+    if info.health_check is not None:
+        made.health_check = wire.Raw(info.health_check)
+    if info.check is not None:
+        made.check = wire.Raw(info.check)
+    return made
+
+
+def _read_raw(found: wire.Raw, at: str) -> bytes | None:
+    text = bytes(found).strip()
+    if not text or text == b"null":
+        return None
+    if not text.startswith(b"{"):
+        raise Invalid(f"field '{at}': Expected `object`, got {text[:40].decode(errors='replace')}")
+    return text
+
+
+def _read_limits(found: dict[str, wire.Limit], at: str) -> tuple[tuple[str, int | None], ...]:
+    limits: list[tuple[str, int | None]] = []
+    for name, limit in sorted(found.items()):
+        try:
+            value = float(limit.value)
+        except ValueError:
+            raise Invalid(f"field '{at}.{name}': {limit.value!r} is neither a number nor \"Infinity\"") from None
+        if value == float("inf"):
+            limits.append((name, None))
+        elif isfinite(value) and abs(value) < 1e15:
+            limits.append((name, round(value * 1000)))
+        else:
+            raise Invalid(f"field '{at}.{name}': {limit.value} is neither a finite number nor \"Infinity\"")
+    return tuple(limits)
+
+
+def write_limits(limits: tuple[tuple[str, int | None], ...]) -> dict[str, wire.Limit] | None:
+    made = {name: wire.Limit(value="Infinity" if milli is None else milli / 1000) for name, milli in limits}
+    return made or None
+
+
+def _read_discovery(found: wire.DiscoveryInfo, at: str) -> DiscoveryInfo:
+    if found.visibility not in _VISIBILITIES:
+        raise Invalid(f"field '{at}.visibility': {found.visibility!r} is none of {', '.join(_VISIBILITIES)}")
+    return DiscoveryInfo(
+        visibility=found.visibility,
+        name=found.name,
+        environment=found.environment,
+        location=found.location,
+        version=found.version,
+        ports=tuple(
+            DiscoveryPort(
+                number=p.number,
+                name=p.name,
+                protocol=p.protocol,
+                visibility=p.visibility if p.visibility in _VISIBILITIES else None,
+                labels=read_labels(p.labels),
+            )
+            for p in (found.ports.ports if found.ports is not None else ())
+        ),
+        labels=read_labels(found.labels),
+    )
+
+
+def write_discovery(discovery: DiscoveryInfo) -> wire.DiscoveryInfo:
+    ports = tuple(
+        wire.Port(
+            number=p.number,
+            name=p.name,
+            protocol=p.protocol,
+            visibility=p.visibility,
+            labels=write_labels(p.labels),
+        )
+        for p in discovery.ports
+    )
+    return wire.DiscoveryInfo(
+        visibility=discovery.visibility,
+        name=discovery.name,
+        environment=discovery.environment,
+        location=discovery.location,
+        version=discovery.version,
+        ports=wire.Ports(ports=ports) if ports else None,
+        labels=write_labels(discovery.labels),
+    )
+
+
+def _unsupported(found: wire.TaskInfo) -> tuple[str, ...]:
+    """The fields that would change what runs, and that no agent carries out."""
+    paths: list[str] = []
+    if found.command is not None:
+        paths += _unsupported_command(found.command, "command")
+    if found.container is not None:
+        paths += _unsupported_container(found.container, "container")
+    if found.executor is not None:
+        if found.executor.command is not None:
+            paths += _unsupported_command(found.executor.command, "executor.command")
+        if found.executor.container is not None:
+            paths += _unsupported_container(found.executor.container, "executor.container")
+    return tuple(paths)
+
+
+def _unsupported_command(found: wire.CommandInfo, at: str) -> list[str]:
+    variables = found.environment.variables if found.environment is not None else ()
+    secret = any(v.type == "SECRET" or v.secret is not None for v in variables)
+    return [f"{at}.environment.variables.secret"] if secret else []
+
+
+def _unsupported_container(found: wire.ContainerInfo, at: str) -> list[str]:
+    given = {
+        "mesos.image": found.mesos.image if found.mesos is not None else None,
+        "docker.volume_driver": found.docker.volume_driver if found.docker is not None else None,
+        "linux_info": found.linux_info,
+        "rlimit_info": found.rlimit_info,
+        "tty_info": found.tty_info,
+        "volumes.image": next((v.image for v in found.volumes if v.image is not None), None),
+        "volumes.source": next((v.source for v in found.volumes if v.source is not None), None),
+    }
+    return [f"{at}.{path}" for path, value in given.items() if value is not None]
+
+
+# Statuses.
+
+
+def read_task_status(found: wire.TaskStatus, at: str) -> TaskStatus:
+    """Shapes: the source is the master when the status names none.
+
+    Errors: `Invalid` for an unknown state or an uuid that is not 16 bytes.
+    """
+    if found.uuid is not None:
+        check_uuid(found.uuid, at + ".uuid")
+    return TaskStatus(
+        task_id=TaskId(found.task_id.value),
+        state=read_enum(TaskState, found.state, at + ".state"),
+        at=found.timestamp or 0.0,
+        source=read_optional_enum(Source, found.source) or Source.MASTER,
+        message=found.message,
+        reason=read_optional_enum(Reason, found.reason),
+        agent_id=AgentId(found.agent_id.value) if found.agent_id is not None else None,
+        executor_id=ExecutorId(found.executor_id.value) if found.executor_id is not None else None,
+        uuid=found.uuid,
+        data=found.data,
+        healthy=found.healthy,
+        labels=read_labels(found.labels),
+        container_status=_read_container_status(found.container_status) if found.container_status is not None else None,
+        unreachable_at=read_seconds(found.unreachable_time) if found.unreachable_time is not None else None,
+        limitation=read_resources(found.limitation.resources, at + ".limitation") if found.limitation else (),
+    )
+
+
+def write_task_status(status: TaskStatus) -> wire.TaskStatus:
+    made = wire.TaskStatus(
+        task_id=wire.Id(value=status.task_id),
+        state=status.state.value,
+        message=status.message,
+        source=status.source.value,
+        reason=status.reason.value if status.reason is not None else None,
+        data=status.data,
+        agent_id=write_id(status.agent_id),
+        executor_id=write_id(status.executor_id),
+        timestamp=float(status.at),
+        uuid=status.uuid,
+        healthy=status.healthy,
+        labels=write_labels(status.labels),
+    )
+    if status.container_status is not None:
+        made.container_status = write_container_status(status.container_status)
+    if status.unreachable_at is not None:
+        made.unreachable_time = write_seconds(status.unreachable_at)
+    if status.limitation:
+        made.limitation = wire.Limitation(resources=write_resources(status.limitation, refinement=True))
+    return made
+
+
+def check_uuid(uuid: bytes, at: str) -> None:
+    """Errors: `Invalid` unless it has 16 bytes."""
+    if len(uuid) != _UUID_BYTES:
+        raise Invalid(f"field '{at}': Not a valid UUID; expected 16 bytes in base64 and found {len(uuid)}")
+
+
+def _read_container_status(found: wire.ContainerStatus) -> ContainerStatus:
+    return ContainerStatus(
+        container_id=ContainerId(found.container_id.value) if found.container_id is not None else None,
+        network_infos=tuple(read_network(n) for n in found.network_infos),
+        executor_pid=found.executor_pid,
+    )
+
+
+def write_container_status(status: ContainerStatus) -> wire.ContainerStatus:
+    return wire.ContainerStatus(
+        container_id=write_id(status.container_id),
+        network_infos=tuple(write_network(n) for n in status.network_infos),
+        executor_pid=status.executor_pid,
+    )
