@@ -1,0 +1,117 @@
+"""What a master or an agent hands over for its Mesos views: plain values of one moment, made after a commit.
+
+The builders in `legacy` and `operator` turn them into JSON; nothing here is a wire shape.
+"""
+
+import msgspec
+
+from corral.model.agent import AgentInfo
+from corral.model.events import MasterInfo
+from corral.model.framework import FrameworkInfo
+from corral.model.ids import AgentId, ContainerId, FrameworkId
+from corral.model.offer import Offer
+from corral.model.resources import Resources
+from corral.model.task import TERMINAL, Task
+
+
+class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Shapes: `info.id` is set. `active` agents take new tasks; `recovered` ones are remembered and not yet back.
+
+    `used` is what tasks hold, `offered` what is out in offers; both may carry allocation roles. Units: instants are
+    float seconds UTC.
+    """
+
+    info: AgentInfo
+    active: bool = True
+    connected: bool = True
+    deactivated: bool = False
+    recovered: bool = False
+    registered_at: float = 0.0
+    reregistered_at: float | None = None
+    unreachable_at: float | None = None
+    used: Resources = ()
+    offered: Resources = ()
+
+    @property
+    def id(self) -> AgentId:
+        return self.info.id or AgentId("")
+
+
+class FrameworkRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Shapes: `info.id` is set. `tasks` are those of reachable agents, ended and unacknowledged ones included."""
+
+    info: FrameworkInfo
+    active: bool = True
+    connected: bool = True
+    recovered: bool = False
+    registered_at: float = 0.0
+    reregistered_at: float | None = None
+    unregistered_at: float | None = None
+    tasks: tuple[Task, ...] = ()
+    unreachable_tasks: tuple[Task, ...] = ()
+    completed_tasks: tuple[Task, ...] = ()
+    offers: tuple[Offer, ...] = ()
+    used: Resources = ()
+    offered: Resources = ()
+
+    @property
+    def id(self) -> FrameworkId:
+        return self.info.id or FrameworkId("")
+
+
+class RoleRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Shapes: `allocated` counts tasks and offers, `offered` offers alone."""
+
+    name: str
+    weight: float = 1.0
+    frameworks: tuple[FrameworkId, ...] = ()
+    allocated: Resources = ()
+    offered: Resources = ()
+
+
+class ClusterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole cluster. Shapes: `leader` is None where nobody leads; `flags` are the configuration as texts.
+
+    `agents` are the registered ones, connected or not, the recovered and the unreachable ones too, told apart by their
+    fields.
+    """
+
+    master: MasterInfo
+    start_at: float = 0.0
+    elected_at: float | None = None
+    leader: MasterInfo | None = None
+    cluster: str | None = None
+    agents: tuple[AgentRow, ...] = ()
+    frameworks: tuple[FrameworkRow, ...] = ()
+    completed_frameworks: tuple[FrameworkRow, ...] = ()
+    roles: tuple[RoleRow, ...] = ()
+    flags: tuple[tuple[str, str], ...] = ()
+
+
+class RunRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of a task on its agent. Shapes: `directory` is its sandbox; `queued` until it has been started."""
+
+    task: Task
+    container_id: ContainerId
+    directory: str
+    queued: bool = False
+
+    @property
+    def is_completed(self) -> bool:
+        return self.task.state in TERMINAL
+
+
+class AgentFrameworkRow(msgspec.Struct, frozen=True, kw_only=True):
+    info: FrameworkInfo
+    runs: tuple[RunRow, ...] = ()
+
+
+class AgentSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """One agent as it sees itself. Shapes: `master_hostname` is empty while it has no master."""
+
+    info: AgentInfo
+    start_at: float = 0.0
+    master_hostname: str = ""
+    flags: tuple[tuple[str, str], ...] = ()
+    frameworks: tuple[AgentFrameworkRow, ...] = ()
+    completed_frameworks: tuple[AgentFrameworkRow, ...] = ()
