@@ -5,7 +5,6 @@ sorter (section 17.2 of its contract); frameworks within a role are compared wit
 """
 
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 
 from corral.allocator.view import View
 from corral.model.ids import FrameworkId
@@ -40,18 +39,22 @@ class Shares:
     Sums over the cluster are made only when a first comparison needs them: with one claimant there is none.
     """
 
-    __slots__ = ("__dict__", "_by_framework", "_by_role", "_framework_counts", "_role_counts", "_view")
+    __slots__ = ("_by_framework", "_by_role", "_framework_counts", "_role_counts", "_total", "_view")
 
     def __init__(self, view: View) -> None:
         self._view = view
+        self._total: Scalars | None = None
         self._by_role: dict[str, Scalars] = {}
         self._by_framework: dict[tuple[str, FrameworkId], Scalars] = {}
         self._role_counts: dict[str, int] = {}
         self._framework_counts: dict[tuple[str, FrameworkId], int] = {}
 
-    @cached_property
+    @property
     def total(self) -> Scalars:
-        return sum_scalars(agent.total for agent in self._view.agents)
+        """What the cluster has."""
+        if self._total is None:
+            self._total = sum_scalars(agent.total for agent in self._view.agents)
+        return self._total
 
     def of_role(self, role: str) -> tuple[float, int]:
         """Sorts claimants: the share, then how often this run has given to the role."""

@@ -14,6 +14,8 @@ from functools import lru_cache
 
 import msgspec
 
+from corral.lib.errors import Invalid
+
 HOSTNAME = "@hostname"
 
 
@@ -37,6 +39,33 @@ class Constraint(msgspec.Struct, frozen=True, kw_only=True):
     operator: Operator
     values: tuple[str, ...] = ()
     count: int | None = None
+
+
+_COMPARING = frozenset(
+    {Operator.EQUAL, Operator.UNEQUAL, Operator.IN, Operator.MATCH, Operator.MISMATCH, Operator.GLOB}
+)
+"""The operators that need a value to compare with."""
+
+
+def check_constraint(constraint: Constraint) -> None:
+    """Refuse a constraint that could not be decided.
+
+    Errors: `Invalid` names the constraint and what it lacks.
+    """
+    text = describe(constraint)
+    if not constraint.field:
+        raise Invalid(f"constraint {text!r} names no field; name an agent attribute or {HOSTNAME}")
+    if constraint.operator in _COMPARING and not constraint.values:
+        raise Invalid(f"constraint {text!r} has no value; {constraint.operator} compares with one")
+    if constraint.operator in (Operator.MATCH, Operator.MISMATCH):
+        try:
+            _compiled(constraint.values[0])
+        except re.error as error:
+            raise Invalid(f"constraint {text!r} has no valid regular expression: {error}") from None
+    if constraint.operator is Operator.MAX_PER and constraint.count is None:
+        raise Invalid(f"constraint {text!r} has no count; say how many instances may share a value")
+    if constraint.count is not None and constraint.count < 1:
+        raise Invalid(f"constraint {text!r} has the count {constraint.count}; it must be 1 or more")
 
 
 @lru_cache(maxsize=4096)
