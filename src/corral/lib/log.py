@@ -18,6 +18,9 @@ LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _json = msgspec.json.Encoder(enc_hook=str, order=None)
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:@+*#%,[]()<>")
 
+_TAKEN = frozenset({"self", "level", "event", "at", "component"})
+"""Keys of a line that a fact cannot have; there it gets an underscore."""
+
 
 class _Lines:
     """What structlog writes to: one whole line at a time, flushed, so that a crash loses none."""
@@ -135,9 +138,9 @@ class Logger:
 
     def write(self, level: str, what: str, facts: Mapping[str, Any], at: float | None = None) -> None:
         """Shapes: `level` is a key of LEVELS. Units: `at` float seconds UTC, now unless told."""
-        # `event` is structlog's own name for the phrase; a fact of that name would clash with it.
-        safe = facts if "event" not in facts else {("event_" if k == "event" else k): v for k, v in facts.items()}
-        self._bound.log(LEVELS.get(level, 20), what, at=at, **safe)
+        if not _TAKEN.isdisjoint(facts):
+            facts = {(f"{key}_" if key in _TAKEN else key): value for key, value in facts.items()}
+        self._bound.log(LEVELS.get(level, 20), what, at=at, **facts)
 
     def failed(self, what: str, error: BaseException, **facts: Any) -> None:
         """An error line, with the traceback."""
