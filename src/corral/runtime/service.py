@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from corral.lib.errors import CorralError
 from corral.lib.log import get_logger
@@ -40,9 +40,9 @@ class Background:
         self._stopped = False
 
     async def run(self) -> int | None:
-        if self._stopped:
-            return None
         self._task = asyncio.ensure_future(self._work())
+        if self._stopped:
+            self._task.cancel()
         try:
             return await self._task
         except asyncio.CancelledError:
@@ -69,15 +69,16 @@ async def run_services(services: Sequence[Service], *, grace_s: float = 10.0, si
     with _signals(leave, hurry) if signals else contextlib.nullcontext():
         tasks = {service.name: asyncio.ensure_future(_guard(service)) for service in services}
         wake = asyncio.ensure_future(leave.wait())
+        everything: list[asyncio.Future[Any]] = [wake, *tasks.values()]
         try:
-            await asyncio.wait([wake, *tasks.values()], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
             first = [name for name, task in tasks.items() if task.done()]
             for service in reversed(services):
                 await _stop(service, tasks[service.name], hurry, grace_s)
         finally:
-            for task in (wake, *tasks.values()):
-                task.cancel()
-            await asyncio.wait([wake, *tasks.values()])
+            for each in everything:
+                each.cancel()
+            await asyncio.wait(everything)
     codes = {name: 0 if task.cancelled() else task.result() for name, task in tasks.items()}
     return max((codes[name] for name in first), default=0) or max(codes.values(), default=0)
 
@@ -100,7 +101,7 @@ async def _stop(service: Service, task: "asyncio.Future[int]", hurry: asyncio.Ev
     if task.done():
         return
     service.stop()
-    impatient = asyncio.ensure_future(hurry.wait())
+    impatient: asyncio.Future[Any] = asyncio.ensure_future(hurry.wait())
     await asyncio.wait([task, impatient], timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
     impatient.cancel()
     if not task.done():
