@@ -1,0 +1,125 @@
+"""What the agent wants done; `shell.py` performs each, and says how it went by an input.
+
+| effect            | performed by                         | answered by                          |
+|-------------------|--------------------------------------|--------------------------------------|
+| `Connect`         | the link to the master               | `Connected`, `Disconnected`, `Ordered` |
+| `Reconnect`       | the link                             | `Disconnected`                       |
+| `Send`            | the link, all of a turn in one write |                                      |
+| `Recover`         | the runtime                          | `Recovered`                          |
+| `CheckRuntime`    | the runtime                          | `RuntimeChecked`                     |
+| `Fetch`           | sandbox and fetcher                  | `Fetched`                            |
+| `CancelFetch`     | the shell                            |                                      |
+| `Start`           | sandbox, then the runtime            | `Started`, `StartFailed`             |
+| `Abort`           | the shell, for a start under way     | `Started`, `StartFailed` of the start |
+| `Wait`            | the runtime                          | `Exited`, `WaitFailed`               |
+| `Kill`            | the runtime                          | `KillFailed`, or the end by `Wait`   |
+| `Remove`          | the runtime                          |                                      |
+| `Discard`         | the runtime: kill, then remove       | `DiscardFailed`                      |
+| `ScanSandboxes`   | the sandboxes                        | `Scanned`                            |
+| `MeasureDisk`     | the sandboxes                        | `DiskMeasured`                       |
+| `DeleteSandbox`   | the sandboxes                        |                                      |
+"""
+
+from corral.model.execution import Execution
+from corral.model.ids import ContainerId
+from corral.model.orders import Report
+from corral.model.task import Uri
+from corral.runtime.core import Effect
+
+
+class Connect(Effect, frozen=True):
+    """Start to look for the leading master, and keep a session with it from now on."""
+
+
+class Reconnect(Effect, frozen=True):
+    """End the session, if any, and dial again after `delay_s`."""
+
+    why: str
+    delay_s: float = 0.0
+
+
+class Send(Effect, frozen=True):
+    report: Report
+
+
+class Recover(Effect, frozen=True):
+    """Ask a runtime what it holds."""
+
+    runtime: str
+    why: str = ""
+
+
+class CheckRuntime(Effect, frozen=True):
+    runtime: str
+
+
+class Fetch(Effect, frozen=True):
+    """Make the sandbox and fetch into it, one after the other. Shapes: the files shall belong to `user`."""
+
+    container_id: ContainerId
+    sandbox: str
+    uris: tuple[Uri, ...]
+    user: str | None
+    why: str = ""
+
+
+class CancelFetch(Effect, frozen=True):
+    container_id: ContainerId
+    why: str = ""
+
+
+class Start(Effect, frozen=True):
+    """Make the sandbox and the `directories` in it if they are missing, then start. Shapes: absolute paths."""
+
+    runtime: str
+    execution: Execution
+    directories: tuple[str, ...] = ()
+    owner: str | None = None
+    why: str = ""
+
+
+class Abort(Effect, frozen=True):
+    """Take back a start that has not ended yet; one that has just ended stands."""
+
+    container_id: ContainerId
+    why: str = ""
+
+
+class Wait(Effect, frozen=True):
+    runtime: str
+    container_id: ContainerId
+
+
+class Kill(Effect, frozen=True):
+    runtime: str
+    container_id: ContainerId
+    grace_s: float
+    why: str = ""
+
+
+class Remove(Effect, frozen=True):
+    """Let the runtime forget an ended container; the sandbox stays."""
+
+    runtime: str
+    container_id: ContainerId
+
+
+class Discard(Effect, frozen=True):
+    """End and remove a container that no task stands behind."""
+
+    runtime: str
+    container_id: ContainerId
+    why: str = ""
+
+
+class ScanSandboxes(Effect, frozen=True):
+    pass
+
+
+class MeasureDisk(Effect, frozen=True):
+    pass
+
+
+class DeleteSandbox(Effect, frozen=True):
+    path: str
+    why: str = ""

@@ -1,0 +1,223 @@
+"""Turns what a framework ordered into one run that a runtime can start: argv, environment, mounts, limits.
+
+Source: Mesos v1 CommandInfo, ContainerInfo and the environment that a Mesos agent gives; `CORRAL_*` are corral's own.
+What a command sets itself wins over what the agent sets.
+"""
+
+from collections.abc import Iterable
+from posixpath import isabs, join, normpath
+
+import msgspec
+
+from corral.agent.spec import DEFAULT_PATH, SANDBOX_IN_IMAGE, AgentConfig, TaskRecord
+from corral.lib.errors import Invalid
+from corral.lib.units import format_duration
+from corral.model.container import ContainerKind, DockerInfo, PortMapping, Volume, VolumeMode
+from corral.model.execution import Execution, Mount
+from corral.model.framework import FrameworkInfo
+from corral.model.ids import AgentId, ContainerId, FrameworkId, TaskId
+from corral.model.resources import total_milli
+from corral.model.task import CommandInfo, TaskInfo, group_of
+
+LEAST_MEM_MB = 32
+"""A smaller limit kills even a shell; Mesos raises it likewise."""
+
+INSTANCE_LABEL = "corral.instance"
+"""The label whose value names the instance that a task is a run of; without it the task is its own instance."""
+
+SHUTDOWN_GRACE_S = 5.0
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Shapes: `directories` are absolute, in the sandbox, and to be made before the start; `owner` gets the sandbox."""
+
+    execution: Execution
+    directories: tuple[str, ...] = ()
+    owner: str | None = None
+
+
+def sandbox_path(
+    work_dir: str, agent_id: AgentId, framework_id: FrameworkId, task_id: TaskId, container_id: ContainerId
+) -> str:
+    """Where a run's files are. Source: the layout of a Mesos agent's work directory; a task is its own executor."""
+    return f"{work_dir}/slaves/{agent_id}/frameworks/{framework_id}/executors/{task_id}/runs/{container_id}"
+
+
+def choose_runtime(info: TaskInfo) -> str:
+    """The name of the runtime that the task asks for: an image needs an Engine, everything else is a plain process."""
+    container = info.container
+    if container is not None and (container.kind is ContainerKind.DOCKER or container.docker is not None):
+        return "docker"
+    return "process"
+
+
+def check_order(info: TaskInfo, agent_id: AgentId | None) -> None:
+    """Refuse what this agent cannot run, whatever its state.
+
+    Errors: `Invalid` names what was asked for.
+    """
+    if info.agent_id != agent_id:
+        raise Invalid(
+            f"task {info.task_id} is for agent {info.agent_id}, this is {agent_id}; launch it from a new offer"
+        )
+    if info.unsupported:
+        raise Invalid(
+            f"task {info.task_id} asks for {', '.join(info.unsupported)}, which agents cannot do; leave it out"
+        )
+    if info.command is None:
+        raise Invalid(f"task {info.task_id} has no command and this agent runs no executors; give it a command")
+    container = info.container
+    if container is not None and container.kind is ContainerKind.DOCKER and container.docker is None:
+        raise Invalid(f"task {info.task_id} asks for a Docker container without saying which image; set docker.image")
+
+
+def plan_execution(config: AgentConfig, agent_id: AgentId | None, framework: FrameworkInfo, task: TaskRecord) -> Plan:
+    """Everything that the runtime needs for one run of the task.
+
+    Errors: `Invalid` when the command or a volume cannot be meant as it is.
+    """
+    info = task.info
+    command = info.command or CommandInfo()
+    docker = info.container.docker if info.container is not None else None
+    mounts, directories = _plan_volumes(task, in_image=docker is not None)
+    argv, entrypoint_args = _argv(info.task_id, command, in_image=docker is not None)
+    user = command.user if docker is not None else (command.user or framework.user)
+    mappings = _port_mappings(task, docker)
+    execution = Execution(
+        container_id=task.container_id,
+        task_id=info.task_id,
+        framework_id=task.framework_id,
+        sandbox=task.sandbox,
+        argv=argv,
+        environment=_environment(config, agent_id, framework, task, mappings, in_image=docker is not None),
+        user=user if docker is not None or config.switch_user else None,
+        docker=docker,
+        entrypoint_args=entrypoint_args,
+        hostname=info.container.hostname if info.container is not None else None,
+        mounts=mounts,
+        port_mappings=mappings,
+        labels=_labels(agent_id, task),
+        cpu_milli=total_milli(info.resources, "cpus"),
+        cpu_limit_milli=_limit(info, "cpus", None),
+        mem_mb=_mem_limit_mb(info),
+    )
+    return Plan(execution, directories, framework.user if config.switch_user and docker is None else None)
+
+
+def _argv(task_id: TaskId, command: CommandInfo, *, in_image: bool) -> tuple[tuple[str, ...], bool]:
+    if command.shell:
+        if not command.value:
+            raise Invalid(f"task {task_id} runs a shell without a command; set command.value or command.shell to false")
+        return ("/bin/sh", "-c", command.value), False
+    if in_image:
+        return ((command.value, *command.arguments) if command.value else command.arguments), True
+    if not command.value:
+        raise Invalid(f"task {task_id} names no program to run; set command.value")
+    # Deviates: argv[0] is always the program itself; a runtime looks it up by that name.
+    return (command.value, *command.arguments[1:]), False
+
+
+def _environment(
+    config: AgentConfig,
+    agent_id: AgentId | None,
+    framework: FrameworkInfo,
+    task: TaskRecord,
+    mappings: Iterable[PortMapping],
+    *,
+    in_image: bool,
+) -> tuple[tuple[str, str], ...]:
+    info = task.info
+    found = {
+        "MESOS_AGENT_ENDPOINT": f"{config.ip}:{config.port}",
+        "MESOS_ALLOCATION_ROLE": task.role,
+        "MESOS_CHECKPOINT": "1" if framework.checkpoint else "0",
+        "MESOS_DIRECTORY": task.sandbox,
+        "MESOS_EXECUTOR_ID": str(info.task_id),
+        "MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD": format_duration(SHUTDOWN_GRACE_S),
+        "MESOS_FRAMEWORK_ID": str(task.framework_id),
+        "MESOS_HTTP_COMMAND_EXECUTOR": "1",
+        "MESOS_SANDBOX": SANDBOX_IN_IMAGE if in_image else task.sandbox,
+        "MESOS_SLAVE_ID": str(agent_id),
+        "MESOS_SLAVE_PID": f"slave(1)@{config.ip}:{config.port}",
+        "MESOS_TASK_ID": str(info.task_id),
+        "CORRAL_HOST_IP": config.ip,
+        "CORRAL_INSTANCE_ID": _instance(info),
+        "CORRAL_TASK_ID": str(info.task_id),
+        "CORRAL_ROLE": task.role,
+        "CORRAL_PORT_MAPPING": ",".join(f"{m.container_port}:{m.host_port}/{m.protocol}" for m in mappings),
+    }
+    if framework.checkpoint:
+        found["MESOS_RECOVERY_TIMEOUT"] = "15mins"
+        found["MESOS_SUBSCRIPTION_BACKOFF_MAX"] = "2secs"
+    if in_image:
+        found["MESOS_CONTAINER_NAME"] = f"corral-{task.container_id}"
+    else:
+        found["PATH"] = DEFAULT_PATH
+    if info.command is not None:
+        found.update(info.command.environment)
+    return tuple(found.items())
+
+
+def _instance(info: TaskInfo) -> str:
+    return next((label.value or "" for label in info.labels if label.key == INSTANCE_LABEL), str(info.task_id))
+
+
+def _labels(agent_id: AgentId | None, task: TaskRecord) -> tuple[tuple[str, str], ...]:
+    found = {"corral.agent": str(agent_id), "corral.role": task.role, "corral.name": task.info.name}
+    group = group_of(task.info)
+    if group is not None:
+        found["corral.group"] = group
+    return tuple(found.items())
+
+
+def _port_mappings(task: TaskRecord, docker: DockerInfo | None) -> tuple[PortMapping, ...]:
+    if docker is not None:
+        return docker.port_mappings
+    container = task.info.container
+    return tuple(m for n in (container.network_infos if container is not None else ()) for m in n.port_mappings)
+
+
+def _plan_volumes(task: TaskRecord, *, in_image: bool) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
+    container = task.info.container
+    mounts = [Mount(source=task.sandbox, target=SANDBOX_IN_IMAGE)] if in_image else []
+    directories: list[str] = []
+    for volume in container.volumes if container is not None else ():
+        source, made = _volume_source(task, volume)
+        if made:
+            directories.append(source)
+        target = _inside(task, volume.container_path) if not isabs(volume.container_path) else volume.container_path
+        if target == source:
+            continue  # a fresh directory at its own place in the sandbox
+        if in_image and not isabs(volume.container_path):
+            target = join(SANDBOX_IN_IMAGE, normpath(volume.container_path))
+        mounts.append(Mount(source=source, target=target, read_only=volume.mode is VolumeMode.RO))
+    return tuple(mounts), tuple(directories)
+
+
+def _volume_source(task: TaskRecord, volume: Volume) -> tuple[str, bool]:
+    """The directory on the host and whether it lies in the sandbox and has to be made."""
+    if not volume.container_path:
+        raise Invalid(f"a volume of task {task.info.task_id} has no container path; set container_path")
+    if volume.host_path is None:
+        return _inside(task, volume.container_path.lstrip("/") or "root"), True
+    if isabs(volume.host_path):
+        return volume.host_path, False
+    return _inside(task, volume.host_path), True
+
+
+def _inside(task: TaskRecord, path: str) -> str:
+    clean = normpath(path)
+    if clean == "." or clean == ".." or clean.startswith("../"):
+        raise Invalid(
+            f"a volume of task {task.info.task_id} has the path {path!r}, which leaves the sandbox; shorten it"
+        )
+    return join(task.sandbox, clean)
+
+
+def _limit(info: TaskInfo, name: str, default: int | None) -> int | None:
+    return next((milli for key, milli in info.limits if key == name), default)
+
+
+def _mem_limit_mb(info: TaskInfo) -> int | None:
+    milli = _limit(info, "mem", total_milli(info.resources, "mem"))
+    return None if not milli else max(LEAST_MEM_MB, milli // 1000)

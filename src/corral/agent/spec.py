@@ -1,0 +1,298 @@
+"""What the agent is told, remembers and is asked: configuration, records, commands and inputs.
+
+A task is two records: what was ordered, written once, and how far it has come, written at each step. Together they are
+all that a restarted agent needs to take up its tasks. Keys: `identity`, `frameworks/F`, `tasks/F/T`, `runs/F/T`.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+from corral.mesos.snapshot import AgentSnapshot
+from corral.model.attributes import Attribute
+from corral.model.execution import Exit, Found, Launched
+from corral.model.framework import FrameworkInfo
+from corral.model.ids import AgentId, ContainerId, FrameworkId, TaskId
+from corral.model.orders import Order
+from corral.model.resources import Resources
+from corral.model.task import Reason, TaskInfo, TaskState, TaskStatus
+
+SANDBOX_IN_IMAGE = "/mnt/mesos/sandbox"
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Shapes: `runtimes` in the order they are looked at; `work_dir` is absolute. `switch_user` runs a process task as
+    its own user, which needs root.
+
+    Units: `*_s` seconds; `gc_headroom` and the disk usage it is compared with are fractions of the disk.
+    """
+
+    hostname: str
+    ip: str = "127.0.0.1"
+    port: int = 4681
+    resources: Resources = ()
+    attributes: tuple[Attribute, ...] = ()
+    runtimes: tuple[str, ...] = ("process",)
+    work_dir: str = "/var/lib/corral/agent"
+    version: str = ""
+    switch_user: bool = False
+    kill_grace_s: float = 3.0
+    fetch_timeout_s: float = 900.0
+    start_timeout_s: float = 300.0
+    kill_retry_s: float = 15.0
+    register_timeout_s: float = 15.0
+    runtime_check_s: float = 15.0
+    gc_delay_s: float = 604_800.0
+    gc_headroom: float = 0.1
+    gc_check_s: float = 60.0
+
+
+class Stage(StrEnum):
+    """How far a run has come on this agent; the state that the framework sees follows from it."""
+
+    STAGING = "STAGING"
+    FETCHING = "FETCHING"
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    ENDED = "ENDED"
+
+
+class Event(StrEnum):
+    FETCH = "FETCH"
+    START = "START"
+    STARTED = "STARTED"
+    END = "END"
+
+
+STAGES: dict[tuple[Stage, Event], Stage] = {
+    (Stage.STAGING, Event.FETCH): Stage.FETCHING,
+    (Stage.STAGING, Event.START): Stage.STARTING,
+    (Stage.FETCHING, Event.START): Stage.STARTING,
+    (Stage.STARTING, Event.STARTED): Stage.RUNNING,
+    (Stage.STAGING, Event.END): Stage.ENDED,
+    (Stage.FETCHING, Event.END): Stage.ENDED,
+    (Stage.STARTING, Event.END): Stage.ENDED,
+    (Stage.RUNNING, Event.END): Stage.ENDED,
+}
+"""A pair that is missing is illegal. (ENDED, STARTED) is illegal but acted on: what came up too late is discarded."""
+
+
+# Records.
+
+
+class Identity(msgspec.Struct, frozen=True, array_like=True):
+    """Shapes: `agent_id` None before the first registration; `epoch` is the highest that any master has spoken with."""
+
+    agent_id: AgentId | None = None
+    epoch: int = 0
+
+
+class FrameworkRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A framework that has or had tasks here, so that a new master may learn it from its agents."""
+
+    info: FrameworkInfo
+
+
+class TaskRecord(msgspec.Struct, frozen=True, array_like=True):
+    """What was ordered. Shapes: `sandbox` is absolute; `runtime` is empty for a task that was refused."""
+
+    framework_id: FrameworkId
+    role: str
+    info: TaskInfo
+    container_id: ContainerId
+    runtime: str
+    sandbox: str
+
+
+class Ending(msgspec.Struct, frozen=True, array_like=True):
+    """Why and until when a task is being ended, and as what its end is told. Shapes: `by` is an instant."""
+
+    by: float
+    state: TaskState = TaskState.KILLED
+    reason: Reason | None = None
+    why: str = ""
+
+
+class RunRecord(msgspec.Struct, frozen=True, array_like=True):
+    """How far the task has come.
+
+    Shapes: `pending` are the updates not yet acknowledged, oldest first; `latest` is the newest status when it is not
+    the last of them.
+    """
+
+    stage: Stage
+    pending: tuple[TaskStatus, ...] = ()
+    latest: TaskStatus | None = None
+    launched: Launched | None = None
+    started_at: float | None = None
+    ending: Ending | None = None
+
+
+# Commands.
+
+
+class ListTasks(msgspec.Struct, frozen=True, tag=True):
+    """All tasks, with those that ended lately when `completed`; answered by a list of `TaskView`."""
+
+    completed: bool = True
+
+
+class FindTask(msgspec.Struct, frozen=True, tag=True):
+    """The newest run of a task id; answered by a `TaskView`. Shapes: an empty `framework_id` looks in all.
+
+    Errors: `NotFound`; `Conflict` when several frameworks have a live task of this id.
+    """
+
+    task_id: TaskId
+    framework_id: str = ""
+
+
+class ReadState(msgspec.Struct, frozen=True, tag=True):
+    """Everything that the agent's legacy endpoints show; answered by an `AgentView`."""
+
+
+Command = ListTasks | FindTask | ReadState
+
+
+class TaskView(msgspec.Struct, frozen=True, kw_only=True):
+    """A task as the agent's API shows it. Shapes: `ports` are host ports; instants are float seconds UTC or None."""
+
+    id: TaskId
+    name: str
+    group: str | None
+    framework: FrameworkId
+    role: str
+    agent: AgentId | None
+    hostname: str
+    state: TaskState
+    message: str | None
+    reason: Reason | None
+    healthy: bool | None
+    at: float
+    container: ContainerId
+    runtime: str
+    sandbox: str
+    pid: int | None
+    ip: str | None
+    ports: tuple[int, ...]
+    started_at: float | None
+    unacknowledged: int
+
+
+class RuntimeView(msgspec.Struct, frozen=True, kw_only=True):
+    """Shapes: `why` says what keeps it from starting tasks, None when it is ready."""
+
+    name: str
+    why: str | None
+
+
+class AgentView(msgspec.Struct, frozen=True, kw_only=True):
+    """Shapes: `registered` while a master has this agent in its list; `live` counts the tasks that have not ended."""
+
+    snapshot: AgentSnapshot
+    epoch: int
+    registered: bool
+    runtimes: tuple[RuntimeView, ...]
+    live: int
+    unacknowledged: int
+    uptime_s: float
+    disk_usage: float
+    counters: dict[str, int]
+
+
+# Inputs, besides `Loaded`, `Tick` and `Asked`.
+
+
+class Connected(msgspec.Struct, frozen=True, tag=True):
+    """A master answered; what it says comes under this session's name. Shapes: `master` is a URL."""
+
+    session: str
+    master: str = ""
+
+
+class Disconnected(msgspec.Struct, frozen=True, tag=True):
+    session: str
+    why: str
+
+
+class Ordered(msgspec.Struct, frozen=True, tag=True):
+    session: str
+    order: Order
+
+
+class Recovered(msgspec.Struct, frozen=True, tag=True):
+    """What a runtime holds after the agent's start. Shapes: `why` is set instead when it could not tell."""
+
+    runtime: str
+    found: tuple[Found, ...] = ()
+    why: str | None = None
+
+
+class RuntimeChecked(msgspec.Struct, frozen=True, tag=True):
+    """Shapes: `why` None when tasks can be started."""
+
+    runtime: str
+    why: str | None = None
+
+
+class Fetched(msgspec.Struct, frozen=True, tag=True):
+    """The sandbox is there with all that was to fetch, or `why` not."""
+
+    container_id: ContainerId
+    why: str | None = None
+
+
+class Started(msgspec.Struct, frozen=True, tag=True):
+    launched: Launched
+
+
+class StartFailed(msgspec.Struct, frozen=True, tag=True):
+    """Nothing runs. Shapes: `aborted` when the start was taken back on request."""
+
+    container_id: ContainerId
+    why: str
+    aborted: bool = False
+
+
+class Exited(msgspec.Struct, frozen=True, tag=True):
+    exit: Exit
+
+
+class WaitFailed(msgspec.Struct, frozen=True, tag=True):
+    """Shapes: `gone` when nobody knows of the container any more; otherwise it is to be asked again."""
+
+    container_id: ContainerId
+    why: str
+    gone: bool = False
+
+
+class KillFailed(msgspec.Struct, frozen=True, tag=True):
+    container_id: ContainerId
+    why: str
+
+
+class DiscardFailed(msgspec.Struct, frozen=True, tag=True):
+    runtime: str
+    container_id: ContainerId
+    why: str
+
+
+class Sandbox(msgspec.Struct, frozen=True, array_like=True):
+    """Shapes: `at` is when the directory was last changed."""
+
+    path: str
+    container_id: ContainerId
+    at: float
+
+
+class Scanned(msgspec.Struct, frozen=True, tag=True):
+    """The sandboxes that earlier runs of the agent left."""
+
+    sandboxes: tuple[Sandbox, ...] = ()
+
+
+class DiskMeasured(msgspec.Struct, frozen=True, tag=True):
+    """Units: `usage` is the used fraction of the disk that holds the sandboxes."""
+
+    usage: float

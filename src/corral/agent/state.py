@@ -1,0 +1,269 @@
+"""What the agent knows of its tasks: collections that answer every question of a turn in constant time.
+
+Rule: a container belongs to one task, a host port to one live task, and of a task's updates only the oldest is told.
+"""
+
+from collections import deque
+from random import Random
+
+import msgspec
+
+from corral.agent.deadlines import Deadlines, Due
+from corral.agent.spec import (
+    STAGES,
+    AgentConfig,
+    Ending,
+    Event,
+    FrameworkRecord,
+    Identity,
+    RunRecord,
+    Sandbox,
+    Stage,
+    TaskRecord,
+)
+from corral.model.execution import Launched
+from corral.model.framework import FrameworkInfo
+from corral.model.ids import ContainerId, FrameworkId, TaskId
+from corral.model.resources import all_ranges
+from corral.model.task import TERMINAL, TaskInfo, TaskState, TaskStatus
+from corral.runtime.core import Effect, Persist
+
+Key = tuple[FrameworkId, TaskId]
+
+MOST_COMPLETED = 1000
+
+
+class Task:
+    """One run of a task. Shapes: `pending` oldest first, its head `told` when it is on its way to the master."""
+
+    __slots__ = (
+        "container_id",
+        "ending",
+        "framework_id",
+        "info",
+        "key",
+        "latest",
+        "launched",
+        "pending",
+        "ports",
+        "role",
+        "runtime",
+        "sandbox",
+        "stage",
+        "started_at",
+        "statuses",
+        "told",
+        "tries",
+        "unsettled",
+    )
+
+    def __init__(self, record: TaskRecord) -> None:
+        self.key: Key = (record.framework_id, record.info.task_id)
+        self.framework_id = record.framework_id
+        self.role = record.role
+        self.info: TaskInfo = record.info
+        self.container_id = record.container_id
+        self.runtime = record.runtime
+        self.sandbox = record.sandbox
+        self.ports = host_ports(record.info)
+        self.stage = Stage.STAGING
+        self.pending: deque[TaskStatus] = deque()
+        self.latest: TaskStatus | None = None
+        self.statuses: dict[TaskState, TaskStatus] = {}
+        self.launched: Launched | None = None
+        self.started_at: float | None = None
+        self.ending: Ending | None = None
+        self.told = False
+        self.tries = 0
+        self.unsettled = False
+        """Taken from the records of an earlier agent process; whether it still runs is not known yet."""
+
+    @property
+    def state(self) -> TaskState:
+        return TaskState.STAGING if self.latest is None else self.latest.state
+
+    @property
+    def live(self) -> bool:
+        return self.stage is not Stage.ENDED
+
+    def move(self, event: Event) -> bool:
+        """Take the transition; False when the table has none and nothing has changed."""
+        stage = STAGES.get((self.stage, event))
+        if stage is None:
+            return False
+        self.stage = stage
+        return True
+
+    def record(self) -> TaskRecord:
+        return TaskRecord(self.framework_id, self.role, self.info, self.container_id, self.runtime, self.sandbox)
+
+    def run_record(self) -> RunRecord:
+        latest = self.latest
+        if self.pending and self.pending[-1] is latest:
+            latest = None
+        return RunRecord(self.stage, tuple(self.pending), latest, self.launched, self.started_at, self.ending)
+
+    def take_up(self, run: RunRecord) -> None:
+        """Go on from where the record says that an earlier process was."""
+        self.stage = run.stage
+        self.pending = deque(run.pending)
+        self.latest = run.latest or (run.pending[-1] if run.pending else None)
+        for status in (*run.pending, *([run.latest] if run.latest else ())):
+            self.statuses[status.state] = status
+        self.launched = run.launched
+        self.started_at = run.started_at
+        self.ending = run.ending
+        self.unsettled = self.live
+
+
+class Runtime:
+    """What is known of one runtime. Shapes: `why` says what keeps it from starting tasks, None when it is ready."""
+
+    __slots__ = ("answered", "failures", "recovered", "why")
+
+    def __init__(self) -> None:
+        self.why: str | None = "it has not been asked yet"
+        self.answered = False
+        self.recovered = False
+        self.failures = 0
+
+
+class AgentState:
+    __slots__ = (
+        "by_container",
+        "completed",
+        "config",
+        "connecting",
+        "counters",
+        "deadlines",
+        "discards",
+        "disk_usage",
+        "ended",
+        "frameworks",
+        "heard_at",
+        "identity",
+        "loaded_at",
+        "master",
+        "ping_s",
+        "ports",
+        "random",
+        "registered",
+        "runtimes",
+        "session",
+        "spoke_at",
+        "tasks",
+    )
+
+    def __init__(self, config: AgentConfig, random: Random) -> None:
+        self.config = config
+        self.random = random
+        self.identity = Identity()
+        self.frameworks: dict[FrameworkId, FrameworkInfo] = {}
+        self.tasks: dict[Key, Task] = {}
+        self.by_container: dict[ContainerId, Task] = {}
+        self.ports: dict[int, Task] = {}
+        self.completed: deque[Task] = deque(maxlen=MOST_COMPLETED)
+        self.ended: deque[Sandbox] = deque()
+        self.runtimes: dict[str, Runtime] = {name: Runtime() for name in config.runtimes}
+        self.deadlines = Deadlines()
+        self.discards: dict[ContainerId, str] = {}
+        self.session: str | None = None
+        self.master = ""
+        self.registered = False
+        self.connecting = False
+        self.ping_s = 15.0
+        self.heard_at = 0.0
+        self.spoke_at = 0.0
+        self.loaded_at = 0.0
+        self.disk_usage = 0.0
+        self.counters: dict[str, int] = dict.fromkeys(
+            ("launched", "finished", "failed", "killed", "lost", "errors", "launch_errors", "sessions", "updates"), 0
+        )
+
+    def add(self, task: Task) -> None:
+        self.tasks[task.key] = task
+        self.by_container[task.container_id] = task
+        if task.live:
+            for port in task.ports:
+                self.ports[port] = task
+
+    def free_ports(self, task: Task) -> None:
+        for port in task.ports:
+            if self.ports.get(port) is task:
+                del self.ports[port]
+
+    def forget(self, task: Task) -> list[Effect]:
+        """The task has ended and the master knows: only the memory for views keeps it."""
+        del self.tasks[task.key]
+        del self.by_container[task.container_id]
+        self.deadlines.forget(task.container_id)
+        self.completed.append(task)
+        return [Persist(task_path(task.key), None), Persist(run_path(task.key), None)]
+
+    def save_run(self, task: Task) -> Persist:
+        return Persist(run_path(task.key), task.run_record())
+
+    def framework(self, framework_id: FrameworkId) -> FrameworkInfo | None:
+        return self.frameworks.get(framework_id)
+
+    def invariants(self) -> None:
+        assert len(self.by_container) == len(self.tasks), "a container and a task each for the other"
+        held: dict[int, Task] = {}
+        for key, task in self.tasks.items():
+            assert task.key == key
+            assert self.by_container.get(task.container_id) is task, f"container of {key}"
+            assert task.framework_id in self.frameworks, f"framework of {key} is known"
+            assert not task.told or task.pending, f"{key} tells an update that it has not"
+            assert not task.told or self.registered, f"{key} tells an update to nobody"
+            assert not (self.registered and task.pending) or task.told, f"an update of {key} is not told"
+            assert task.live == (task.state not in TERMINAL), f"{key} is {task.stage} and {task.state}"
+            assert task.live or task.pending, f"{key} has ended, is acknowledged and not forgotten"
+            assert task.stage is not Stage.RUNNING or task.launched is not None, f"{key} runs where"
+            uuids = [status.uuid for status in task.pending]
+            assert len(set(uuids)) == len(uuids), f"updates of {key} are told apart"
+            terminal = [status.state in TERMINAL for status in task.pending]
+            assert not any(terminal[:-1]), f"an update of {key} follows its last"
+            if task.told:
+                assert self.deadlines.at(task.container_id, Due.UPDATE) is not None, f"{key} is told once only"
+            if task.live:
+                for port in task.ports:
+                    assert port not in held, f"port {port} of {key} is also of {held[port].key}"
+                    held[port] = task
+        assert held == self.ports, "ports are held by live tasks"
+        assert not self.registered or self.session is not None
+
+
+def host_ports(info: TaskInfo) -> tuple[int, ...]:
+    """The host ports that the task takes: those of its resources and those its container is mapped to."""
+    found = {port for low, high in all_ranges(info.resources, "ports") for port in range(low, high + 1)}
+    if info.container is not None and info.container.docker is not None:
+        found.update(m.host_port for m in info.container.docker.port_mappings if m.host_port)
+    return tuple(sorted(found))
+
+
+def task_path(key: Key) -> str:
+    return f"tasks/{key[0]}/{key[1]}"
+
+
+def run_path(key: Key) -> str:
+    return f"runs/{key[0]}/{key[1]}"
+
+
+def framework_path(framework_id: FrameworkId) -> str:
+    return f"frameworks/{framework_id}"
+
+
+def save_identity(state: AgentState, **changes: object) -> list[Effect]:
+    """Change what the agent is to masters, if it changes at all."""
+    identity = msgspec.structs.replace(state.identity, **changes)
+    if identity == state.identity:
+        return []
+    state.identity = identity
+    return [Persist("identity", identity)]
+
+
+def save_framework(state: AgentState, info: FrameworkInfo) -> list[Effect]:
+    if info.id is None or state.frameworks.get(info.id) == info:
+        return []
+    state.frameworks[info.id] = info
+    return [Persist(framework_path(info.id), FrameworkRecord(info))]

@@ -1,0 +1,136 @@
+"""One ordered stream of status updates per task: only the oldest that is not acknowledged is told, again and again.
+
+Retry after 10 s, doubling, at most every 10 min; an acknowledgement or a new registration starts anew. An update is on
+disk before it is told, and a task is forgotten when its last one is acknowledged. Source: Mesos, status update manager.
+"""
+
+from corral.agent.deadlines import Due
+from corral.agent.effects import Send
+from corral.agent.spec import Event
+from corral.agent.state import AgentState, Task
+from corral.lib.backoff import grow_delay_s
+from corral.lib.ids import mint_uuid_bytes
+from corral.model.container import NetworkInfo
+from corral.model.ids import ContainerId
+from corral.model.orders import AcknowledgeUpdate, UpdateTask
+from corral.model.resources import Resources
+from corral.model.task import TERMINAL, ContainerStatus, Reason, Source, TaskState, TaskStatus
+from corral.runtime.core import Effect
+
+FIRST_RETRY_S = 10.0
+MOST_RETRY_S = 600.0
+
+COUNTER = {
+    TaskState.FINISHED: "finished",
+    TaskState.FAILED: "failed",
+    TaskState.KILLED: "killed",
+    TaskState.ERROR: "errors",
+}
+"""Terminal states that are not named count as lost."""
+
+
+def enqueue(
+    state: AgentState,
+    task: Task,
+    to: TaskState,
+    now: float,
+    *,
+    source: Source = Source.EXECUTOR,
+    message: str | None = None,
+    reason: Reason | None = None,
+    limitation: Resources = (),
+) -> list[Effect]:
+    """The task is in a new state: write it down, and tell it when nothing older waits.
+
+    Shapes: returns [] when the task has ended already; nothing may follow a terminal update.
+    """
+    if task.state in TERMINAL:
+        return []
+    status = TaskStatus(
+        task_id=task.info.task_id,
+        state=to,
+        at=now,
+        source=source,
+        message=message,
+        reason=reason,
+        agent_id=state.identity.agent_id,
+        uuid=mint_uuid_bytes(state.random),
+        container_status=_container_status(state, task),
+        limitation=limitation,
+    )
+    task.pending.append(status)
+    task.latest = status
+    task.statuses[to] = status
+    state.counters["updates"] += 1
+    if to in TERMINAL:
+        task.move(Event.END)
+        state.counters[COUNTER.get(to, "lost")] += 1
+    effects: list[Effect] = [state.save_run(task)]
+    if not task.told:
+        effects += tell(state, task, now)
+    return effects
+
+
+def _container_status(state: AgentState, task: Task) -> ContainerStatus:
+    launched = task.launched
+    if launched is None:
+        return ContainerStatus(container_id=task.container_id)
+    ip = launched.ip or state.config.ip  # without an address of its own it has the node's
+    return ContainerStatus(
+        container_id=task.container_id,
+        network_infos=(NetworkInfo(ip_addresses=(ip,)),),
+        executor_pid=launched.pid,
+    )
+
+
+def tell(state: AgentState, task: Task, now: float) -> list[Effect]:
+    """Send the head of the task's stream and arrange for its retry; nothing without a master."""
+    if not state.registered or not task.pending:
+        return []
+    task.told = True
+    task.tries += 1
+    delay_s = grow_delay_s(task.tries, first_s=FIRST_RETRY_S, factor=2.0, most_s=MOST_RETRY_S)
+    state.deadlines.set(task.container_id, Due.UPDATE, now + delay_s)
+    state.spoke_at = now
+    return [Send(UpdateTask(task.framework_id, task.pending[0], task.state))]
+
+
+def retry(state: AgentState, container_id: ContainerId, now: float) -> list[Effect]:
+    """No acknowledgement came in time."""
+    task = state.by_container.get(container_id)
+    return [] if task is None else tell(state, task, now)
+
+
+def acknowledge(state: AgentState, order: AcknowledgeUpdate, now: float) -> list[Effect]:
+    """The framework has the update: tell the next one, or forget the task after its last.
+
+    Shapes: returns [] for an acknowledgement of anything but the head; it is a repeated one.
+    """
+    task = state.tasks.get((order.framework_id, order.task_id))
+    if task is None or not task.pending or task.pending[0].uuid != order.uuid:
+        return []
+    status = task.pending.popleft()
+    task.told = False
+    task.tries = 0
+    state.deadlines.cancel(task.container_id, Due.UPDATE)
+    if status.state in TERMINAL:
+        return state.forget(task)
+    return [state.save_run(task), *tell(state, task, now)]
+
+
+def tell_all(state: AgentState, now: float) -> list[Effect]:
+    """After a registration every stream starts with its head at once."""
+    effects: list[Effect] = []
+    for key in sorted(state.tasks):
+        task = state.tasks[key]
+        task.tries = 0
+        effects += tell(state, task, now)
+    return effects
+
+
+def hush(state: AgentState) -> None:
+    """The master is gone: nothing is on its way any more."""
+    for task in state.tasks.values():
+        if task.told:
+            task.told = False
+            state.deadlines.cancel(task.container_id, Due.UPDATE)
