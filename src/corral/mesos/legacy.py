@@ -1,0 +1,384 @@
+"""Builds the JSON of Mesos' older HTTP endpoints, which clients read for discovery, dashboards and sandboxes.
+
+Every function takes a snapshot and gives plain values for the JSON encoder. Here an agent is a *slave*, labels are bare
+arrays, instants float seconds and resources flat objects. Source: Mesos v1 contract, legacy HTTP endpoints.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from corral.mesos import wire
+from corral.mesos.common import AGENT_PATH, write_labels
+from corral.mesos.flat import Json, by_reservation, write_attributes, write_flat, write_full
+from corral.mesos.resources import ANY_ROLE
+from corral.mesos.snapshot import AgentFrameworkRow, AgentRow, AgentSnapshot, ClusterSnapshot, FrameworkRow, RunRow
+from corral.mesos.tasks import write_container, write_container_status, write_discovery, write_limits
+from corral.model.events import MasterInfo
+from corral.model.framework import Capability
+from corral.model.resources import add, normal, subtract, with_allocation
+from corral.model.task import Task, TaskInfo, TaskState, TaskStatus
+
+DEFAULT_LIMIT = 100
+_COUNTED = (
+    TaskState.STAGING, TaskState.STARTING, TaskState.RUNNING, TaskState.KILLING, TaskState.FINISHED, TaskState.KILLED,
+    TaskState.FAILED, TaskState.LOST, TaskState.ERROR, TaskState.UNREACHABLE,
+)  # fmt: skip
+
+
+def write_version(version: str, *, build_user: str = "corral", build_date: str = "", build_time: float = 0.0) -> Json:
+    """`/version`. Shapes: `version` is dotted integers, because clients turn each piece into a number."""
+    return {"build_date": build_date, "build_time": build_time, "build_user": build_user, "version": version}
+
+
+def write_flags(flags: Iterable[tuple[str, str]]) -> Json:
+    """`/flags`."""
+    return {"flags": dict(flags)}
+
+
+def write_redirect(leader: MasterInfo) -> str:
+    """The `Location` of `/redirect`: clients take host and port from it."""
+    return f"//{leader.hostname}:{leader.port}"
+
+
+# `/state` and its parts.
+
+
+def write_state(snapshot: ClusterSnapshot, version: str) -> Json:
+    """`/state`: everything."""
+    known = [a for a in snapshot.agents if not a.recovered and a.unreachable_at is None]
+    state: Json = {
+        **write_version(version),
+        "start_time": snapshot.start_at,
+        "id": snapshot.master.id,
+        "pid": _master_pid(snapshot.master),
+        "hostname": snapshot.master.hostname,
+        "capabilities": [],
+        "activated_slaves": float(sum(1 for a in known if a.active)),
+        "deactivated_slaves": float(sum(1 for a in known if not a.active)),
+        "unreachable_slaves": float(sum(1 for a in snapshot.agents if a.unreachable_at is not None)),
+        "flags": dict(snapshot.flags),
+        **write_slaves(snapshot),
+        **write_frameworks(snapshot),
+        "orphan_tasks": [],
+    }
+    if snapshot.elected_at is not None:
+        state["elected_time"] = snapshot.elected_at
+    if snapshot.cluster is not None:
+        state["cluster"] = snapshot.cluster
+    if snapshot.leader is not None:
+        leader = snapshot.leader
+        pid = _master_pid(leader)
+        state["leader"] = pid
+        state["leader_info"] = {"id": leader.id, "pid": pid, "port": leader.port, "hostname": leader.hostname}
+    return state
+
+
+def _master_pid(master: MasterInfo) -> str:
+    return f"master@{master.ip}:{master.port}"
+
+
+def write_slaves(snapshot: ClusterSnapshot, slave_id: str = "") -> Json:
+    """`/slaves`, all or the one of that id."""
+    chosen = [a for a in snapshot.agents if not slave_id or a.id == slave_id]
+    return {
+        "slaves": [_write_slave(a) for a in chosen if not a.recovered and a.unreachable_at is None],
+        "recovered_slaves": [_write_recovered(a) for a in chosen if a.recovered],
+    }
+
+
+def _write_recovered(row: AgentRow) -> Json:
+    return {
+        "id": row.id,
+        "hostname": row.info.hostname,
+        "port": row.info.port,
+        "attributes": write_attributes(row.info.attributes),
+        "resources": write_flat(row.info.resources),
+    }
+
+
+def _write_slave(row: AgentRow) -> Json:
+    info = row.info
+    total = with_allocation(info.resources, None)
+    free = normal(r for r in total if not r.identity.reservations)
+    reserved = by_reservation(total)
+    slave = {
+        "id": row.id,
+        "hostname": info.hostname,
+        "port": info.port,
+        "attributes": write_attributes(info.attributes),
+        "pid": _agent_pid(info.ip, info.port),
+        "registered_time": row.registered_at,
+        "resources": write_flat(total),
+        "used_resources": write_flat(row.used),
+        "offered_resources": write_flat(row.offered),
+        "reserved_resources": {role: write_flat(tuple(part)) for role, part in reserved.items()},
+        "unreserved_resources": write_flat(free),
+        "active": row.active,
+        "deactivated": row.deactivated,
+        "version": info.version,
+        "capabilities": [],
+        "reserved_resources_full": {role: write_full(tuple(part)) for role, part in reserved.items()},
+        "unreserved_resources_full": write_full(free),
+        "used_resources_full": write_full(row.used),
+        "offered_resources_full": write_full(row.offered),
+    }
+    if row.reregistered_at is not None:
+        slave["reregistered_time"] = row.reregistered_at
+    return slave
+
+
+def _agent_pid(ip: str, port: int) -> str:
+    return f"{AGENT_PATH.removeprefix('/')}@{ip}:{port}"
+
+
+def write_frameworks(snapshot: ClusterSnapshot, framework_id: str = "") -> Json:
+    """`/frameworks`, all or the one of that id."""
+    return {
+        "frameworks": [_write_framework(f) for f in snapshot.frameworks if framework_id in ("", f.id)],
+        "completed_frameworks": [
+            _write_framework(f) for f in snapshot.completed_frameworks if framework_id in ("", f.id)
+        ],
+        "unregistered_frameworks": [],
+    }
+
+
+def _write_framework(row: FrameworkRow) -> Json:
+    info = row.info
+    framework: Json = {
+        "id": row.id,
+        "name": info.name,
+        "used_resources": write_flat(row.used),
+        "offered_resources": write_flat(row.offered),
+        "capabilities": [c.value for c in info.capabilities],
+        "hostname": info.hostname or "",
+        "webui_url": info.webui_url or "",
+        "active": row.active,
+        "connected": row.connected,
+        "recovered": row.recovered,
+        "user": info.user,
+        "failover_timeout": info.failover_timeout_s,
+        "checkpoint": info.checkpoint,
+        "registered_time": row.registered_at,
+        "unregistered_time": row.unregistered_at or 0.0,
+        "resources": write_flat(add(row.used, row.offered)),
+        "tasks": [write_task(t) for t in row.tasks],
+        "unreachable_tasks": [write_task(t) for t in row.unreachable_tasks],
+        "completed_tasks": [write_task(t) for t in row.completed_tasks],
+        "offers": [
+            {
+                "id": o.id,
+                "framework_id": o.framework_id,
+                "allocation_info": {"role": o.role},
+                "slave_id": o.agent_id,
+                "resources": write_flat(o.resources),
+            }
+            for o in row.offers
+        ],
+        "executors": [],
+    }
+    if info.can(Capability.MULTI_ROLE):
+        framework["roles"] = info.roles
+    else:
+        framework["role"] = info.role or ANY_ROLE
+    if row.reregistered_at is not None:
+        framework["reregistered_time"] = row.reregistered_at
+    if info.principal is not None:
+        framework["principal"] = info.principal
+    if info.labels:
+        framework["labels"] = _bare_labels(write_labels(info.labels))
+    return framework
+
+
+def write_task(task: Task) -> Json:
+    """A task as `/state` and `/tasks` show it."""
+    info = task.info
+    made: Json = {
+        "id": info.task_id,
+        "name": info.name,
+        "framework_id": task.framework_id,
+        "executor_id": info.executor.executor_id if info.executor is not None else "",
+        "slave_id": info.agent_id,
+        "state": task.state.value,
+        "resources": write_flat(info.resources),
+        "role": task.role,
+        "statuses": [_write_status(s) for s in task.statuses],
+    }
+    if info.command is not None and info.command.user is not None:
+        made["user"] = info.command.user
+    if info.labels:
+        made["labels"] = _bare_labels(write_labels(info.labels))
+    if info.discovery is not None:
+        made["discovery"] = write_discovery(info.discovery)
+    if info.container is not None:
+        made["container"] = write_container(info.container)
+    if info.health_check is not None:
+        made["health_check"] = msgspec.Raw(info.health_check)
+    if info.limits:
+        made["limits"] = _flat_limits(info)
+    return made
+
+
+def _flat_limits(info: TaskInfo) -> Json:
+    return {name: limit.value for name, limit in (write_limits(info.limits) or {}).items()}
+
+
+def _write_status(status: TaskStatus) -> Json:
+    made: Json = {"state": status.state.value, "timestamp": status.at}
+    if status.labels:
+        made["labels"] = _bare_labels(write_labels(status.labels))
+    if status.container_status is not None:
+        made["container_status"] = write_container_status(status.container_status)
+    if status.healthy is not None:
+        made["healthy"] = status.healthy
+    return made
+
+
+def _bare_labels(labels: wire.Labels | None) -> tuple[wire.Label, ...]:
+    return labels.labels if labels is not None else ()
+
+
+# The other reads.
+
+
+def write_summary(snapshot: ClusterSnapshot) -> Json:
+    """`/state-summary`: agents and frameworks with counts of their tasks instead of the tasks."""
+    of_agent: dict[str, Counter[TaskState]] = {}
+    frameworks_on: dict[str, set[str]] = {}
+    frameworks = []
+    for row in snapshot.frameworks:
+        counts: Counter[TaskState] = Counter()
+        agents: set[str] = set()
+        for task in (*row.tasks, *row.unreachable_tasks, *row.completed_tasks):
+            counts[task.state] += 1
+            agents.add(task.info.agent_id)
+            of_agent.setdefault(task.info.agent_id, Counter())[task.state] += 1
+            frameworks_on.setdefault(task.info.agent_id, set()).add(row.id)
+        whole = _write_framework(
+            msgspec.structs.replace(row, tasks=(), unreachable_tasks=(), completed_tasks=(), offers=())
+        )
+        for name in ("tasks", "unreachable_tasks", "completed_tasks", "offers", "executors"):
+            del whole[name]
+        frameworks.append({**whole, **_write_counts(counts), "slave_ids": sorted(agents)})
+    slaves = [
+        {
+            **_write_slave(a),
+            **_write_counts(of_agent.get(a.id, Counter())),
+            "framework_ids": sorted(frameworks_on.get(a.id, ())),
+        }
+        for a in snapshot.agents
+        if not a.recovered and a.unreachable_at is None
+    ]
+    return {
+        "hostname": snapshot.master.hostname,
+        **({"cluster": snapshot.cluster} if snapshot.cluster is not None else {}),
+        "slaves": slaves,
+        "frameworks": frameworks,
+    }
+
+
+def _write_counts(counts: Mapping[TaskState, int]) -> Json:
+    return {state.value: counts.get(state, 0) for state in _COUNTED}
+
+
+def write_tasks(
+    snapshot: ClusterSnapshot,
+    *,
+    limit: int = DEFAULT_LIMIT,
+    offset: int = 0,
+    ascending: bool = False,
+    framework_id: str = "",
+    task_id: str = "",
+) -> Json:
+    """`/tasks`: one page of all tasks, the newest first unless `ascending`."""
+    found = [
+        task
+        for row in (*snapshot.frameworks, *snapshot.completed_frameworks)
+        if framework_id in ("", row.id)
+        for task in (*row.tasks, *row.unreachable_tasks, *row.completed_tasks)
+        if task_id in ("", task.info.task_id)
+    ]
+    found.sort(key=_first_seen, reverse=not ascending)
+    return {"tasks": [write_task(t) for t in found[max(offset, 0) : max(offset, 0) + max(limit, 0)]]}
+
+
+def _first_seen(task: Task) -> tuple[float, str]:
+    return (task.statuses[0].at if task.statuses else 0.0, task.info.task_id)
+
+
+def write_roles(snapshot: ClusterSnapshot) -> Json:
+    """`/roles`."""
+    return {
+        "roles": [
+            {
+                "name": r.name,
+                "weight": r.weight,
+                "frameworks": r.frameworks,
+                "resources": write_flat(r.allocated),
+                "allocated": write_flat(subtract(normal(r.allocated), normal(r.offered))),
+                "offered": write_flat(r.offered),
+                "reserved": write_flat(()),
+            }
+            for r in snapshot.roles
+        ]
+    }
+
+
+# The agent's `/state`.
+
+
+def write_agent_state(snapshot: AgentSnapshot, version: str) -> Json:
+    """An agent's `/state`: tools find a task's sandbox in `executors[].directory`."""
+    info = snapshot.info
+    return {
+        **write_version(version),
+        "start_time": snapshot.start_at,
+        "id": info.id or "",
+        "pid": _agent_pid(info.ip, info.port),
+        "hostname": info.hostname,
+        "port": info.port,
+        "resources": write_flat(info.resources),
+        "attributes": write_attributes(info.attributes),
+        "master_hostname": snapshot.master_hostname,
+        "flags": dict(snapshot.flags),
+        "frameworks": [_write_agent_framework(f) for f in snapshot.frameworks],
+        "completed_frameworks": [_write_agent_framework(f) for f in snapshot.completed_frameworks],
+    }
+
+
+def _write_agent_framework(row: AgentFrameworkRow) -> Json:
+    info = row.info
+    framework: Json = {
+        "id": info.id or "",
+        "name": info.name,
+        "user": info.user,
+        "failover_timeout": info.failover_timeout_s,
+        "checkpoint": info.checkpoint,
+        "hostname": info.hostname or "",
+        "executors": [_write_run(r) for r in row.runs if not r.is_completed],
+        "completed_executors": [_write_run(r) for r in row.runs if r.is_completed],
+    }
+    if info.can(Capability.MULTI_ROLE):
+        framework["roles"] = info.roles
+    else:
+        framework["role"] = info.role or ANY_ROLE
+    return framework
+
+
+def _write_run(row: RunRow) -> Json:
+    """A command task counts as an executor of the same id with this one task, as Mesos shows it."""
+    info = row.task.info
+    task = write_task(row.task)
+    return {
+        "id": info.task_id,
+        "name": info.name,
+        "source": info.task_id,
+        "container": row.container_id,
+        "directory": row.directory,
+        "resources": write_flat(info.resources),
+        "role": row.task.role,
+        "tasks": [task] if not row.queued and not row.is_completed else [],
+        "queued_tasks": [task] if row.queued and not row.is_completed else [],
+        "completed_tasks": [task] if row.is_completed else [],
+    }

@@ -1,0 +1,313 @@
+"""Reads operator calls and writes their answers: the reading part of the Mesos v1 operator API.
+
+What changes the cluster is not carried out by this release and says so. Empty lists are left out of answers, as Mesos
+does. Source: Mesos v1, master operator API.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+import msgspec
+
+from corral.lib.errors import Invalid, Unimplemented
+from corral.mesos import wire
+from corral.mesos.common import (
+    write_agent_info,
+    write_framework_info,
+    write_id,
+    write_labels,
+    write_offer,
+    write_seconds,
+)
+from corral.mesos.events import write_master_info
+from corral.mesos.lenient import LenientDecoder
+from corral.mesos.resources import write_resources
+from corral.mesos.snapshot import AgentRow, ClusterSnapshot, FrameworkRow
+from corral.mesos.tasks import write_container, write_discovery, write_limits, write_task_status
+from corral.model.framework import Capability
+from corral.model.resources import add, with_allocation
+from corral.model.task import Task
+
+PATHS = ("/api/v1", "/api/v1/{rest*}", "/master/api/v1", "/master/api/v1/{rest*}")
+"""Mesos matches routes by their longest prefix; clients do post to `/api/v1/operator`."""
+
+
+class OperatorCall(StrEnum):
+    """The calls that are answered."""
+
+    GET_HEALTH = "GET_HEALTH"
+    GET_FLAGS = "GET_FLAGS"
+    GET_VERSION = "GET_VERSION"
+    GET_METRICS = "GET_METRICS"
+    GET_STATE = "GET_STATE"
+    GET_AGENTS = "GET_AGENTS"
+    GET_FRAMEWORKS = "GET_FRAMEWORKS"
+    GET_EXECUTORS = "GET_EXECUTORS"
+    GET_TASKS = "GET_TASKS"
+    GET_ROLES = "GET_ROLES"
+    GET_WEIGHTS = "GET_WEIGHTS"
+    GET_MASTER = "GET_MASTER"
+
+
+KNOWN = frozenset(
+    {
+        *OperatorCall, "UNKNOWN", "GET_LOGGING_LEVEL", "SET_LOGGING_LEVEL", "LIST_FILES", "READ_FILE", "GET_OPERATIONS",
+        "UPDATE_WEIGHTS", "SUBSCRIBE", "RESERVE_RESOURCES", "UNRESERVE_RESOURCES", "CREATE_VOLUMES", "DESTROY_VOLUMES",
+        "GROW_VOLUME", "SHRINK_VOLUME", "GET_MAINTENANCE_STATUS", "GET_MAINTENANCE_SCHEDULE",
+        "UPDATE_MAINTENANCE_SCHEDULE", "START_MAINTENANCE", "STOP_MAINTENANCE", "DRAIN_AGENT", "DEACTIVATE_AGENT",
+        "REACTIVATE_AGENT", "GET_QUOTA", "UPDATE_QUOTA", "SET_QUOTA", "REMOVE_QUOTA", "TEARDOWN", "MARK_AGENT_GONE",
+    }
+)  # fmt: skip
+"""All calls of the API, answered or not."""
+
+
+class WireOperatorCall(wire.Wire):
+    type: str | None = None
+
+
+class Named(wire.Wire):
+    name: str
+    value: float | str
+
+
+class VersionInfo(wire.Wire):
+    version: str
+    build_date: str | None = None
+    build_time: float | None = None
+    build_user: str | None = None
+
+
+class Agent(wire.Wire):
+    agent_info: wire.AgentInfo
+    active: bool
+    deactivated: bool
+    version: str
+    pid: str
+    registered_time: wire.Nanoseconds | None = None
+    reregistered_time: wire.Nanoseconds | None = None
+    total_resources: tuple[wire.Resource, ...] = ()
+    allocated_resources: tuple[wire.Resource, ...] = ()
+    offered_resources: tuple[wire.Resource, ...] = ()
+
+
+class Agents(wire.Wire):
+    agents: tuple[Agent, ...] = ()
+    recovered_agents: tuple[wire.AgentInfo, ...] = ()
+
+
+class Framework(wire.Wire):
+    framework_info: wire.FrameworkInfo
+    active: bool
+    connected: bool
+    recovered: bool
+    registered_time: wire.Nanoseconds | None = None
+    reregistered_time: wire.Nanoseconds | None = None
+    unregistered_time: wire.Nanoseconds | None = None
+    offers: tuple[wire.Offer, ...] = ()
+    allocated_resources: tuple[wire.Resource, ...] = ()
+    offered_resources: tuple[wire.Resource, ...] = ()
+
+
+class Frameworks(wire.Wire):
+    frameworks: tuple[Framework, ...] = ()
+    completed_frameworks: tuple[Framework, ...] = ()
+
+
+class TaskEntry(wire.Wire):
+    name: str
+    task_id: wire.Id
+    framework_id: wire.Id
+    agent_id: wire.Id
+    state: str
+    executor_id: wire.Id | None = None
+    resources: tuple[wire.Resource, ...] = ()
+    statuses: tuple[wire.TaskStatus, ...] = ()
+    status_update_state: str | None = None
+    status_update_uuid: bytes | None = None
+    labels: wire.Labels | None = None
+    discovery: wire.DiscoveryInfo | None = None
+    container: wire.ContainerInfo | None = None
+    health_check: wire.Raw = wire.NO_RAW
+    kill_policy: wire.KillPolicy | None = None
+    user: str | None = None
+    limits: dict[str, wire.Limit] | None = None
+
+
+class Tasks(wire.Wire):
+    tasks: tuple[TaskEntry, ...] = ()
+    unreachable_tasks: tuple[TaskEntry, ...] = ()
+    completed_tasks: tuple[TaskEntry, ...] = ()
+
+
+class Role(wire.Wire):
+    name: str
+    weight: float
+    frameworks: tuple[wire.Id, ...] = ()
+    resources: tuple[wire.Resource, ...] = ()
+
+
+_calls = LenientDecoder(WireOperatorCall, "master::Call")
+_encode = msgspec.json.Encoder().encode
+
+
+def read_call(body: bytes) -> OperatorCall:
+    """Errors: `Invalid` without a known type; `Unimplemented` for a call that this release does not answer."""
+    kind = _calls.decode(body).type
+    if kind is None or kind not in KNOWN:
+        given = f"; found {kind!r}, which is no call" if kind is not None else ""
+        raise Invalid(f"Failed to validate master::Call: Expecting 'type' to be present{given}")
+    try:
+        return OperatorCall(kind)
+    except ValueError:
+        raise Unimplemented(
+            f"operator call {kind} is not part of this release; {', '.join(OperatorCall)} are"
+        ) from None
+
+
+def write_response(
+    call: OperatorCall, snapshot: ClusterSnapshot, version: str, metrics: Mapping[str, float] | None = None
+) -> bytes:
+    """The answer's JSON body: `{"type": T, "<t>": {...}}`.
+
+    Shapes: `metrics` are needed for GET_METRICS alone.
+    """
+    return _encode({"type": call.value, call.value.lower(): _write_body(call, snapshot, version, metrics or {})})
+
+
+def _write_body(call: OperatorCall, snapshot: ClusterSnapshot, version: str, metrics: Mapping[str, float]) -> object:
+    match call:
+        case OperatorCall.GET_HEALTH:
+            return {"healthy": True}
+        case OperatorCall.GET_FLAGS:
+            return _lists(flags=[Named(name=name, value=value) for name, value in snapshot.flags])
+        case OperatorCall.GET_VERSION:
+            return {"version_info": VersionInfo(version=version, build_user="corral")}
+        case OperatorCall.GET_METRICS:
+            return _lists(metrics=[Named(name=name, value=float(value)) for name, value in sorted(metrics.items())])
+        case OperatorCall.GET_STATE:
+            return {
+                "get_tasks": write_tasks(snapshot),
+                "get_executors": {},
+                "get_frameworks": write_frameworks(snapshot),
+                "get_agents": write_agents(snapshot),
+            }
+        case OperatorCall.GET_AGENTS:
+            return write_agents(snapshot)
+        case OperatorCall.GET_FRAMEWORKS:
+            return write_frameworks(snapshot)
+        case OperatorCall.GET_EXECUTORS:
+            return {}
+        case OperatorCall.GET_TASKS:
+            return write_tasks(snapshot)
+        case OperatorCall.GET_ROLES:
+            return _lists(roles=_write_roles(snapshot))
+        case OperatorCall.GET_WEIGHTS:
+            return _lists(weight_infos=[{"role": r.name, "weight": float(r.weight)} for r in snapshot.roles])
+        case OperatorCall.GET_MASTER:
+            return _write_master(snapshot)
+
+
+def _lists(**lists: list[object]) -> dict[str, list[object]]:
+    return {name: items for name, items in lists.items() if items}
+
+
+def write_agents(snapshot: ClusterSnapshot) -> Agents:
+    known = [a for a in snapshot.agents if a.unreachable_at is None]
+    return Agents(
+        agents=tuple(_write_agent(a) for a in known if not a.recovered),
+        recovered_agents=tuple(write_agent_info(a.info) for a in known if a.recovered),
+    )
+
+
+def _write_agent(row: AgentRow) -> Agent:
+    info = row.info
+    return Agent(
+        agent_info=write_agent_info(info),
+        active=row.active,
+        deactivated=row.deactivated,
+        version=info.version,
+        pid=f"slave(1)@{info.ip}:{info.port}",
+        registered_time=write_seconds(row.registered_at),
+        reregistered_time=write_seconds(row.reregistered_at) if row.reregistered_at is not None else None,
+        total_resources=write_resources(with_allocation(info.resources, None), refinement=True),
+        allocated_resources=write_resources(row.used, refinement=True),
+        offered_resources=write_resources(row.offered, refinement=True),
+    )
+
+
+def write_frameworks(snapshot: ClusterSnapshot) -> Frameworks:
+    return Frameworks(
+        frameworks=tuple(_write_framework(f) for f in snapshot.frameworks),
+        completed_frameworks=tuple(_write_framework(f) for f in snapshot.completed_frameworks),
+    )
+
+
+def _write_framework(row: FrameworkRow) -> Framework:
+    refinement = row.info.can(Capability.RESERVATION_REFINEMENT)
+    return Framework(
+        framework_info=write_framework_info(row.info),
+        active=row.active,
+        connected=row.connected,
+        recovered=row.recovered,
+        registered_time=write_seconds(row.registered_at),
+        reregistered_time=write_seconds(row.reregistered_at) if row.reregistered_at is not None else None,
+        unregistered_time=write_seconds(row.unregistered_at) if row.unregistered_at is not None else None,
+        offers=tuple(write_offer(o, refinement=refinement) for o in row.offers),
+        allocated_resources=write_resources(row.used, refinement=True),
+        offered_resources=write_resources(row.offered, refinement=True),
+    )
+
+
+def write_tasks(snapshot: ClusterSnapshot) -> Tasks:
+    completed = [t for f in (*snapshot.frameworks, *snapshot.completed_frameworks) for t in f.completed_tasks]
+    return Tasks(
+        tasks=tuple(write_task(t) for f in snapshot.frameworks for t in f.tasks),
+        unreachable_tasks=tuple(write_task(t) for f in snapshot.frameworks for t in f.unreachable_tasks),
+        completed_tasks=tuple(write_task(t) for t in completed),
+    )
+
+
+def write_task(task: Task) -> TaskEntry:
+    info = task.info
+    last = task.statuses[-1] if task.statuses else None
+    made = TaskEntry(
+        name=info.name,
+        task_id=wire.Id(value=info.task_id),
+        framework_id=wire.Id(value=task.framework_id),
+        agent_id=wire.Id(value=info.agent_id),
+        state=task.state.value,
+        executor_id=write_id(info.executor.executor_id) if info.executor is not None else None,
+        resources=write_resources(info.resources, refinement=True, allocation=task.role),
+        statuses=tuple(write_task_status(s) for s in task.statuses),
+        status_update_state=last.state.value if last is not None else None,
+        status_update_uuid=last.uuid if last is not None else None,
+        labels=write_labels(info.labels),
+        discovery=write_discovery(info.discovery) if info.discovery is not None else None,
+        container=write_container(info.container) if info.container is not None else None,
+        user=info.command.user if info.command is not None else None,
+        limits=write_limits(info.limits),
+    )
+    if info.health_check is not None:
+        made.health_check = wire.Raw(info.health_check)
+    if info.kill_grace_s is not None:
+        made.kill_policy = wire.KillPolicy(grace_period=write_seconds(info.kill_grace_s))
+    return made
+
+
+def _write_roles(snapshot: ClusterSnapshot) -> list[object]:
+    return [
+        Role(
+            name=r.name,
+            weight=float(r.weight),
+            frameworks=tuple(wire.Id(value=f) for f in r.frameworks),
+            resources=write_resources(with_allocation(add(r.allocated), None), refinement=True),
+        )
+        for r in snapshot.roles
+    ]
+
+
+def _write_master(snapshot: ClusterSnapshot) -> dict[str, object]:
+    master: dict[str, object] = {"master_info": write_master_info(snapshot.master), "start_time": snapshot.start_at}
+    if snapshot.elected_at is not None:
+        master["elected_time"] = snapshot.elected_at
+    return master
