@@ -1,0 +1,219 @@
+"""Coarse offers: fair order, filters, least bundle, GPUs, and how they give way to wants."""
+
+from collections import Counter
+
+from corral.allocator.allocator import allocate
+from corral.allocator.view import AgentView, Filter, FrameworkView, HeldOffer, View, WantView
+from corral.model.constraints import HOSTNAME, Constraint, Operator
+from corral.model.flags import parse_resources
+from corral.model.ids import AgentId, FrameworkId, OfferId, WantId
+from corral.model.offer import Want
+from corral.model.resources import Identity, Reservation, Resources, add, ports, scalar, subtract, with_allocation
+
+BOX = parse_resources("cpus:4;mem:4096;ports:[31000-31009]")
+
+
+def agent(name: str, total: Resources = BOX, **fields: object) -> AgentView:
+    return AgentView(id=AgentId(name), hostname=name, total=total, **{"free": total, **fields})  # type: ignore[arg-type]
+
+
+def framework(name: str, *roles: str, gpus: bool = False) -> FrameworkView:
+    return FrameworkView(id=FrameworkId(name), coarse_roles=roles or ("*",), gpus=gpus)
+
+
+def refusal(framework_id: str, agent_id: str, resources: Resources, until_at: float, role: str = "*") -> Filter:
+    return Filter(
+        framework_id=FrameworkId(framework_id),
+        role=role,
+        agent_id=AgentId(agent_id),
+        resources=resources,
+        until_at=until_at,
+    )
+
+
+def held(name: str, agent_id: str, resources: Resources, made_at: float = 0.0) -> HeldOffer:
+    return HeldOffer(
+        id=OfferId(name),
+        framework_id=FrameworkId("hoarder"),
+        role="*",
+        agent_id=AgentId(agent_id),
+        resources=resources,
+        made_at=made_at,
+    )
+
+
+def want(name: str, resources: str, count: int = 1, **fields: object) -> WantView:
+    stated = Want(id=WantId(name), role="r", count=count, resources=parse_resources(resources), **fields)  # type: ignore[arg-type]
+    return WantView(want=stated, framework_id=FrameworkId("w"), missing=count, since_at=0.0)
+
+
+class TestFairOrder:
+    def test_an_agents_whole_free_bundle_goes_to_one_framework(self) -> None:
+        (grant,) = allocate(View(agents=[agent("a")], frameworks=[framework("f"), framework("g")]), 0.0).grants
+        assert (grant.resources, grant.want_id) == (BOX, None)
+
+    def test_frameworks_of_one_role_take_turns(self) -> None:
+        view = View(agents=[agent(f"a{i}") for i in range(6)], frameworks=[framework("f"), framework("g")])
+        assert Counter(g.framework_id for g in allocate(view, 0.0).grants) == {"f": 3, "g": 3}
+
+    def test_roles_are_served_by_weighted_share(self) -> None:
+        agents = [agent(f"a{i}") for i in range(9)]
+        view = View(agents=agents, frameworks=[framework("f", "a"), framework("g", "b")], weights={"b": 2.0})
+        assert Counter(g.role for g in allocate(view, 0.0).grants) == {"a": 3, "b": 6}
+
+    def test_who_holds_more_already_comes_later(self) -> None:
+        frameworks = [framework("f"), framework("g")]
+        allocated_by = {("*", FrameworkId("f")): parse_resources("cpus:1")}
+        view = View(agents=[agent("a")], frameworks=frameworks, allocated_by=allocated_by)
+        assert [g.framework_id for g in allocate(view, 0.0).grants] == ["g"]
+
+    def test_a_framework_without_roles_that_take_offers_gets_none(self) -> None:
+        view = View(agents=[agent("a")], frameworks=[FrameworkView(id=FrameworkId("f"))])
+        assert allocate(view, 0.0).grants == ()
+
+    def test_the_order_of_agents_changes_with_the_seed_only(self) -> None:
+        agents = [agent(f"a{i}") for i in range(9)]
+        orders = {
+            tuple(g.agent_id for g in allocate(View(agents=agents, frameworks=[framework("f")], seed=seed), 0.0).grants)
+            for seed in (1, 1, 2, 3)
+        }
+        assert len(orders) == 3
+
+
+class TestWhatIsOffered:
+    def test_crumbs_are_not_offered(self) -> None:
+        agents = [
+            agent("a", parse_resources("cpus:0.009;mem:31;disk:999")),
+            agent("b", parse_resources("cpus:0.01")),
+            agent("c", parse_resources("mem:32")),
+        ]
+        grants = allocate(View(agents=agents, frameworks=[framework("f")]), 0.0).grants
+        assert {g.agent_id for g in grants} == {"b", "c"}
+
+    def test_agents_that_take_nothing_new_are_not_offered(self) -> None:
+        view = View(agents=[agent("a", ineligible="unreachable")], frameworks=[framework("f")])
+        assert allocate(view, 0.0).grants == ()
+
+    def test_agents_with_gpus_go_only_to_frameworks_that_know_them(self) -> None:
+        there = parse_resources("cpus:4;gpus:1")
+        view = View(agents=[agent("a", there)], frameworks=[framework("f"), framework("g", gpus=True)])
+        assert [g.framework_id for g in allocate(view, 0.0).grants] == ["g"]
+        assert allocate(View(agents=[agent("a", there)], frameworks=[framework("f")]), 0.0).grants == ()
+
+    def test_resources_reserved_for_a_role_are_offered_to_it_and_below_it_only(self) -> None:
+        mine = scalar("cpus", 2, Identity(reservations=(Reservation(role="a"),)))
+        there = (*parse_resources("mem:64"), mine)
+        for role, expected in (("a", there), ("a/b", there), ("ab", parse_resources("mem:64"))):
+            (grant,) = allocate(View(agents=[agent("x", there)], frameworks=[framework("f", role)]), 0.0).grants
+            assert add(grant.resources) == add(expected)
+
+    def test_revocable_resources_are_not_offered(self) -> None:
+        there = (*parse_resources("mem:64"), scalar("cpus", 2, Identity(revocable=True)))
+        (grant,) = allocate(View(agents=[agent("x", there)], frameworks=[framework("f")]), 0.0).grants
+        assert grant.resources == parse_resources("mem:64")
+
+
+class TestFilters:
+    def test_refused_resources_are_held_back_until_the_filter_ends(self) -> None:
+        view = View(agents=[agent("a")], frameworks=[framework("f")], filters=[refusal("f", "a", BOX, 10.0)])
+        assert allocate(view, 9.9).grants == ()
+        assert len(allocate(view, 10.0).grants) == 1
+
+    def test_more_than_what_was_refused_is_offered(self) -> None:
+        less = parse_resources("cpus:2;mem:4096;ports:[31000-31009]")
+        view = View(agents=[agent("a")], frameworks=[framework("f")], filters=[refusal("f", "a", less, 10.0)])
+        assert len(allocate(view, 0.0).grants) == 1
+
+    def test_the_next_in_order_gets_what_the_first_refused(self) -> None:
+        filters = [refusal("f", "a", BOX, 10.0)]
+        view = View(agents=[agent("a"), agent("b")], frameworks=[framework("f"), framework("g")], filters=filters)
+        grants = {g.agent_id: g.framework_id for g in allocate(view, 0.0).grants}
+        assert grants["a"] == "g"
+
+    def test_a_filter_holds_for_its_role_only(self) -> None:
+        filters = [refusal("f", "a", BOX, 10.0, role="x")]
+        view = View(agents=[agent("a")], frameworks=[framework("f", "x", "y")], filters=filters)
+        assert [g.role for g in allocate(view, 0.0).grants] == ["y"]
+
+    def test_a_filter_does_not_care_for_whom_the_offer_was_charged(self) -> None:
+        filters = [refusal("f", "a", with_allocation(BOX, "*"), 10.0)]
+        view = View(agents=[agent("a")], frameworks=[framework("f")], filters=filters)
+        assert allocate(view, 0.0).grants == ()
+
+    def test_a_want_is_not_answered_with_what_its_framework_just_refused(self) -> None:
+        stated = want("w", "cpus:1", ports=1)
+        shaped = add(parse_resources("cpus:1"), (ports((31007, 31007)),))
+        view = View(agents=[agent("a")], wants=[stated], filters=[refusal("w", "a", shaped, 10.0, role="r")])
+        allocation = allocate(view, 0.0)
+        assert allocation.grants == ()
+        assert allocation.explanations[0].refusals[0].reason == "filtered"
+        assert len(allocate(view, 10.0).grants) == 1
+
+
+class TestWantsComeFirst:
+    def test_coarse_offers_hold_only_what_wants_leave(self) -> None:
+        view = View(agents=[agent("a")], wants=[want("w", "cpus:1;mem:96", ports=2)], frameworks=[framework("f")])
+        shaped, coarse = allocate(view, 0.0).grants
+        assert (shaped.want_id, coarse.want_id) == ("w", None)
+        assert coarse.resources == subtract(BOX, shaped.resources)
+
+    def test_the_coarse_offer_that_blocks_a_want_is_rescinded_and_its_agent_kept(self) -> None:
+        part = parse_resources("cpus:3")
+        agents = [agent("a", free=subtract(BOX, part)), agent("b", free=())]
+        view = View(
+            agents=agents, wants=[want("w", "cpus:2")], frameworks=[framework("f")], held=[held("o", "a", part)]
+        )
+        allocation = allocate(view, 0.0)
+        assert allocation.rescind == ("o",)
+        assert allocation.grants == (), "the free cpu of a must wait for the want"
+        assert allocation.explanations[0].refusals[0].reason == "offered"
+
+    def test_no_more_offers_are_rescinded_than_the_missing_instances_need(self) -> None:
+        offers = [held(f"o{i}", f"a{i}", BOX, made_at=i) for i in range(5)]
+        agents = [agent(f"a{i}", free=()) for i in range(5)]
+        view = View(agents=agents, wants=[want("w", "cpus:2", count=3, ports=1)], held=offers)
+        assert len(allocate(view, 0.0).rescind) == 2, "one agent holds two instances"
+
+    def test_the_agent_that_needs_the_fewest_offers_back_is_chosen(self) -> None:
+        one = parse_resources("cpus:1")
+        offers = [held("o1", "a", one), held("o2", "a", one), held("o3", "b", parse_resources("cpus:2"))]
+        agents = [agent("a", free=()), agent("b", free=())]
+        assert allocate(View(agents=agents, wants=[want("w", "cpus:2")], held=offers), 0.0).rescind == ("o3",)
+
+    def test_the_offer_that_has_been_out_longest_goes_first(self) -> None:
+        one = parse_resources("cpus:1")
+        offers = [held("new", "a", one, made_at=9.0), held("old", "a", one, made_at=1.0)]
+        view = View(agents=[agent("a", free=())], wants=[want("w", "cpus:1")], held=offers)
+        assert allocate(view, 0.0).rescind == ("old",)
+
+    def test_offers_that_would_not_help_stay_out(self) -> None:
+        view = View(agents=[agent("a", free=())], wants=[want("w", "cpus:8")], held=[held("o", "a", BOX)])
+        assert allocate(view, 0.0).rescind == ()
+
+    def test_offers_on_agents_that_a_constraint_forbids_stay_out(self) -> None:
+        elsewhere = (Constraint(field=HOSTNAME, operator=Operator.EQUAL, values=("b",)),)
+        unique = (Constraint(field=HOSTNAME, operator=Operator.UNIQUE),)
+        agents = [agent("a", free=())]
+        for constraints, siblings in ((elsewhere, []), (unique, [AgentId("a")])):
+            view = View(
+                agents=agents,
+                wants=[want("w", "cpus:1", constraints=constraints, group="g")],
+                siblings={(FrameworkId("w"), "g"): siblings},
+                held=[held("o", "a", BOX)],
+            )
+            assert allocate(view, 0.0).rescind == ()
+
+    def test_offers_out_on_an_agent_that_takes_nothing_new_stay_out(self) -> None:
+        view = View(
+            agents=[agent("a", free=(), ineligible="draining")],
+            wants=[want("w", "cpus:1")],
+            held=[held("o", "a", BOX)],
+        )
+        assert allocate(view, 0.0).rescind == ()
+
+    def test_after_the_rescind_the_want_is_served(self) -> None:
+        wants = [want("w", "cpus:2", ports=1, fixed_ports=(31003,))]
+        before = View(agents=[agent("a", free=())], wants=wants, held=[held("o", "a", BOX)])
+        assert allocate(before, 0.0).rescind == ("o",)
+        after = View(agents=[agent("a")], wants=wants, frameworks=[framework("f")])
+        assert allocate(after, 0.0).grants[0].want_id == "w"

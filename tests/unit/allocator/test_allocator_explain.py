@@ -1,0 +1,140 @@
+"""Explanations: which reasons, in whose words, and hints that hold."""
+
+from corral.allocator.allocator import allocate
+from corral.allocator.explain import MOST_HINTS, MOST_REFUSALS
+from corral.allocator.view import AgentView, View, WantView
+from corral.model.constraints import HOSTNAME, Constraint, Operator
+from corral.model.flags import parse_resources
+from corral.model.ids import AgentId, FrameworkId, WantId
+from corral.model.offer import Explanation, Want
+
+
+def agent(name: str, total: str, free: str | None = None, **fields: object) -> AgentView:
+    there = parse_resources(total)
+    return AgentView(
+        id=AgentId("id-" + name),
+        hostname=name,
+        total=there,
+        free=there if free is None else parse_resources(free),
+        **{"runtimes": ("docker",), **fields},  # type: ignore[arg-type]
+    )
+
+
+def why(*agents: AgentView, resources: str = "cpus:1;mem:64", **fields: object) -> Explanation:
+    stated = Want(id=WantId("w"), role="r", count=1, resources=parse_resources(resources), **fields)  # type: ignore[arg-type]
+    wants = [WantView(want=stated, framework_id=FrameworkId("f"), missing=1, since_at=7.0)]
+    (explanation,) = allocate(View(agents=list(agents), wants=wants), 0.0).explanations
+    return explanation
+
+
+def table(explanation: Explanation) -> dict[str, int]:
+    return {r.reason: r.agents for r in explanation.refusals}
+
+
+def test_a_terabyte_app_is_told_what_the_largest_agent_has_and_that_it_never_fits() -> None:
+    explanation = why(agent("h1", "cpus:8;mem:15360"), agent("h2", "cpus:8;mem:8192"), resources="cpus:1;mem:1048576")
+    (refusal,) = explanation.refusals
+    assert (refusal.reason, refusal.agents, refusal.best) == ("mem", 2, "h1")
+    assert refusal.detail == "wants mem 1048576, the most free is 15360 on h1"
+    assert explanation.fits_if == ("mem ≤ 15360",)
+    assert explanation.never
+
+
+def test_a_full_cluster_that_could_hold_it_later_is_not_never() -> None:
+    explanation = why(agent("h1", "cpus:8;mem:4096", free="cpus:8;mem:32"))
+    assert (explanation.never, explanation.fits_if) == (False, ("mem ≤ 32",))
+
+
+def test_who_waits_and_since_when_is_told() -> None:
+    explanation = why(agent("h1", "cpus:0.5;mem:64"))
+    assert (explanation.want_id, explanation.framework_id, explanation.role) == ("w", "f", "r")
+    assert (explanation.waiting, explanation.since_at, explanation.agents) == (1, 7.0, 1)
+
+
+def test_an_agent_that_fails_twice_counts_twice_and_gives_no_hint() -> None:
+    explanation = why(agent("h1", "cpus:0.5;mem:32"))
+    assert table(explanation) == {"cpus": 1, "mem": 1}
+    assert explanation.fits_if == ()
+
+
+def test_the_most_frequent_reason_comes_first() -> None:
+    explanation = why(agent("h1", "cpus:0.5;mem:32"), agent("h2", "cpus:8;mem:32"))
+    assert [r.reason for r in explanation.refusals] == ["mem", "cpus"]
+
+
+def test_the_agent_named_is_the_one_with_the_fewest_other_reasons() -> None:
+    explanation = why(agent("h1", "cpus:0.5;mem:60"), agent("h2", "cpus:8;mem:32"))
+    assert {r.reason: r.best for r in explanation.refusals} == {"mem": "h2", "cpus": "h1"}
+    assert explanation.fits_if == ("mem ≤ 32",)
+
+
+def test_nothing_free_at_all_gives_no_hint_of_zero() -> None:
+    assert why(agent("h1", "cpus:8;mem:64", free="cpus:8")).fits_if == ()
+
+
+def test_a_resource_no_agent_has_is_named() -> None:
+    explanation = why(agent("h1", "cpus:8;mem:64"), resources="licences:1")
+    assert table(explanation) == {"licences": 1}
+    assert explanation.never
+
+
+def test_constraints_are_quoted_with_what_the_agent_has() -> None:
+    rack = Constraint(field="rack", operator=Operator.EQUAL, values=("r9",))
+    explanation = why(
+        agent("h1", "cpus:8;mem:64", attributes={"rack": "r1"}), agent("h2", "cpus:8;mem:64"), constraints=(rack,)
+    )
+    assert table(explanation) == {"constraint": 2}
+    assert explanation.refusals[0].detail == "constraint rack == r9; h1 has r1"
+    assert explanation.fits_if == ("without the constraint rack == r9",)
+    assert explanation.never
+
+
+def test_a_counting_constraint_is_a_reason_but_not_for_ever() -> None:
+    unique = Constraint(field=HOSTNAME, operator=Operator.UNIQUE)
+    stated = Want(id=WantId("w"), role="r", count=2, resources=parse_resources("cpus:1"), constraints=(unique,))
+    wants = [WantView(want=stated, framework_id=FrameworkId("f"), missing=2, since_at=0.0)]
+    (explanation,) = allocate(View(agents=[agent("h1", "cpus:8")], wants=wants), 0.0).explanations
+    assert table(explanation) == {"constraint": 1}
+    assert explanation.fits_if == ("without the constraint @hostname unique",)
+    assert not explanation.never
+
+
+def test_a_missing_runtime_is_a_reason() -> None:
+    explanation = why(agent("h1", "cpus:8;mem:64", runtimes=("process",)), runtime="docker")
+    assert explanation.refusals[0].detail == "wants the runtime docker, h1 runs process"
+    assert explanation.fits_if == ("runtime process",)
+
+
+def test_agents_that_take_nothing_new_count_under_the_word_for_it() -> None:
+    explanation = why(
+        agent("h1", "cpus:8;mem:64", ineligible="draining"), agent("h2", "cpus:8;mem:64", ineligible="unreachable")
+    )
+    assert table(explanation) == {"draining": 1, "unreachable": 1}
+    assert explanation.fits_if == ("h1 is no longer draining", "h2 is no longer unreachable")
+    assert not explanation.never
+
+
+def test_too_few_ports_are_counted() -> None:
+    explanation = why(agent("h1", "cpus:8;mem:64;ports:[1-3]"), ports=4)
+    assert explanation.refusals[0].detail == "wants 4 ports, the most free are 3 on h1"
+    assert explanation.fits_if == ("ports ≤ 3",)
+
+
+def test_a_fixed_port_in_use_is_named_with_its_host() -> None:
+    explanation = why(
+        agent("h1", "cpus:8;mem:64;ports:[80-90]", free="cpus:8;mem:64;ports:[81-90]"), fixed_ports=(80, 81)
+    )
+    assert table(explanation) == {"port taken": 1}
+    assert explanation.refusals[0].detail == "wants port 80, which h1 does not have free"
+    assert explanation.fits_if == ("port 80 is free on h1",)
+    assert not explanation.never
+
+
+def test_explanations_are_bounded_however_many_reasons_there_are() -> None:
+    constraints = tuple(Constraint(field=f"f{i}", operator=Operator.EQUAL, values=("x",)) for i in range(40))
+    agents = [
+        agent(f"h{i}", "cpus:8;mem:64", attributes={f"f{j}": "x" for j in range(40) if j != i}) for i in range(40)
+    ]
+    explanation = why(*agents, constraints=constraints)
+    assert len(explanation.refusals) == MOST_REFUSALS
+    assert len(explanation.fits_if) == MOST_HINTS
