@@ -22,6 +22,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
 
     With an image, `entrypoint_args` tells that `argv` are arguments for the image's entrypoint instead of replacing it.
     `sandbox` is the run's directory on the host; stdout and stderr are written to files of these names in it.
+    `network` names the network when the image's container asks for a user network.
     Units: `cpu_milli` thousandths of a core as weight, `cpu_limit_milli` as hard cap, `mem_mb` the memory limit; None
     sets none.
     """
@@ -36,6 +37,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     docker: DockerInfo | None = None
     entrypoint_args: bool = False
     hostname: str | None = None
+    network: str | None = None
     mounts: tuple[Mount, ...] = ()
     port_mappings: tuple[PortMapping, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
