@@ -178,6 +178,7 @@ def _port_mappings(task: TaskRecord, docker: DockerInfo | None) -> tuple[PortMap
 
 
 def _plan_volumes(task: TaskRecord, *, in_image: bool) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
+    """The mounts and the directories they need. Shapes: without an image a target in the sandbox is relative."""
     container = task.info.container
     mounts = [Mount(source=task.sandbox, target=SANDBOX_IN_IMAGE)] if in_image else []
     directories: list[str] = []
@@ -185,11 +186,11 @@ def _plan_volumes(task: TaskRecord, *, in_image: bool) -> tuple[tuple[Mount, ...
         source, made = _volume_source(task, volume)
         if made:
             directories.append(source)
-        target = _inside(task, volume.container_path) if not isabs(volume.container_path) else volume.container_path
-        if target == source:
-            continue  # a fresh directory at its own place in the sandbox
-        if in_image and not isabs(volume.container_path):
-            target = join(SANDBOX_IN_IMAGE, normpath(volume.container_path))
+        target = volume.container_path
+        if not isabs(target):
+            if _inside(task, target) == source:
+                continue  # a fresh directory at its own place in the sandbox
+            target = join(SANDBOX_IN_IMAGE, normpath(target)) if in_image else normpath(target)
         mounts.append(Mount(source=source, target=target, read_only=volume.mode is VolumeMode.RO))
     return tuple(mounts), tuple(directories)
 

@@ -1,0 +1,210 @@
+"""Keeps a session with the leading master: two HTTP requests of one name, orders down and reports up.
+
+Rules: the reports are opened only when the orders have been answered; if either ends, both end, and the next session is
+dialled after a growing, jittered delay. A redirect is followed to the leader at once. What is not sent when a session
+ends is dropped: the next one begins by telling everything.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from random import Random
+from urllib.parse import urljoin, urlsplit
+
+import aiohttp
+
+from corral.agent.spec import Connected, Disconnected, Ordered
+from corral.lib.backoff import grow_delay_s
+from corral.lib.errors import Invalid
+from corral.lib.ids import mint_uuid
+from corral.lib.log import get_logger
+from corral.model.orders import Order, Report
+from corral.net.stream import CONTENT_TYPE, ORDERS_PATH, REPORTS_PATH, FrameReader, pack
+
+log = get_logger("agent")
+
+CONNECT_TIMEOUT_S = 10.0
+FIRST_DELAY_S = 0.1
+MOST_DELAY_S = 10.0
+MOST_REDIRECTS = 8
+MOST_UNSENT_BYTES = 64 << 20
+
+Tell = Callable[[Connected | Disconnected | Ordered], None]
+
+
+class Link:
+    """The agent's half of the wire. All methods belong to one asyncio loop.
+
+    Shapes: `masters` are base URLs, tried in turn; `tell` takes inputs of the agent's core and may be set later.
+    """
+
+    def __init__(self, masters: Sequence[str], random: Random, tell: Tell | None = None) -> None:
+        self._masters = [_base(master) for master in masters]
+        self._random = random
+        self.tell = tell
+        self._wanted = asyncio.Event()
+        self._session: _Session | None = None
+        self._tries = 0
+        self._next = 0
+        self._leader: str | None = None
+        self._hold_s = 0.0
+
+    def connect(self) -> None:
+        """Let `run` dial; before that it only waits."""
+        self._wanted.set()
+
+    def reconnect(self, why: str, delay_s: float = 0.0) -> None:
+        """End the session and dial again, not before `delay_s`."""
+        self._hold_s = max(self._hold_s, delay_s)
+        if self._session is not None:
+            self._session.end(why)
+
+    def send(self, reports: Sequence[Report]) -> None:
+        """Hand over a turn's reports; they leave as one write, or not at all when there is no session."""
+        if self._session is not None:
+            self._session.send(pack(reports))
+
+    async def run(self) -> None:
+        """Dial, and dial again, until cancelled."""
+        await self._wanted.wait()
+        async with aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S),
+            read_bufsize=1 << 20,
+        ) as http:
+            redirects = 0
+            while True:
+                master = self._leader or self._masters[self._next % len(self._masters)]
+                leader = await self._hold_session(http, master)
+                if leader is not None and redirects < MOST_REDIRECTS:
+                    redirects += 1
+                    self._leader = leader
+                    continue
+                redirects = 0
+                self._leader = None
+                self._next += 1
+                await asyncio.sleep(self._delay_s())
+
+    def _delay_s(self) -> float:
+        hold_s, self._hold_s = self._hold_s, 0.0
+        self._tries += 1
+        delay_s = grow_delay_s(self._tries, first_s=FIRST_DELAY_S, factor=2.0, most_s=MOST_DELAY_S)
+        return max(hold_s, delay_s * (0.5 + self._random.random() / 2))
+
+    async def _hold_session(self, http: aiohttp.ClientSession, master: str) -> str | None:
+        """One session from dial to end; returns the leader's URL when this master names another."""
+        assert self.tell is not None
+        name = mint_uuid(self._random)
+        session = _Session(http, master, name)
+        answered_at: float | None = None
+        try:
+            async with session.dial() as orders:
+                if orders.status in (301, 302, 307, 308):
+                    return _base(urljoin(master + "/", orders.headers.get("Location", "")))
+                if orders.status != 200:
+                    raise Invalid(f"status {orders.status}: {(await orders.text())[:200]}")
+                self._session = session
+                self.tell(Connected(name, master))
+                answered_at = asyncio.get_running_loop().time()
+                why = await self._exchange(session, orders)
+        except (aiohttp.ClientError, OSError, Invalid) as error:
+            why = f"{type(error).__name__}: {error}"
+        finally:
+            self._session = None
+        if answered_at is not None:
+            if asyncio.get_running_loop().time() - answered_at >= MOST_DELAY_S:
+                self._tries = 0  # a session that held; one that breaks at once lets the delay grow
+            self.tell(Disconnected(name, f"session with master {master} ended: {why}"))
+        elif self._tries in (0, 5) or self._tries % 60 == 0:
+            # Nobody but this file knows of dials that were never answered.
+            log.warning("master not reached", master=master, why=f"{why}; it is dialled again", tries=self._tries)
+        return None
+
+    async def _exchange(self, session: "_Session", orders: aiohttp.ClientResponse) -> str:
+        """Both directions until one ends; returns why."""
+        down = asyncio.create_task(self._take_orders(session, orders))
+        up = asyncio.create_task(session.send_reports())
+        over = asyncio.create_task(session.over.wait())
+        tasks = (down, up, over)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        for task in (down, up):
+            if not task.cancelled() and (error := task.exception()) is not None:
+                if isinstance(error, aiohttp.ClientError | OSError | Invalid):
+                    return session.why or f"{type(error).__name__}: {error}"
+                raise error
+        return session.why or "the master closed it"
+
+    async def _take_orders(self, session: "_Session", orders: aiohttp.ClientResponse) -> None:
+        reader: FrameReader[Order] = FrameReader(Order)
+        tell, name = self.tell, session.name
+        assert tell is not None
+        async for chunk in orders.content.iter_any():
+            for order in reader.feed(chunk):
+                tell(Ordered(name, order))
+
+
+class _Session:
+    __slots__ = ("_http", "_master", "_news", "_unsent", "name", "over", "why")
+
+    def __init__(self, http: aiohttp.ClientSession, master: str, name: str) -> None:
+        self._http = http
+        self._master = master
+        self.name = name
+        self._unsent = bytearray()
+        self._news = asyncio.Event()
+        self.over = asyncio.Event()
+        self.why = ""
+
+    def dial(self) -> "aiohttp.client._RequestContextManager":
+        return self._http.get(
+            self._master + ORDERS_PATH,
+            params={"session": self.name},
+            headers={"Accept": CONTENT_TYPE},
+            allow_redirects=False,
+        )
+
+    def send(self, data: bytes) -> None:
+        self._unsent += data
+        self._news.set()
+        if len(self._unsent) > MOST_UNSENT_BYTES:
+            self.end(f"the master takes no reports: {len(self._unsent)} bytes wait")
+
+    def end(self, why: str) -> None:
+        self.why = self.why or why
+        self.over.set()
+
+    async def send_reports(self) -> None:
+        async with self._http.post(
+            self._master + REPORTS_PATH,
+            params={"session": self.name},
+            data=self._bodies(),
+            headers={"Content-Type": CONTENT_TYPE},
+            allow_redirects=False,
+        ) as answer:
+            raise Invalid(f"the master ended the reports with status {answer.status}: {(await answer.text())[:200]}")
+
+    async def _bodies(self) -> AsyncIterator[bytes]:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            if self._unsent:
+                data, self._unsent = bytes(self._unsent), bytearray()
+                yield data
+
+
+def _base(url: str) -> str:
+    """Scheme, host and port of a master's URL; without a scheme it is HTTP.
+
+    Errors: `Invalid` when it names no host.
+    """
+    if url.startswith("//"):
+        url = "http:" + url
+    elif "://" not in url:
+        url = "http://" + url
+    parts = urlsplit(url)
+    if not parts.netloc:
+        raise Invalid(f"master {url!r} is no URL; write for example http://127.0.0.1:4680")
+    return f"{parts.scheme}://{parts.netloc}"
