@@ -1,0 +1,150 @@
+"""The network between simulated processes: late, cut, and for single messages also lost, doubled or out of order.
+
+A `Link` is what a TCP connection is: what arrives, arrives once and in order, until it breaks; then an unknown tail is
+missing, and each side learns of it at a time of its own.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from corral.sim.world import World
+
+
+class Weather(msgspec.Struct, frozen=True, kw_only=True):
+    """Units: seconds between `least_s` and `most_s`; the others are probabilities per message.
+
+    `lose`, `double` and `reorder` act on single messages; on a link only the delay does. `notice_s` is at most how long
+    one side of a broken link takes to see it.
+    """
+
+    least_s: float = 0.0002
+    most_s: float = 0.003
+    lose: float = 0.0
+    double: float = 0.0
+    reorder: float = 0.0
+    notice_s: float = 2.0
+
+
+class Network:
+    def __init__(self, world: World, weather: Weather | None = None) -> None:
+        self.world = world
+        self.weather = Weather() if weather is None else weather
+        self._cut: set[frozenset[str]] = set()
+        self._links: list[Link] = []
+
+    def cut(self, a: str, b: str) -> None:
+        """Nothing passes between the two any more; their links break."""
+        self.world.tell("network", f"cuts {a} from {b}")
+        self._cut.add(frozenset((a, b)))
+        for link in list(self._links):
+            if {link.a, link.b} == {a, b}:
+                link.break_("the network is cut")
+
+    def heal(self, a: str | None = None, b: str | None = None) -> None:
+        """Let everything pass again between the two, or everywhere."""
+        self.world.tell("network", f"heals {a or 'all'} {b or ''}".rstrip())
+        if a is None or b is None:
+            self._cut.clear()
+        else:
+            self._cut.discard(frozenset((a, b)))
+
+    def connects(self, a: str, b: str) -> bool:
+        return frozenset((a, b)) not in self._cut
+
+    def send(self, source: str, target: str, deliver: Callable[[], None]) -> None:
+        """One message by itself: it may come late, never, twice or after a later one."""
+        weather, random = self.weather, self.world.random
+        copies = 1 + (random.random() < weather.double)
+        for _ in range(copies):
+            if random.random() < weather.lose:
+                continue
+            delay_s = self._delay_s()
+            if random.random() < weather.reorder:
+                delay_s += self.world.draw_s(20 * weather.most_s)
+            self.world.after(delay_s, lambda: deliver() if self.connects(source, target) else None)
+
+    def open(self, a: str, b: str) -> "Link | None":
+        """A link between two that can reach each other, else None."""
+        if not self.connects(a, b):
+            return None
+        link = Link(self, a, b)
+        self._links.append(link)
+        return link
+
+    def drop(self, name: str) -> None:
+        """Break every link of a process, as its end does."""
+        for link in list(self._links):
+            if name in (link.a, link.b):
+                link.break_(f"{name} is gone")
+
+    def _delay_s(self) -> float:
+        weather = self.weather
+        return weather.least_s + self.world.draw_s(weather.most_s - weather.least_s)
+
+
+class Link:
+    """An ordered connection between `a` and `b`. Give each side `on_message` and `on_broken`; both may stay unset."""
+
+    def __init__(self, network: Network, a: str, b: str) -> None:
+        self.a, self.b = a, b
+        self.whole = True
+        self._network = network
+        self._last_at = {a: 0.0, b: 0.0}
+        self._on_message: dict[str, Callable[[Any], None]] = {}
+        self._on_broken: dict[str, Callable[[str], None]] = {}
+
+    def attach(self, side: str, on_message: Callable[[Any], None], on_broken: Callable[[str], None]) -> None:
+        """What this side does with messages, and when it learns of the break."""
+        self._on_message[side] = on_message
+        self._on_broken[side] = on_broken
+
+    def send(self, side: str, message: Any) -> None:
+        """From `side` to the other; lost when the link breaks first."""
+        if not self.whole:
+            return
+        other = self.b if side == self.a else self.a
+        world = self._network.world
+        at = max(self._last_at[other], world.now + self._network._delay_s())
+        self._last_at[other] = at
+        world.after(at - world.now, lambda: self._deliver(other, message))
+
+    def break_(self, why: str) -> None:
+        """Break now: what is under way is lost, each side learns of it some time later."""
+        if not self.whole:
+            return
+        self.whole = False
+        self._network._links.remove(self)
+        world = self._network.world
+        for side in (self.a, self.b):
+            world.after(world.draw_s(self._network.weather.notice_s), partial(self._learn, side, why))
+
+    def close(self, side: str, why: str) -> None:
+        """End it from one side, in order: the other gets what was sent before, then learns of the end."""
+        if not self.whole:
+            return
+        other = self.b if side == self.a else self.a
+        self._on_broken.pop(side, None)
+        self._on_message.pop(side, None)
+        world = self._network.world
+        at = max(self._last_at[other], world.now + self._network._delay_s())
+
+        def end() -> None:
+            if self.whole:
+                self.whole = False
+                self._network._links.remove(self)
+                self._learn(other, why)
+
+        world.after(at - world.now, end)
+
+    def _deliver(self, side: str, message: Any) -> None:
+        if self.whole and side in self._on_message:
+            self._on_message[side](message)
+
+    def _learn(self, side: str, why: str) -> None:
+        on_broken = self._on_broken.pop(side, None)
+        self._on_message.pop(side, None)
+        if on_broken is not None:
+            on_broken(why)
