@@ -3,6 +3,7 @@
 Durations follow the suffixes Mesos flags use (`ns us ms secs mins hrs days weeks`) and the short ones people type.
 """
 
+import math
 import re
 from datetime import UTC, datetime
 
@@ -26,9 +27,12 @@ def parse_duration_s(text: str) -> float:
     """
     clean = text.strip().lower()
     try:
-        return float(clean)
+        number = float(clean)
     except ValueError:
         pass
+    else:
+        if math.isfinite(number):
+            return number
     total, end = 0.0, 0
     for match in _PIECE.finditer(clean):
         if clean[end : match.start()].strip() or match[2] not in _SECONDS:

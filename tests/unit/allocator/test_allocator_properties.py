@@ -257,7 +257,7 @@ def refused(view: View, want: WantView, agent: AgentView) -> bool:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(views())
 def test_nothing_is_given_that_is_not_free_or_given_twice(view: View) -> None:
     left_after(view, allocate(view, NOW))
@@ -270,7 +270,7 @@ def test_equal_views_give_equal_answers(view: View) -> None:
     assert allocate(view, NOW) == allocate(msgspec.structs.replace(view, agents=copy), NOW)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(views())
 def test_each_want_gets_its_shape_at_most_as_often_as_it_is_missing_and_the_rest_is_explained(view: View) -> None:
     allocation = allocate(view, NOW)
@@ -289,7 +289,7 @@ def test_each_want_gets_its_shape_at_most_as_often_as_it_is_missing_and_the_rest
         assert given_out[want_view.want.id] + waiting.get(want_view.want.id, 0) == want_view.missing
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(views())
 def test_every_grant_of_a_want_keeps_its_constraints_runtime_and_filters(view: View) -> None:
     placed = Placed(view)
@@ -306,7 +306,7 @@ def test_every_grant_of_a_want_keeps_its_constraints_runtime_and_filters(view: V
         placed.of(want).append(grant.agent_id)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(views())
 def test_no_want_waits_while_an_agent_could_take_it(view: View) -> None:
     allocation = allocate(msgspec.structs.replace(view, frameworks=[]), NOW)
@@ -329,7 +329,7 @@ def test_no_want_waits_while_an_agent_could_take_it(view: View) -> None:
             assert not could, f"{want.want.id} waits though {agent.id} could take it"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(views())
 def test_coarse_offers_are_worth_having_unfiltered_and_one_per_agent(view: View) -> None:
     allocation = allocate(view, NOW)
@@ -370,7 +370,7 @@ def test_backlogged_equal_roles_differ_by_one_task_at_most(roles: int, slots: in
     assert max(got.values()) - min(got[f"r{i}"] for i in range(roles)) <= 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(views())
 def test_a_rescind_lets_a_waiting_want_fit_and_none_is_useless(view: View) -> None:
     allocation = allocate(view, NOW)
@@ -416,7 +416,7 @@ def test_a_rescind_lets_a_waiting_want_fit_and_none_is_useless(view: View) -> No
     assert {g.agent_id for g in again.grants} == set(back)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(views())
 def test_what_an_explanation_names_would_make_it_fit(view: View) -> None:
     """Each hint is followed to the letter, and then an instance of the want is placed."""
@@ -477,7 +477,7 @@ def follow(
     raise AssertionError(f"a hint of an unknown form: {hint}")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     agents(),
     st.lists(st.integers(0, 4), max_size=8),
