@@ -38,12 +38,12 @@ def read_optional_enum(kind: type[E], found: str | None) -> E | None:
 
 
 def read_seconds(found: wire.Nanoseconds) -> float:
-    """Units: seconds. The whole part is kept apart so that instants of today lose nothing."""
-    whole, rest = divmod(found.nanoseconds, _NANOS)
-    return whole + rest / _NANOS
+    """Units: seconds, the nearest float there is."""
+    return found.nanoseconds / _NANOS
 
 
 def write_seconds(seconds: float) -> wire.Nanoseconds:
+    # The whole part is kept apart, so that instants of today keep all the digits they have.
     whole = int(seconds)
     return wire.Nanoseconds(nanoseconds=whole * _NANOS + round((seconds - whole) * _NANOS))
 

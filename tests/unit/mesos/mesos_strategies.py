@@ -1,0 +1,363 @@
+"""Hypothesis strategies for the model's nouns, as far as the Mesos dialect can say them."""
+
+from hypothesis import strategies as st
+
+from corral.model import calls, events
+from corral.model.attributes import Attribute, AttributeKind
+from corral.model.constraints import Constraint, Operator
+from corral.model.container import (
+    ContainerInfo,
+    ContainerKind,
+    DockerInfo,
+    NetworkInfo,
+    NetworkMode,
+    Parameter,
+    PortMapping,
+    Volume,
+    VolumeMode,
+)
+from corral.model.framework import Capability, FrameworkInfo
+from corral.model.offer import Explanation, Filters, Offer, Refusal, Want
+from corral.model.resources import Disk, Identity, Reservation, Resource, ResourceKind, coalesce, normal
+from corral.model.task import (
+    CommandInfo,
+    ContainerStatus,
+    DiscoveryInfo,
+    DiscoveryPort,
+    ExecutorInfo,
+    Label,
+    Reason,
+    Source,
+    TaskInfo,
+    TaskState,
+    TaskStatus,
+    Uri,
+)
+
+texts = st.text(alphabet=st.characters(codec="utf-8"), max_size=8)
+ids = st.text(alphabet="abcXYZ019._- ü", min_size=1, max_size=8)
+names = st.sampled_from(["cpus", "mem", "disk", "ports", "bugs", "ü"])
+roles = st.sampled_from(["*", "ads", "ads/etl", "ads/etl/nightly"])
+seconds = st.integers(0, 10**7).map(lambda ms: ms / 1000)
+instants = st.floats(0, 4e9)
+ports = st.integers(0, 65535)
+blobs = st.binary(max_size=8)
+uuids = st.binary(min_size=16, max_size=16)
+
+
+def maybe(strategy):
+    return st.none() | strategy
+
+
+def few(strategy):
+    return st.lists(strategy, max_size=3).map(tuple)
+
+
+spans = few(st.tuples(ports, st.integers(0, 40)).map(lambda p: (p[0], p[0] + p[1]))).map(coalesce)
+item_sets = st.sets(texts, max_size=3).map(lambda s: tuple(sorted(s)))
+
+
+def _stack(parts):
+    role, stack = "", []
+    for i, (name, principal, labels, static) in enumerate(parts):
+        role = f"{role}/{name}" if role else name
+        stack.append(Reservation(role=role, principal=principal, labels=labels, static=static and i == 0))
+    return tuple(stack)
+
+
+# A static reservation has neither principal nor labels in the older form.
+stacks = few(
+    st.tuples(st.sampled_from(["a", "b"]), maybe(texts), few(st.tuples(texts, texts)), st.just(False))
+    | st.tuples(st.sampled_from(["a", "b"]), st.none(), st.just(()), st.just(True))
+).map(_stack)
+disks = st.builds(
+    Disk,
+    persistence_id=texts,
+    principal=maybe(texts),
+    container_path=maybe(texts),
+    source_type=st.just("MOUNT"),
+    source_root=maybe(texts),
+) | st.builds(Disk, source_type=st.sampled_from(["PATH", "BLOCK"]), source_root=maybe(texts))
+identities = st.builds(
+    Identity,
+    reservations=stacks,
+    allocation_role=maybe(roles),
+    revocable=st.booleans(),
+    shared=st.booleans(),
+    disk=maybe(disks),
+    provider=maybe(ids),
+)
+resource_values = (
+    st.builds(Resource, name=names, milli=st.integers(1, 10**12), identity=identities)
+    | st.builds(Resource, name=names.map("r-{}".format), kind=st.just(ResourceKind.RANGES), ranges=spans)
+    | st.builds(Resource, name=names.map("s-{}".format), kind=st.just(ResourceKind.SET), items=item_sets)
+)
+bundles = st.lists(resource_values, max_size=4).map(normal)
+scalar_bundles = st.lists(st.builds(Resource, name=names, milli=st.integers(1, 10**9)), max_size=3).map(normal)
+attributes = (
+    st.builds(Attribute, name=texts, text=texts)
+    | st.builds(Attribute, name=texts, kind=st.just(AttributeKind.SCALAR), milli=st.integers(-(10**12), 10**12))
+    | st.builds(Attribute, name=texts, kind=st.just(AttributeKind.RANGES), ranges=spans)
+    | st.builds(Attribute, name=texts, kind=st.just(AttributeKind.SET), items=item_sets)
+)
+
+labels = few(st.builds(Label, key=texts, value=maybe(texts)))
+infos = st.builds(
+    FrameworkInfo,
+    user=texts,
+    name=texts,
+    id=maybe(ids),
+    failover_timeout_s=st.floats(0, 1e9),
+    checkpoint=st.booleans(),
+    role=maybe(roles),
+    roles=few(roles),
+    hostname=maybe(texts),
+    principal=maybe(texts),
+    webui_url=maybe(texts),
+    capabilities=few(st.sampled_from(Capability)),
+    labels=labels,
+)
+uris = st.builds(
+    Uri,
+    value=texts,
+    executable=st.booleans(),
+    extract=st.booleans(),
+    cache=st.booleans(),
+    output_file=maybe(texts),
+    checksum=maybe(texts),
+)
+commands = st.builds(
+    CommandInfo,
+    value=maybe(texts),
+    shell=st.booleans(),
+    arguments=few(texts),
+    environment=few(st.tuples(texts, texts)),
+    uris=few(uris),
+    user=maybe(texts),
+)
+mappings = few(st.builds(PortMapping, container_port=ports, host_port=ports, protocol=st.sampled_from(["tcp", "udp"])))
+networks = st.builds(
+    NetworkInfo,
+    name=maybe(texts),
+    ip_addresses=few(st.sampled_from(["10.0.0.7", "fe80::1"])),
+    port_mappings=mappings,
+    labels=few(st.tuples(texts, maybe(texts))),
+)
+dockers = st.builds(
+    DockerInfo,
+    image=texts,
+    network=st.sampled_from(NetworkMode),
+    port_mappings=mappings,
+    privileged=st.booleans(),
+    parameters=few(st.builds(Parameter, key=texts, value=texts)),
+    force_pull_image=st.booleans(),
+)
+containers = st.builds(
+    ContainerInfo,
+    kind=st.sampled_from(ContainerKind),
+    docker=maybe(dockers),
+    volumes=few(st.builds(Volume, container_path=texts, mode=st.sampled_from(VolumeMode), host_path=maybe(texts))),
+    hostname=maybe(texts),
+    network_infos=few(networks),
+)
+visibilities = st.sampled_from(["FRAMEWORK", "CLUSTER", "EXTERNAL"])
+discoveries = st.builds(
+    DiscoveryInfo,
+    visibility=visibilities,
+    name=maybe(texts),
+    environment=maybe(texts),
+    location=maybe(texts),
+    version=maybe(texts),
+    ports=few(
+        st.builds(
+            DiscoveryPort,
+            number=ports,
+            name=maybe(texts),
+            protocol=maybe(texts),
+            visibility=maybe(visibilities),
+            labels=labels,
+        )
+    ),
+    labels=labels,
+)
+executors = st.builds(
+    ExecutorInfo,
+    executor_id=ids,
+    command=maybe(commands),
+    container=maybe(containers),
+    resources=bundles,
+    name=maybe(texts),
+    data=maybe(blobs),
+    kind=maybe(st.sampled_from(["DEFAULT", "CUSTOM"])),
+)
+checks = maybe(st.sampled_from([b'{"type":"TCP","tcp":{"port":80}}', b'{ "a" : [1, null] }', b"{}"]))
+limits = st.dictionaries(st.sampled_from(["cpus", "mem"]), maybe(st.integers(0, 10**9))).map(
+    lambda found: tuple(sorted(found.items()))
+)
+tasks = st.builds(
+    TaskInfo,
+    task_id=ids,
+    name=texts,
+    agent_id=ids,
+    resources=bundles,
+    command=maybe(commands),
+    executor=maybe(executors),
+    container=maybe(containers),
+    kill_grace_s=maybe(seconds),
+    max_completion_s=maybe(seconds),
+    data=maybe(blobs),
+    labels=labels,
+    discovery=maybe(discoveries),
+    health_check=checks,
+    check=checks,
+    limits=limits,
+    unsupported=st.just(()),
+)
+statuses = st.builds(
+    TaskStatus,
+    task_id=ids,
+    state=st.sampled_from(TaskState),
+    at=instants,
+    source=st.sampled_from(Source),
+    message=maybe(texts),
+    reason=maybe(st.sampled_from(Reason)),
+    agent_id=maybe(ids),
+    executor_id=maybe(ids),
+    uuid=maybe(uuids),
+    data=maybe(blobs),
+    healthy=maybe(st.booleans()),
+    labels=labels,
+    container_status=maybe(
+        st.builds(
+            ContainerStatus,
+            container_id=maybe(ids),
+            network_infos=few(networks),
+            executor_pid=maybe(st.integers(1, 2**22)),
+        )
+    ),
+    unreachable_at=maybe(st.floats(1e9, 4e9)),
+    limitation=bundles,
+)
+offers = st.builds(
+    Offer,
+    id=ids,
+    framework_id=ids,
+    agent_id=ids,
+    hostname=texts,
+    ip=st.just("10.0.0.7"),
+    port=ports,
+    role=roles,
+    resources=bundles.map(lambda bundle: bundle),
+    attributes=few(attributes),
+    want_id=maybe(ids),
+)
+constraints = st.one_of(
+    st.builds(
+        Constraint,
+        field=texts,
+        operator=st.sampled_from([Operator.EQUAL, Operator.UNEQUAL, Operator.IN, Operator.GLOB]),
+        values=st.lists(texts, min_size=1, max_size=3).map(tuple),
+    ),
+    st.builds(
+        Constraint,
+        field=texts,
+        operator=st.sampled_from([Operator.MATCH, Operator.MISMATCH]),
+        values=st.sampled_from([("a.*b",), ("[0-9]+",)]),
+    ),
+    st.builds(
+        Constraint,
+        field=texts,
+        operator=st.sampled_from([Operator.UNIQUE, Operator.MAX_PER, Operator.GROUP_BY, Operator.CLUSTER]),
+        values=few(texts),
+        count=st.integers(0, 100),
+    ),
+)
+wants = st.builds(
+    Want,
+    id=ids.filter(lambda i: i not in (".", "..")),
+    role=roles,
+    count=st.integers(0, 10**6),
+    resources=scalar_bundles,
+    ports=ports,
+    fixed_ports=few(st.integers(1, 65535)),
+    constraints=few(constraints),
+    strategy=st.sampled_from(["spread", "binpack"]),
+    priority=st.integers(-5, 5),
+    group=texts,
+    group_size=st.integers(0, 100),
+    runtime=st.sampled_from(["", "docker", "process"]),
+)
+explanations = st.builds(
+    Explanation,
+    want_id=ids,
+    framework_id=ids,
+    role=roles,
+    waiting=st.integers(0, 100),
+    since_at=instants,
+    agents=st.integers(0, 100),
+    refusals=few(st.builds(Refusal, reason=texts, detail=texts, agents=st.integers(0, 9), best=maybe(texts))),
+    fits_if=few(texts),
+    never=st.booleans(),
+)
+
+operations = (
+    st.builds(calls.Launch, tasks=few(tasks))
+    | st.builds(calls.LaunchGroup, executor=executors, tasks=few(tasks))
+    | st.builds(calls.Unsupported, kind=st.sampled_from(["RESERVE", "CREATE", "GROW_VOLUME"]), operation_id=maybe(ids))
+)
+filters = st.builds(Filters, refuse_s=st.floats(0, 365 * 86400.0))
+all_calls = st.one_of(
+    st.builds(calls.Subscribe, info=infos, suppressed_roles=few(roles)),
+    st.builds(calls.Teardown, framework_id=ids),
+    st.builds(calls.Accept, framework_id=ids, offer_ids=few(ids), operations=few(operations), filters=filters),
+    st.builds(calls.Decline, framework_id=ids, offer_ids=few(ids), filters=filters),
+    st.builds(calls.Revive, framework_id=ids, roles=few(roles)),
+    st.builds(calls.Suppress, framework_id=ids, roles=few(roles)),
+    st.builds(calls.Kill, framework_id=ids, task_id=ids, agent_id=maybe(ids), grace_s=maybe(seconds)),
+    st.builds(calls.Shutdown, framework_id=ids, executor_id=ids, agent_id=ids),
+    st.builds(calls.Acknowledge, framework_id=ids, agent_id=ids, task_id=ids, uuid=uuids),
+    st.builds(
+        calls.Reconcile,
+        framework_id=ids,
+        tasks=few(st.builds(calls.ReconcileTask, task_id=ids, agent_id=maybe(ids))),
+    ),
+    st.builds(calls.Message, framework_id=ids, agent_id=ids, executor_id=ids, data=blobs),
+    st.builds(
+        calls.Request,
+        framework_id=ids,
+        wants=maybe(st.lists(wants, max_size=3, unique_by=lambda w: w.id).map(tuple)),
+    ),
+    st.builds(calls.UpdateFramework, info=infos.filter(lambda i: i.id), suppressed_roles=few(roles)),
+    st.builds(
+        calls.Ignored,
+        framework_id=ids,
+        kind=st.sampled_from(
+            [
+                "ACCEPT_INVERSE_OFFERS",
+                "DECLINE_INVERSE_OFFERS",
+                "ACKNOWLEDGE_OPERATION_STATUS",
+                "RECONCILE_OPERATIONS",
+            ]
+        ),
+    ),
+)
+
+masters = st.builds(
+    events.MasterInfo,
+    id=ids,
+    hostname=texts.filter(bool),
+    ip=st.just("127.0.0.1"),
+    port=ports,
+    version=st.just("1.11.0"),
+)
+all_events = st.one_of(
+    st.builds(events.Subscribed, framework_id=ids, heartbeat_interval_s=st.floats(0.1, 100), master=masters),
+    st.builds(events.Offers, offers=few(offers)),
+    st.builds(events.Rescind, offer_id=ids),
+    st.builds(events.Update, status=statuses),
+    st.builds(events.Message, agent_id=ids, executor_id=ids, data=blobs),
+    st.builds(events.Explanations, explanations=few(explanations)),
+    st.builds(events.Failure, agent_id=ids, executor_id=maybe(ids), status=maybe(st.integers(0, 65535))),
+    st.builds(events.Error, message=texts),
+    st.just(events.Heartbeat()),
+)
