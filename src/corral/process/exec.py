@@ -55,7 +55,7 @@ class ProcessExec:
             self._process = await asyncio.create_subprocess_exec(
                 *command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
             )
-        except BaseException:
+        except OSError:
             os.close(ours)
             raise
         finally:

@@ -1,7 +1,8 @@
 """Decides how a task without an image sees its volumes: links in its sandbox, or a mount namespace by bubblewrap.
 
-A relative target becomes a symbolic link, as Mesos does on the host's file system. An absolute target, or a read-only
-one that a link could not protect, needs a mount namespace of the task's own. Source: Mesos v1 Volume; bwrap(1).
+A target in the sandbox, or relative to it, becomes a symbolic link, as Mesos does on the host's file system. Any other
+target, and a read-only one that a link could not protect, needs a mount namespace of the task's own.
+Source: Mesos v1 Volume; bwrap(1).
 """
 
 import os
@@ -27,10 +28,11 @@ def plan_mounts(sandbox: str, mounts: Sequence[Mount]) -> MountPlan:
     """
     links, binds = [], []
     for mount in mounts:
-        if mount.target.startswith("/"):
-            binds.append((mount.source, mount.target, mount.read_only))
+        given = mount.target.removeprefix(sandbox.rstrip("/") + "/")
+        if given.startswith("/"):
+            binds.append((mount.source, given, mount.read_only))
             continue
-        target = os.path.normpath(mount.target)
+        target = os.path.normpath(given)
         if target in (".", "..") or target.startswith("../"):
             raise Failed(f"volume target {mount.target!r} leaves the sandbox; name a directory inside it")
         if mount.read_only:

@@ -128,7 +128,7 @@ class Supervisor:
             enter.enter_directory(self._run["sandbox"])
             enter.die_with_parent()
             enter.execute(self._run["argv"], dict(self._run["environment"]))
-        except Exception as error:
+        except (enter.CannotEnter, OSError) as error:
             enter.tell(status, {"error": str(error)})
         finally:
             os._exit(127)

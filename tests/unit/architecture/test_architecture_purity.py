@@ -23,7 +23,16 @@ MAY_DO_IO: dict[str, set[str]] = {
     "mesos": set(),
     "allocator": set(),
     "master": {"shell.py", "routes.py"},
-    "agent": {"shell.py", "routes.py", "sandbox.py", "fetcher.py", "link.py", "detect.py"},
+    "agent": {
+        "shell.py",
+        "routes.py",
+        "sandbox.py",
+        "fetcher.py",
+        "cache.py",
+        "unpack.py",
+        "link.py",
+        "detect.py",
+    },
     "sdk": {"framework.py", "http.py", "local.py", "agents.py"},
     "frameworks": {"routes.py", "hijack.py"},
 }
