@@ -43,8 +43,9 @@ class RecordReader:
             if self._wanted < 0:
                 end = self._buffer.find(b"\n", start, start + _MOST_DIGITS + 1)
                 if end < 0:
-                    if len(self._buffer) - start > _MOST_DIGITS:
-                        self._break(bytes(self._buffer[start : start + _MOST_DIGITS]))
+                    header = bytes(self._buffer[start : start + _MOST_DIGITS + 1])
+                    if header and (len(header) > _MOST_DIGITS or not header.isdigit()):
+                        self._break(header)
                     break
                 self._wanted = self._length(bytes(self._buffer[start:end]))
                 start = end + 1
