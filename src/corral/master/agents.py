@@ -1,0 +1,364 @@
+"""Takes agents in, listens to them, and decides when one that is silent is given up.
+
+Rules: an agent's id is durable before it is told; a link that breaks costs only its offers; an agent that stays silent
+for the agent timeout is unreachable, and may come back with all its tasks. Source: Mesos v1, agents and partitions.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from corral.master import frameworks, offers, tasks, timers
+from corral.master.effects import CloseSession, SendOrder
+from corral.master.ledger import Pool, stripped
+from corral.master.reconcile import merge_agent
+from corral.master.spec import AgentOpened, AgentRecord, AgentReported, agent_key
+from corral.master.state import AgentEntry, AgentEvent, AgentState, FrameworkEntry, MasterState, SessionEntry, TaskEntry
+from corral.model.agent import AgentInfo
+from corral.model.framework import FrameworkInfo
+from corral.model.ids import AgentId, FrameworkId, TaskId
+from corral.model.orders import AgentTask, Leaving, Ping, Pong, Refused, Register, Registered, UpdateTask
+from corral.model.resources import contains, describe
+from corral.model.task import TERMINAL, Reason, TaskState
+from corral.runtime.core import CancelTimer, Effect, Note, Persist, SetTimer
+
+_Told = dict[tuple[FrameworkId, TaskId], AgentTask]
+
+
+def open_session(state: MasterState, input: AgentOpened) -> list[Effect]:
+    """A link is there; its agent has to register soon."""
+    state.sessions[input.session] = SessionEntry(input.peer)
+    return [SetTimer(timers.session_timer(input.session), state.config.session_timeout_s)]
+
+
+def time_out_session(state: MasterState, session: str) -> list[Effect]:
+    """Nobody has registered on the link in time."""
+    entry = state.sessions.get(session)
+    if entry is None or entry.agent_id is not None:
+        return []
+    del state.sessions[session]
+    why = f"no registration within {state.config.session_timeout_s:g} s"
+    return [CloseSession(session, why), Note("agent link closed", why, "warning", {"peer": entry.peer})]
+
+
+def close_session(state: MasterState, session: str, why: str, now: float) -> list[Effect]:
+    """The link broke; nothing when it had been replaced already."""
+    entry = state.sessions.pop(session, None)
+    if entry is None:
+        return []
+    if entry.agent_id is None:
+        return [CancelTimer(timers.session_timer(session))]
+    return _disconnect(state, state.agents[entry.agent_id], why or "its link broke")
+
+
+def report(state: MasterState, input: AgentReported, now: float) -> list[Effect]:
+    """What an agent says, in the order it said it; what comes over a link that was replaced is ignored."""
+    effects: list[Effect] = []
+    for one in input.reports:
+        session = state.sessions.get(input.session)
+        if session is None:
+            break
+        if session.agent_id is None:
+            if not isinstance(one, Register):
+                del state.sessions[input.session]
+                why = f"the first report is {type(one).__name__}, not Register"
+                return [*effects, CloseSession(input.session, why), Note("agent link closed", why, "warning")]
+            effects += register(state, input.session, session, one, now)
+            continue
+        agent = state.agents[session.agent_id]
+        agent.heard_at = now
+        match one:
+            case UpdateTask():
+                effects += tasks.update(state, agent, one, now)
+            case Pong():
+                pass
+            case Leaving():
+                effects += leave(state, agent, now)
+            case Register():
+                effects += register(state, input.session, session, one, now)
+    return effects
+
+
+def register(state: MasterState, session_id: str, session: SessionEntry, told: Register, now: float) -> list[Effect]:
+    """Admit an agent, new or known, and bring both lists of tasks together.
+
+    Shapes: what is wrong with the agent is told as `Refused`, after which the link is closed.
+    """
+    info = msgspec.structs.replace(told.info, resources=stripped(told.info.resources))
+    tasks_told: _Told = {(t.framework_id, t.info.task_id): t for t in told.tasks}
+    why = _refusal(state, info, tasks_told)
+    if why is not None:
+        return _refuse(state, session_id, session, info, why)
+    effects: list[Effect] = [CancelTimer(timers.session_timer(session_id))]
+    effects += _replace_lost_twin(state, info, now)
+    agent = state.agents.get(info.id) if info.id is not None else None
+    if agent is None:
+        agent = _enter(state, info, now)
+        note = Note("agent registered", "it is new here", "info", _facts(agent))
+    else:
+        effects += _replace_session(state, agent, session_id)
+        note = Note("agent registered", f"it was {agent.state}", "info", _facts(agent))
+        agent.reregistered_at = now
+    returned = agent.state is AgentState.UNREACHABLE
+    changed = agent.info != msgspec.structs.replace(info, id=agent.id) or agent.registered_at == now or returned
+    agent.describe(msgspec.structs.replace(info, id=agent.id))
+    agent.move(AgentEvent.REGISTER)
+    agent.unreachable_at = None
+    agent.session, session.agent_id = session_id, agent.id
+    state.counts["registrations"] += 1
+    agent.heard_at = agent.spoken_at = now
+    state.agents_changed.add(agent.id)
+    if changed:
+        offers.drop_filters_of(state, agent.id)
+        effects.append(Persist(agent_key(agent.id), AgentRecord(info=agent.info)))
+    unwanted, adopted = _know_frameworks(state, told.frameworks, tasks_told, now)
+    effects += adopted
+    known = {key: one for key, one in tasks_told.items() if key[0] in state.frameworks or key[0] in unwanted}
+    registered = Registered(state.epoch, agent.id, state.config.ping_s, tuple(unwanted))
+    effects += [SendOrder(session_id, registered), note]
+    effects += merge_agent(state, agent, known, returned, now)
+    return [*effects, *timers.ask_allocation(state)]
+
+
+def _refusal(state: MasterState, info: AgentInfo, told: _Told) -> str | None:
+    ours = state.config.agent_version
+    if ours and info.version and info.version.split(".")[0] != ours.split(".")[0]:
+        return (
+            f"agent on {info.hostname} is of version {info.version} but this master of {ours}; "
+            "run the same release on both"
+        )
+    if info.resources and any(r.milli < 0 for r in info.resources):
+        return f"agent on {info.hostname} brings {describe(info.resources)}; an amount must not be below 0"
+    needed = Pool()
+    for one in told.values():
+        if one.state not in TERMINAL:
+            needed.add(stripped(one.info.resources))
+    if not contains(info.resources, needed.bundle()):
+        return (
+            f"agent {info.id or info.hostname} brings {describe(info.resources)} but its tasks hold "
+            f"{describe(needed.bundle())}; start it with at least these --resources or end those tasks first"
+        )
+    return None
+
+
+def _refuse(state: MasterState, session_id: str, session: SessionEntry, info: AgentInfo, why: str) -> list[Effect]:
+    effects: list[Effect] = []
+    if session.agent_id is not None:
+        effects += _disconnect(state, state.agents[session.agent_id], why)
+    del state.sessions[session_id]
+    return [
+        *effects,
+        CancelTimer(timers.session_timer(session_id)),
+        SendOrder(session_id, Refused(state.epoch, why)),
+        CloseSession(session_id, why),
+        Note("agent refused", why, "error", {"agent": info.id or info.hostname}),
+    ]
+
+
+def _enter(state: MasterState, info: AgentInfo, now: float) -> AgentEntry:
+    id = info.id or AgentId(f"{state.master_id}-S{state.number('agent')}")
+    agent = AgentEntry(id, msgspec.structs.replace(info, id=id), now, AgentState.RECOVERED)
+    state.agents[id] = agent
+    return agent
+
+
+def _replace_session(state: MasterState, agent: AgentEntry, session_id: str) -> list[Effect]:
+    """The agent has a newer link than the one it is known by."""
+    old = agent.session
+    if old is None:
+        return []
+    effects = _disconnect(state, agent, "it opened a new link")
+    if old != session_id:
+        state.sessions.pop(old, None)
+        effects.append(CloseSession(old, "the agent opened a new link"))
+    return effects
+
+
+def _replace_lost_twin(state: MasterState, info: AgentInfo, now: float) -> list[Effect]:
+    """An agent without an id at the address of one that is away: its work directory was wiped, the old one is gone."""
+    if info.id is not None:
+        return []
+    place = (info.hostname, info.port)
+    twins = [
+        a for a in state.agents.values()
+        if (a.info.hostname, a.info.port) == place and a.state is not AgentState.REACHABLE
+    ]  # fmt: skip
+    effects: list[Effect] = []
+    for twin in twins:
+        effects += _remove(state, twin, f"a new agent without its memory registered at {place[0]}:{place[1]}", now)
+    return effects
+
+
+def _know_frameworks(
+    state: MasterState, infos: Sequence[FrameworkInfo], told: _Told, now: float
+) -> tuple[dict[FrameworkId, None], list[Effect]]:
+    """Which of the tasks' frameworks are not wanted, after taking in those that only the agent remembers."""
+    by_id = {info.id: info for info in infos if info.id is not None}
+    unwanted: dict[FrameworkId, None] = {}
+    effects: list[Effect] = []
+    for framework_id in dict.fromkeys([*(key[0] for key in told), *by_id]):
+        if framework_id in state.frameworks:
+            continue
+        info = by_id.get(framework_id)
+        if framework_id in state.removed_ids or info is None:
+            unwanted[framework_id] = None
+        else:
+            effects += frameworks.adopt(state, info, now)
+    return unwanted, effects
+
+
+def _disconnect(state: MasterState, agent: AgentEntry, why: str) -> list[Effect]:
+    """Take the agent off its link: its offers go, its tasks stay.
+
+    Deviates: Mesos declares the tasks of frameworks without checkpointing lost here; ours outlive their agent anyway.
+    """
+    assert agent.session is not None
+    agent.session = None
+    agent.move(AgentEvent.LINK_BROKE)
+    state.agents_changed.add(agent.id)
+    short = f"agent {agent.id} disconnected"
+    effects = offers.rescind(state, list(agent.offers.values()), short, Reason.AGENT_DISCONNECTED)
+    return [*effects, Note("agent disconnected", why, "warning", _facts(agent))]
+
+
+def watch(state: MasterState, now: float) -> list[Effect]:
+    """The agents' timer went off: ping those nobody spoke to, give up those that were silent for too long."""
+    effects: list[Effect] = []
+    config = state.config
+    for agent in list(state.agents.values()):
+        match agent.state:
+            case AgentState.REACHABLE | AgentState.DISCONNECTED:
+                if now - agent.heard_at >= config.agent_timeout_s:
+                    effects += give_up(state, agent, f"nothing heard for {now - agent.heard_at:.0f} s", now)
+                elif agent.session is not None and now - agent.spoken_at >= watch_s(state) * 0.9:
+                    agent.spoken_at = now
+                    effects.append(SendOrder(agent.session, Ping(state.epoch)))
+            case AgentState.RECOVERED:
+                if now - state.loaded_at >= config.reregister_timeout_s:
+                    why = f"it has not come back within {config.reregister_timeout_s:g} s of this master's start"
+                    effects += give_up(state, agent, why, now)
+            case AgentState.UNREACHABLE:
+                if now - (agent.unreachable_at or now) >= config.forget_agent_s:
+                    effects += _remove(state, agent, "unreachable for too long to be remembered", now)
+    return [*effects, SetTimer(timers.AGENTS, watch_s(state))]
+
+
+def watch_s(state: MasterState) -> float:
+    """Seconds between two looks at all agents: fine enough to keep the agent timeout."""
+    return min(state.config.ping_s, state.config.agent_timeout_s / 5)
+
+
+def give_up(state: MasterState, agent: AgentEntry, why: str, now: float) -> list[Effect]:
+    """The agent is unreachable: its tasks may run on, and are told so. Source: Mesos v1, agent partitions."""
+    effects: list[Effect] = []
+    session = agent.session
+    if session is not None:
+        effects += _disconnect(state, agent, why)
+        state.sessions.pop(session, None)
+        effects.append(CloseSession(session, why))
+    agent.move(AgentEvent.TIMED_OUT)
+    agent.unreachable_at = now
+    state.counts["timeouts"] += 1
+    for (framework_id, _), entry in list(agent.tasks.items()):
+        framework = state.frameworks.get(framework_id)
+        if framework is None:
+            tasks.drop_orphan(state, agent, entry)
+        else:
+            effects += _lose(state, framework, agent, entry, now)
+    state.agents_changed.add(agent.id)
+    return [
+        Persist(agent_key(agent.id), AgentRecord(info=agent.info, unreachable_at=now)),
+        *effects,
+        *frameworks.tell_failure(state, agent.id),
+        Note("agent unreachable", why, "error", _facts(agent)),
+        *timers.ask_allocation(state),
+    ]
+
+
+def _lose(
+    state: MasterState, framework: FrameworkEntry, agent: AgentEntry, entry: TaskEntry, now: float
+) -> list[Effect]:
+    """Move a task to the unreachable ones; one that had ended and was not acknowledged counts as completed."""
+    if entry.state in TERMINAL:
+        tasks.forget_ended(state, framework, agent, entry)
+        return []
+    seen = TaskState.UNREACHABLE if framework.partition_aware else TaskState.LOST
+    tasks.release(state, framework, agent, entry)
+    state.live[entry.state] -= 1
+    entry.state = entry.forwarded = TaskState.UNREACHABLE
+    entry.forwarded_uuid = None
+    if entry.kill is not None:
+        framework.kills[entry.info.task_id] = entry.kill[0]
+    del framework.tasks[entry.info.task_id]
+    del agent.tasks[framework.id, entry.info.task_id]
+    framework.unreachable[entry.info.task_id] = entry
+    while len(framework.unreachable) > state.config.most_unreachable_tasks:
+        del framework.unreachable[next(iter(framework.unreachable))]
+    status = tasks.make_status(
+        entry.info.task_id, seen, Reason.AGENT_REMOVED, f"agent {agent.id} is unreachable", now,
+        agent_id=agent.id, unreachable_at=now,
+    )  # fmt: skip
+    entry.statuses[TaskState.UNREACHABLE] = status
+    return [tasks.tell(framework, status)] if framework.stream is not None else []
+
+
+def leave(state: MasterState, agent: AgentEntry, now: float) -> list[Effect]:
+    """The agent is taken out of service by its operator."""
+    session = agent.session
+    assert session is not None
+    effects = _disconnect(state, agent, "it leaves the cluster")
+    state.sessions.pop(session, None)
+    return [*effects, CloseSession(session, "goodbye"), *_remove(state, agent, "it has left the cluster", now)]
+
+
+def _remove(state: MasterState, agent: AgentEntry, why: str, now: float) -> list[Effect]:
+    """Forget the agent for good; its tasks have ended with it."""
+    effects: list[Effect] = []
+    for (framework_id, task_id), entry in list(agent.tasks.items()):
+        framework = state.frameworks.get(framework_id)
+        if framework is None:
+            tasks.drop_orphan(state, agent, entry)
+        elif entry.state in TERMINAL:
+            tasks.forget_ended(state, framework, agent, entry)
+        else:
+            gone = TaskState.GONE if framework.partition_aware else TaskState.LOST
+            status = tasks.make_status(
+                task_id, gone, Reason.AGENT_REMOVED, f"agent {agent.id} was removed: {why}", now, agent_id=agent.id
+            )
+            effects += tasks.end(state, framework, agent, entry, status)
+    for framework in state.frameworks.values():
+        effects += _end_unreachable(framework, agent, why, now)
+    offers.drop_filters_of(state, agent.id)
+    state.counts["removals"] += 1
+    del state.agents[agent.id]
+    state.agents_changed.add(agent.id)
+    return [
+        Persist(agent_key(agent.id), None),
+        *effects,
+        *frameworks.tell_failure(state, agent.id),
+        Note("agent removed", why, "warning", _facts(agent)),
+        *timers.ask_allocation(state),
+    ]
+
+
+def _end_unreachable(framework: FrameworkEntry, agent: AgentEntry, why: str, now: float) -> list[Effect]:
+    """Tasks that were unreachable with the agent are known to be over now."""
+    effects: list[Effect] = []
+    for task_id in [t for t, e in framework.unreachable.items() if e.agent_id == agent.id]:
+        entry = framework.unreachable.pop(task_id)
+        status = tasks.make_status(
+            task_id, TaskState.GONE, Reason.AGENT_REMOVED, f"agent {agent.id} was removed: {why}", now,
+            agent_id=agent.id,
+        )  # fmt: skip
+        entry.state = entry.forwarded = TaskState.GONE
+        entry.statuses[TaskState.GONE] = status
+        framework.kills.pop(task_id, None)
+        framework.completed.append(entry)
+        # A framework that knows no unreachable tasks has been told of their loss already.
+        if framework.stream is not None and framework.partition_aware:
+            effects.append(tasks.tell(framework, status))
+    return effects
+
+
+def _facts(agent: AgentEntry) -> dict[str, str]:
+    return {"agent": agent.id, "hostname": agent.info.hostname}

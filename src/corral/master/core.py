@@ -1,0 +1,167 @@
+"""The deciding half of the master: every input goes to the family that knows what it means."""
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+from corral.master import (
+    agents,
+    allocation,
+    frameworks,
+    offers,
+    reconcile,
+    recovery,
+    tasks,
+    timers,
+    views,
+    wants,
+    weights,
+)
+from corral.master.spec import (
+    AgentClosed,
+    AgentOpened,
+    AgentReported,
+    Command,
+    GetCluster,
+    GetExplanations,
+    GetFrameworks,
+    GetMetrics,
+    GetNodes,
+    GetRoles,
+    GetTasks,
+    Input,
+    MasterConfig,
+    SchedulerCall,
+    SchedulerClosed,
+    SetWeight,
+    SubscribeStream,
+)
+from corral.master.state import FrameworkEntry, MasterState
+from corral.model import calls
+from corral.model.ids import FrameworkId
+from corral.runtime.core import Asked, Effect, Loaded, Reply, Tick
+
+__all__ = ["Input", "MasterCore"]
+
+
+class MasterCore:
+    """Shapes: `random` decides ids and ties, so equal seeds and inputs give equal effects."""
+
+    def __init__(self, config: MasterConfig, random: Random) -> None:
+        self.state = MasterState(config, random)
+
+    def handle(self, input: Input, now: float) -> Sequence[Effect]:
+        match input:
+            case Asked():
+                return ask(self.state, input.ask, input.command, now)
+            case AgentReported():
+                return agents.report(self.state, input, now)
+            case Tick():
+                return tick(self.state, input.name, now)
+            case AgentOpened():
+                return agents.open_session(self.state, input)
+            case AgentClosed():
+                return agents.close_session(self.state, input.session, input.why, now)
+            case SchedulerClosed():
+                return frameworks.disconnect(self.state, input.stream, input.why, now)
+            case Loaded():
+                return recovery.load(self.state, input, now)
+
+    def invariants(self) -> None:
+        self.state.invariants()
+
+
+def ask(state: MasterState, ask: int, command: Command, now: float) -> list[Effect]:
+    """A command's effects, its reply among them.
+
+    Errors: `CorralError` before anything has changed.
+    """
+    value: Any = None
+    effects: list[Effect] = []
+    match command:
+        case SchedulerCall():
+            framework = frameworks.find(state, _caller(command.call), command)
+            effects = call(state, framework, command.call, now)
+        case SubscribeStream():
+            effects = frameworks.subscribe(state, command, now)
+        case SetWeight():
+            effects = weights.set_weight(state, command)
+        case GetNodes():
+            value = views.nodes(state)
+        case GetRoles():
+            value = views.roles(state)
+        case GetFrameworks():
+            value = views.frameworks(state)
+        case GetTasks():
+            value = views.tasks(state, command)
+        case GetExplanations():
+            value = views.explanations(state, command)
+        case GetMetrics():
+            value = views.metrics(state, now)
+        case GetCluster():
+            value = views.cluster(state, command, now)
+    return [Reply(ask, value), *effects]
+
+
+def _caller(call: calls.Call) -> FrameworkId:
+    match call:
+        case calls.Subscribe() | calls.UpdateFramework():
+            return call.info.id or FrameworkId("")
+        case _:
+            return call.framework_id
+
+
+def call(state: MasterState, framework: FrameworkEntry, call: calls.Call, now: float) -> list[Effect]:
+    """The effects of one call of a subscribed framework."""
+    match call:
+        case calls.Acknowledge():
+            return tasks.acknowledge(state, framework, call, now)
+        case calls.Accept():
+            return offers.accept(state, framework, call, now)
+        case calls.Decline():
+            return offers.decline(state, framework, call, now)
+        case calls.Kill():
+            found = tasks.kill(state, framework, call)
+            return reconcile.answer_kill(state, framework, call, now) if found is None else found
+        case calls.Request():
+            return wants.request(state, framework, call, now)
+        case calls.Revive():
+            return frameworks.revive(state, framework, call)
+        case calls.Suppress():
+            return frameworks.suppress(state, framework, call)
+        case calls.Reconcile():
+            return reconcile.reconcile(state, framework, call, now)
+        case calls.Teardown():
+            return frameworks.teardown(state, framework, now)
+        case calls.UpdateFramework():
+            return frameworks.update_framework(state, framework, call, now)
+        case calls.Message() | calls.Shutdown():
+            return tasks.drop_for_executor(framework, call)
+        case calls.Ignored() | calls.Subscribe():
+            return []
+
+
+def tick(state: MasterState, name: str, now: float) -> list[Effect]:
+    """What a named timer is for."""
+    kind, slash, rest = name.partition("/")
+    match kind + slash:
+        case timers.ALLOCATE:
+            return allocation.run(state, now)
+        case timers.HEARTBEAT:
+            return frameworks.beat(state, rest)
+        case timers.AGENTS:
+            return agents.watch(state, now)
+        case timers.OFFERS:
+            return offers.expire(state, now)
+        case timers.FILTERS:
+            return offers.end_filters(state, now)
+        case timers.EXPLAIN:
+            return wants.explain_late(state, now)
+        case timers.FAILOVER:
+            return frameworks.fail_over_late(state, FrameworkId(rest), now)
+        case timers.SHUTDOWN:
+            return frameworks.give_up_orphans(state, FrameworkId(rest))
+        case timers.SESSION:
+            return agents.time_out_session(state, rest)
+        case _:
+            raise AssertionError(f"no timer is called {name}")

@@ -1,0 +1,289 @@
+"""Makes offers, takes their answers, and takes offers back.
+
+Rules: an offer's resources are neither free nor used while it is out; what an ACCEPT leaves over counts as declined; a
+refused bundle is held back from that framework, role and agent until the filter ends, a larger one is not.
+Source: Mesos v1 scheduler API, ACCEPT and DECLINE.
+"""
+
+import heapq
+from collections.abc import Sequence
+
+from corral.allocator.view import Filter, Grant, HeldOffer
+from corral.master import tasks, timers
+from corral.master.effects import SendEvent
+from corral.master.ledger import Pool, charged, stripped
+from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry, WantEntry
+from corral.master.validate import BadOffers, check_accept, check_task
+from corral.model import events
+from corral.model.calls import Accept, Decline, Launch, LaunchGroup, Operation
+from corral.model.ids import AgentId, FrameworkId, OfferId
+from corral.model.offer import Offer
+from corral.model.resources import Resources, contains
+from corral.model.task import Reason, TaskInfo, TaskState
+from corral.runtime.core import Effect, Note
+
+_MOST_REFUSE_S = 365 * 86400.0
+_DEFAULT_REFUSE_S = 5.0
+
+
+def make_offers(state: MasterState, grants: Sequence[Grant], now: float) -> list[Effect]:
+    """Turn what the allocator granted into offers, one event per framework."""
+    made: dict[str, list[Offer]] = {}
+    for grant in grants:
+        framework = state.frameworks[grant.framework_id]
+        assert framework.stream is not None, "offers are granted only to frameworks that listen"
+        made.setdefault(framework.stream, []).append(_make_offer(state, framework, grant, now))
+    effects: list[Effect] = [SendEvent(stream, events.Offers(offers=tuple(found))) for stream, found in made.items()]
+    return [*effects, *timers.ask_expiry(state, now)]
+
+
+def _make_offer(state: MasterState, framework: FrameworkEntry, grant: Grant, now: float) -> Offer:
+    agent = state.agents[grant.agent_id]
+    resources = stripped(grant.resources)
+    offer = Offer(
+        id=OfferId(f"{state.master_id}-O{state.number('offer')}"),
+        framework_id=framework.id,
+        agent_id=agent.id,
+        hostname=agent.info.hostname,
+        ip=agent.info.ip,
+        port=agent.info.port,
+        role=grant.role,
+        resources=charged(resources, grant.role),
+        attributes=agent.info.attributes,
+        want_id=grant.want_id,
+    )
+    want = framework.wants[grant.want_id] if grant.want_id is not None else None
+    entry = OfferEntry(offer, resources, want, now)
+    agent.free.take(resources)
+    state.charge(grant.role, framework.id, resources)
+    state.agents_changed.add(agent.id)
+    state.offers[offer.id] = framework.offers[offer.id] = agent.offers[offer.id] = entry
+    if want is not None:
+        want.offered += 1
+        framework.settle(want)
+        if want.want.group:
+            framework.group(want.want.group).add("offer", offer.id, agent.id)
+    else:
+        state.coarse[offer.id] = HeldOffer(
+            id=offer.id, framework_id=framework.id, role=grant.role, agent_id=agent.id, resources=resources,
+            made_at=now,
+        )  # fmt: skip
+    _limit(state, entry, now)
+    return offer
+
+
+def _limit(state: MasterState, entry: OfferEntry, now: float) -> None:
+    config = state.config
+    timeout_s = config.want_offer_timeout_s if entry.want is not None else config.offer_timeout_s
+    if timeout_s is None:
+        return
+    entry.expires_at = now + timeout_s
+    state.expiries.append((entry.expires_at, entry.offer.id))
+    if len(state.expiries) > 1 and state.expiries[-2][0] > entry.expires_at:
+        # Two time limits are in use and this one is the shorter: keep the queue sorted.
+        state.expiries = type(state.expiries)(sorted(state.expiries))
+
+
+def _take_out(state: MasterState, entry: OfferEntry, why: str, reason: Reason = Reason.INVALID_OFFERS) -> None:
+    """The offer is over; its resources are in the hands of the caller."""
+    offer = entry.offer
+    framework = state.frameworks[offer.framework_id]
+    del state.offers[offer.id], framework.offers[offer.id], state.agents[offer.agent_id].offers[offer.id]
+    want = entry.want
+    if want is not None:
+        want.offered -= 1
+        framework.settle(want)
+        if want.want.group:
+            framework.leave_group(want.want.group, "offer", offer.id)
+    else:
+        del state.coarse[offer.id]
+    state.remember_gone(offer.id, why, reason)
+
+
+def _give_back(
+    state: MasterState, agent: AgentEntry, role: str, framework_id: FrameworkId, resources: Resources
+) -> None:
+    agent.free.add(resources)
+    state.discharge(role, framework_id, resources)
+    state.agents_changed.add(agent.id)
+
+
+def withdraw(state: MasterState, entry: OfferEntry, why: str, reason: Reason = Reason.INVALID_OFFERS) -> None:
+    """Take an offer back without a word to the framework."""
+    _take_out(state, entry, why, reason)
+    offer = entry.offer
+    _give_back(state, state.agents[offer.agent_id], offer.role, offer.framework_id, entry.resources)
+
+
+def rescind(
+    state: MasterState, entries: Sequence[OfferEntry], why: str, reason: Reason = Reason.INVALID_OFFERS
+) -> list[Effect]:
+    """Take offers back and tell their frameworks."""
+    effects: list[Effect] = []
+    for entry in entries:
+        withdraw(state, entry, f"it was rescinded because {why}", reason)
+        stream = state.frameworks[entry.offer.framework_id].stream
+        if stream is not None:
+            effects.append(SendEvent(stream, events.Rescind(offer_id=entry.offer.id)))
+    return effects + timers.ask_allocation(state) if effects else []
+
+
+def expire(state: MasterState, now: float) -> list[Effect]:
+    """Rescind the offers whose time is up, and wait for the next."""
+    state.offers_due = False
+    due: list[OfferEntry] = []
+    while state.expiries:
+        at, offer_id = state.expiries[0]
+        entry = state.offers.get(offer_id)
+        if entry is not None and at > now:
+            break
+        state.expiries.popleft()
+        if entry is not None:
+            due.append(entry)
+    return [*rescind(state, due, "it was not answered in time"), *timers.ask_expiry(state, now)]
+
+
+def decline(state: MasterState, framework: FrameworkEntry, call: Decline, now: float) -> list[Effect]:
+    """Take offers back and withhold the same resources for a while; offers that are not the framework's are ignored."""
+    refused = False
+    for offer_id in dict.fromkeys(call.offer_ids):
+        entry = framework.offers.get(offer_id)
+        if entry is None:
+            continue
+        withdraw(state, entry, "it was declined")
+        refuse(state, framework, entry.offer.role, entry.offer.agent_id, entry.resources, call.filters.refuse_s, now)
+        refused = True
+    return [*timers.ask_allocation(state), *timers.ask_filters(state, now)] if refused else []
+
+
+def refuse(
+    state: MasterState,
+    framework: FrameworkEntry,
+    role: str,
+    agent_id: AgentId,
+    resources: Resources,
+    refuse_s: float,
+    now: float,
+) -> None:
+    """Withhold these resources of this agent from the framework's role for a while.
+
+    Units: `refuse_s` seconds; negative counts as Mesos' default of 5, more than a year as a year. Shapes: 0 still waits
+    the least time of the configuration, so that a framework which declines everything does not keep the master busy.
+    """
+    if not refuse_s >= 0:
+        refuse_s = _DEFAULT_REFUSE_S
+    until_at = now + min(max(refuse_s, state.config.least_refuse_s), _MOST_REFUSE_S)
+    new = Filter(framework_id=framework.id, role=role, agent_id=agent_id, resources=resources, until_at=until_at)
+    found = framework.filters.get((role, agent_id), [])
+    kept = [f for f in found if f.until_at > until_at or not contains(resources, f.resources)]
+    kept.append(new)
+    framework.filters[role, agent_id] = kept[-state.config.most_filters :]
+    heapq.heappush(state.filter_heap, (until_at, framework.id, role, agent_id))
+
+
+def end_filters(state: MasterState, now: float) -> list[Effect]:
+    """Drop the filters whose time is up and allocate anew."""
+    state.filters_due_at = None
+    while state.filter_heap and state.filter_heap[0][0] <= now:
+        _, framework_id, role, agent_id = heapq.heappop(state.filter_heap)
+        framework = state.frameworks.get(framework_id)
+        found = framework.filters.get((role, agent_id)) if framework is not None else None
+        if framework is None or found is None:
+            continue
+        left = [f for f in found if f.until_at > now]
+        if left:
+            framework.filters[role, agent_id] = left
+        else:
+            del framework.filters[role, agent_id]
+    return [*timers.ask_allocation(state), *timers.ask_filters(state, now)]
+
+
+def drop_filters_of(state: MasterState, agent_id: AgentId) -> None:
+    """The agent has changed or gone: what was refused there says nothing any more."""
+    for framework in state.frameworks.values():
+        for key in [key for key in framework.filters if key[1] == agent_id]:
+            del framework.filters[key]
+
+
+def accept(state: MasterState, framework: FrameworkEntry, call: Accept, now: float) -> list[Effect]:
+    """Carry out the operations of an ACCEPT in order, each on what the one before has left.
+
+    Shapes: what is wrong is told task by task as status updates; the call itself succeeds.
+    """
+    try:
+        agent, entries = check_accept(state, framework, call.offer_ids)
+    except BadOffers as bad:
+        return _accept_nothing(state, framework, call, bad, now)
+    role = entries[0].offer.role
+    wants = [entry.want for entry in entries if entry.want is not None]
+    left = Pool()
+    for entry in entries:
+        _take_out(state, entry, "it was accepted before")
+        left.add(entry.resources)
+    effects: list[Effect] = []
+    for operation in call.operations:
+        match operation:
+            case Launch():
+                for info in operation.tasks:
+                    effects += _launch(state, framework, agent, role, info, left, wants, now)
+            case _:
+                effects += _decline_operation(framework, operation, now)
+    rest = left.bundle()
+    if rest:
+        _give_back(state, agent, role, framework.id, rest)
+        refuse(state, framework, role, agent.id, rest, call.filters.refuse_s, now)
+        effects += timers.ask_filters(state, now)
+    if rest or framework.waiting:
+        effects += timers.ask_allocation(state)
+    return effects
+
+
+def _launch(
+    state: MasterState, framework: FrameworkEntry, agent: AgentEntry, role: str, info: TaskInfo, left: Pool,
+    wants: list[WantEntry], now: float,
+) -> list[Effect]:  # fmt: skip
+    resources = stripped(info.resources)
+    why = check_task(framework, agent, role, info, resources, left)
+    if why is not None:
+        return tasks.reject(framework, (info,), TaskState.ERROR, Reason.TASK_INVALID, why, now)
+    left.take(resources)
+    if wants:
+        want = wants.pop(0)
+        want.remaining = max(want.remaining - 1, 0)
+        framework.settle(want)
+    return tasks.launch(state, framework, agent, role, info, resources, now)
+
+
+def _decline_operation(framework: FrameworkEntry, operation: Operation, now: float) -> list[Effect]:
+    """An operation this release does not carry out."""
+    match operation:
+        case LaunchGroup():
+            why = "LAUNCH_GROUP needs the default executor, which this release does not run; use LAUNCH"
+            infos = operation.tasks
+            return tasks.reject(framework, infos, TaskState.ERROR, Reason.TASK_GROUP_INVALID, why, now)
+        case Launch():
+            raise AssertionError("LAUNCH is carried out")
+        case _:
+            why = f"operation {operation.kind} is not carried out by this release; its resources were offered again"
+            return [Note("operation dropped", why, "warning", {"framework": framework.id})]
+
+
+def _accept_nothing(
+    state: MasterState, framework: FrameworkEntry, call: Accept, bad: BadOffers, now: float
+) -> list[Effect]:
+    """Give back the offers that stand and tell each task that it was not launched."""
+    for entry in bad.valid:
+        withdraw(state, entry, "it was accepted together with an offer that was not valid")
+    ended_as = TaskState.DROPPED if framework.partition_aware else TaskState.LOST
+    effects: list[Effect] = timers.ask_allocation(state) if bad.valid else []
+    for operation in call.operations:
+        match operation:
+            case Launch() | LaunchGroup():
+                infos = operation.tasks
+                effects += tasks.reject(
+                    framework, infos, ended_as, bad.reason, f"task not launched: {bad.message}", now
+                )
+            case _:
+                why = f"operation {operation.kind} was dropped: {bad.message}"
+                effects.append(Note("operation dropped", why, "warning", {"framework": framework.id}))
+    return effects

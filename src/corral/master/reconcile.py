@@ -1,0 +1,191 @@
+"""Answers what became of a task, and brings the master's and an agent's lists of tasks together.
+
+Rule: what is answered is the state last told to the framework, so that no answer runs ahead of the updates; about an
+agent that has not yet come back to a new master nothing is said at all. Source: Mesos v1, reconciliation.
+"""
+
+import msgspec
+
+from corral.master import tasks
+from corral.master.ledger import Pool, stripped
+from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, TaskEntry
+from corral.model.calls import Kill, Reconcile, ReconcileTask
+from corral.model.framework import Capability
+from corral.model.ids import FrameworkId, TaskId
+from corral.model.orders import AgentTask
+from corral.model.task import TERMINAL, Reason, Source, TaskState, TaskStatus
+from corral.runtime.core import Effect
+
+
+def reconcile(state: MasterState, framework: FrameworkEntry, call: Reconcile, now: float) -> list[Effect]:
+    """Explicit for the tasks named, implicit for all when none is."""
+    if call.tasks:
+        answers = [answer(state, framework, asked, now) for asked in call.tasks]
+        return [tasks.tell(framework, status) for status in answers if status is not None]
+    known = [*framework.tasks.values()]
+    if framework.partition_aware:
+        known += framework.unreachable.values()
+    return [tasks.tell(framework, _known(state, entry, now)) for entry in known]
+
+
+def answer(state: MasterState, framework: FrameworkEntry, asked: ReconcileTask, now: float) -> TaskStatus | None:
+    """What the master can say of one task; None when an agent that may have it is still expected."""
+    entry = framework.tasks.get(asked.task_id) or framework.unreachable.get(asked.task_id)
+    if entry is not None:
+        return _known(state, entry, now)
+    agent = state.agents.get(asked.agent_id) if asked.agent_id is not None else None
+    if agent is None:
+        expected = asked.agent_id is None and any(a.state is AgentState.RECOVERED for a in state.agents.values())
+        return None if expected else _say(asked, TaskState.UNKNOWN, "Reconciliation: Task is unknown", now)
+    match agent.state:
+        case AgentState.RECOVERED:
+            return None
+        case AgentState.UNREACHABLE:
+            text = f"Reconciliation: Task's agent {agent.id} is unreachable"
+            return _say(asked, TaskState.UNREACHABLE, text, now, agent.unreachable_at)
+        case AgentState.REACHABLE | AgentState.DISCONNECTED:
+            return _say(asked, TaskState.GONE, f"Reconciliation: Task is unknown to its agent {agent.id}", now)
+
+
+def _say(
+    asked: ReconcileTask, task_state: TaskState, message: str, now: float, unreachable_at: float | None = None
+) -> TaskStatus:
+    return tasks.make_status(
+        asked.task_id, task_state, Reason.RECONCILIATION, message, now,
+        agent_id=asked.agent_id, unreachable_at=unreachable_at,
+    )  # fmt: skip
+
+
+def _known(state: MasterState, entry: TaskEntry, now: float) -> TaskStatus:
+    agent = state.agents.get(entry.agent_id)
+    last = entry.statuses.get(entry.forwarded)
+    return TaskStatus(
+        task_id=entry.info.task_id,
+        state=entry.forwarded,
+        at=now,
+        source=Source.MASTER,
+        reason=Reason.RECONCILIATION,
+        message="Reconciliation: Latest task state",
+        agent_id=entry.agent_id,
+        healthy=last.healthy if last is not None else None,
+        data=last.data if last is not None else None,
+        container_status=last.container_status if last is not None else None,
+        unreachable_at=agent.unreachable_at if agent is not None and entry.forwarded is TaskState.UNREACHABLE else None,
+    )
+
+
+def merge_agent(
+    state: MasterState, agent: AgentEntry, told: dict[tuple[FrameworkId, TaskId], AgentTask], returned: bool, now: float
+) -> list[Effect]:
+    """Bring the list an agent has sent together with what the master holds of it.
+
+    Shapes: all frameworks in `told` are known or removed. `returned` when the agent had been given up: then every
+    framework hears the present state of its tasks. Source: Mesos v1, agent re-registration.
+    """
+    effects: list[Effect] = []
+    for key, entry in list(agent.tasks.items()):
+        if key in told:
+            continue
+        framework = state.frameworks.get(key[0])
+        if framework is None:
+            tasks.drop_orphan(state, agent, entry)
+        elif entry.state in TERMINAL:
+            tasks.forget_ended(state, framework, agent, entry)
+        else:
+            gone = TaskState.GONE if framework.info.can(Capability.PARTITION_AWARE) else TaskState.LOST
+            text = f"task is not known to agent {agent.id}, which has registered again"
+            status = tasks.make_status(key[1], gone, Reason.RECONCILIATION, text, now, agent_id=agent.id)
+            effects += tasks.end(state, framework, agent, entry, status)
+    for key, one in told.items():
+        if one.state in TERMINAL and key in agent.tasks:
+            _end_known(state, agent, agent.tasks[key], one.state)
+    agent.free = Pool(agent.info.resources)
+    for entry in agent.tasks.values():
+        if entry.holding:
+            agent.free.take(entry.resources)
+    for key, one in told.items():
+        framework = state.frameworks.get(key[0])
+        if framework is None:
+            _adopt_orphan(state, agent, one, now)
+        else:
+            effects += _merge_task(state, framework, agent, one, returned, now)
+    return effects
+
+
+def _end_known(state: MasterState, agent: AgentEntry, entry: TaskEntry, ended_as: TaskState) -> None:
+    framework = state.frameworks.get(entry.framework_id)
+    if framework is None:
+        tasks.drop_orphan(state, agent, entry)
+        return
+    if entry.state not in TERMINAL:
+        tasks.set_state(state, entry, ended_as)
+    tasks.release(state, framework, agent, entry)
+
+
+def _merge_task(
+    state: MasterState, framework: FrameworkEntry, agent: AgentEntry, one: AgentTask, returned: bool, now: float
+) -> list[Effect]:
+    task_id = one.info.task_id
+    entry = agent.tasks.get((framework.id, task_id))
+    if entry is None:
+        entry = _learn(state, framework, agent, one, now)
+    elif one.state is not entry.state and entry.state not in TERMINAL:
+        tasks.set_state(state, entry, one.state)
+    if one.status is not None and not entry.statuses:
+        entry.statuses[one.status.state] = one.status
+    effects: list[Effect] = []
+    if task_id in framework.kills and entry.kill is None:
+        entry.kill = (framework.kills.pop(task_id),)
+    if entry.kill is not None and entry.state not in TERMINAL and agent.session is not None:
+        effects.append(tasks.order_kill(state, agent, entry, "asked while the agent was away"))
+    if returned and framework.stream is not None and entry.state not in TERMINAL:
+        status = tasks.make_status(
+            task_id, entry.state, Reason.AGENT_REREGISTERED, f"agent {agent.id} is reachable again", now,
+            agent_id=agent.id,
+        )  # fmt: skip
+        last = entry.last_status
+        if last is not None:
+            status = msgspec.structs.replace(
+                status, healthy=last.healthy, container_status=last.container_status, data=last.data
+            )
+        effects.append(tasks.tell(framework, status))
+    return effects
+
+
+def _learn(state: MasterState, framework: FrameworkEntry, agent: AgentEntry, one: AgentTask, now: float) -> TaskEntry:
+    """A task this master has not known: it or its agent was away."""
+    info = msgspec.structs.replace(one.info, agent_id=agent.id)
+    framework.unreachable.pop(info.task_id, None)
+    entry = tasks.add_task(state, framework, agent, info, one.role, stripped(info.resources), now, one.state)
+    if one.status is not None:
+        entry.forwarded = one.status.state
+    if one.state not in TERMINAL:
+        hold(state, agent, entry)
+    return entry
+
+
+def _adopt_orphan(state: MasterState, agent: AgentEntry, one: AgentTask, now: float) -> None:
+    """A task of a removed framework: it holds its resources until the agent says that it ended."""
+    key = (one.framework_id, one.info.task_id)
+    if key in agent.tasks or one.state in TERMINAL:
+        return
+    info = msgspec.structs.replace(one.info, agent_id=agent.id)
+    entry = TaskEntry(info, one.framework_id, one.role, stripped(info.resources), None, now)
+    entry.state = TaskState.KILLING
+    entry.orphan = True
+    agent.tasks[key] = entry
+    hold(state, agent, entry)
+
+
+def hold(state: MasterState, agent: AgentEntry, entry: TaskEntry) -> None:
+    """Count what a learned task holds; the caller has checked that the agent has it."""
+    entry.holding = True
+    agent.free.take(entry.resources)
+    state.charge(entry.role, entry.framework_id, entry.resources)
+    state.agents_changed.add(agent.id)
+
+
+def answer_kill(state: MasterState, framework: FrameworkEntry, call: Kill, now: float) -> list[Effect]:
+    """What is said to a KILL of a task that the master cannot end: the same as to a reconciliation of it."""
+    status = answer(state, framework, ReconcileTask(task_id=call.task_id, agent_id=call.agent_id), now)
+    return [tasks.tell(framework, status)] if status is not None else []

@@ -1,0 +1,46 @@
+"""The first turn: remembers from the records what a master must not forget, and waits for the others to tell the rest.
+
+Rule: a new reign has a new epoch and a new master id, and what it does not know yet it does not declare lost.
+"""
+
+from corral.master import agents, frameworks, timers
+from corral.master.spec import (
+    AgentRecord,
+    EpochRecord,
+    FrameworkRecord,
+    RemovedRecord,
+    WeightRecord,
+)
+from corral.master.state import AgentEntry, AgentState, MasterState
+from corral.model.ids import AgentId, FrameworkId
+from corral.runtime.core import Effect, Loaded, Note, Persist, SetTimer, decode_records
+
+
+def load(state: MasterState, loaded: Loaded, now: float) -> list[Effect]:
+    """Start the reign.
+
+    Errors: `msgspec.ValidationError` when a record cannot be read.
+    """
+    epochs = decode_records(loaded, "epoch", EpochRecord)
+    state.epoch = 1 + max((record.epoch for record in epochs.values()), default=0)
+    state.loaded_at = now
+    for record in decode_records(loaded, "removed", RemovedRecord).values():
+        state.removed_ids = dict.fromkeys(record.ids)
+    for role, weight in decode_records(loaded, "weights/", WeightRecord).items():
+        state.weights[role] = weight.weight
+    for id, remembered in decode_records(loaded, "agents/", AgentRecord).items():
+        _recover_agent(state, AgentId(id), remembered, now)
+    effects: list[Effect] = [Persist("epoch", EpochRecord(state.epoch))]
+    for id, known in decode_records(loaded, "frameworks/", FrameworkRecord).items():
+        effects += frameworks.recover(state, FrameworkId(id), known, now)
+    why = f"{len(state.agents)} agents and {len(state.frameworks)} frameworks are remembered and may come back"
+    facts = {"epoch": state.epoch, "master": state.master_id}
+    return [*effects, Note("master started", why, "info", facts), SetTimer(timers.AGENTS, agents.watch_s(state))]
+
+
+def _recover_agent(state: MasterState, id: AgentId, record: AgentRecord, now: float) -> None:
+    unreachable = record.unreachable_at is not None
+    agent = AgentEntry(id, record.info, now, AgentState.UNREACHABLE if unreachable else AgentState.RECOVERED)
+    agent.unreachable_at = record.unreachable_at
+    state.agents[id] = agent
+    state.agents_changed.add(id)

@@ -1,0 +1,257 @@
+"""Carries the master's words: event streams to frameworks, links to agents, and the endpoint for frameworks inside.
+
+Rule: nobody who reads slowly makes the master hold more than a bounded amount for him; he is cut off and told so.
+"""
+
+import asyncio
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+from corral.lib.errors import CorralError, Invalid
+from corral.master.effects import CloseSession, CloseStream, SendEvent, SendOrder
+from corral.master.spec import AgentClosed, SchedulerCall, SchedulerClosed, SubscribeStream
+from corral.model import calls, events
+from corral.model.orders import Order
+from corral.net.stream import pack
+
+MOST_EVENTS = 100_000
+MOST_ORDER_BYTES = 64 << 20
+
+
+class LoopHandle(Protocol):
+    """What the shell needs of the loop that performs with it."""
+
+    def tell(self, input: Any) -> None: ...
+    async def ask(self, command: Any, timeout_s: float | None = None) -> Any: ...
+
+
+class EventStream:
+    """The events of one subscription, for one reader."""
+
+    __slots__ = ("_closed", "_events", "_news", "id", "overflowed", "refinement")
+
+    def __init__(self, id: str, *, refinement: bool) -> None:
+        self.id = id
+        self.refinement = refinement
+        self.overflowed = False
+        self._events: deque[events.Event] = deque()
+        self._news: asyncio.Future[None] | None = None
+        self._closed = False
+
+    def put(self, event: events.Event) -> bool:
+        """Queue an event; False when the reader is too far behind, and then the stream is over."""
+        if self._closed:
+            return True
+        if len(self._events) >= MOST_EVENTS:
+            self._events.clear()
+            self._events.append(events.Error(message=f"more than {MOST_EVENTS} events were not read; subscribe again"))
+            self.overflowed = True
+            self.close()
+            return False
+        self._events.append(event)
+        self._wake()
+        return True
+
+    def close(self) -> None:
+        """What is queued is still read, then the stream ends."""
+        self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        news = self._news
+        if news is not None:
+            self._news = None
+            if not news.done():
+                news.set_result(None)
+
+    async def batch(self) -> list[events.Event]:
+        """All events that wait, at least one; empty when the stream has ended."""
+        while not self._events and not self._closed:
+            if self._news is None:
+                self._news = asyncio.get_running_loop().create_future()
+            await self._news
+        found = list(self._events)
+        self._events.clear()
+        return found
+
+
+class AgentLink:
+    """The orders half of an agent's session: what a turn sends leaves as one write."""
+
+    __slots__ = ("_bytes", "_closed", "_news", "_parts", "_turn", "session")
+
+    def __init__(self, session: str) -> None:
+        self.session = session
+        self._turn: list[Order] = []
+        self._parts: list[bytes] = []
+        self._bytes = 0
+        self._news: asyncio.Future[None] | None = None
+        self._closed = False
+
+    def put(self, order: Order) -> None:
+        self._turn.append(order)
+
+    def flush(self) -> bool:
+        """Pack the turn's orders; False when the agent is too far behind."""
+        if self._turn:
+            part = pack(self._turn)
+            self._turn.clear()
+            if not self._closed:
+                self._parts.append(part)
+                self._bytes += len(part)
+                self._wake()
+        return self._bytes <= MOST_ORDER_BYTES
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        """What is packed is still sent, then the link ends."""
+        self.flush()
+        self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        news = self._news
+        if news is not None:
+            self._news = None
+            if not news.done():
+                news.set_result(None)
+
+    async def batch(self) -> bytes:
+        """The bytes to write next; empty when the link has ended."""
+        while not self._parts and not self._closed:
+            if self._news is None:
+                self._news = asyncio.get_running_loop().create_future()
+            await self._news
+        found = b"".join(self._parts)
+        self._parts.clear()
+        self._bytes = 0
+        return found
+
+
+class MasterShell:
+    """Performs the master's effects, and is the endpoint of frameworks in this process. `attach` comes before use."""
+
+    def __init__(self) -> None:
+        self._loop: LoopHandle | None = None
+        self._streams: dict[str, EventStream] = {}
+        self._links: dict[str, AgentLink] = {}
+        self._touched: dict[str, AgentLink] = {}
+
+    def attach(self, loop: LoopHandle) -> None:
+        self._loop = loop
+
+    @property
+    def loop(self) -> LoopHandle:
+        assert self._loop is not None, "attach() gives the shell its loop before anything is served"
+        return self._loop
+
+    # Effects.
+
+    def perform(self, effect: Any) -> None:
+        match effect:
+            case SendEvent(stream, event):
+                found = self._streams.get(stream)
+                if found is not None and not found.put(event):
+                    self._end_stream(stream, "it read too slowly")
+            case SendOrder(session, order):
+                link = self._links.get(session)
+                if link is not None:
+                    link.put(order)
+                    self._touched[session] = link
+            case CloseStream(stream, _):
+                ended = self._streams.pop(stream, None)
+                if ended is not None:
+                    ended.close()
+            case CloseSession(session, _):
+                closed = self._links.pop(session, None)
+                self._touched.pop(session, None)
+                if closed is not None:
+                    closed.close()
+            case _:
+                raise TypeError(f"the master's shell cannot perform {type(effect).__name__}")
+
+    def flush(self) -> None:
+        for session, link in self._touched.items():
+            if not link.flush():
+                self.end_link(session, "the agent read its orders too slowly")
+        self._touched.clear()
+
+    # Event streams.
+
+    async def open_stream(
+        self, call: calls.Subscribe, *, principal: str | None = None, given_stream: str | None = None
+    ) -> EventStream:
+        """Subscribe; the caller reads the stream and calls `leave_stream` when its reader is gone.
+
+        Errors: `CorralError` as the core refuses the call.
+        """
+        stream = EventStream(str(uuid.uuid4()), refinement="RESERVATION_REFINEMENT" in call.info.capabilities)
+        self._streams[stream.id] = stream
+        command = SubscribeStream(stream=stream.id, call=call, principal=principal, given_stream=given_stream)
+        try:
+            await self.loop.ask(command)
+        except BaseException as error:
+            self._streams.pop(stream.id, None)
+            if not isinstance(error, CorralError):
+                self.loop.tell(SchedulerClosed(stream.id, "the request was given up"))
+            raise
+        return stream
+
+    def leave_stream(self, stream_id: str, why: str) -> None:
+        """The reader is gone; nothing happens when the stream had ended."""
+        if self._streams.pop(stream_id, None) is not None:
+            self.loop.tell(SchedulerClosed(stream_id, why))
+
+    def _end_stream(self, stream_id: str, why: str) -> None:
+        del self._streams[stream_id]
+        self.loop.tell(SchedulerClosed(stream_id, why))
+
+    # Agent links.
+
+    def open_link(self, session: str) -> AgentLink:
+        """Errors: `Invalid` when a link of that session is open."""
+        if session in self._links:
+            raise Invalid(f"session {session} is open already; dial with a new session id")
+        link = self._links[session] = AgentLink(session)
+        return link
+
+    def link(self, session: str) -> AgentLink | None:
+        return self._links.get(session)
+
+    def end_link(self, session: str, why: str) -> None:
+        """One half broke; both end. Nothing happens when the link had ended."""
+        link = self._links.pop(session, None)
+        if link is not None:
+            link.close()
+            self.loop.tell(AgentClosed(session, why))
+
+    # The endpoint for frameworks in this process (`sdk.transport.Endpoint`).
+
+    async def subscribe(self, call: calls.Call) -> tuple[str, AsyncIterator[events.Event]]:
+        """Open a stream; leaving the iterator ends it.
+
+        Errors: `Invalid` when the call is no SUBSCRIBE.
+        """
+        if not isinstance(call, calls.Subscribe):
+            raise Invalid("the call that opens a stream must be SUBSCRIBE")
+        stream = await self.open_stream(call)
+        return stream.id, self._read(stream)
+
+    async def _read(self, stream: EventStream) -> AsyncIterator[events.Event]:
+        try:
+            while batch := await stream.batch():
+                for event in batch:
+                    yield event
+        finally:
+            self.leave_stream(stream.id, "the framework stopped reading")
+
+    async def call(self, call: calls.Call, stream_id: str) -> None:
+        """Errors: `CorralError` as over HTTP."""
+        if isinstance(call, calls.Subscribe):
+            raise Invalid("SUBSCRIBE opens a stream; call subscribe")
+        await self.loop.ask(SchedulerCall(call=call, stream=stream_id))

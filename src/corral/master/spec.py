@@ -1,0 +1,204 @@
+"""What the master remembers, what it is told and what it is asked.
+
+Records lie below the prefix `master/`: `epoch`, `agents/ID`, `frameworks/ID`, `weights/ROLE`, `removed`. Tasks are not
+among them: agents tell them anew.
+"""
+
+import msgspec
+
+from corral.model.agent import AgentInfo
+from corral.model.calls import Call, Subscribe
+from corral.model.framework import FrameworkInfo
+from corral.model.ids import AgentId, FrameworkId
+from corral.model.orders import Report
+from corral.runtime.core import Asked, Loaded, Tick
+
+
+class MasterConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Units: seconds.
+
+    Shapes: `offer_timeout_s` None lets coarse offers stand until they are answered; offers for a want come back after
+    `want_offer_timeout_s` in any case. `reregister_timeout_s` is how long a new master waits for the agents it
+    remembers, `recovery_grace_s` how long at least for its frameworks. `least_refuse_s` bounds from below how soon a
+    refused coarse offer is repeated. `session_timeout_s` is how long a link may stay without a registration.
+    `version` is what Mesos clients are told, `agent_version` the release whose agents may join, empty for any.
+    `shutdown_margin_s` is how long beyond the longest kill grace the agents of a removed framework may take to say that
+    its tasks have ended.
+    """
+
+    hostname: str = "127.0.0.1"
+    ip: str = "127.0.0.1"
+    port: int = 4680
+    version: str = "1.11.0"
+    agent_version: str = ""
+    agent_timeout_s: float = 75.0
+    ping_s: float = 15.0
+    heartbeat_s: float = 15.0
+    reregister_timeout_s: float = 600.0
+    recovery_grace_s: float = 75.0
+    session_timeout_s: float = 30.0
+    offer_timeout_s: float | None = None
+    want_offer_timeout_s: float = 30.0
+    allocation_delay_s: float = 0.002
+    least_refuse_s: float = 0.2
+    explain_s: float = 1.0
+    forget_agent_s: float = 14 * 86400.0
+    most_completed_frameworks: int = 50
+    most_removed_ids: int = 1000
+    most_completed_tasks: int = 1000
+    most_unreachable_tasks: int = 1000
+    most_filters: int = 16
+    default_kill_grace_s: float = 3.0
+    shutdown_margin_s: float = 30.0
+
+
+# Records.
+
+
+class EpochRecord(msgspec.Struct, frozen=True):
+    """The number of the newest reign; every start adds one."""
+
+    epoch: int
+
+
+class AgentRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Shapes: `unreachable_at` is set while the agent is given up for silent."""
+
+    info: AgentInfo
+    unreachable_at: float | None = None
+
+
+class FrameworkRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A framework that may come back: with it the failover timeout outlives the master.
+
+    Deviates: Mesos forgets it, and a blip of a framework during a master's failover kills its tasks.
+    """
+
+    info: FrameworkInfo
+    principal: str | None = None
+    registered_at: float = 0.0
+
+
+class WeightRecord(msgspec.Struct, frozen=True):
+    weight: float
+
+
+class RemovedRecord(msgspec.Struct, frozen=True):
+    """Ids of removed frameworks, oldest first: none of them may subscribe again."""
+
+    ids: tuple[FrameworkId, ...]
+
+
+# Inputs besides Loaded and Tick.
+
+
+class AgentOpened(msgspec.Struct, frozen=True, tag=True):
+    """An agent holds the orders half of a new session."""
+
+    session: str
+    peer: str = ""
+
+
+class AgentReported(msgspec.Struct, frozen=True, tag=True):
+    """Reports in the order they were sent; the first of a session is `Register`."""
+
+    session: str
+    reports: tuple[Report, ...]
+
+
+class AgentClosed(msgspec.Struct, frozen=True, tag=True):
+    session: str
+    why: str = ""
+
+
+class SchedulerClosed(msgspec.Struct, frozen=True, tag=True):
+    """The event stream of a framework broke."""
+
+    stream: str
+    why: str = ""
+
+
+# Commands.
+
+
+class SubscribeStream(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Open the event stream `stream`, whose id the shell has minted.
+
+    Shapes: `given_stream` is the stream id that the request carried, which a SUBSCRIBE must not.
+    """
+
+    stream: str
+    call: Subscribe
+    principal: str | None = None
+    given_stream: str | None = None
+
+
+class SchedulerCall(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Any call but SUBSCRIBE. Shapes: `stream` is the stream id it came with, None when it had none."""
+
+    call: Call
+    stream: str | None = None
+    principal: str | None = None
+
+
+class SetWeight(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Errors: `Invalid` unless the role's name is well-formed and the weight above 0."""
+
+    role: str
+    weight: float
+
+
+class GetNodes(msgspec.Struct, frozen=True, tag=True):
+    pass
+
+
+class GetRoles(msgspec.Struct, frozen=True, tag=True):
+    pass
+
+
+class GetFrameworks(msgspec.Struct, frozen=True, tag=True):
+    pass
+
+
+class GetTasks(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Shapes: each filter left empty takes all."""
+
+    framework: str = ""
+    agent: str = ""
+    group: str = ""
+    task: str = ""
+
+
+class GetExplanations(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    want: str = ""
+    group: str = ""
+
+
+class GetMetrics(msgspec.Struct, frozen=True, tag=True):
+    pass
+
+
+class GetCluster(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The whole cluster as Mesos' own views show it. Shapes: `tasks` False leaves out the tasks."""
+
+    tasks: bool = True
+
+
+Command = (
+    SubscribeStream | SchedulerCall | SetWeight | GetNodes | GetRoles | GetFrameworks | GetTasks | GetExplanations
+    | GetMetrics | GetCluster
+)  # fmt: skip
+
+Input = Loaded | Tick | Asked[Command] | AgentOpened | AgentReported | AgentClosed | SchedulerClosed
+
+
+def agent_key(agent_id: AgentId) -> str:
+    return f"agents/{agent_id}"
+
+
+def framework_key(framework_id: FrameworkId) -> str:
+    return f"frameworks/{framework_id}"
+
+
+def weight_key(role: str) -> str:
+    return f"weights/{role}"

@@ -1,0 +1,310 @@
+"""Launches, follows, kills and buries tasks.
+
+Rules: a task's resources are free again the moment its end is known; the task itself stays until the framework has
+acknowledged that end. What the master says itself carries no uuid and is never acknowledged.
+Source: Mesos v1 scheduler API, status updates.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from corral.master import timers
+from corral.master.effects import SendEvent, SendOrder
+from corral.master.ledger import charged
+from corral.master.state import AgentEntry, FrameworkEntry, MasterState, TaskEntry
+from corral.model import events
+from corral.model.calls import Acknowledge, Kill, Message, Shutdown
+from corral.model.ids import AgentId, TaskId
+from corral.model.orders import AcknowledgeUpdate, KillTask, RunTask, ShutdownFramework, UpdateTask
+from corral.model.resources import Resources, describe
+from corral.model.task import TERMINAL, Reason, Source, TaskInfo, TaskState, TaskStatus, group_of, seen_state
+from corral.runtime.core import Effect, Note
+
+_MOST_KILLS = 10_000
+
+
+def launch(
+    state: MasterState, framework: FrameworkEntry, agent: AgentEntry, role: str, info: TaskInfo, resources: Resources,
+    now: float,
+) -> list[Effect]:  # fmt: skip
+    """Record the task and order its agent to run it; its resources have been taken from the accepted offers.
+
+    Shapes: `resources` without allocation role. The charge of role and framework stays what it was for the offer.
+    """
+    info = msgspec.structs.replace(info, resources=charged(resources, role))
+    entry = add_task(state, framework, agent, info, role, resources, now)
+    entry.holding = True
+    assert agent.session is not None, "offers exist only of agents with a link"
+    agent.spoken_at = now
+    return [
+        SendOrder(agent.session, RunTask(state.epoch, framework.info, role, info)),
+        Note("task launched", f"offer of {describe(resources)} accepted", "info", _facts(entry)),
+    ]
+
+
+def add_task(
+    state: MasterState,
+    framework: FrameworkEntry,
+    agent: AgentEntry,
+    info: TaskInfo,
+    role: str,
+    resources: Resources,
+    now: float,
+    task_state: TaskState = TaskState.STAGING,
+) -> TaskEntry:
+    """Enter a task on its agent and with its framework; nothing is accounted yet."""
+    entry = TaskEntry(info, framework.id, role, resources, group_of(info), now)
+    entry.state = entry.forwarded = task_state
+    framework.tasks[info.task_id] = entry
+    agent.tasks[framework.id, info.task_id] = entry
+    state.live[task_state] += 1
+    state.agents_changed.add(agent.id)
+    if entry.group is not None and task_state not in TERMINAL:
+        framework.group(entry.group).add("task", info.task_id, agent.id)
+    return entry
+
+
+def update(state: MasterState, agent: AgentEntry, report: UpdateTask, now: float) -> list[Effect]:
+    """A status update from an agent: remember it and pass it on to the framework if that is listening.
+
+    Shapes: a framework that is away gets nothing now, the agent repeats the update until it is acknowledged.
+    """
+    status = report.status
+    state.counts["updates"] += 1
+    framework = state.frameworks.get(report.framework_id)
+    entry = agent.tasks.get((report.framework_id, status.task_id))
+    if framework is None:
+        return _update_of_removed(state, agent, entry, report)
+    if status.agent_id is None:
+        status = msgspec.structs.replace(status, agent_id=agent.id)
+    if entry is None:
+        return _update_of_unknown(state, framework, agent, status)
+    effects: list[Effect] = []
+    if entry.state not in TERMINAL and report.latest is not entry.state:
+        effects = _advance(state, framework, agent, entry, report.latest, status)
+    entry.statuses.pop(status.state, None)
+    entry.statuses[status.state] = status
+    if framework.stream is not None:
+        entry.forwarded = status.state
+        entry.forwarded_uuid = status.uuid
+        effects.append(tell(framework, status))
+    if status.uuid is None and status.state in TERMINAL:
+        _bury(state, framework, agent, entry)
+    return effects
+
+
+def _advance(
+    state: MasterState, framework: FrameworkEntry, agent: AgentEntry, entry: TaskEntry, latest: TaskState,
+    status: TaskStatus,
+) -> list[Effect]:  # fmt: skip
+    set_state(state, entry, latest)
+    if latest not in TERMINAL:
+        return []
+    release(state, framework, agent, entry)
+    level = "info" if latest in (TaskState.FINISHED, TaskState.KILLED) else "warning"
+    why = status.message if status.state is latest else None
+    note = Note("task ended", why or str(latest), level, {**_facts(entry), "state": str(latest)})
+    return [note, *timers.ask_allocation(state)]
+
+
+def set_state(state: MasterState, entry: TaskEntry, new: TaskState) -> None:
+    """Move a task that is with its framework to another state, and the counts with it."""
+    state.live[entry.state] -= 1
+    state.live[new] += 1
+    entry.state = new
+    if new in TERMINAL:
+        state.ended[new] += 1
+
+
+def release(state: MasterState, framework: FrameworkEntry, agent: AgentEntry, entry: TaskEntry) -> None:
+    """Give back what the task held; nothing when it holds nothing any more."""
+    if entry.group is not None:
+        framework.leave_group(entry.group, "task", entry.info.task_id)
+    if entry.holding:
+        entry.holding = False
+        agent.free.add(entry.resources)
+        state.discharge(entry.role, entry.framework_id, entry.resources)
+        state.agents_changed.add(agent.id)
+
+
+def _bury(state: MasterState, framework: FrameworkEntry, agent: AgentEntry, entry: TaskEntry) -> None:
+    """The last of an ended task: from now on it is only looked at."""
+    state.live[entry.state] -= 1
+    del framework.tasks[entry.info.task_id]
+    agent.tasks.pop((framework.id, entry.info.task_id), None)
+    state.agents_changed.add(agent.id)
+    framework.kills.pop(entry.info.task_id, None)
+    framework.completed.append(entry)
+
+
+def _update_of_removed(
+    state: MasterState, agent: AgentEntry, entry: TaskEntry | None, report: UpdateTask
+) -> list[Effect]:
+    """The framework is gone, so the master acknowledges for it and frees what its task held until now."""
+    assert agent.session is not None
+    status = report.status
+    effects: list[Effect] = []
+    if entry is not None and report.latest in TERMINAL:
+        drop_orphan(state, agent, entry)
+        effects += timers.ask_allocation(state)
+    if entry is None and report.latest not in TERMINAL:
+        effects.append(SendOrder(agent.session, ShutdownFramework(state.epoch, report.framework_id)))
+    if status.uuid is not None:
+        order = AcknowledgeUpdate(state.epoch, report.framework_id, status.task_id, status.uuid)
+        effects.append(SendOrder(agent.session, order))
+    return effects
+
+
+def drop_orphan(state: MasterState, agent: AgentEntry, entry: TaskEntry) -> None:
+    """Free what a removed framework's task held on its agent."""
+    agent.tasks.pop((entry.framework_id, entry.info.task_id), None)
+    state.agents_changed.add(agent.id)
+    if entry.holding:
+        entry.holding = False
+        agent.free.add(entry.resources)
+        state.discharge(entry.role, entry.framework_id, entry.resources)
+
+
+def _update_of_unknown(
+    state: MasterState, framework: FrameworkEntry, agent: AgentEntry, status: TaskStatus
+) -> list[Effect]:
+    """A task that the master holds for ended or never heard of: pass it on, and end it if it still runs."""
+    assert agent.session is not None
+    effects: list[Effect] = []
+    if framework.stream is not None:
+        effects.append(tell(framework, status))
+    elif status.state in TERMINAL:
+        return []
+    if status.state not in TERMINAL:
+        why = "the master does not know this task; its framework was told that it ended"
+        effects.append(SendOrder(agent.session, KillTask(state.epoch, framework.id, status.task_id, None, why)))
+        facts = {"task": status.task_id, "agent": agent.id, "framework": framework.id}
+        effects.append(Note("unknown task ordered to end", why, "warning", facts))
+    return effects
+
+
+def tell(framework: FrameworkEntry, status: TaskStatus) -> Effect:
+    """The UPDATE event, in the states this framework knows; it must be connected."""
+    seen = seen_state(status.state, framework.partition_aware)
+    if seen is not status.state:
+        status = msgspec.structs.replace(status, state=seen)
+    assert framework.stream is not None
+    return SendEvent(framework.stream, events.Update(status=status))
+
+
+def make_status(
+    task_id: TaskId,
+    task_state: TaskState,
+    reason: Reason,
+    message: str,
+    now: float,
+    *,
+    agent_id: AgentId | None = None,
+    unreachable_at: float | None = None,
+) -> TaskStatus:
+    """A status of the master's own making, which nobody has to acknowledge."""
+    return TaskStatus(
+        task_id=task_id, state=task_state, at=now, source=Source.MASTER, message=message, reason=reason,
+        agent_id=agent_id, unreachable_at=unreachable_at,
+    )  # fmt: skip
+
+
+def reject(
+    framework: FrameworkEntry, infos: Sequence[TaskInfo], task_state: TaskState, reason: Reason, why: str, now: float
+) -> list[Effect]:
+    """Tell that these tasks never ran; the master does not remember them."""
+    effects: list[Effect] = []
+    for info in infos:
+        status = make_status(info.task_id, task_state, reason, why, now, agent_id=info.agent_id)
+        effects.append(tell(framework, status))
+        facts = {"task": info.task_id, "agent": info.agent_id, "framework": framework.id}
+        effects.append(Note("task not launched", why, "warning", facts))
+    return effects
+
+
+def end(
+    state: MasterState, framework: FrameworkEntry, agent: AgentEntry, entry: TaskEntry, status: TaskStatus
+) -> list[Effect]:
+    """Declare a task ended by the master's own word and bury it at once."""
+    if entry.state not in TERMINAL:
+        set_state(state, entry, status.state)
+    release(state, framework, agent, entry)
+    entry.statuses.pop(status.state, None)
+    entry.statuses[status.state] = status
+    _bury(state, framework, agent, entry)
+    effects: list[Effect] = [
+        Note("task ended", status.message or "", "warning", {**_facts(entry), "state": str(status.state)})
+    ]
+    if framework.stream is not None:
+        effects.append(tell(framework, status))
+    return effects
+
+
+def forget_ended(state: MasterState, framework: FrameworkEntry, agent: AgentEntry, entry: TaskEntry) -> None:
+    """An ended task whose acknowledgement has reached the agent by another way."""
+    _bury(state, framework, agent, entry)
+
+
+def acknowledge(state: MasterState, framework: FrameworkEntry, call: Acknowledge, now: float) -> list[Effect]:
+    """Hand the acknowledgement down to the agent; one for an agent that is away is dropped, for it will ask again."""
+    agent = state.agents.get(call.agent_id)
+    if agent is None or agent.session is None:
+        return []
+    entry = agent.tasks.get((framework.id, call.task_id))
+    if entry is not None:
+        if entry.forwarded_uuid is None:
+            return []
+        if entry.forwarded in TERMINAL and entry.forwarded_uuid == call.uuid:
+            _bury(state, framework, agent, entry)
+    agent.spoken_at = now
+    return [SendOrder(agent.session, AcknowledgeUpdate(state.epoch, framework.id, call.task_id, call.uuid))]
+
+
+def kill(state: MasterState, framework: FrameworkEntry, call: Kill) -> list[Effect] | None:
+    """Order the task's end; an order that cannot be delivered now is given when the agent is back.
+
+    Shapes: None when the task is unknown: then the caller answers as for a reconciliation. A wrong agent id is ignored.
+    """
+    entry = framework.tasks.get(call.task_id)
+    if entry is None:
+        lost = framework.unreachable.get(call.task_id)
+        if len(framework.kills) < _MOST_KILLS and (lost is not None or _may_return(state, call.agent_id)):
+            framework.kills[call.task_id] = call.grace_s
+        return None
+    if call.agent_id is not None and call.agent_id != entry.agent_id:
+        return []
+    if entry.state in TERMINAL:
+        return []
+    entry.kill = (call.grace_s,)
+    agent = state.agents[entry.agent_id]
+    if agent.session is None:
+        return [Note("kill kept for later", f"agent {agent.id} is {agent.state}", "info", _facts(entry))]
+    return [order_kill(state, agent, entry, f"framework {framework.id} asked for it")]
+
+
+def _may_return(state: MasterState, agent_id: AgentId | None) -> bool:
+    """Whether an agent that might bring the task has not been heard since this master started."""
+    if agent_id is not None:
+        agent = state.agents.get(agent_id)
+        return agent is not None and agent.state == "recovered"
+    return any(a.state == "recovered" for a in state.agents.values())
+
+
+def order_kill(state: MasterState, agent: AgentEntry, entry: TaskEntry, why: str) -> Effect:
+    """The order itself; the agent must have a link and the entry a kill."""
+    assert agent.session is not None
+    assert entry.kill is not None
+    grace_s = entry.kill[0]
+    return SendOrder(agent.session, KillTask(state.epoch, entry.framework_id, entry.info.task_id, grace_s, why))
+
+
+def _facts(entry: TaskEntry) -> dict[str, str]:
+    return {"task": entry.info.task_id, "agent": entry.agent_id, "framework": entry.framework_id, "role": entry.role}
+
+
+def drop_for_executor(framework: FrameworkEntry, call: Message | Shutdown) -> list[Effect]:
+    """A call for an executor: there are none in this release, and both calls are best effort by their contract."""
+    what = "message" if isinstance(call, Message) else "shutdown"
+    facts = {"framework": framework.id, "agent": call.agent_id, "executor": call.executor_id}
+    return [Note(f"{what} for an executor dropped", "no executor is known there", "debug", facts)]

@@ -1,0 +1,71 @@
+"""When the coalesced work of the master is due: one named timer each, set only when it is not set yet.
+
+Rule: a change asks for an allocation and returns; what changes within the next milliseconds shares one run.
+"""
+
+from corral.master.state import MasterState
+from corral.model.ids import FrameworkId
+from corral.runtime.core import Effect, SetTimer
+
+AGENTS = "agents"
+ALLOCATE = "allocate"
+EXPLAIN = "explain"
+FILTERS = "filters"
+OFFERS = "offers"
+HEARTBEAT = "heartbeat/"
+FAILOVER = "failover/"
+SHUTDOWN = "shutdown/"
+SESSION = "session/"
+
+MOST_DELAY_S = 3600.0
+"""No timer is set for longer; one that goes off early finds nothing to do and is set again."""
+
+
+def ask_allocation(state: MasterState) -> list[Effect]:
+    """Shapes: [] when one is already under way."""
+    if state.allocation_due:
+        return []
+    state.allocation_due = True
+    return [SetTimer(ALLOCATE, state.config.allocation_delay_s)]
+
+
+def ask_explanations(state: MasterState, delay_s: float) -> list[Effect]:
+    if state.explain_due:
+        return []
+    state.explain_due = True
+    return [SetTimer(EXPLAIN, delay_s)]
+
+
+def ask_expiry(state: MasterState, now: float) -> list[Effect]:
+    """Look at the offers again when the oldest one with a time limit has reached it."""
+    if state.offers_due or not state.expiries:
+        return []
+    state.offers_due = True
+    return [SetTimer(OFFERS, min(max(state.expiries[0][0] - now, 0.0), MOST_DELAY_S))]
+
+
+def ask_filters(state: MasterState, now: float) -> list[Effect]:
+    """Allocate again when the next filter ends."""
+    if not state.filter_heap:
+        return []
+    at = min(state.filter_heap[0][0], now + MOST_DELAY_S)
+    if state.filters_due_at is not None and state.filters_due_at <= at:
+        return []
+    state.filters_due_at = at
+    return [SetTimer(FILTERS, max(at - now, 0.0))]
+
+
+def heartbeat_timer(stream: str) -> str:
+    return HEARTBEAT + stream
+
+
+def failover_timer(framework_id: FrameworkId) -> str:
+    return FAILOVER + framework_id
+
+
+def shutdown_timer(framework_id: FrameworkId) -> str:
+    return SHUTDOWN + framework_id
+
+
+def session_timer(session: str) -> str:
+    return SESSION + session

@@ -1,0 +1,178 @@
+"""Refuses what must not be: frameworks, wants, offers and tasks that break a rule, each with the words for its owner.
+
+Nothing here changes anything. Source: Mesos v1 scheduler API, SUBSCRIBE and ACCEPT validation.
+"""
+
+from collections.abc import Sequence
+
+from corral.lib.errors import Invalid
+from corral.master.ledger import Pool
+from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry
+from corral.model.container import ContainerKind
+from corral.model.ids import OfferId, check_id
+from corral.model.offer import Want
+from corral.model.resources import Resource, ResourceKind, Resources, describe, total_milli
+from corral.model.task import Reason, TaskInfo
+
+
+def check_wants(framework: FrameworkEntry, wants: Sequence[Want]) -> None:
+    """Errors: `Invalid` names the want and the rule it breaks."""
+    seen: set[str] = set()
+    for want in wants:
+        if want.id in seen:
+            raise Invalid(f"want {want.id} is stated twice in one REQUEST; give each its own id")
+        seen.add(want.id)
+        if not want.id:
+            raise Invalid("want without an id; give it one")
+        if want.role not in framework.info.subscribed_roles:
+            roles = ", ".join(framework.info.subscribed_roles) or "none"
+            raise Invalid(f"want {want.id} is for role {want.role!r} but the framework subscribed to {roles}")
+        if want.count < 0 or want.ports < 0:
+            raise Invalid(f"want {want.id} has a count below 0")
+        if not any(r.milli > 0 for r in want.resources) or any(r.milli < 0 for r in want.resources):
+            raise Invalid(f"want {want.id} asks {describe(want.resources)}; ask more than 0 of at least one scalar")
+        if any(r.kind is not ResourceKind.SCALAR for r in want.resources):
+            raise Invalid(f"want {want.id} lists ports or sets among its resources; use ports and fixed_ports")
+        if any(not 0 < port < 65536 for port in want.fixed_ports):
+            raise Invalid(f"want {want.id} has a fixed port outside of 1 to 65535")
+
+
+class BadOffers(Exception):
+    """An ACCEPT whose offers do not stand. Shapes: `valid` are those that do, and have to be given back."""
+
+    def __init__(self, message: str, reason: Reason, valid: Sequence[OfferEntry]) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+        self.valid = tuple(valid)
+
+
+def check_accept(
+    state: MasterState, framework: FrameworkEntry, offer_ids: Sequence[OfferId]
+) -> tuple[AgentEntry, list[OfferEntry]]:
+    """The agent and the offers of an ACCEPT.
+
+    Errors: `BadOffers` unless they all exist, are this framework's, of one agent and one role, and none is named twice.
+    """
+    found: dict[OfferId, OfferEntry] = {}
+    why: str | None = None
+    reason = Reason.INVALID_OFFERS
+    for offer_id in offer_ids:
+        entry = framework.offers.get(offer_id)
+        if offer_id in found:
+            why = why or f"offer {offer_id} is listed twice"
+        elif entry is None:
+            if why is None:
+                why, reason = _absent(state, offer_id)
+        else:
+            found[offer_id] = entry
+    entries = list(found.values())
+    if not offer_ids:
+        raise BadOffers("no offer is listed", reason, ())
+    if why is None and len({e.offer.agent_id for e in entries}) > 1:
+        why = f"offers {', '.join(found)} are of different agents"
+    if why is None and len({e.offer.role for e in entries}) > 1:
+        why = f"offers {', '.join(found)} are of different roles"
+    if why is not None:
+        raise BadOffers(why, reason, entries)
+    return state.agents[entries[0].offer.agent_id], entries
+
+
+def _absent(state: MasterState, offer_id: OfferId) -> tuple[str, Reason]:
+    gone = state.gone_offers.get(offer_id)
+    if gone is not None:
+        return f"offer {offer_id} is no longer valid: {gone[0]}", gone[1]
+    if offer_id in state.offers:
+        return f"offer {offer_id} was made to another framework", Reason.INVALID_OFFERS
+    return f"offer {offer_id} is not known; it may be from before a failover", Reason.INVALID_OFFERS
+
+
+def check_task(
+    framework: FrameworkEntry,
+    agent: AgentEntry,
+    role: str,
+    info: TaskInfo,
+    resources: Resources,
+    left: Pool,
+) -> str | None:
+    """Why the task must not be launched, or None.
+
+    Shapes: `resources` are the task's without allocation role; `left` is what the accepted offers still hold.
+    """
+    return (
+        _check_identity(framework, agent, info)
+        or _check_body(info)
+        or _check_resources(agent, role, info, resources, left)
+        or _check_limits(info, resources)
+    )
+
+
+def _check_identity(framework: FrameworkEntry, agent: AgentEntry, info: TaskInfo) -> str | None:
+    try:
+        check_id(info.task_id, "task id")
+    except Invalid as error:
+        return error.message
+    if info.task_id in framework.tasks or info.task_id in framework.unreachable:
+        return f"task id {info.task_id} is in use by another task of this framework; choose a new one"
+    if info.agent_id != agent.id:
+        return f"task {info.task_id} names agent {info.agent_id} but the offer is of agent {agent.id}"
+    return None
+
+
+def _check_body(info: TaskInfo) -> str | None:
+    name = f"task {info.task_id}"
+    if (info.command is None) == (info.executor is None):
+        return f"{name} must have exactly one of command and executor"
+    if info.unsupported:
+        return f"{name} sets {', '.join(info.unsupported)}, which this release cannot honour; leave it out"
+    if info.executor is not None:
+        return f"{name} brings its own executor, which this release does not run; use command"
+    if info.health_check is not None or info.check is not None:
+        return f"{name} has a {'health check' if info.health_check else 'check'}, which this release does not run"
+    if info.kill_grace_s is not None and info.kill_grace_s < 0:
+        return f"{name} has a negative kill grace period"
+    if info.max_completion_s is not None and info.max_completion_s < 0:
+        return f"{name} has a negative max_completion_time"
+    container = info.container
+    if container is not None and container.kind is ContainerKind.DOCKER and container.docker is None:
+        return f"{name} has a container of type DOCKER without docker.image"
+    command = info.command
+    has_image = container is not None and container.docker is not None
+    if command is not None and not command.value and (command.shell or not has_image):
+        # With an image, a command that is no shell command may leave all to the image's own entrypoint.
+        return f"{name} has a command without value"
+    if command is not None and any("\0" in text for text in (command.value or "", *command.arguments)):
+        return f"{name} has a command with a NUL byte"
+    return None
+
+
+def _check_resources(agent: AgentEntry, role: str, info: TaskInfo, resources: Resources, left: Pool) -> str | None:
+    name = f"task {info.task_id}"
+    for r in info.resources:
+        if r.kind is ResourceKind.SCALAR and r.milli <= 0:
+            return f"{name} asks {r.milli / 1000:g} {r.name}; a scalar must be above 0"
+        if r.identity.allocation_role not in (None, role):
+            return f"{name} takes {r.name} for role {r.identity.allocation_role} but the offer is for role {role}"
+    if not resources:
+        return f"{name} asks no resources; at least one is needed"
+    lack = left.lacks(resources)
+    if lack is None:
+        return None
+    return f"{name} asks {_asked(lack)} on agent {agent.id}, more than available: the offer holds {_held(lack, left)}"
+
+
+def _asked(resource: Resource) -> str:
+    return describe((resource,))
+
+
+def _held(lack: Resource, left: Pool) -> str:
+    return describe(tuple(r for r in left.bundle() if r.name == lack.name)).removeprefix(f"{lack.name} ")
+
+
+def _check_limits(info: TaskInfo, resources: Resources) -> str | None:
+    for name, milli in info.limits:
+        if name not in ("cpus", "mem"):
+            return f"task {info.task_id} sets a limit for {name}; only cpus and mem have limits"
+        if milli is not None and milli < total_milli(resources, name):
+            return f"task {info.task_id} sets a limit for {name} below what it asks"
+    return None

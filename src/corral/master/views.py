@@ -1,0 +1,385 @@
+"""What the master shows: the native API's JSON values, the snapshot behind Mesos' views, and its numbers.
+
+Everything here is made in the turn that answers, so nobody sees what is not durable, and shares nothing with the state.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from corral.master.ledger import Pool, Tally
+from corral.master.spec import GetCluster, GetExplanations, GetTasks
+from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, TaskEntry
+from corral.mesos.snapshot import AgentRow, ClusterSnapshot, FrameworkRow, RoleRow
+from corral.model.ids import FrameworkId, TaskId
+from corral.model.offer import Explanation
+from corral.model.resources import ResourceKind, Resources
+from corral.model.task import TERMINAL, Task, TaskState
+
+Json = dict[str, Any]
+
+
+# The native API.
+
+
+def nodes(state: MasterState) -> Json:
+    """All agents. Shapes: resources are objects of numbers, ranges and sets are texts."""
+    return {"nodes": [_node(state, agent) for agent in state.agents.values()]}
+
+
+def _node(state: MasterState, agent: AgentEntry) -> Json:
+    return {
+        "id": agent.id,
+        "hostname": agent.info.hostname,
+        "state": str(agent.state),
+        "why": _why(state, agent),
+        "url": _url(agent),
+        "resources": flat(agent.info.resources),
+        "used": flat(_used(agent)),
+        "offered": flat(_offered(agent)),
+        "attributes": dict(agent.attributes),
+        "tasks": sum(1 for task in agent.tasks.values() if task.holding),
+        "runtimes": list(agent.info.runtimes),
+    }
+
+
+def _why(state: MasterState, agent: AgentEntry) -> str:
+    match agent.state:
+        case AgentState.REACHABLE:
+            return ""
+        case AgentState.DISCONNECTED:
+            return f"its link broke; unreachable when not back within {state.config.agent_timeout_s:g} s"
+        case AgentState.RECOVERED:
+            return "not seen since this master started"
+        case AgentState.UNREACHABLE:
+            return "silent for too long; its tasks may run on"
+
+
+def _url(agent: AgentEntry) -> str:
+    host = agent.info.hostname
+    return f"http://{f'[{host}]' if ':' in host else host}:{agent.info.port}"
+
+
+def _used(agent: AgentEntry) -> Resources:
+    pool = Pool()
+    for task in agent.tasks.values():
+        if task.holding:
+            pool.add(task.resources)
+    return pool.bundle()
+
+
+def _offered(agent: AgentEntry) -> Resources:
+    pool = Pool()
+    for entry in agent.offers.values():
+        pool.add(entry.resources)
+    return pool.bundle()
+
+
+def flat(resources: Resources) -> Json:
+    """A bundle as one JSON object: `{"cpus": 4.0, "ports": "[31000-31010]"}`."""
+    found: Json = {}
+    for r in resources:
+        if r.kind is ResourceKind.SCALAR:
+            found[r.name] = found.get(r.name, 0.0) + r.milli / 1000
+        elif r.kind is ResourceKind.RANGES:
+            found[r.name] = "[" + ", ".join(f"{low}-{high}" for low, high in r.ranges) + "]"
+        else:
+            found[r.name] = "{" + ", ".join(r.items) + "}"
+    return found
+
+
+def roles(state: MasterState) -> Json:
+    """All roles that somebody uses or that have a weight. Shapes: `share` is the dominant share by weight."""
+    total = Tally()
+    for agent in state.agents.values():
+        if agent.state is AgentState.REACHABLE:
+            total.add(agent.info.resources)
+    amounts = {r.name: r.milli for r in total.bundle()}
+    found = []
+    for row in _role_rows(state):
+        parts = [r.milli / amounts[r.name] for r in row.allocated if amounts.get(r.name)]
+        found.append(
+            {
+                "name": row.name,
+                "weight": row.weight,
+                "frameworks": list(row.frameworks),
+                "allocated": flat(row.allocated),
+                "offered": flat(row.offered),
+                "share": max(parts, default=0.0) / row.weight,
+            }
+        )
+    return {"roles": found}
+
+
+def _role_rows(state: MasterState) -> list[RoleRow]:
+    members: dict[str, list[FrameworkId]] = {role: [] for role in state.weights}
+    for framework in state.frameworks.values():
+        for role in framework.info.subscribed_roles:
+            members.setdefault(role, []).append(framework.id)
+    offered: dict[str, Tally] = {}
+    for entry in state.offers.values():
+        offered.setdefault(entry.offer.role, Tally()).add(entry.resources)
+    for role, tally in state.allocated.items():
+        if tally.bundle():
+            members.setdefault(role, [])
+    return [
+        RoleRow(
+            name=role,
+            weight=state.weights.get(role, 1.0),
+            frameworks=tuple(members[role]),
+            allocated=state.allocated[role].bundle() if role in state.allocated else (),
+            offered=offered[role].bundle() if role in offered else (),
+        )
+        for role in sorted(members)
+    ]
+
+
+def frameworks(state: MasterState) -> Json:
+    """All frameworks, the removed ones that are still remembered among them."""
+    every = [*state.frameworks.values(), *state.completed.values()]
+    return {"frameworks": [_framework(f, removed=f.id in state.completed) for f in every]}
+
+
+def _framework(framework: FrameworkEntry, *, removed: bool) -> Json:
+    info = framework.info
+    counts = Counter(str(task.state) for task in framework.tasks.values())
+    return {
+        "id": framework.id,
+        "name": info.name,
+        "user": info.user,
+        "roles": list(info.subscribed_roles),
+        "principal": framework.principal,
+        "state": _standing(framework, removed),
+        "failover_timeout_s": info.failover_timeout_s,
+        "capabilities": [str(c) for c in info.capabilities],
+        "webui_url": info.webui_url,
+        "registered_at": framework.registered_at,
+        "reregistered_at": framework.reregistered_at,
+        "unregistered_at": framework.unregistered_at,
+        "suppressed_roles": sorted(framework.suppressed),
+        "tasks": dict(counts),
+        "offers": len(framework.offers),
+        "wants": [
+            {"id": w.want.id, "role": w.want.role, "remaining": w.remaining, "offered": w.offered}
+            for w in framework.wants.values()
+        ],
+    }
+
+
+def _standing(framework: FrameworkEntry, removed: bool) -> str:
+    if removed:
+        return "removed"
+    if framework.connected:
+        return "connected"
+    return "recovered" if framework.recovered else "disconnected"
+
+
+def tasks(state: MasterState, asked: GetTasks) -> Json:
+    """Tasks that run, are unreachable or ended lately, newest knowledge of each."""
+    found: list[TaskEntry] = []
+    for framework in [*state.frameworks.values(), *state.completed.values()]:
+        if asked.framework in ("", framework.id, framework.info.name):
+            found += _choose(framework, asked)
+    return {"tasks": [_task(state, entry) for entry in found]}
+
+
+def _choose(framework: FrameworkEntry, asked: GetTasks) -> Iterable[TaskEntry]:
+    if asked.task:
+        id = TaskId(asked.task)
+        live = framework.tasks.get(id) or framework.unreachable.get(id)
+        every = [e for e in framework.completed if e.info.task_id == id] + ([live] if live else [])
+    else:
+        every = [*framework.tasks.values(), *framework.unreachable.values(), *framework.completed]
+    return [e for e in every if asked.agent in ("", e.agent_id) and asked.group in ("", e.group)]
+
+
+def _task(state: MasterState, entry: TaskEntry) -> Json:
+    agent = state.agents.get(entry.agent_id)
+    last = entry.last_status
+    return {
+        "id": entry.info.task_id,
+        "name": entry.info.name,
+        "group": entry.group,
+        "framework": entry.framework_id,
+        "role": entry.role,
+        "agent": entry.agent_id,
+        "hostname": agent.info.hostname if agent is not None else None,
+        "agent_url": _url(agent) if agent is not None else None,
+        "state": str(entry.state),
+        "message": last.message if last is not None else None,
+        "reason": str(last.reason) if last is not None and last.reason is not None else None,
+        "healthy": last.healthy if last is not None else None,
+        "at": last.at if last is not None else entry.at,
+        "resources": flat(entry.resources),
+    }
+
+
+def explanations(state: MasterState, asked: GetExplanations) -> Json:
+    """Why wants wait, as the last allocation found it."""
+    found = [
+        _explanation(framework, one)
+        for framework in state.frameworks.values()
+        for one in framework.explanations.values()
+        if asked.want in ("", one.want_id) and asked.group in ("", _group(framework, one))
+    ]
+    return {"explanations": found}
+
+
+def _group(framework: FrameworkEntry, one: Explanation) -> str:
+    want = framework.wants.get(one.want_id)
+    return want.want.group if want is not None else ""
+
+
+def _explanation(framework: FrameworkEntry, one: Explanation) -> Json:
+    return {
+        "want_id": one.want_id,
+        "group": _group(framework, one),
+        "framework_id": one.framework_id,
+        "framework": framework.info.name,
+        "role": one.role,
+        "waiting": one.waiting,
+        "since_at": one.since_at,
+        "agents": one.agents,
+        "refusals": [
+            {"reason": r.reason, "detail": r.detail, "agents": r.agents, "best": r.best} for r in one.refusals
+        ],
+        "fits_if": list(one.fits_if),
+        "never": one.never,
+    }
+
+
+# Mesos' views.
+
+
+def cluster(state: MasterState, asked: GetCluster, now: float) -> ClusterSnapshot:
+    """Everything of one moment, for the dialect to write. Shapes: without `asked.tasks` no row holds tasks."""
+    return ClusterSnapshot(
+        master=state.master_info,
+        start_at=state.loaded_at,
+        elected_at=state.loaded_at,
+        leader=state.master_info,
+        agents=tuple(_agent_row(agent) for agent in state.agents.values()),
+        frameworks=tuple(_framework_row(state, f, asked.tasks) for f in state.frameworks.values()),
+        completed_frameworks=tuple(_framework_row(state, f, asked.tasks) for f in state.completed.values()),
+        roles=tuple(_role_rows(state)),
+        flags=_flags(state),
+    )
+
+
+def _flags(state: MasterState) -> tuple[tuple[str, str], ...]:
+    config = state.config
+    return (
+        ("hostname", config.hostname),
+        ("ip", config.ip),
+        ("port", str(config.port)),
+        ("agent_ping_timeout", f"{config.ping_s:g}secs"),
+        ("agent_reregister_timeout", f"{config.reregister_timeout_s:g}secs"),
+        ("max_completed_frameworks", str(config.most_completed_frameworks)),
+        ("max_completed_tasks_per_framework", str(config.most_completed_tasks)),
+    )
+
+
+def _agent_row(agent: AgentEntry) -> AgentRow:
+    reachable = agent.state is AgentState.REACHABLE
+    return AgentRow(
+        info=agent.info,
+        active=reachable,
+        connected=reachable,
+        recovered=agent.state is AgentState.RECOVERED,
+        registered_at=agent.registered_at,
+        reregistered_at=agent.reregistered_at,
+        unreachable_at=agent.unreachable_at,
+        used=_used(agent),
+        offered=_offered(agent),
+    )
+
+
+def _framework_row(state: MasterState, framework: FrameworkEntry, with_tasks: bool) -> FrameworkRow:
+    offered = Tally()
+    for entry in framework.offers.values():
+        offered.add(entry.resources)
+    used = Tally()
+    for (_, id), tally in state.allocated_by.items():
+        if id == framework.id:
+            used.add(tally.bundle())
+    used.take(offered.bundle())
+    return FrameworkRow(
+        info=framework.info,
+        active=framework.connected,
+        connected=framework.connected,
+        recovered=framework.recovered,
+        registered_at=framework.registered_at,
+        reregistered_at=framework.reregistered_at,
+        unregistered_at=framework.unregistered_at,
+        tasks=_rows(framework.tasks.values()) if with_tasks else (),
+        unreachable_tasks=_rows(framework.unreachable.values()) if with_tasks else (),
+        completed_tasks=_rows(framework.completed) if with_tasks else (),
+        offers=tuple(entry.offer for entry in framework.offers.values()),
+        used=used.bundle(),
+        offered=offered.bundle(),
+    )
+
+
+def _rows(entries: Iterable[TaskEntry]) -> tuple[Task, ...]:
+    return tuple(
+        Task(
+            info=e.info, framework_id=e.framework_id, role=e.role, state=e.state, statuses=tuple(e.statuses.values())
+        )
+        for e in entries
+    )  # fmt: skip
+
+
+# Numbers.
+
+
+def metrics(state: MasterState, now: float) -> Mapping[str, float]:
+    """The numbers of `/metrics/snapshot`, under Mesos' names."""
+    agents = Counter(agent.state for agent in state.agents.values())
+    connected = sum(1 for _ in state.connected_frameworks())
+    reachable, away = agents[AgentState.REACHABLE], agents[AgentState.DISCONNECTED]
+    found: dict[str, float] = {
+        "master/elected": 1.0,
+        "master/epoch": float(state.epoch),
+        "master/uptime_secs": now - state.loaded_at,
+        "master/slaves_active": reachable,
+        "master/slaves_connected": reachable,
+        "master/slaves_disconnected": away,
+        "master/slaves_inactive": away,
+        "master/slaves_unreachable": agents[AgentState.UNREACHABLE],
+        "master/recovered_slaves": agents[AgentState.RECOVERED],
+        "master/slave_registrations": state.counts["registrations"],
+        "master/slave_removals": state.counts["removals"],
+        "master/slave_unreachable_scheduled": state.counts["timeouts"],
+        "master/frameworks_active": connected,
+        "master/frameworks_connected": connected,
+        "master/frameworks_disconnected": len(state.frameworks) - connected,
+        "master/frameworks_inactive": len(state.frameworks) - connected,
+        "master/outstanding_offers": len(state.offers),
+        "master/valid_status_updates": state.counts["updates"],
+        "master/tasks_unreachable": sum(len(f.unreachable) for f in state.frameworks.values()),
+        "master/waiting_instances": sum(w.missing for f in state.frameworks.values() for w in f.waiting.values()),
+        "allocator/mesos/allocation_runs": state.allocation_runs,
+    }
+    for task_state in TaskState:
+        if task_state in (TaskState.UNKNOWN, TaskState.UNREACHABLE):
+            continue
+        count = state.ended[task_state] if task_state in TERMINAL else state.live[task_state]
+        found[f"master/{str(task_state).lower().replace('task_', 'tasks_', 1)}"] = count
+    found.update(_resource_metrics(state))
+    return {name: float(value) for name, value in found.items()}
+
+
+def _resource_metrics(state: MasterState) -> dict[str, float]:
+    total, used = Tally(), Tally()
+    for agent in state.agents.values():
+        if agent.state is AgentState.REACHABLE:
+            total.add(agent.info.resources)
+            used.add(_used(agent))
+    totals = {r.name: r.milli / 1000 for r in total.bundle()}
+    taken = {r.name: r.milli / 1000 for r in used.bundle()}
+    found: dict[str, float] = {}
+    for name in ("cpus", "disk", "gpus", "mem"):
+        found[f"master/{name}_total"] = totals.get(name, 0.0)
+        found[f"master/{name}_used"] = taken.get(name, 0.0)
+        found[f"master/{name}_percent"] = taken.get(name, 0.0) / totals[name] if totals.get(name) else 0.0
+    return found
