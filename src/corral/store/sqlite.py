@@ -407,7 +407,7 @@ def _check_whole(db: sqlite3.Connection, path: str) -> None:
     found = [row[0] for row in db.execute("PRAGMA integrity_check(1)")]
     if found != ["ok"]:
         raise StoreFailed(
-            f"store {path} is damaged: {found[0]}; restore it from a snapshot, or move it away to start empty"
+            f"store {path} is damaged: {found[0].splitlines()[-1]}; restore it from a snapshot, or move it away to start empty"
         )
 
 
