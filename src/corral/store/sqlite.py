@@ -406,8 +406,9 @@ def _connect(path: str) -> sqlite3.Connection:
 def _check_whole(db: sqlite3.Connection, path: str) -> None:
     found = [row[0] for row in db.execute("PRAGMA integrity_check(1)")]
     if found != ["ok"]:
+        what = found[0].splitlines()[-1]
         raise StoreFailed(
-            f"store {path} is damaged: {found[0].splitlines()[-1]}; restore it from a snapshot, or move it away to start empty"
+            f"store {path} is damaged: {what}; restore it from a snapshot, or move it away to start empty"
         )
 
 
