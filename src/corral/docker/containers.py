@@ -26,8 +26,8 @@ SANDBOX_INSIDE = "/mnt/mesos/sandbox"
 LEAST_MEMORY_MB = 32
 """Below this a container may not even start. Source: Mesos, the docker containerizer's minimum."""
 
-# A copy of the output lies in the sandbox; the Engine's own need only span the time in which an agent may be away.
-_LOG_CONFIG: Mapping[str, Any] = {"Type": "json-file", "Config": {"max-size": "64m", "max-file": "3"}}
+# A copy of the output lies in the sandbox; the Engine's own need only span the time in which an agent is away.
+_LOG_CONFIG: Mapping[str, Any] = {"Type": "json-file", "Config": {"max-size": "256m", "max-file": "2"}}
 
 _LAST_SIGNAL = 64
 

@@ -54,7 +54,9 @@ class Engine(Protocol):
     async def wait(self, container: str, timeout_s: float | None) -> None: ...
     async def kill(self, container: str, signal: str) -> None: ...
     async def remove(self, container: str, *, force: bool) -> None: ...
-    def logs(self, container: str, *, since: str | None, follow: bool) -> AsyncGenerator[bytes, None]: ...
+    def logs(
+        self, container: str, *, since: str | None = None, tail: int | None = None, follow: bool = False
+    ) -> AsyncGenerator[bytes, None]: ...
     async def exec(self, container: str, argv: Sequence[str], *, tty: bool) -> "ExecStream": ...
     async def stats(self, container: str) -> Json: ...
     async def update(self, container: str, changes: Json) -> None: ...
@@ -108,6 +110,11 @@ class DockerEngine:
             self._docker = aiodocker.Docker(url)
             self._owned = None
         self._base: str | None = None
+        # The Engine sends every line as an HTTP chunk of its own, which costs more than all else in following a log.
+        # HTTP/1.0 has no chunks: nor does it tell a broken stream from a whole one, so only following uses it.
+        self._following = aiohttp.ClientSession(
+            connector=self._docker.connector, connector_owner=False, version=aiohttp.HttpVersion10
+        )
 
     async def ping(self) -> None:
         async with self._asking("ping", PING_S), self._docker.session.get(self._plain_url("_ping")) as response:
@@ -166,16 +173,24 @@ class DockerEngine:
     async def remove(self, container: str, *, force: bool) -> None:
         await self._call("DELETE", f"containers/{container}", SLOW_S, {"v": "1", "force": "1" if force else "0"})
 
-    async def logs(self, container: str, *, since: str | None, follow: bool) -> AsyncGenerator[bytes, None]:
-        """The log stream from its beginning or from `since`, as it comes; ends when the container has ended."""
+    async def logs(
+        self, container: str, *, since: str | None = None, tail: int | None = None, follow: bool = False
+    ) -> AsyncGenerator[bytes, None]:
+        """The log stream from its beginning, from `since`, or its last `tail` entries.
+
+        Shapes: following, it goes on until the container ends, and may end early without an error. Not following, it
+        ends with what is there, and an end without an error is the end of the log.
+        """
         query = {"stdout": "1", "stderr": "1", "timestamps": "1", "follow": "1" if follow else "0"}
         if since is not None:
             query["since"] = since
+        if tail is not None:
+            query["tail"] = str(tail)
         url = await self._url(f"containers/{container}/logs", query)
         endless = aiohttp.ClientTimeout(sock_connect=PING_S, sock_read=None if follow else SLOW_S)
         async with (
             self._asking(f"logs of {container}", None),
-            self._docker.session.get(url, timeout=endless) as response,
+            (self._following if follow else self._docker.session).get(url, timeout=endless) as response,
         ):
             if response.status >= 400:
                 await _checked(response)
@@ -205,6 +220,7 @@ class DockerEngine:
         await self._call("POST", f"containers/{container}/update", SLOW_S, None, changes)
 
     async def close(self) -> None:
+        await self._following.close()
         await self._docker.close()
         if self._owned is not None:
             await self._owned.close()

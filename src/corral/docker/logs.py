@@ -16,8 +16,9 @@ from pathlib import Path
 import msgspec
 
 from corral.docker.engine import Engine
-from corral.docker.stream import STDERR, STDOUT, LogReader, Position, since_of
+from corral.docker.stream import STDERR, STDOUT, LogReader, Position, is_whole, since_of, write_stamp
 from corral.lib.backoff import grow_delay_s
+from corral.lib.clock import Clock, system_clock
 from corral.lib.errors import CorralError, NotFound
 
 POSITION_FILE = ".docker-log"
@@ -68,6 +69,10 @@ class LogCopy:
         )
         record = msgspec.json.encode(self.position) + b"\n"
         os.pwrite(self._files[0], record.ljust(_POSITION_BYTES), 0)
+
+    def line_ended(self, kind: int) -> bool:
+        size = self.position.out_size if kind == STDOUT else self.position.err_size
+        return size > 0 and os.pread(self._files[kind], 1, size - 1) == b"\n"
 
     def close(self) -> None:
         for index, file in enumerate(self._files):
@@ -123,12 +128,14 @@ class LogFollower:
         *,
         say: Callable[[str], None] = lambda words: None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Clock = system_clock,
     ) -> None:
         self._engine = engine
         self._container = container
         self._sandbox = sandbox
         self._say = say
         self._pause = pause
+        self._clock = clock
         self._ended = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name=f"logs of {container}")
 
@@ -181,14 +188,24 @@ class LogFollower:
         """One pass over the stream. Returns whether it brought anything."""
         copy = LogCopy(self._sandbox)
         try:
+            if not follow and await self._is_whole(copy):
+                return False
             reader, moved = LogReader(copy.position), False
             stream = self._engine.logs(self._container, since=since_of(copy.position), follow=follow)
             async with contextlib.aclosing(stream):
                 async for chunk in stream:
-                    out, err = reader.feed(chunk)
+                    out, err = reader.feed(chunk, write_stamp(self._clock()))
                     if out or err:
                         copy.append(reader, out, err)
                         moved = True
             return moved
         finally:
             copy.close()
+
+    async def _is_whole(self, copy: LogCopy) -> bool:
+        # Looking at the last entry alone spares a second reading of what has been copied.
+        last = b""
+        async with contextlib.aclosing(self._engine.logs(self._container, tail=1)) as stream:
+            async for chunk in stream:
+                last += chunk
+        return is_whole(copy.position, last, (False, copy.line_ended(STDOUT), copy.line_ended(STDERR)))

@@ -7,13 +7,15 @@ Source: Docker Engine API 1.41, "Stream format" of attach, `timestamps` and `sin
 """
 
 import struct
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import msgspec
 
 from corral.lib.errors import Failed
 
 STDOUT, STDERR = 1, 2
+HEAD_BYTES = 8
 _HEAD = struct.Struct(">BxxxL")
 _OVERLAP_S = 10
 """How much later than an entry of one kind an older one of the other kind may still come."""
@@ -47,6 +49,11 @@ def since_of(position: Position) -> str | None:
     return max(_as_seconds(oldest), newest, key=_order)
 
 
+def write_stamp(at: float) -> bytes:
+    """An instant as the Engine writes it, to the microsecond."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%S.%f}000Z".encode()
+
+
 def _order(seconds: str) -> tuple[int, str]:
     whole, _, rest = seconds.partition(".")
     return int(whole), rest
@@ -60,65 +67,75 @@ def _as_seconds(stamp: str, back_s: int = 0) -> str:
 
 
 class LogReader:
-    """Takes bytes as they come and gives the output they hold, without what lies before the position it began at."""
+    """Takes bytes as they come and gives the output they hold, without what lies before the position it began at.
 
-    __slots__ = ("_buffer", "_count", "_resume", "_stamp")
+    An Engine that turns its log file over while somebody follows may tell older entries once more (seen with 20.10);
+    they are known by their time and left out.
+    """
+
+    __slots__ = ("_again", "_buffer", "_count", "_stamp")
 
     def __init__(self, position: Position) -> None:
         self._buffer = bytearray()
         self._stamp = [b"", position.out.stamp.encode(), position.err.stamp.encode()]
         self._count = [0, position.out.count, position.err.count]
-        # Per kind: the place up to which entries are known already; None once the first new one has come.
-        self._resume: list[tuple[bytes, int] | None] = [None]
-        self._resume += [(p.stamp.encode(), p.count) if p.stamp else None for p in (position.out, position.err)]
+        self._again = list(self._count)  # how many entries of the last time may come once more
 
-    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+    def feed(self, data: bytes, now: bytes) -> tuple[bytes, bytes]:
         """The new output in these bytes: stdout, stderr.
 
-        Errors: `Failed` when it is no log stream.
+        Shapes: `now` is a time as the Engine writes it. Entries older than the last are known ones, unless the last is
+        later than `now`: then the clock was set back. Errors: `Failed` when it is no log stream.
         """
         buffer = self._buffer
         buffer += data
         found: tuple[list[bytes], list[bytes], list[bytes]] = ([], [], [])
-        stamps, counts, resume = self._stamp, self._count, self._resume
+        stamps, counts, again = self._stamp, self._count, self._again
         at, end = 0, len(buffer)
         unpack = _HEAD.unpack_from
-        while end - at >= 8:
+        while end - at >= HEAD_BYTES:
             kind, length = unpack(buffer, at)
             if kind > STDERR:
                 raise Failed(f"the Engine's log stream holds a frame of kind {kind}; it speaks another form")
-            if end - at - 8 < length:
+            if end - at - HEAD_BYTES < length:
                 break
-            entry = bytes(buffer[at + 8 : at + 8 + length])
-            at += 8 + length
+            entry = bytes(buffer[at + HEAD_BYTES : at + HEAD_BYTES + length])
+            at += HEAD_BYTES + length
             stamp, space, content = entry.partition(b" ")
             if not space:
                 continue
-            if resume[kind] is not None and self._is_known(kind, stamp):
-                continue
-            if stamp == stamps[kind]:
+            last = stamps[kind]
+            if stamp == last:
+                if again[kind]:
+                    again[kind] -= 1
+                    continue
                 counts[kind] += 1
-            else:
+            elif stamp > last or last > now:
                 stamps[kind] = stamp
                 counts[kind] = 1
+                again[kind] = 0
+            else:
+                again[kind] = counts[kind]
+                continue
             found[kind].append(content)
         if at:
             del buffer[:at]
         return b"".join(found[STDOUT]), b"".join(found[STDERR])
 
-    def _is_known(self, kind: int, stamp: bytes) -> bool:
-        known = self._resume[kind]
-        if known is None:
-            return False
-        last, left = known
-        if stamp < last:
-            return True
-        if stamp == last and left > 0:
-            self._resume[kind] = (last, left - 1)
-            return True
-        self._resume[kind] = None
-        return False
-
     def place(self, kind: int) -> Place:
         """How far this kind has been read."""
         return Place(self._stamp[kind].decode(), self._count[kind])
+
+
+def is_whole(position: Position, last: bytes, line_ended: Sequence[bool]) -> bool:
+    """Whether a copy at this position holds all of a log whose last entry is the frame `last`, empty for an empty log.
+
+    Shapes: `line_ended` tells, by kind, whether the copy ends at the end of a line. The entries of one long line all
+    bear its time, so only a finished line shows that none of them is missing. An uncertain answer is no.
+    """
+    if not last:
+        return True
+    kind = last[0]
+    stamp, _, content = last[HEAD_BYTES:].partition(b" ")
+    place = {STDOUT: position.out, STDERR: position.err}.get(kind)
+    return place is not None and place.stamp.encode() == stamp and content.endswith(b"\n") and line_ended[kind]
