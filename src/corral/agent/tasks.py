@@ -78,7 +78,6 @@ def run(state: AgentState, order: RunTask, now: float) -> list[Effect]:
         effects.append(Note("task refused", why, "warning", _facts(*task.key)))
         return effects
     state.add(task)
-    effects.append(state.save_run(task))
     effects += advance(state, task, now)
     return effects
 
