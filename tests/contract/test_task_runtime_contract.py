@@ -15,7 +15,11 @@ from pathlib import Path
 import pytest
 
 from corral.agent.runtimes import TaskRuntime
+from corral.docker.engine import DockerEngine
+from corral.docker.fake import FakeNode, FakeRuntime
+from corral.docker.runtime import DockerRuntime
 from corral.lib.errors import CorralError, Failed, NotFound
+from corral.model.container import DockerInfo
 from corral.model.execution import Execution, Exit, Found
 from corral.model.ids import ContainerId, FrameworkId, TaskId
 from corral.process.runtime import ProcessRuntime
@@ -26,9 +30,10 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class World:
     """One node as a runtime sees it."""
 
-    def __init__(self, root: Path, make: Callable[[], TaskRuntime]) -> None:
+    def __init__(self, root: Path, make: Callable[[], TaskRuntime], image: str | None = None) -> None:
         self.root = root
         self._make = make
+        self._image = image
         self._runtime = make()
         self._started: list[str] = []
 
@@ -55,6 +60,7 @@ class World:
             "sandbox": str(sandbox),
             "argv": ("/bin/sh", "-c", script),
             "environment": (("PATH", PATH), ("MESOS_SANDBOX", str(sandbox))),
+            "docker": DockerInfo(image=self._image) if self._image else None,
         }
         return Execution(**{**wanted, **changes})  # type: ignore[arg-type]
 
@@ -80,31 +86,46 @@ def make_process_without_cgroups(root: Path) -> Callable[[], TaskRuntime]:
     return lambda: ProcessRuntime(str(root / "state"), cgroup_parent="")
 
 
+def make_fake(root: Path) -> Callable[[], TaskRuntime]:
+    node = FakeNode()
+    return lambda: FakeRuntime(node)
+
+
 MAKERS: dict[str, Callable[[Path], Callable[[], TaskRuntime]]] = {
     "process": make_process,
     "process-without-cgroups": make_process_without_cgroups,
+    "fake": make_fake,
 }
-REAL = ["process", "process-without-cgroups"]
+DOCKER = pytest.param("docker", marks=pytest.mark.docker)
+REAL = ["process", "process-without-cgroups", DOCKER]
 
 
-async def make_world(kind: str, root: Path) -> AsyncIterator[World]:
-    world = World(root, MAKERS[kind](root))
+async def make_world(kind: str, root: Path, engine: str = "") -> AsyncIterator[World]:
+    if kind == "docker":
+        world = World(root, lambda: DockerRuntime(DockerEngine(engine), owner=str(root)), image="busybox:latest")
+    else:
+        world = World(root, MAKERS[kind](root))
     try:
         yield world
     finally:
         await world.close()
 
 
-@pytest.fixture(params=list(MAKERS))
+def engine_for(request: pytest.FixtureRequest) -> str:
+    """The URL of a real Engine, started only for those who need it."""
+    return str(request.getfixturevalue("engine_socket")) if request.param == "docker" else ""
+
+
+@pytest.fixture(params=[*MAKERS, DOCKER])
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    async for made in make_world(request.param, tmp_path):
+    async for made in make_world(request.param, tmp_path, engine_for(request)):
         yield made
 
 
 @pytest.fixture(params=REAL)
 async def real_world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     """Only what runs real commands."""
-    async for made in make_world(request.param, tmp_path):
+    async for made in make_world(request.param, tmp_path, engine_for(request)):
         yield made
 
 
@@ -414,6 +435,14 @@ async def test_a_task_over_its_memory_is_ended_and_said_to_be(tmp_path: Path) ->
         if any("memory limits" in note for note in world.runtime.notes):
             assert os.geteuid() != 0, "as root a memory cgroup is expected on a test machine"
             continue
+        _, exit = await world.run("head -c 200000000 /dev/zero | tail -n 1", mem_mb=32)
+        assert exit.oom
+        assert (exit.code, exit.signal) in ((137, None), (None, 9))
+
+
+@pytest.mark.docker
+async def test_a_container_over_its_memory_is_ended_and_said_to_be(tmp_path: Path, engine_socket: str) -> None:
+    async for world in make_world("docker", tmp_path, engine_socket):
         _, exit = await world.run("head -c 200000000 /dev/zero | tail -n 1", mem_mb=32)
         assert exit.oom
         assert (exit.code, exit.signal) in ((137, None), (None, 9))

@@ -185,11 +185,14 @@ def read_address(inspected: Mapping[str, Any]) -> str | None:
 def has_ended(inspected: Mapping[str, Any]) -> bool:
     """Whether it ran and ended. Shapes: False for one that was created and never started."""
     state = inspected.get("State") or {}
-    return not state.get("Running") and state.get("Status") not in ("created", "restarting")
+    return not state.get("Running") and state.get("Status") != "restarting" and not never_started(inspected)
 
 
 def never_started(inspected: Mapping[str, Any]) -> bool:
-    return (inspected.get("State") or {}).get("Status") == "created"
+    """Whether no process of it ever ran, also when a start was tried."""
+    state = inspected.get("State") or {}
+    # After a start that failed the Engine shows it as exited; only the instant tells that it never began.
+    return state.get("Status") == "created" or str(state.get("StartedAt") or "").startswith("0001-")
 
 
 def read_exit(container_id: ContainerId, inspected: Mapping[str, Any], oom_kills: int | None) -> Exit:

@@ -181,7 +181,10 @@ class DockerRuntime:
             raise
         except CorralError as error:
             self._starting.discard(name)
-            self._clear_away(name)
+            try:
+                await self.engine.remove(name, force=True)
+            except CorralError:
+                self._clear_away(name)
             raise explain_start(execution, error) from None
         return await self.engine.inspect(name)
 
