@@ -8,7 +8,7 @@ import pytest
 
 from corral.lib.errors import CorralError, Invalid, NotFound
 from corral.net.routes import Request, Response, Route, Stream, json_response
-from corral.net.server import Server
+from corral.net.server import Server, bind
 
 
 class Door:
@@ -67,10 +67,10 @@ async def door() -> Door:
 
 @pytest.fixture
 async def server(door: Door) -> AsyncIterator[Server]:
-    server = Server(door.routes(), host="127.0.0.1", port=0)
+    server = Server(door.routes(), bind("127.0.0.1", 0))
     await server.start()
     yield server
-    await server.stop()
+    await server.close()
 
 
 @pytest.fixture
@@ -150,12 +150,11 @@ async def test_a_client_that_disconnects_ends_its_stream(client: aiohttp.ClientS
 async def test_a_stopping_server_ends_its_streams(server: Server, client: aiohttp.ClientSession, door: Door) -> None:
     answer = await client.get("/silence")
     assert await answer.content.readany() == b"first"
-    await asyncio.wait_for(server.stop(), 5)
+    await asyncio.wait_for(server.close(), 5)
     await asyncio.wait_for(door.closed.wait(), 5)
     answer.close()
 
 
 async def test_a_taken_port_is_named_with_what_to_do(server: Server) -> None:
-    second = Server([], host="127.0.0.1", port=server.port)
     with pytest.raises(Invalid, match=rf"cannot listen on 127\.0\.0\.1:{server.port}.*--listen"):
-        await second.start()
+        bind("127.0.0.1", server.port)

@@ -82,20 +82,45 @@ def fold_slashes(path: str) -> str:
     return path
 
 
-class Server:
-    """One listening endpoint. Shapes: `routes` are tried in order, those of the first front door first."""
+def bind(host: str, port: int) -> socket.socket:
+    """A socket bound to the address, before anything is known of what it will serve. Shapes: port 0 takes any.
 
-    def __init__(self, routes: Sequence[Route | RawRoute], *, host: str, port: int) -> None:
+    Errors: `Invalid` when the address cannot be bound, with the address and what to do.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, protocol)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+            bound.setblocking(False)
+        except OSError:
+            bound.close()
+            raise
+    except (OSError, socket.gaierror) as error:
+        raise Invalid(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; "
+            f"end what holds it or choose another with --listen HOST:PORT (port 0 takes any)"
+        ) from None
+    return bound
+
+
+class Server:
+    """One listening endpoint, as a service. Shapes: `routes` are tried in order, those of the first door first."""
+
+    def __init__(self, routes: Sequence[Route | RawRoute], bound: socket.socket, *, name: str = "server") -> None:
+        self.name = name
         self._router = Router(routes)
-        self._host = host
-        self._port = port
+        self._bound = bound
+        self._host, self._port = bound.getsockname()[:2]
         self._http: web.Server | None = None
         self._listener: asyncio.Server | None = None
         self._stopping = asyncio.Event()
 
     @property
     def port(self) -> int:
-        """The port really bound, after `start`."""
         return self._port
 
     @property
@@ -103,25 +128,22 @@ class Server:
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}"
 
+    async def run(self) -> int | None:
+        """Serve until `stop`."""
+        await self.start()
+        await self._stopping.wait()
+        await self.close()
+        return None
+
+    def stop(self) -> None:
+        self._stopping.set()
+
     async def start(self) -> None:
-        """Bind and accept.
-
-        Errors: `Invalid` when the address cannot be bound, with the address and what to do.
-        """
+        """Accept requests."""
         self._http = web.Server(self._serve, handler_cancellation=True, access_log=None, keepalive_timeout=75.0)
-        loop = asyncio.get_running_loop()
-        try:
-            self._listener = await loop.create_server(
-                self._http, self._host, self._port, backlog=1024, reuse_address=True
-            )
-        except (OSError, socket.gaierror) as error:
-            raise Invalid(
-                f"cannot listen on {self._host}:{self._port}: {error.strerror or error}; "
-                f"end what holds it or choose another with --listen HOST:PORT (port 0 takes any)"
-            ) from None
-        self._port = self._listener.sockets[0].getsockname()[1]
+        self._listener = await asyncio.get_running_loop().create_server(self._http, sock=self._bound, backlog=1024)
 
-    async def stop(self) -> None:
+    async def close(self) -> None:
         """Accept nothing new, end the streams, close what is left."""
         self._stopping.set()
         if self._listener is not None:
