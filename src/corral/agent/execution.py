@@ -81,7 +81,7 @@ def plan_execution(config: AgentConfig, agent_id: AgentId | None, framework: Fra
     docker = info.container.docker if info.container is not None else None
     mounts, directories = _plan_volumes(task, in_image=docker is not None)
     argv, entrypoint_args = _argv(info.task_id, command, in_image=docker is not None)
-    user = command.user if docker is not None else (command.user or framework.user)
+    own_user = (command.user or framework.user) if config.switch_user else None
     mappings = _port_mappings(task, docker)
     execution = Execution(
         container_id=task.container_id,
@@ -90,7 +90,7 @@ def plan_execution(config: AgentConfig, agent_id: AgentId | None, framework: Fra
         sandbox=task.sandbox,
         argv=argv,
         environment=_environment(config, agent_id, framework, task, mappings, in_image=docker is not None),
-        user=user if docker is not None or config.switch_user else None,
+        user=command.user if docker is not None else own_user,
         docker=docker,
         entrypoint_args=entrypoint_args,
         hostname=info.container.hostname if info.container is not None else None,
@@ -101,7 +101,7 @@ def plan_execution(config: AgentConfig, agent_id: AgentId | None, framework: Fra
         cpu_limit_milli=_limit(info, "cpus", None),
         mem_mb=_mem_limit_mb(info),
     )
-    return Plan(execution, directories, framework.user if config.switch_user and docker is None else None)
+    return Plan(execution, directories, own_user if docker is None else None)
 
 
 def _argv(task_id: TaskId, command: CommandInfo, *, in_image: bool) -> tuple[tuple[str, ...], bool]:

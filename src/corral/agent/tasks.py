@@ -149,7 +149,7 @@ def _fetch(state: AgentState, task: Task, why: str, now: float) -> list[Effect]:
     plan = plan_execution(state.config, state.identity.agent_id, state.frameworks[task.framework_id], task.record())
     return [
         state.save_run(task),
-        Fetch(task.container_id, task.sandbox, command.uris, plan.execution.user or plan.owner, why),
+        Fetch(task.container_id, task.sandbox, command.uris, plan.owner, why),
     ]
 
 
