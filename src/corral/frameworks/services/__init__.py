@@ -1,0 +1,26 @@
+"""The services framework: long-running apps kept at their number, under Marathon's API."""
+
+from random import Random
+
+from corral.frameworks.services.core import ServicesCore
+from corral.frameworks.services.routes import routes
+from corral.frameworks.services.spec import Config
+from corral.model.framework import Capability, FrameworkInfo
+from corral.sdk.framework import Framework
+
+__all__ = ["Config", "ServicesCore", "build"]
+
+
+def build(config: Config, random: Random) -> Framework:
+    """The framework as the sdk runs it. Shapes: `random` is where ids come from."""
+    info = FrameworkInfo(
+        user=config.user,
+        name=config.name,
+        failover_timeout_s=config.failover_timeout_s,
+        checkpoint=True,
+        roles=(config.role,),
+        hostname=config.hostname or None,
+        webui_url=f"http://{config.address}/ui/",
+        capabilities=(Capability.PARTITION_AWARE, Capability.TASK_KILLING_STATE, Capability.MULTI_ROLE),
+    )
+    return Framework(info=info, core=ServicesCore(config, random), routes=routes, records="services/")

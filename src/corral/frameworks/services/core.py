@@ -1,0 +1,158 @@
+"""The services framework: keeps every app at its number of instances, through any change of what is wanted.
+
+`handle` only says which family an input belongs to; `upkeep.settle` then looks at whatever the input touched.
+Source: DESIGN, frameworks; Marathon's contract.
+"""
+
+from collections.abc import Iterable, Sequence
+from random import Random
+from typing import Any
+
+from corral.frameworks.services import commands, offers, recovery, updates, upkeep, views
+from corral.frameworks.services.spec import (
+    CancelDeployment,
+    Command,
+    Condition,
+    Config,
+    CreateApp,
+    DeleteApp,
+    GetApp,
+    GetApps,
+    GetDeployments,
+    GetGroup,
+    GetInfo,
+    GetLeader,
+    GetQueue,
+    GetTasks,
+    GetVersion,
+    GetVersions,
+    KillTasks,
+    ResetDelay,
+    RestartApp,
+    UpdateApps,
+)
+from corral.frameworks.services.state import State, task_id_of
+from corral.lib.errors import NotFound
+from corral.model import calls, events
+from corral.model.ids import TaskId
+from corral.runtime.core import Asked, Effect, Loaded, Reply, Tick
+from corral.sdk.scheduler import CallFailed, Disconnected
+
+Input = (
+    Loaded | Tick | Asked[Command] | Disconnected | CallFailed | events.Subscribed | events.Offers | events.Rescind
+    | events.Update | events.Message | events.Explanations | events.Failure | events.Error | events.Heartbeat
+)  # fmt: skip
+"""Everything that the loop of this framework may be told; some of it the session around the core answers alone."""
+
+
+class ServicesCore:
+    """The deciding half of the services framework."""
+
+    __slots__ = ("state",)
+
+    def __init__(self, config: Config, random: Random) -> None:
+        self.state = State(config, random)
+
+    def handle(self, input: Any, now: float) -> Sequence[Effect]:
+        effects = self._decide(input, now)
+        return [*effects, *upkeep.settle(self.state, now)]
+
+    def invariants(self) -> None:
+        self.state.invariants()
+
+    def live_tasks(self) -> Iterable[calls.ReconcileTask]:
+        for app in self.state.apps.values():
+            for instance in app.instances.values():
+                if instance.condition is not Condition.SCHEDULED:
+                    yield calls.ReconcileTask(task_id=task_id_of(instance), agent_id=instance.agent_id)
+
+    def is_live(self, task_id: TaskId) -> bool:
+        return updates.find(self.state, task_id) is not None
+
+    def _decide(self, input: Any, now: float) -> list[Effect]:
+        state = self.state
+        match input:
+            case events.Update():
+                return updates.update(state, input, now)
+            case events.Offers():
+                return offers.take_offers(state, input, now)
+            case Asked():
+                return self._command(input.ask, input.command, now)
+            case Tick(name=upkeep.WORK):
+                return offers.work_off(state, now)
+            case Tick(name=offers.WANTS):
+                return offers.say_wants(state)
+            case Tick(name=upkeep.SWEEP):
+                return upkeep.sweep(state, now)
+            case Tick(name=name) if name.startswith(offers.DELAY):
+                state.restless[name.removeprefix(offers.DELAY)] = None
+                return []
+            case Tick(name=name) if name.startswith(upkeep.UNREACHABLE):
+                return upkeep.unreachable_tick(state, name.removeprefix(upkeep.UNREACHABLE), now)
+            case events.Explanations():
+                return offers.take_explanations(state, input)
+            case events.Rescind():
+                return updates.rescind(state, input)
+            case events.Subscribed():
+                return updates.subscribed(state, input)
+            case Disconnected():
+                return updates.disconnected(state)
+            case Loaded():
+                return recovery.load(state, input, now)
+            case _:
+                return []
+
+    def _command(self, ask: int, command: Command, now: float) -> list[Effect]:
+        state = self.state
+        match command:
+            case CreateApp():
+                return commands.create(state, ask, command, now)
+            case UpdateApps():
+                return commands.update(state, ask, command, now)
+            case DeleteApp():
+                return commands.delete(state, ask, command, now)
+            case RestartApp():
+                return commands.restart(state, ask, command, now)
+            case KillTasks():
+                return commands.kill_tasks(state, ask, command, now)
+            case ResetDelay():
+                return commands.reset_delay(state, ask, command, now)
+            case CancelDeployment():
+                return commands.cancel_deployment(state, ask, command, now)
+            case _:
+                return [Reply(ask, self._view(command, now))]
+
+    def _view(self, command: Command, now: float) -> Any:
+        state = self.state
+        match command:
+            case GetApps():
+                return views.view_apps(state, command, now)
+            case GetApp():
+                embed = views.read_embed(command.embed) | {"counts", "tasks", "lastTaskFailure", "deployments"}
+                return views.view_app(state, commands.need_app(state, command.id), embed, now)
+            case GetVersions():
+                app = commands.need_app(state, command.id)
+                return sorted([app.record.version, *state.versions.get(command.id, ())], reverse=True)
+            case GetVersion():
+                return views.view_version(state, commands.need_app(state, command.id), command.version)
+            case GetTasks():
+                if command.app is not None:
+                    commands.need_app(state, command.app)
+                if command.as_text:
+                    return views.write_text(state, command)
+                return views.view_tasks(state, views.select_tasks(state, command))
+            case GetQueue():
+                return views.view_queue(state, command, now)
+            case GetDeployments():
+                return views.view_deployments(state)
+            case GetGroup():
+                group = views.view_group(state, command, now)
+                if group is None:
+                    raise NotFound(f"Group '{command.id}' does not exist")
+                return group
+            case GetInfo():
+                return views.view_info(state)
+            case GetLeader():
+                return {"leader": state.config.address}
+            case _:
+                raise NotFound(f"command {type(command).__name__} is not known to the services framework")

@@ -1,0 +1,63 @@
+"""The records of the last life made into state again; recovery is nothing but this.
+
+Instances that were waiting have no record: the app's number says how many are missing. Instances that were launched are
+reconciled with the master by the session as soon as it is subscribed. Source: Marathon's contract, sections 7 to 9.
+"""
+
+from corral.frameworks.services.spec import (
+    AppRecord,
+    Condition,
+    Deployment,
+    FailureRecord,
+    Goal,
+    GroupRecord,
+    Instance,
+    VersionRecord,
+)
+from corral.frameworks.services.state import App, State
+from corral.frameworks.services.upkeep import UNREACHABLE, take_ports
+from corral.lib.units import parse_timestamp
+from corral.runtime.core import Effect, Loaded, Note, Persist, SetTimer, decode_records
+
+
+def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
+    """Errors: `msgspec.ValidationError` when a record is not of its kind; the process must not go on then."""
+    effects: list[Effect] = []
+    for app_id, record in decode_records(loaded, "app", AppRecord).items():
+        state.apps[app_id] = App(record, now)
+        take_ports(state, state.apps[app_id])
+    for key, version in decode_records(loaded, "version", VersionRecord).items():
+        state.versions.setdefault(key.rpartition("@")[0], {})[version.version] = version
+    state.groups.update(decode_records(loaded, "group", GroupRecord))
+    state.failures.update(decode_records(loaded, "failure", FailureRecord))
+    for instance in decode_records(loaded, "instance/", Instance).values():
+        effects.extend(_adopt(state, instance, now))
+    for deployment in decode_records(loaded, "deployment/", Deployment).values():
+        state.deployments[deployment.id] = deployment
+        state.done[deployment.id] = set()
+        state.locks.update(dict.fromkeys(deployment.apps, deployment.id))
+    versions = [app.record.version for app in state.apps.values()]
+    versions += [d.version for d in state.deployments.values()]
+    versions += [version for kept in state.versions.values() for version in kept]
+    if versions:
+        state.last_version_at = round(parse_timestamp(max(versions)) * 1000)
+    state.touch(state.apps)
+    if state.apps:
+        facts = {"apps": len(state.apps), "deployments": len(state.deployments)}
+        effects.append(Note("services recovered", "records of the last life", facts=facts))
+    return effects
+
+
+def _adopt(state: State, instance: Instance, now: float) -> list[Effect]:
+    app = state.apps.get(instance.app)
+    if app is None:
+        # Its app is forgotten, so its task is unknown and will be killed when it is heard of.
+        return [Persist(f"instance/{instance.id}", None)]
+    app.place(instance)
+    if instance.goal is Goal.DECOMMISSIONED:
+        state.watched[instance.id] = now + state.config.kill_retry_s
+    elif instance.condition in (Condition.PROVISIONED, Condition.STAGING, Condition.STARTING):
+        state.watched[instance.id] = now + state.config.launch_timeout_s
+    elif instance.unreachable_at is not None:
+        return [SetTimer(UNREACHABLE + instance.id, 0.0)]
+    return []

@@ -1,0 +1,296 @@
+"""Marathon's REST API: each handler reads the dialect, asks the core, writes the dialect, and decides nothing.
+
+Source: Marathon's contract, sections 16 and 17.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from corral.frameworks.services.marathon import (
+    read_app,
+    read_json,
+    read_task_id,
+    read_task_ids,
+    read_update,
+    read_updates,
+    read_version,
+    write_error,
+)
+from corral.frameworks.services.spec import (
+    AppUpdate,
+    CancelDeployment,
+    Command,
+    CreateApp,
+    DeleteApp,
+    GetApp,
+    GetApps,
+    GetDeployments,
+    GetGroup,
+    GetInfo,
+    GetLeader,
+    GetQueue,
+    GetTasks,
+    GetVersion,
+    GetVersions,
+    KillTasks,
+    ResetDelay,
+    RestartApp,
+    Result,
+    UpdateApps,
+)
+from corral.frameworks.services.validate import canonical_id
+from corral.lib.errors import Invalid, NotFound
+from corral.net.routes import Request, Response, Route, json_response
+
+Ask = Callable[[Command], Awaitable[Any]]
+MOST_BODY_BYTES = 8 << 20
+NO_CACHE = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache", "Expires": "0"}
+
+
+def routes(ask: Ask) -> list[Route]:
+    """The front door. Shapes: the longer paths stand before the shorter ones that would take them too."""
+    door = _Door(ask)
+    table: Sequence[tuple[str, str, Any]] = (
+        ("GET", "/v2/apps", door.list_apps),
+        ("POST", "/v2/apps", door.create_app),
+        ("PUT", "/v2/apps", door.update_apps),
+        ("PATCH", "/v2/apps", door.update_apps),
+        ("GET", "/v2/apps/*/tasks", door.list_tasks_below),
+        ("GET", "/v2/apps/{group*}/*/tasks", door.list_tasks_below),
+        ("GET", "/v2/apps/*", door.list_apps_below),
+        ("GET", "/v2/apps/{group*}/*", door.list_apps_below),
+        ("DELETE", "/v2/apps/{id*}/tasks/{task}", door.kill_task),
+        ("GET", "/v2/apps/{id*}/tasks", door.list_app_tasks),
+        ("DELETE", "/v2/apps/{id*}/tasks", door.kill_app_tasks),
+        ("POST", "/v2/apps/{id*}/restart", door.restart_app),
+        ("GET", "/v2/apps/{id*}/versions/{version}", door.get_version),
+        ("GET", "/v2/apps/{id*}/versions", door.list_versions),
+        ("GET", "/v2/apps/{id*}", door.get_app),
+        ("PUT", "/v2/apps/{id*}", door.update_app),
+        ("PATCH", "/v2/apps/{id*}", door.update_app),
+        ("DELETE", "/v2/apps/{id*}", door.delete_app),
+        ("GET", "/v2/tasks", door.list_tasks),
+        ("POST", "/v2/tasks/delete", door.kill_tasks),
+        ("GET", "/v2/deployments", door.list_deployments),
+        ("DELETE", "/v2/deployments/{id}", door.cancel_deployment),
+        ("GET", "/v2/queue", door.list_queue),
+        ("DELETE", "/v2/queue/{id*}/delay", door.reset_delay),
+        ("GET", "/v2/groups", door.get_group),
+        ("GET", "/v2/groups/{id*}", door.get_group),
+        ("GET", "/v2/info", door.get_info),
+        ("GET", "/v2/leader", door.get_leader),
+        ("GET", "/ping", door.ping),
+        ("*", "/v2/{rest*}", door.unknown),
+    )
+    return [
+        Route(method=method, path=path, handler=handler, errors=write_error, most_bytes=MOST_BODY_BYTES)
+        for method, path, handler in table
+    ]
+
+
+class _Door:
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+
+    # Apps.
+
+    async def list_apps(self, request: Request) -> Response:
+        command = GetApps(
+            cmd=request.first("cmd") or None,
+            id=request.first("id") or None,
+            label=request.first("label") or None,
+            embed=_embed(request),
+        )
+        return _json({"apps": await self._ask(command)})
+
+    async def list_apps_below(self, request: Request) -> Response:
+        return _json({"*": await self._ask(GetApps(below=_group(request), embed=_embed(request)))})
+
+    async def create_app(self, request: Request) -> Response:
+        found = read_app(read_json(request.body))
+        result, value = await self._ask(CreateApp(spec=found.spec, force=request.flag("force")))
+        return _json(value, status=201, headers=_deployed(result, found.spec.id, found.unknown))
+
+    async def get_app(self, request: Request) -> Response:
+        return _json({"app": await self._ask(GetApp(id=_id(request), embed=_embed(request)))})
+
+    async def update_app(self, request: Request) -> Response:
+        app_id = _id(request)
+        found = read_update(read_json(request.body), app_id)
+        version = None if found.to_version is None else read_version(found.to_version)
+        update = AppUpdate(id=app_id, spec=found.spec, given=found.given, to_version=version)
+        command = UpdateApps(
+            updates=(update,),
+            partial=request.method == "PATCH" or request.flag("partialUpdate", True),
+            create=request.method != "PATCH",
+            force=request.flag("force"),
+            single=True,
+        )
+        result = await self._ask(command)
+        return _result(result, found.unknown)
+
+    async def update_apps(self, request: Request) -> Response:
+        updates, unknown = read_updates(read_json(request.body))
+        command = UpdateApps(
+            updates=updates,
+            partial=request.method == "PATCH" or request.flag("partialUpdate", True),
+            create=request.method != "PATCH",
+            force=request.flag("force"),
+        )
+        return _result(await self._ask(command), unknown)
+
+    async def delete_app(self, request: Request) -> Response:
+        return _result(await self._ask(DeleteApp(id=_id(request), force=request.flag("force", True))))
+
+    async def restart_app(self, request: Request) -> Response:
+        return _result(await self._ask(RestartApp(id=_id(request), force=request.flag("force"))))
+
+    async def list_versions(self, request: Request) -> Response:
+        return _json({"versions": await self._ask(GetVersions(id=_id(request)))})
+
+    async def get_version(self, request: Request) -> Response:
+        version = read_version(request.params["version"])
+        return _json(await self._ask(GetVersion(id=_id(request), version=version)))
+
+    # Tasks.
+
+    async def list_tasks(self, request: Request) -> Response:
+        states = tuple(s for key in ("status", "status[]") for text in request.query.get(key, ()) for s in [text])
+        return await self._tasks(request, GetTasks(states=states, as_text=_wants_text(request)))
+
+    async def list_tasks_below(self, request: Request) -> Response:
+        return await self._tasks(request, GetTasks(below=_group(request), as_text=_wants_text(request)))
+
+    async def list_app_tasks(self, request: Request) -> Response:
+        return await self._tasks(request, GetTasks(app=_id(request), as_text=_wants_text(request)))
+
+    async def _tasks(self, request: Request, command: GetTasks) -> Response:
+        found = await self._ask(command)
+        if command.as_text:
+            return Response(body=found.encode(), content_type="text/plain", headers=NO_CACHE)
+        return _json({"tasks": found})
+
+    async def kill_task(self, request: Request) -> Response:
+        app_id, text = _id(request), request.params["task"]
+        name = read_task_id(text)
+        if name is None:
+            raise Invalid(f"task id {text!r} is malformed; ids look like web.instance-UUID._app.1")
+        found = await self._ask(
+            KillTasks(
+                app=app_id,
+                instances=(name.instance,),
+                scale=request.flag("scale"),
+                wipe=request.flag("wipe"),
+                force=request.flag("force"),
+                strict=True,
+            )
+        )
+        if isinstance(found, Result):
+            return _result(found)
+        if not found:
+            raise NotFound(f"Task '{text}' does not exist")
+        return _json({"task": found[0]})
+
+    async def kill_app_tasks(self, request: Request) -> Response:
+        return await self._kill(
+            KillTasks(
+                app=_id(request),
+                host=request.first("host") or None,
+                scale=request.flag("scale"),
+                wipe=request.flag("wipe"),
+                force=request.flag("force"),
+            )
+        )
+
+    async def kill_tasks(self, request: Request) -> Response:
+        names = read_task_ids(read_json(request.body))
+        return await self._kill(
+            KillTasks(
+                instances=tuple(n.instance for n in names),
+                scale=request.flag("scale"),
+                wipe=request.flag("wipe"),
+                force=request.flag("force"),
+            )
+        )
+
+    async def _kill(self, command: KillTasks) -> Response:
+        found = await self._ask(command)
+        return _result(found) if isinstance(found, Result) else _json({"tasks": found})
+
+    # Deployments, queue, groups.
+
+    async def list_deployments(self, request: Request) -> Response:
+        return _json(await self._ask(GetDeployments()))
+
+    async def cancel_deployment(self, request: Request) -> Response:
+        result = await self._ask(CancelDeployment(id=request.params["id"], force=request.flag("force")))
+        return Response(status=202, headers=NO_CACHE) if result is None else _result(result)
+
+    async def list_queue(self, request: Request) -> Response:
+        return _json({"queue": await self._ask(GetQueue(embed=_embed(request)))})
+
+    async def reset_delay(self, request: Request) -> Response:
+        await self._ask(ResetDelay(id=_id(request)))
+        return Response(status=204, headers=NO_CACHE)
+
+    async def get_group(self, request: Request) -> Response:
+        path = canonical_id(request.params.get("id", ""))
+        if path == "/versions" or path.endswith(("/versions", "/apps")) or "/versions/" in path:
+            return await self.unknown(request)
+        return _json(await self._ask(GetGroup(id=path, embed=_embed(request))))
+
+    # The framework itself.
+
+    async def get_info(self, request: Request) -> Response:
+        return _json(await self._ask(GetInfo()))
+
+    async def get_leader(self, request: Request) -> Response:
+        return _json(await self._ask(GetLeader()))
+
+    async def ping(self, request: Request) -> Response:
+        if request.headers.get("accept", "") == "application/json":
+            return _json("pong")
+        return Response(body=b"pong", content_type="text/plain", headers=NO_CACHE)
+
+    async def unknown(self, request: Request) -> Response:
+        raise NotFound(f"{request.method} {request.path} is not part of this release; GET /v2/info tells its version")
+
+
+def _id(request: Request) -> str:
+    return canonical_id("/" + request.params["id"])
+
+
+def _group(request: Request) -> str:
+    return canonical_id("/" + request.params.get("group", ""))
+
+
+def _embed(request: Request) -> tuple[str, ...]:
+    return tuple(request.query.get("embed", ()))
+
+
+def _wants_text(request: Request) -> bool:
+    accept = request.headers.get("accept", "")
+    return "text/plain" in accept and "json" not in accept
+
+
+def _json(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return json_response(value, status=status, headers={**NO_CACHE, **(headers or {})})
+
+
+def _deployed(result: Result, app_id: str | None, unknown: Sequence[str]) -> dict[str, str]:
+    """What was not understood is reported beside the answer, as bodies have no place for it."""
+    headers = {"Marathon-Deployment-Id": result.deployment_id}
+    if app_id is not None:
+        headers["Location"] = f"/v2/apps{app_id}"
+    if unknown:
+        shown = ", ".join(unknown[:10]).encode("ascii", "replace").decode()
+        headers["Corral-Ignored-Fields"] = "".join(c if c.isprintable() else "?" for c in shown)[:1000]
+    return headers
+
+
+def _result(result: Result, unknown: Sequence[str] = ()) -> Response:
+    return _json(
+        {"version": result.version, "deploymentId": result.deployment_id},
+        status=201 if result.created else 200,
+        headers=_deployed(result, result.id if result.created else None, unknown),
+    )

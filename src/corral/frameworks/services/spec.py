@@ -1,0 +1,440 @@
+"""What the services framework keeps and what it can be told: apps, instances, deployments, commands.
+
+An app is what somebody wants, an instance one running copy of it, a deployment the ordered way from one wanted state to
+the next. Source: Marathon's contract, sections 2, 3, 7, 8 and 9.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+from corral.model.ids import AgentId
+from corral.model.task import TaskState
+
+# What an app asks for.
+
+
+class Network(StrEnum):
+    """How an app's instances see the network; all networks of an app are of one mode."""
+
+    HOST = "host"
+    BRIDGE = "container/bridge"
+    CONTAINER = "container"
+
+
+class NetworkSpec(msgspec.Struct, frozen=True, kw_only=True):
+    mode: Network = Network.HOST
+    name: str | None = None
+    labels: dict[str, str] = {}
+
+
+class PortDefinition(msgspec.Struct, frozen=True, kw_only=True):
+    """A port on the host's network. Shapes: `port` is the service port, and the host port too with `require_ports`."""
+
+    port: int = 0
+    protocol: str = "tcp"
+    name: str | None = None
+    labels: dict[str, str] = {}
+
+
+class PortMapping(msgspec.Struct, frozen=True, kw_only=True):
+    """A port of the container. Shapes: `host_port` 0 is any free one, None is none; `container_port` 0 equals it."""
+
+    container_port: int = 0
+    host_port: int | None = None
+    service_port: int = 0
+    protocol: str = "tcp"
+    name: str | None = None
+    labels: dict[str, str] = {}
+    network_names: tuple[str, ...] = ()
+
+
+class HostVolume(msgspec.Struct, frozen=True, kw_only=True):
+    container_path: str
+    host_path: str
+    mode: str
+
+
+class Docker(msgspec.Struct, frozen=True, kw_only=True):
+    image: str
+    force_pull_image: bool = False
+    privileged: bool = False
+    parameters: tuple[tuple[str, str], ...] = ()
+
+
+class Container(msgspec.Struct, frozen=True, kw_only=True):
+    """Shapes: `kind` is DOCKER or MESOS; `port_mappings` None when none were named, which is not the same as ()."""
+
+    kind: str = "DOCKER"
+    docker: Docker | None = None
+    volumes: tuple[HostVolume, ...] = ()
+    port_mappings: tuple[PortMapping, ...] | None = None
+
+
+class Fetch(msgspec.Struct, frozen=True, kw_only=True):
+    uri: str
+    extract: bool = True
+    executable: bool = False
+    cache: bool = False
+    dest_path: str | None = None
+
+
+class Upgrade(msgspec.Struct, frozen=True, kw_only=True):
+    """How many instances a rolling restart keeps healthy and how many more it may run, as fractions of `instances`."""
+
+    minimum_health_capacity: float = 1.0
+    maximum_over_capacity: float = 1.0
+
+
+class Unreachable(msgspec.Struct, frozen=True, kw_only=True):
+    """When a silent instance is replaced, and when forgotten. Units: seconds since its agent was lost."""
+
+    inactive_after_s: int = 0
+    expunge_after_s: int = 0
+
+
+class AppSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """The definition of an app, all that a person can say about it.
+
+    Units: `cpus` cores, `mem_mb` and `disk_mb` MiB. Shapes: `unreachable` None waits for ever; `port_definitions` None
+    when none were named; `constraints` as written, with operators in upper case.
+    """
+
+    id: str
+    cmd: str | None = None
+    args: tuple[str, ...] = ()
+    user: str | None = None
+    env: dict[str, str] = {}
+    instances: int = 1
+    cpus: float = 1.0
+    mem_mb: float = 128.0
+    disk_mb: float = 0.0
+    executor: str = ""
+    constraints: tuple[tuple[str, ...], ...] = ()
+    labels: dict[str, str] = {}
+    container: Container | None = None
+    networks: tuple[NetworkSpec, ...] = (NetworkSpec(),)
+    port_definitions: tuple[PortDefinition, ...] | None = None
+    require_ports: bool = False
+    fetch: tuple[Fetch, ...] = ()
+    dependencies: tuple[str, ...] = ()
+    upgrade: Upgrade = Upgrade()
+    backoff_s: int = 1
+    backoff_factor: float = 1.15
+    most_backoff_s: int = 300
+    kill_grace_s: int | None = None
+    kill_selection: str = "YOUNGEST_FIRST"
+    unreachable: Unreachable | None = Unreachable()
+    accepted_resource_roles: tuple[str, ...] = ()
+    role: str | None = None
+
+    @property
+    def network(self) -> Network:
+        return self.networks[0].mode if self.networks else Network.HOST
+
+    @property
+    def ports(self) -> "tuple[PortDefinition | PortMapping, ...]":
+        """The declared ports in order, of whichever form the network mode takes."""
+        if self.network is Network.HOST:
+            return self.port_definitions or ()
+        return (self.container.port_mappings or ()) if self.container is not None else ()
+
+    @property
+    def service_ports(self) -> tuple[int, ...]:
+        return tuple(p.port if isinstance(p, PortDefinition) else p.service_port for p in self.ports)
+
+
+SPEC_FIELDS = AppSpec.__struct_fields__
+SCALING_FIELDS = frozenset({"id", "instances"})
+"""A change of these alone scales; a change of any other field is an upgrade and replaces every instance."""
+
+
+# Records. Each is one row under its own key; none grows with the size of the cluster.
+
+
+class AppRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An app as it is wanted now. Shapes: versions are timestamps as text, `config` names the definition that running
+    instances are compared with; `stopping` marks an app that was deleted and whose instances are still ending."""
+
+    spec: AppSpec
+    version: str
+    config: str
+    scaled_at: str
+    configured_at: str
+    stopping: bool = False
+
+
+class VersionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What an app was before its present version."""
+
+    spec: AppSpec
+    version: str
+    config: str
+    scaled_at: str
+    configured_at: str
+
+
+class Condition(StrEnum):
+    """What is known of an instance. Source: Marathon's contract, section 9."""
+
+    SCHEDULED = "Scheduled"
+    PROVISIONED = "Provisioned"
+    STAGING = "Staging"
+    STARTING = "Starting"
+    RUNNING = "Running"
+    KILLING = "Killing"
+    UNREACHABLE = "Unreachable"
+    INACTIVE = "UnreachableInactive"
+    FINISHED = "Finished"
+    FAILED = "Failed"
+    KILLED = "Killed"
+    ERROR = "Error"
+    GONE = "Gone"
+    DROPPED = "Dropped"
+    UNKNOWN = "Unknown"
+
+
+class Goal(StrEnum):
+    RUNNING = "Running"
+    DECOMMISSIONED = "Decommissioned"
+
+
+class Instance(msgspec.Struct, frozen=True, kw_only=True):
+    """One copy of an app; persisted from its launch to its end.
+
+    Shapes: `incarnation` counts its launches; `ports` are host ports in the order of the declared ones; `version` is
+    the app's version it was launched with, `config` the definition; `group_value` is its agent's value of the field
+    that the app groups by. Units: instants in seconds UTC.
+    """
+
+    id: str
+    app: str
+    version: str
+    config: str
+    created_at: float
+    incarnation: int = 1
+    condition: Condition = Condition.SCHEDULED
+    goal: Goal = Goal.RUNNING
+    agent_id: AgentId | None = None
+    hostname: str = ""
+    role: str = ""
+    ports: tuple[int, ...] = ()
+    ips: tuple[str, ...] = ()
+    staged_at: float | None = None
+    started_at: float | None = None
+    unreachable_at: float | None = None
+    group_value: str = ""
+
+
+class FailureRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The last instance of an app that ended otherwise than wanted. Shapes: `repeats` counts equal ones in a row."""
+
+    app: str
+    task_id: str
+    state: TaskState
+    message: str
+    hostname: str
+    agent_id: AgentId | None
+    version: str
+    at: float
+    repeats: int = 1
+
+
+class GroupRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A group that exists even when no app is left in it."""
+
+    id: str
+    version: str
+
+
+class ActionKind(StrEnum):
+    START = "StartApplication"
+    STOP = "StopApplication"
+    SCALE = "ScaleApplication"
+    RESTART = "RestartApplication"
+
+
+class Action(msgspec.Struct, frozen=True, kw_only=True):
+    kind: ActionKind
+    app: str
+
+
+class Original(msgspec.Struct, frozen=True, kw_only=True):
+    """What an app was before a deployment, for its way back. Shapes: `record` None when it did not exist."""
+
+    app: str
+    record: AppRecord | None
+
+
+class Deployment(msgspec.Struct, frozen=True, kw_only=True):
+    """Steps one after the other, the actions of a step side by side. Shapes: `step` counts from 0."""
+
+    id: str
+    version: str
+    steps: tuple[tuple[Action, ...], ...]
+    originals: tuple[Original, ...]
+    step: int = 0
+    step_at: float = 0.0
+
+    @property
+    def apps(self) -> tuple[str, ...]:
+        return tuple(sorted({action.app for step in self.steps for action in step}))
+
+
+# Commands.
+
+
+class AppUpdate(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of one app. Shapes: only the fields named in `given` count; with `to_version` nothing else does."""
+
+    id: str
+    spec: AppSpec
+    given: tuple[str, ...] = ()
+    to_version: str | None = None
+
+
+class CreateApp(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    spec: AppSpec
+    force: bool = False
+
+
+class UpdateApps(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Shapes: with `partial` what is not given stays, else it takes its default; with `create` unknown apps are made.
+
+    `single` says that one app was addressed by its path.
+    """
+
+    updates: tuple[AppUpdate, ...]
+    partial: bool = True
+    create: bool = True
+    force: bool = False
+    single: bool = False
+
+
+class DeleteApp(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    id: str
+    force: bool = True
+
+
+class RestartApp(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    id: str
+    force: bool = False
+
+
+class KillTasks(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """End tasks, of one app or by their ids. Shapes: with `scale` they are not replaced; `host` None is any.
+
+    `instances` None is all of the app. With `strict` an unknown instance is an error.
+    """
+
+    app: str | None = None
+    instances: tuple[str, ...] | None = None
+    host: str | None = None
+    scale: bool = False
+    wipe: bool = False
+    force: bool = False
+    strict: bool = False
+
+
+class ResetDelay(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    id: str
+
+
+class CancelDeployment(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    id: str
+    force: bool = False
+
+
+class GetApps(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Shapes: `below` is a group; `id` and `cmd` are parts of what is looked for."""
+
+    below: str = "/"
+    cmd: str | None = None
+    id: str | None = None
+    label: str | None = None
+    embed: tuple[str, ...] = ()
+
+
+class GetApp(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    id: str
+    embed: tuple[str, ...] = ()
+
+
+class GetVersions(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    id: str
+
+
+class GetVersion(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    id: str
+    version: str
+
+
+class GetTasks(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Shapes: `app` or `below` or neither; `states` filter by `running`, `staging`; `as_text` gives the line form."""
+
+    app: str | None = None
+    below: str | None = None
+    states: tuple[str, ...] = ()
+    as_text: bool = False
+
+
+class GetQueue(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    embed: tuple[str, ...] = ()
+
+
+class GetDeployments(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    pass
+
+
+class GetGroup(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    id: str = "/"
+    embed: tuple[str, ...] = ()
+
+
+class GetInfo(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    pass
+
+
+class GetLeader(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    pass
+
+
+Command = (
+    CreateApp | UpdateApps | DeleteApp | RestartApp | KillTasks | ResetDelay | CancelDeployment | GetApps | GetApp
+    | GetVersions | GetVersion | GetTasks | GetQueue | GetDeployments | GetGroup | GetInfo | GetLeader
+)  # fmt: skip
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """How the services framework works. Units: seconds.
+
+    Shapes: `address` is the `host:port` under which this API is reached; `env_prefix` goes before the names of port
+    variables and HOST; `most_writes` bounds the records that one input may touch in bulk work.
+    """
+
+    name: str = "services"
+    user: str = "root"
+    role: str = "*"
+    address: str = "127.0.0.1:4680"
+    hostname: str = ""
+    failover_timeout_s: float = 604800.0
+    first_service_port: int = 10000
+    last_service_port: int = 20000
+    env_prefix: str = ""
+    default_network: str | None = None
+    most_deployments: int = 100
+    most_versions: int = 50
+    most_apps_per_request: int = 500
+    most_instances: int = 100_000
+    most_writes: int = 64
+    launch_timeout_s: float = 300.0
+    kill_retry_s: float = 30.0
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What a deploying command answers with. Shapes: `created` when the app did not exist before."""
+
+    version: str
+    deployment_id: str
+    created: bool = False
+    id: str = ""

@@ -1,0 +1,248 @@
+"""All that the services framework has in memory, and what must always hold of it.
+
+Instances are kept in buckets by phase and by whether they run the present definition, so that a plan reads lengths
+instead of walking over instances: an update costs the same for an app of one instance and of ten thousand.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from enum import IntEnum
+from random import Random
+
+import msgspec
+
+from corral.frameworks.services.spec import (
+    AppRecord,
+    AppSpec,
+    Condition,
+    Config,
+    Deployment,
+    FailureRecord,
+    Goal,
+    GroupRecord,
+    Instance,
+    VersionRecord,
+)
+from corral.lib.units import format_timestamp
+from corral.model.ids import FrameworkId, TaskId, WantId
+from corral.model.offer import Explanation, Offer, Want
+
+
+class Phase(IntEnum):
+    """Where an instance stands, as far as plans care; in the order in which scaling down takes them."""
+
+    SCHEDULED = 0
+    UNREACHABLE = 1
+    LAUNCHING = 2
+    RUNNING = 3
+    INACTIVE = 4
+    LEAVING = 5
+
+
+_PHASES = {
+    Condition.SCHEDULED: Phase.SCHEDULED,
+    Condition.PROVISIONED: Phase.LAUNCHING,
+    Condition.STAGING: Phase.LAUNCHING,
+    Condition.STARTING: Phase.LAUNCHING,
+    Condition.KILLING: Phase.LAUNCHING,
+    Condition.RUNNING: Phase.RUNNING,
+    Condition.UNREACHABLE: Phase.UNREACHABLE,
+    Condition.INACTIVE: Phase.INACTIVE,
+}
+
+COUNTED = (Phase.SCHEDULED, Phase.UNREACHABLE, Phase.LAUNCHING, Phase.RUNNING)
+"""The phases of instances that count towards the wanted number."""
+
+
+def phase_of(instance: Instance) -> Phase:
+    return Phase.LEAVING if instance.goal is Goal.DECOMMISSIONED else _PHASES[instance.condition]
+
+
+def task_id_of(instance: Instance) -> TaskId:
+    return TaskId(f"{instance.id}._app.{instance.incarnation}")
+
+
+class Delay:
+    """The backoff of one definition of an app. Units: `current_s` from `reference_at` on nothing is launched."""
+
+    __slots__ = ("config", "current_s", "reference_at")
+
+    def __init__(self, config: str, current_s: float, reference_at: float) -> None:
+        self.config = config
+        self.current_s = current_s
+        self.reference_at = reference_at
+
+    @property
+    def deadline_at(self) -> float:
+        return self.reference_at + self.current_s
+
+
+class App:
+    """One app at work: what is wanted, its instances in their buckets, its backoff."""
+
+    __slots__ = (
+        "conditions", "delay", "explanation", "instances", "outdated", "record", "since_at", "template", "up_to_date",
+        "want",
+    )  # fmt: skip
+
+    def __init__(self, record: AppRecord, now: float) -> None:
+        self.record = record
+        self.instances: dict[str, Instance] = {}
+        self.up_to_date: tuple[dict[str, Instance], ...] = tuple({} for _ in Phase)
+        self.outdated: tuple[dict[str, Instance], ...] = tuple({} for _ in Phase)
+        self.conditions: Counter[Condition] = Counter()
+        self.delay: Delay | None = None
+        self.since_at = now
+        self.explanation: Explanation | None = None
+        self.want: Want | None = None
+        self.template: object = None
+
+    @property
+    def spec(self) -> AppSpec:
+        return self.record.spec
+
+    def adopt(self, record: AppRecord) -> None:
+        """Take on a new wanted state; what was derived from the old one is made anew when it is needed."""
+        changed = record.config != self.record.config
+        self.record = record
+        self.want = None
+        self.template = None
+        if changed:
+            for buckets in (self.up_to_date, self.outdated):
+                for bucket in buckets:
+                    bucket.clear()
+            for instance in self.instances.values():
+                self._bucket(instance)[instance.id] = instance
+
+    def _bucket(self, instance: Instance) -> dict[str, Instance]:
+        side = self.up_to_date if instance.config == self.record.config else self.outdated
+        return side[phase_of(instance)]
+
+    def place(self, instance: Instance) -> None:
+        """Add the instance, or put its new form where it belongs now."""
+        old = self.instances.get(instance.id)
+        if old is not None:
+            del self._bucket(old)[old.id]
+            self.conditions[old.condition] -= 1
+        self.instances[instance.id] = instance
+        self._bucket(instance)[instance.id] = instance
+        self.conditions[instance.condition] += 1
+
+    def drop(self, instance_id: str) -> None:
+        old = self.instances.pop(instance_id)
+        del self._bucket(old)[instance_id]
+        self.conditions[old.condition] -= 1
+
+    def count(self, *phases: Phase) -> int:
+        return sum(len(self.up_to_date[p]) + len(self.outdated[p]) for p in phases)
+
+    def in_phase(self, phase: Phase) -> Iterator[Instance]:
+        """Outdated ones first."""
+        yield from self.outdated[phase].values()
+        yield from self.up_to_date[phase].values()
+
+    @property
+    def counted(self) -> int:
+        return self.count(*COUNTED)
+
+    @property
+    def present(self) -> int:
+        """How many instances have a task: launched and not heard to have ended."""
+        return len(self.instances) - self.count(Phase.SCHEDULED)
+
+
+class State:
+    """Shapes: `locks` maps an app to the deployment that works on it; `done` holds a deployment's finished apps.
+
+    `dirty` apps have to be looked at; `restless` ones may want something else than `wants`, which is what the master
+    was told last, less what was launched since. `watched` maps an instance to the instant at which its launch is
+    overdue or its kill has to be repeated, `sentenced` one that somebody wants ended to the reason. `explained` apps
+    have an explanation why they wait.
+    """
+
+    __slots__ = (
+        "apps", "backlog", "config", "connected", "deployments", "dirty", "done", "explained", "failures",
+        "framework_id", "groups", "last_version_at", "locks", "master", "random", "restless", "sentenced",
+        "service_ports", "versions", "wants", "wants_changed", "wants_of", "watched",
+    )  # fmt: skip
+
+    def __init__(self, config: Config, random: Random) -> None:
+        self.config = config
+        self.random = random
+        self.framework_id: FrameworkId | None = None
+        self.connected = False
+        self.master = ""
+        self.apps: dict[str, App] = {}
+        self.versions: dict[str, dict[str, VersionRecord]] = {}
+        self.deployments: dict[str, Deployment] = {}
+        self.done: dict[str, set[str]] = {}
+        self.locks: dict[str, str] = {}
+        self.groups: dict[str, GroupRecord] = {}
+        self.failures: dict[str, FailureRecord] = {}
+        self.service_ports: Counter[int] = Counter()
+        self.dirty: dict[str, None] = {}
+        self.restless: dict[str, None] = {}
+        self.sentenced: dict[str, str] = {}
+        self.wants: dict[WantId, Want] = {}
+        self.wants_of: dict[str, WantId] = {}
+        self.wants_changed = False
+        self.explained: set[str] = set()
+        self.watched: dict[str, float] = {}
+        self.backlog: list[Offer] = []
+        self.last_version_at = 0
+
+    def visible(self, app_id: str) -> App | None:
+        """The app, unless it is only waiting for its last instances to end."""
+        app = self.apps.get(app_id)
+        return None if app is None or app.record.stopping else app
+
+    def visible_apps(self, below: str = "/") -> list[App]:
+        """All apps below a group, by id."""
+        prefix = below.rstrip("/") + "/"
+        return [app for key, app in sorted(self.apps.items()) if key.startswith(prefix) and not app.record.stopping]
+
+    def mint_version(self, now: float) -> str:
+        """The instant as text, later than every version before."""
+        self.last_version_at = max(round(now * 1000), self.last_version_at + 1)
+        return format_timestamp(self.last_version_at / 1000)
+
+    def touch(self, app_ids: Iterable[str]) -> None:
+        for app_id in app_ids:
+            self.dirty[app_id] = None
+
+    def invariants(self) -> None:
+        """Every instance is in its one bucket, every lock has its deployment and the other way round."""
+        for key, app in self.apps.items():
+            assert key == app.record.spec.id, f"app {app.record.spec.id} is kept under {key}"
+            seen: dict[str, Instance] = {}
+            for side, up_to_date in ((app.up_to_date, True), (app.outdated, False)):
+                for phase, bucket in zip(Phase, side, strict=True):
+                    for instance in bucket.values():
+                        assert phase_of(instance) is phase, f"{instance.id} is in the bucket of {phase.name}"
+                        assert (instance.config == app.record.config) is up_to_date, f"{instance.id} on wrong side"
+                        assert instance.app == key, f"{instance.id} belongs to {instance.app}"
+                        seen[instance.id] = instance
+            assert seen == app.instances, f"buckets of {key} do not hold its instances"
+            counted = Counter(i.condition for i in app.instances.values())
+            assert counted == +app.conditions, f"conditions of {key} are miscounted"
+            ports = [p for p in app.record.spec.service_ports if p]
+            assert all(self.service_ports[p] > 0 for p in ports), f"service ports of {key} are not taken"
+        locked = {app: d.id for d in self.deployments.values() for app in d.apps}
+        assert locked == self.locks, "locks and deployments differ"
+        assert self.done.keys() == self.deployments.keys(), "deployments and their progress differ"
+        for want in self.wants.values():
+            assert want.count > 0, f"want {want.id} wants nothing"
+
+
+def superseded(record: AppRecord) -> VersionRecord:
+    """The present version of an app, in the form in which it is kept once it is superseded."""
+    return VersionRecord(
+        spec=record.spec,
+        version=record.version,
+        config=record.config,
+        scaled_at=record.scaled_at,
+        configured_at=record.configured_at,
+    )
+
+
+replace = msgspec.structs.replace

@@ -1,0 +1,232 @@
+"""What the master tells of tasks and agents, brought into the instances.
+
+An update is settled in the records before the session acknowledges it. A task that no instance knows is killed: it
+belongs to one that was given up. Source: Marathon's contract, sections 9, 10 and 13.
+"""
+
+from corral.frameworks.services import backoff
+from corral.frameworks.services.marathon import read_task_id
+from corral.frameworks.services.spec import ActionKind, Condition, FailureRecord, Goal, Instance
+from corral.frameworks.services.state import App, State, replace, task_id_of
+from corral.frameworks.services.upkeep import (
+    FAILURES,
+    UNREACHABLE,
+    apply_strategy,
+    current_action,
+    kill,
+    remove_instance,
+)
+from corral.model import calls, events
+from corral.model.ids import TaskId
+from corral.model.task import TERMINAL, Reason, TaskState, TaskStatus
+from corral.runtime.core import CancelTimer, Effect, Note, Persist
+from corral.sdk.effects import Call
+
+_LIVE = {
+    TaskState.STAGING: Condition.STAGING,
+    TaskState.STARTING: Condition.STARTING,
+    TaskState.RUNNING: Condition.RUNNING,
+    TaskState.KILLING: Condition.KILLING,
+}
+
+_ORDER = (Condition.PROVISIONED, Condition.STAGING, Condition.STARTING, Condition.RUNNING)
+
+_CHARGED = frozenset(
+    {TaskState.FAILED, TaskState.ERROR, TaskState.DROPPED, TaskState.GONE, TaskState.FINISHED, TaskState.LOST}
+)
+_BLAMELESS = frozenset({Reason.INVALID_OFFERS, Reason.AGENT_DISCONNECTED, Reason.AGENT_REMOVED, Reason.RECONCILIATION})
+"""Reasons that say nothing about the app, so that its backoff is not charged."""
+
+_MAY_COME_BACK = frozenset({Reason.AGENT_DISCONNECTED, Reason.AGENT_REMOVED, Reason.RECONCILIATION})
+
+
+def find(state: State, task_id: TaskId) -> tuple[App, Instance] | None:
+    """The instance that this very task is a launch of."""
+    name = read_task_id(task_id)
+    app = state.apps.get(name.app) if name is not None else None
+    instance = app.instances.get(name.instance) if app is not None and name is not None else None
+    if app is None or instance is None or name is None or instance.condition is Condition.SCHEDULED:
+        return None
+    return (app, instance) if name.incarnation == instance.incarnation else None
+
+
+def update(state: State, event: events.Update, now: float) -> list[Effect]:
+    """One status update."""
+    status = event.status
+    found = find(state, status.task_id)
+    if found is None:
+        return _unknown(state, status)
+    app, instance = found
+    if status.state is TaskState.UNREACHABLE or (status.state is TaskState.LOST and status.reason in _MAY_COME_BACK):
+        return _unreachable(state, app, instance, status, now)
+    if status.state in _LIVE:
+        return _live(state, app, instance, status, now)
+    return _ended(state, app, instance, status, now)
+
+
+def _unknown(state: State, status: TaskStatus) -> list[Effect]:
+    gone = status.state in TERMINAL or status.state in (TaskState.UNKNOWN, TaskState.UNREACHABLE)
+    if gone or state.framework_id is None:
+        return []
+    why = "no instance knows this task: it was given up or belongs to a deleted app"
+    return [
+        Call(calls.Kill(framework_id=state.framework_id, task_id=status.task_id, agent_id=status.agent_id)),
+        Note("unknown task is killed", why, "warning", {"task": status.task_id, "agent": status.agent_id}),
+    ]
+
+
+def _live(state: State, app: App, instance: Instance, status: TaskStatus, now: float) -> list[Effect]:
+    condition = _LIVE[status.state]
+    ips = _addresses(status) or instance.ips
+    if condition is instance.condition and ips == instance.ips:
+        return []
+    if _goes_back(instance.condition, condition):
+        return []
+    effects: list[Effect] = []
+    returned = instance.unreachable_at is not None
+    started_at = instance.started_at
+    if condition is Condition.RUNNING and started_at is None:
+        started_at = status.at
+    instance = replace(
+        instance, condition=condition, ips=ips, started_at=started_at, unreachable_at=None,
+        agent_id=instance.agent_id or status.agent_id,
+    )  # fmt: skip
+    app.place(instance)
+    if returned:
+        effects.append(CancelTimer(UNREACHABLE + instance.id))
+        effects.append(Note("instance is back", status.message or "its agent answers again", facts=_facts(instance)))
+        if instance.goal is Goal.DECOMMISSIONED:
+            effects.extend(kill(state, instance, app))
+    if condition is Condition.RUNNING:
+        if instance.goal is Goal.RUNNING:
+            state.watched.pop(instance.id, None)
+        effects.append(Note("instance runs", status.message or "", facts=_facts(instance)))
+    if condition is not Condition.KILLING:
+        backoff.advance(app, now)
+    if condition is Condition.RUNNING or returned:
+        # The steps before can be learned again from the master; what is shown of a running one cannot.
+        effects.append(Persist(f"instance/{instance.id}", instance))
+        state.dirty[app.spec.id] = None
+    return effects
+
+
+def _goes_back(now: Condition, told: Condition) -> bool:
+    """Whether an update is older than what is known, as answers to reconciliation may be."""
+    if now is Condition.KILLING:
+        return told in _ORDER
+    return now in _ORDER and told in _ORDER and _ORDER.index(told) < _ORDER.index(now)
+
+
+def _addresses(status: TaskStatus) -> tuple[str, ...]:
+    if status.container_status is None:
+        return ()
+    return tuple(ip for network in status.container_status.network_infos for ip in network.ip_addresses)
+
+
+def _facts(instance: Instance) -> dict[str, object]:
+    return {"app": instance.app, "task": task_id_of(instance), "agent": instance.agent_id}
+
+
+def _unreachable(state: State, app: App, instance: Instance, status: TaskStatus, now: float) -> list[Effect]:
+    effects: list[Effect] = []
+    if instance.goal is Goal.DECOMMISSIONED:
+        remove_instance(state, app, instance, "its agent is lost and it was to end anyway", effects)
+        return effects
+    if instance.unreachable_at is not None:
+        return []
+    instance = replace(instance, condition=Condition.UNREACHABLE, unreachable_at=min(status.unreachable_at or now, now))
+    app.place(instance)
+    state.watched.pop(instance.id, None)
+    state.dirty[app.spec.id] = None
+    effects.append(Persist(f"instance/{instance.id}", instance))
+    effects.append(
+        Note("instance is unreachable", status.message or "its agent is silent", "warning", _facts(instance))
+    )
+    effects.extend(apply_strategy(state, app, instance, now))
+    return effects
+
+
+def _ended(state: State, app: App, instance: Instance, status: TaskStatus, now: float) -> list[Effect]:
+    effects: list[Effect] = []
+    message = status.message or ""
+    if instance.goal is Goal.DECOMMISSIONED:
+        remove_instance(state, app, instance, f"{status.state} {message}".strip(), effects)
+        return effects
+    if status.state in FAILURES:
+        effects.append(_remember_failure(state, app, instance, status, now))
+    if status.state in _CHARGED and status.reason not in _BLAMELESS and instance.config == app.record.config:
+        backoff.charge(app, now)
+    level = "warning" if status.state in FAILURES else "info"
+    why = message or str(status.reason or status.state)
+    effects.append(Note("instance ended", why, level, {**_facts(instance), "state": str(status.state)}))
+    _, action = current_action(state, app.spec.id)
+    if app.record.stopping or (action is ActionKind.RESTART and instance.config != app.record.config):
+        remove_instance(state, app, instance, "it ended while it was to be replaced", effects)
+        return effects
+    if instance.unreachable_at is not None:
+        effects.append(CancelTimer(UNREACHABLE + instance.id))
+    state.watched.pop(instance.id, None)
+    app.place(
+        Instance(
+            id=instance.id,
+            app=instance.app,
+            version=app.record.version,
+            config=app.record.config,
+            created_at=instance.created_at,
+            incarnation=instance.incarnation + 1,
+        )
+    )
+    app.since_at = now
+    # A waiting instance needs no record; should this process end now, the app's number tells that one is missing.
+    effects.append(Persist(f"instance/{instance.id}", None))
+    state.dirty[app.spec.id] = None
+    return effects
+
+
+def _remember_failure(state: State, app: App, instance: Instance, status: TaskStatus, now: float) -> Effect:
+    before = state.failures.get(app.spec.id)
+    message = status.message or str(status.reason or "")
+    same = before is not None and before.message == message and before.version == instance.version
+    failure = FailureRecord(
+        app=app.spec.id,
+        task_id=task_id_of(instance),
+        state=status.state,
+        message=message,
+        hostname=instance.hostname,
+        agent_id=instance.agent_id,
+        version=instance.version,
+        at=status.at or now,
+        repeats=before.repeats + 1 if before is not None and same else 1,
+    )
+    state.failures[app.spec.id] = failure
+    return Persist(f"failure{app.spec.id}", failure)
+
+
+def rescind(state: State, event: events.Rescind) -> list[Effect]:
+    """The offer is no longer ours; if it was used already, the master says so about the task."""
+    state.backlog = [o for o in state.backlog if o.id != event.offer_id]
+    return []
+
+
+def subscribed(state: State, event: events.Subscribed) -> list[Effect]:
+    """Say again all that the master may not have heard."""
+    state.framework_id = event.framework_id
+    state.connected = True
+    state.master = f"{event.master.hostname}:{event.master.port}"
+    state.wants.clear()
+    state.wants_of.clear()
+    state.wants_changed = True
+    state.restless.update(dict.fromkeys(state.apps))
+    effects: list[Effect] = []
+    for app in state.apps.values():
+        for instance in app.instances.values():
+            if instance.goal is Goal.DECOMMISSIONED:
+                effects.extend(kill(state, instance, app))
+    return effects
+
+
+def disconnected(state: State) -> list[Effect]:
+    """Nothing that was offered counts any more; tasks are not touched."""
+    state.connected = False
+    state.backlog.clear()
+    return []

@@ -1,0 +1,292 @@
+"""Brings what is there towards what is wanted: performs plans, repeats what went unanswered, drives deployments on.
+
+Every input ends in `settle`, which looks at the apps that the input touched and at no others.
+Source: Marathon's contract, sections 8, 13 and 14.
+
+Deviates: kills and launches are not throttled here; the kernel and its agents take them as fast as they can.
+"""
+
+from corral.frameworks.services import offers
+from corral.frameworks.services.launch import safe_id
+from corral.frameworks.services.plan import Start, Stop, plan_app
+from corral.frameworks.services.spec import ActionKind, Condition, Deployment, Goal, Instance
+from corral.frameworks.services.state import App, Phase, State, replace, task_id_of
+from corral.lib.ids import mint_time_uuid
+from corral.model import calls
+from corral.model.task import TaskState
+from corral.runtime.core import CancelTimer, Effect, Note, Persist, SetTimer
+from corral.sdk.effects import Call
+
+WORK = "work"
+SWEEP = "sweep"
+SWEEP_S = 5.0
+UNREACHABLE = "unreachable/"
+
+
+def settle(state: State, now: float) -> list[Effect]:
+    """Look at what was touched; what is too much for one input goes on in the next."""
+    effects: list[Effect] = []
+    budget = state.config.most_writes
+    while state.sentenced and budget > 0:
+        # They go first: a plan made before they are counted out might end others in their place.
+        instance_id = next(iter(state.sentenced))
+        why = state.sentenced.pop(instance_id)
+        budget -= _execute(state, instance_id, why, effects, now)
+    while state.dirty and budget > 0:
+        app_id = next(iter(state.dirty))
+        del state.dirty[app_id]
+        app = state.apps.get(app_id)
+        if app is not None:
+            budget -= _look_at(state, app, budget, effects, now)
+    if state.dirty or state.backlog or state.sentenced:
+        effects.append(SetTimer(WORK, 0.0, if_unset=True))
+    effects.extend(offers.state_wants(state, now))
+    if state.watched:
+        effects.append(SetTimer(SWEEP, SWEEP_S, if_unset=True))
+    return effects
+
+
+def _execute(state: State, instance_id: str, why: str, effects: list[Effect], now: float) -> int:
+    app = state.apps.get(app_of_instance(instance_id))
+    instance = app.instances.get(instance_id) if app is not None else None
+    if app is None or instance is None:
+        return 0
+    state.dirty[app.spec.id] = None
+    return decommission(state, app, instance, why, effects, now)
+
+
+def _look_at(state: State, app: App, budget: int, effects: list[Effect], now: float) -> int:
+    """Perform the app's plan; returns how many records that wrote."""
+    deployment, action = current_action(state, app.spec.id)
+    if action is None and app.record.stopping:
+        action = ActionKind.STOP
+    plan = plan_app(app, action, deployment.step_at if deployment is not None else 0.0, budget)
+    written = 0
+    for step in plan.steps:
+        match step:
+            case Start():
+                schedule(state, app, step.count, now)
+            case Stop():
+                for instance_id in step.instances:
+                    written += decommission(state, app, app.instances[instance_id], step.why, effects, now)
+    state.restless[app.spec.id] = None
+    if plan.more or (plan.steps and not plan.done):
+        # The plan was made before its own steps: the next look tells whether they were all.
+        state.dirty[app.spec.id] = None
+    if plan.done and deployment is not None:
+        _finish_action(state, deployment, app.spec.id, effects, now)
+    if app.record.stopping and not app.instances and app.spec.id not in state.locks:
+        forget_app(state, app, effects)
+    return max(written, 1)
+
+
+def current_action(state: State, app_id: str) -> tuple[Deployment | None, ActionKind | None]:
+    """The deployment that works on the app and what its present step does to it; None when it is not its turn."""
+    lock = state.locks.get(app_id)
+    if lock is None:
+        return None, None
+    deployment = state.deployments[lock]
+    for action in deployment.steps[deployment.step]:
+        if action.app == app_id:
+            return deployment, action.kind
+    return deployment, ActionKind.START
+
+
+def schedule(state: State, app: App, count: int, now: float) -> None:
+    """Put new instances into the queue; they are remembered once they are launched."""
+    stem = safe_id(app.spec.id)
+    if not app.count(Phase.SCHEDULED):
+        app.since_at = now
+    for _ in range(count):
+        app.place(
+            Instance(
+                id=f"{stem}.instance-{mint_time_uuid(state.random, now)}",
+                app=app.spec.id,
+                version=app.record.version,
+                config=app.record.config,
+                created_at=now,
+            )
+        )
+
+
+def decommission(state: State, app: App, instance: Instance, why: str, effects: list[Effect], now: float) -> int:
+    """End an instance for good; returns how many records that wrote."""
+    if instance.condition is Condition.SCHEDULED:
+        app.drop(instance.id)
+        return 0
+    if instance.condition in (Condition.UNREACHABLE, Condition.INACTIVE):
+        # Nobody would hear the kill; should the agent come back, the task is unknown and killed then.
+        remove_instance(state, app, instance, why, effects)
+        return 1
+    if instance.goal is Goal.DECOMMISSIONED:
+        return 0
+    instance = replace(instance, goal=Goal.DECOMMISSIONED)
+    app.place(instance)
+    effects.append(Persist(f"instance/{instance.id}", instance))
+    effects.append(Note("instance is ended", why, facts={"app": app.spec.id, "task": task_id_of(instance)}))
+    state.watched[instance.id] = now + state.config.kill_retry_s
+    effects.extend(kill(state, instance, app))
+    return 1
+
+
+def kill(state: State, instance: Instance, app: App | None) -> list[Effect]:
+    """Ask the master to end the task; without a connection it is asked after the next subscription."""
+    if not state.connected or state.framework_id is None:
+        return []
+    grace_s = app.spec.kill_grace_s if app is not None else None
+    return [
+        Call(
+            calls.Kill(
+                framework_id=state.framework_id,
+                task_id=task_id_of(instance),
+                agent_id=instance.agent_id,
+                grace_s=None if grace_s is None else float(grace_s),
+            )
+        )
+    ]
+
+
+def remove_instance(state: State, app: App, instance: Instance, why: str, effects: list[Effect]) -> None:
+    """Forget an instance that has a record."""
+    app.drop(instance.id)
+    state.watched.pop(instance.id, None)
+    effects.append(Persist(f"instance/{instance.id}", None))
+    if instance.unreachable_at is not None:
+        effects.append(CancelTimer(UNREACHABLE + instance.id))
+    effects.append(Note("instance has gone", why, "debug", {"app": app.spec.id, "task": task_id_of(instance)}))
+    state.dirty[app.spec.id] = None
+
+
+def forget_app(state: State, app: App, effects: list[Effect]) -> None:
+    """The last instance of a deleted app is gone: nothing of it remains."""
+    app_id = app.spec.id
+    del state.apps[app_id]
+    state.restless[app_id] = None
+    effects.append(Persist(f"app{app_id}", None))
+    for version in state.versions.pop(app_id, {}):
+        effects.append(Persist(f"version{app_id}@{version}", None))
+    if state.failures.pop(app_id, None) is not None:
+        effects.append(Persist(f"failure{app_id}", None))
+    release_ports(state, app)
+    effects.append(Note("app has gone", "it was deleted and its last instance ended", facts={"app": app_id}))
+
+
+def release_ports(state: State, app: App) -> None:
+    for port in app.spec.service_ports:
+        if port:
+            state.service_ports[port] -= 1
+            if state.service_ports[port] <= 0:
+                del state.service_ports[port]
+
+
+def take_ports(state: State, app: App) -> None:
+    for port in app.spec.service_ports:
+        if port:
+            state.service_ports[port] += 1
+
+
+# Deployments, onward.
+
+
+def _finish_action(state: State, deployment: Deployment, app_id: str, effects: list[Effect], now: float) -> None:
+    """Remember that the app's part of the step is done; with the last part the next step begins."""
+    step = deployment.steps[deployment.step]
+    if all(action.app != app_id for action in step):
+        return
+    done = state.done[deployment.id]
+    done.add(app_id)
+    if not all(action.app in done for action in step):
+        return
+    if deployment.step + 1 < len(deployment.steps):
+        following = replace(deployment, step=deployment.step + 1, step_at=now)
+        state.deployments[deployment.id] = following
+        done.clear()
+        effects.append(Persist(f"deployment/{deployment.id}", following))
+        state.touch(action.app for action in following.steps[following.step])
+        return
+    end_deployment(state, deployment, effects)
+    why = f"all {len(deployment.steps)} steps are done"
+    effects.append(Note("deployment done", why, facts={"deployment": deployment.id, "apps": list(deployment.apps)}))
+
+
+def end_deployment(state: State, deployment: Deployment, effects: list[Effect]) -> None:
+    """Release its locks and forget it."""
+    del state.deployments[deployment.id]
+    del state.done[deployment.id]
+    for app_id in deployment.apps:
+        del state.locks[app_id]
+    state.touch(deployment.apps)
+    effects.append(Persist(f"deployment/{deployment.id}", None))
+
+
+# Timers.
+
+
+def sweep(state: State, now: float) -> list[Effect]:
+    """Repeat kills that nobody answered; end launches that take too long."""
+    effects: list[Effect] = []
+    for instance_id in [i for i, due_at in state.watched.items() if due_at <= now]:
+        app = state.apps.get(app_of_instance(instance_id))
+        instance = app.instances.get(instance_id) if app is not None else None
+        if app is None or instance is None:
+            del state.watched[instance_id]
+        elif instance.goal is Goal.DECOMMISSIONED:
+            state.watched[instance_id] = now + state.config.kill_retry_s
+            effects.extend(kill(state, instance, app))
+        elif instance.condition is Condition.RUNNING:
+            del state.watched[instance_id]
+        else:
+            why = f"{instance.condition} for more than {state.config.launch_timeout_s:g} s"
+            decommission(state, app, instance, why, effects, now)
+            state.dirty[app.spec.id] = None
+    return effects
+
+
+def app_of_instance(instance_id: str) -> str:
+    """The app of an instance whose id is made by `schedule`."""
+    return "/" + instance_id.rpartition(".instance-")[0].replace("_", "/")
+
+
+def unreachable_tick(state: State, instance_id: str, now: float) -> list[Effect]:
+    """The instance has been silent for as long as its app's strategy allows; there are two such instants."""
+    app = state.apps.get(app_of_instance(instance_id))
+    instance = app.instances.get(instance_id) if app is not None else None
+    if app is None or instance is None or instance.unreachable_at is None:
+        return []
+    return apply_strategy(state, app, instance, now)
+
+
+def apply_strategy(state: State, app: App, instance: Instance, now: float) -> list[Effect]:
+    """What the app's unreachable strategy asks for at this instant, and a timer for what it asks for later."""
+    strategy = app.spec.unreachable
+    if strategy is None or instance.unreachable_at is None:
+        return []
+    effects: list[Effect] = []
+    silent_s = now - instance.unreachable_at
+    facts = {"app": app.spec.id, "task": task_id_of(instance), "agent": instance.agent_id}
+    # A millisecond early counts: timers are not finer than that.
+    if silent_s + 0.001 >= strategy.expunge_after_s:
+        why = f"unreachable for {silent_s:.0f} s, {strategy.expunge_after_s} s are allowed"
+        effects.append(Note("instance is given up", why, facts=facts))
+        remove_instance(state, app, instance, why, effects)
+        return effects
+    next_s = strategy.expunge_after_s - silent_s
+    if silent_s + 0.001 >= strategy.inactive_after_s:
+        if instance.condition is not Condition.INACTIVE:
+            instance = replace(instance, condition=Condition.INACTIVE)
+            app.place(instance)
+            why = f"unreachable for {silent_s:.0f} s, replaced after {strategy.inactive_after_s} s"
+            effects.append(Persist(f"instance/{instance.id}", instance))
+            effects.append(Note("instance is replaced", why, facts=facts))
+            state.dirty[app.spec.id] = None
+    else:
+        next_s = strategy.inactive_after_s - silent_s
+    effects.append(SetTimer(UNREACHABLE + instance.id, max(next_s, 0.001)))
+    return effects
+
+
+FAILURES = frozenset(
+    {TaskState.FAILED, TaskState.ERROR, TaskState.DROPPED, TaskState.GONE, TaskState.GONE_BY_OPERATOR,
+     TaskState.LOST, TaskState.UNKNOWN}
+)  # fmt: skip
+"""The ends that are kept as an app's last failure."""

@@ -1,0 +1,393 @@
+"""What the API shows of the services framework, as plain JSON values with exactly the keys that clients know.
+
+Source: Marathon's contract, sections 2, 8, 9, 10, 16 and 19.
+"""
+
+import math
+import statistics
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from corral import __version__
+from corral.frameworks.services import backoff
+from corral.frameworks.services.launch import safe_id
+from corral.frameworks.services.marathon import read_selector, write_versioned
+from corral.frameworks.services.spec import (
+    Action,
+    Condition,
+    Deployment,
+    GetApps,
+    GetGroup,
+    GetQueue,
+    GetTasks,
+    Instance,
+)
+from corral.frameworks.services.state import App, Phase, State, task_id_of
+from corral.lib.errors import NotFound
+from corral.lib.units import format_timestamp
+from corral.model.offer import Explanation
+from corral.model.task import TaskState
+
+Json = Any
+
+_STATES = {
+    Condition.PROVISIONED: TaskState.STAGING,
+    Condition.STAGING: TaskState.STAGING,
+    Condition.STARTING: TaskState.STARTING,
+    Condition.RUNNING: TaskState.RUNNING,
+    Condition.KILLING: TaskState.KILLING,
+    Condition.UNREACHABLE: TaskState.UNREACHABLE,
+    Condition.INACTIVE: TaskState.UNREACHABLE,
+}
+
+_STAGED = (Condition.PROVISIONED, Condition.STAGING, Condition.STARTING)
+
+
+def read_embed(texts: Iterable[str]) -> frozenset[str]:
+    """What is to be embedded, whichever prefix clients put before it."""
+    found: set[str] = set()
+    for text in texts:
+        word = text
+        for prefix in ("group.apps.", "apps.", "app."):
+            if text.startswith(prefix):
+                word = text.removeprefix(prefix)
+                break
+        found.add(word)
+    if "tasks" in found:
+        found.add("deployments")
+    if "failures" in found:
+        found |= {"tasks", "lastTaskFailure", "deployments"}
+    return frozenset(found)
+
+
+# Apps.
+
+
+def view_app(state: State, app: App, embed: Collection[str], now: float) -> dict[str, Json]:
+    out = write_versioned(app.record)
+    conditions = app.conditions
+    out["tasksStaged"] = sum(conditions[c] for c in _STAGED)
+    out["tasksRunning"] = conditions[Condition.RUNNING]
+    out["tasksHealthy"] = 0
+    out["tasksUnhealthy"] = 0
+    if "deployments" in embed or "counts" in embed:
+        lock = state.locks.get(app.spec.id)
+        out["deployments"] = [] if lock is None else [{"id": lock}]
+    if "tasks" in embed:
+        out["tasks"] = [view_task(app, i) for i in app.instances.values() if i.staged_at is not None]
+    if "lastTaskFailure" in embed:
+        failure = state.failures.get(app.spec.id)
+        if failure is not None:
+            out["lastTaskFailure"] = {
+                "appId": failure.app,
+                "host": failure.hostname,
+                "message": failure.message,
+                "state": str(failure.state),
+                "taskId": failure.task_id,
+                "timestamp": format_timestamp(failure.at),
+                "version": failure.version,
+                "slaveId": failure.agent_id or "",
+            }
+    if "readiness" in embed:
+        out["readinessCheckResults"] = []
+    if "taskStats" in embed:
+        out["taskStats"] = _task_stats(app, now)
+    return out
+
+
+def view_apps(state: State, command: GetApps, now: float) -> list[Json]:
+    """Errors: `Unprocessable` when the label selector makes no sense."""
+    embed = read_embed(command.embed) | {"counts", "deployments"}
+    matches = read_selector(command.label) if command.label else None
+    cmd, part = (command.cmd or "").lower(), (command.id or "").lower()
+    return [
+        view_app(state, app, embed, now)
+        for app in state.visible_apps(command.below)
+        if (not cmd or cmd in (app.spec.cmd or "").lower())
+        and (not part or part in app.spec.id.lower())
+        and (matches is None or matches(app.spec.labels))
+    ]
+
+
+def view_version(state: State, app: App, version: str) -> Json:
+    """Errors: `NotFound` when the app never had this version, or has it no longer."""
+    if version == app.record.version:
+        return write_versioned(app.record)
+    record = state.versions.get(app.spec.id, {}).get(version)
+    if record is None:
+        raise NotFound(f"App '{app.spec.id}' has no version {version}; see /v2/apps{app.spec.id}/versions")
+    return write_versioned(record)
+
+
+def _task_stats(app: App, now: float) -> Json:
+    tasks = [i for i in app.instances.values() if i.staged_at is not None]
+    record = app.record
+    sections = {
+        "startedAfterLastScaling": [i for i in tasks if i.version >= record.scaled_at],
+        "withLatestConfig": [i for i in tasks if i.version >= record.configured_at],
+        "withOutdatedConfig": [i for i in tasks if i.version < record.configured_at],
+        "totalSummary": tasks,
+    }
+    return {name: {"stats": _stats(members, now)} for name, members in sections.items() if members}
+
+
+def _stats(members: list[Instance], now: float) -> Json:
+    out: dict[str, Json] = {
+        "counts": {
+            "staged": sum(i.condition in _STAGED for i in members),
+            "running": sum(i.condition is Condition.RUNNING for i in members),
+            "healthy": 0,
+            "unhealthy": 0,
+        }
+    }
+    lives = [now - i.started_at for i in members if i.started_at is not None]
+    if lives:
+        out["lifeTime"] = {"averageSeconds": statistics.fmean(lives), "medianSeconds": statistics.median(lives)}
+    return out
+
+
+# Tasks.
+
+
+def view_task(app: App, instance: Instance) -> dict[str, Json]:
+    out: dict[str, Json] = {
+        "appId": instance.app,
+        "id": task_id_of(instance),
+        "host": instance.hostname,
+        "ports": [p for p in instance.ports if p],
+        "slaveId": instance.agent_id or "",
+        "state": str(_STATES.get(instance.condition, TaskState.STAGING)),
+        "version": instance.version,
+        "ipAddresses": [{"ipAddress": ip, "protocol": "IPv6" if ":" in ip else "IPv4"} for ip in instance.ips],
+        "healthCheckResults": [],
+        "localVolumes": [],
+        "role": instance.role,
+    }
+    if instance.staged_at is not None:
+        out["stagedAt"] = format_timestamp(instance.staged_at)
+    if instance.started_at is not None:
+        out["startedAt"] = format_timestamp(instance.started_at)
+    return out
+
+
+def view_tasks(state: State, pairs: Iterable[tuple[App, Instance]]) -> list[Json]:
+    """Tasks with the service ports of their apps."""
+    return [{**view_task(app, i), "servicePorts": list(app.spec.service_ports)} for app, i in pairs]
+
+
+def select_tasks(state: State, command: GetTasks) -> list[tuple[App, Instance]]:
+    if command.app is not None:
+        app = state.visible(command.app)
+        apps = [app] if app is not None else []
+    else:
+        apps = state.visible_apps(command.below or "/")
+    wanted: set[Condition] | None = None
+    if command.states:
+        wanted = set()
+        if "running" in command.states:
+            wanted.add(Condition.RUNNING)
+        if "staging" in command.states:
+            wanted.update(_STAGED)
+    return [
+        (app, instance)
+        for app in apps
+        for instance in app.instances.values()
+        if instance.staged_at is not None and (wanted is None or instance.condition in wanted)
+    ]
+
+
+def write_text(state: State, command: GetTasks) -> str:
+    """One line per port of each app: name, service port, where it runs; the form of the first HAProxy bridge."""
+    if command.app is not None:
+        only = state.visible(command.app)
+        apps = [only] if only is not None else []
+    else:
+        apps = state.visible_apps(command.below or "/")
+    lines: list[str] = []
+    for app in apps:
+        name = safe_id(app.spec.id)
+        running = [i for i in app.instances.values() if i.condition is Condition.RUNNING]
+        service_ports = app.spec.service_ports
+        if not service_ports:
+            lines.append(f"{name}\t \t" + "".join(f"{i.hostname}\t" for i in running))
+        for index, service_port in enumerate(service_ports):
+            places = "".join(f"{i.hostname}:{i.ports[index]}\t" for i in running if len(i.ports) > index)
+            lines.append(f"{name}\t{service_port}\t{places}")
+    return "".join(line + "\n" for line in lines)
+
+
+# Queue.
+
+_ROWS = (
+    "UnfulfilledRole", "UnfulfilledConstraint", "NoCorrespondingReservationFound", "AgentMaintenance",
+    "InsufficientCpus", "InsufficientMemory", "InsufficientDisk", "InsufficientGpus", "InsufficientPorts",
+    "DeclinedScarceResources",
+)  # fmt: skip
+"""Every item shows all rows, in this order; each row looks only at the agents that the rows before let through."""
+
+_ROW_OF = {
+    "role": "UnfulfilledRole",
+    "limit": "UnfulfilledRole",
+    "quota": "UnfulfilledRole",
+    "constraint": "UnfulfilledConstraint",
+    "runtime": "UnfulfilledConstraint",
+    "reservation": "NoCorrespondingReservationFound",
+    "draining": "AgentMaintenance",
+    "maintenance": "AgentMaintenance",
+    "unreachable": "AgentMaintenance",
+    "disconnected": "AgentMaintenance",
+    "inactive": "AgentMaintenance",
+    "cpus": "InsufficientCpus",
+    "mem": "InsufficientMemory",
+    "disk": "InsufficientDisk",
+    "gpus": "InsufficientGpus",
+    "ports": "InsufficientPorts",
+}
+
+
+def view_queue(state: State, command: GetQueue, now: float) -> list[Json]:
+    """What waits to be launched, and what was held back after a failure."""
+    offers = "lastUnusedOffers" in command.embed
+    out: list[Json] = []
+    for app in state.visible_apps():
+        count = len(app.up_to_date[Phase.SCHEDULED])
+        wait_s = backoff.wait_s(app, now)
+        if not count and wait_s <= 0:
+            continue
+        item: dict[str, Json] = {
+            "app": write_versioned(app.record),
+            "count": count,
+            "since": format_timestamp(app.since_at),
+            "delay": {"timeLeftSeconds": math.ceil(wait_s), "overdue": wait_s <= 0},
+            "processedOffersSummary": _offers_summary(app.explanation),
+        }
+        if offers:
+            item["lastUnusedOffers"] = []
+        out.append(item)
+    return out
+
+
+def _offers_summary(explanation: Explanation | None) -> Json:
+    """The kernel's explanation as Marathon's funnel, with its own words beside it."""
+    rows = reject_rows(explanation)
+    refused = sum(row["declined"] for row in rows)
+    out: dict[str, Json] = {
+        "processedOffersCount": explanation.agents if explanation is not None else 0,
+        "unusedOffersCount": refused,
+        "rejectSummaryLastOffers": rows,
+        "rejectSummaryLaunchAttempt": rows,
+    }
+    if explanation is not None:
+        out["lastUnusedOfferAt"] = format_timestamp(explanation.since_at)
+        out["reasons"] = [
+            {"reason": r.reason, "agents": r.agents, "detail": r.detail, **({"best": r.best} if r.best else {})}
+            for r in explanation.refusals
+        ]
+        out["fitsIf"] = list(explanation.fits_if)
+        out["never"] = explanation.never
+    return out
+
+
+def reject_rows(explanation: Explanation | None) -> list[dict[str, Json]]:
+    """Agents turned away per reason. Shapes: all ten rows, `processed` falling by what the row before declined."""
+    declined = dict.fromkeys(_ROWS, 0)
+    for refusal in explanation.refusals if explanation is not None else ():
+        declined[_ROW_OF.get(refusal.reason, "DeclinedScarceResources")] += refusal.agents
+    left = explanation.agents if explanation is not None else 0
+    rows = []
+    for row in _ROWS:
+        number = min(declined[row], left)
+        rows.append({"reason": row, "declined": number, "processed": left})
+        left -= number
+    return rows
+
+
+# Deployments, groups, the framework itself.
+
+
+def view_deployment(deployment: Deployment) -> Json:
+    current = deployment.steps[deployment.step] if deployment.step < len(deployment.steps) else ()
+    return {
+        "id": deployment.id,
+        "version": deployment.version,
+        "affectedApps": list(deployment.apps),
+        "affectedPods": [],
+        "steps": [{"actions": [_view_action(a) for a in step]} for step in deployment.steps],
+        "currentActions": [{**_view_action(a), "readinessCheckResults": []} for a in current],
+        "currentStep": deployment.step + 1,
+        "totalSteps": len(deployment.steps),
+    }
+
+
+def _view_action(action: Action) -> dict[str, Json]:
+    return {"action": str(action.kind), "app": action.app}
+
+
+def view_deployments(state: State) -> list[Json]:
+    return [view_deployment(d) for d in sorted(state.deployments.values(), key=lambda d: (d.version, d.id))]
+
+
+def view_group(state: State, command: GetGroup, now: float) -> Json:
+    """The tree below a group; None when there is no such group."""
+    if command.id != "/" and command.id not in state.groups:
+        return None
+    parts = {e for e in command.embed if e in ("group.apps", "group.groups", "group.pods")}
+    apps_too = not parts or "group.apps" in parts
+    groups_too = not parts or "group.groups" in parts
+    embed = read_embed(e for e in command.embed if e.startswith("group.apps."))
+    nodes: dict[str, dict[str, Json]] = {}
+    prefix = command.id.rstrip("/") + "/"
+    root_version = format_timestamp(state.last_version_at / 1000) if state.last_version_at else format_timestamp(now)
+    for group_id in sorted({command.id, *(g for g in state.groups if g.startswith(prefix))}):
+        record = state.groups.get(group_id)
+        nodes[group_id] = {
+            "id": group_id, "apps": [], "pods": [], "groups": [], "dependencies": [],
+            "version": record.version if record is not None else root_version,
+        }  # fmt: skip
+    if apps_too:
+        for app in state.visible_apps(command.id):
+            home = nodes.get(app.spec.id.rpartition("/")[0] or "/")
+            if home is not None:
+                home["apps"].append(view_app(state, app, embed, now) if embed else write_versioned(app.record))
+    if groups_too:
+        for group_id, node in nodes.items():
+            if group_id != command.id:
+                nodes[group_id.rpartition("/")[0] or "/"]["groups"].append(node)
+    return nodes[command.id]
+
+
+def view_info(state: State) -> Json:
+    """Errors of clients are avoided by naming only keys that they know; corral's own facts have their own endpoint."""
+    config = state.config
+    host, _, port = config.address.rpartition(":")
+    return {
+        "name": "marathon",
+        "version": "1.9.109",
+        "buildref": f"corral-{__version__}",
+        "elected": True,
+        "leader": config.address,
+        "frameworkId": state.framework_id or "",
+        "marathon_config": {
+            "checkpoint": True,
+            "executor": "//cmd",
+            "failover_timeout": int(config.failover_timeout_s),
+            "features": [],
+            "framework_name": config.name,
+            "ha": False,
+            "hostname": config.hostname or host,
+            "local_port_min": config.first_service_port,
+            "local_port_max": config.last_service_port,
+            "master": state.master,
+            "mesos_leader_ui_url": f"http://{config.address}/",
+            "mesos_role": config.role,
+            "mesos_user": config.user,
+            "reconciliation_initial_delay": 0,
+            "reconciliation_interval": 600000,
+            "task_launch_timeout": int(config.launch_timeout_s * 1000),
+            "task_launch_confirm_timeout": int(config.launch_timeout_s * 1000),
+            "env_vars_prefix": config.env_prefix or None,
+            "webui_url": f"http://{config.address}/ui/",
+        },
+        "zookeeper_config": {"zk_max_versions": config.most_versions},
+        "http_config": {"http_port": int(port), "https_port": None},
+    }
