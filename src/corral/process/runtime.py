@@ -26,6 +26,7 @@ from corral.process.record import Ended, Kill, Pids, Run
 from corral.process.supervisor import STOP
 
 _TRIES = 3
+_TIDY_S = 2.0
 _STUBBORN_S = 15.0
 """How long after the grace the supervisor has to end everything, before the agent itself goes after it."""
 
@@ -297,8 +298,9 @@ class ProcessRuntime:
         pids: Pids | None = record.read_record(directory, record.PIDS)
         container_id = ContainerId(run["container_id"])
         watch = self._watch(container_id)
-        if watch.handle is None:
-            await asyncio.shield(watch.ended)
+        if watch.handle is None or record.read_record(directory, record.EXIT) is not None:
+            # With the exit on disk the supervisor only tidies up.
+            await asyncio.wait([watch.ended], timeout=_TIDY_S)
         return Found(
             container_id=container_id,
             task_id=TaskId(run["task_id"]),
@@ -418,6 +420,8 @@ class _Nursery:
                 return
             except BlockingIOError:
                 await asyncio.sleep(0.001)  # its queue is full of other starts
+            except OSError:
+                self._lose()
         raise ConnectionError("the nursery has ended")
 
     def _read(self) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Stat(NamedTuple):
-    """Shapes: `start` in clock ticks since boot; `state` one letter, `Z` for a zombie."""
+    """Shapes: `start` in clock ticks since boot; `state` one letter, `Z` when the first thread has ended."""
 
     pid: int
     parent: int
@@ -19,6 +19,12 @@ class Stat(NamedTuple):
     session: int
     start: int
     state: str
+    threads: int
+
+    @property
+    def dead(self) -> bool:
+        """Ended and only waiting for its parent; a first thread that ended before the others is not that."""
+        return self.state in "ZX" and self.threads <= 1
 
 
 def read_stat(pid: int) -> Stat | None:
@@ -34,7 +40,9 @@ def parse_stat(line: bytes) -> Stat:
     """Read one line of /proc/PID/stat; the name in brackets may itself hold spaces and brackets."""
     pid, _, rest = line.partition(b" (")
     fields = rest[rest.rindex(b")") + 2 :].split()
-    return Stat(int(pid), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]), fields[0].decode())
+    return Stat(
+        int(pid), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]), fields[0].decode(), int(fields[17])
+    )
 
 
 def read_processes() -> dict[int, Stat]:
@@ -50,9 +58,9 @@ def read_boot_id() -> str:
 
 
 def is_same(pid: int, start: int) -> bool:
-    """Whether this pid is still the process that began at `start`."""
+    """Whether this pid is still the process that began at `start`, and alive."""
     stat = read_stat(pid)
-    return stat is not None and stat.start == start
+    return stat is not None and stat.start == start and not stat.dead
 
 
 def descendants(root: int, processes: dict[int, Stat]) -> list[Stat]:
@@ -114,13 +122,13 @@ def send(stat: Stat, number: int) -> bool:
 
 
 def send_all(targets: Iterable[Stat], number: int) -> int:
-    """Signal each; the number of those reached that were not zombies already."""
-    return sum(send(stat, number) for stat in targets if stat.state != "Z")
+    """Signal each; the number of those that were alive."""
+    return sum(send(stat, number) for stat in targets)
 
 
 def kill_until_gone(find: Callable[[], list[Stat]], rounds: int = 50) -> bool:
     """SIGKILL what `find` returns, over and over: a process that forks fast can outrun a single pass.
 
-    Shapes: True when nothing but zombies was left.
+    Shapes: True when nothing alive was left.
     """
     return any(send_all(find(), signal.SIGKILL) == 0 for _ in range(rounds))
