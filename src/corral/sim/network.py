@@ -75,9 +75,10 @@ class Network:
         return link
 
     def drop(self, name: str) -> None:
-        """Break every link of a process, as its end does."""
+        """Break every link of a process, as its end does; it hears nothing of it any more."""
         for link in list(self._links):
             if name in (link.a, link.b):
+                link.detach(name)
                 link.break_(f"{name} is gone")
 
     def _delay_s(self) -> float:
@@ -100,6 +101,11 @@ class Link:
         """What this side does with messages, and when it learns of the break."""
         self._on_message[side] = on_message
         self._on_broken[side] = on_broken
+
+    def detach(self, side: str) -> None:
+        """Tell this side nothing any more."""
+        self._on_message.pop(side, None)
+        self._on_broken.pop(side, None)
 
     def send(self, side: str, message: Any) -> None:
         """From `side` to the other; lost when the link breaks first."""
@@ -126,8 +132,7 @@ class Link:
         if not self.whole:
             return
         other = self.b if side == self.a else self.a
-        self._on_broken.pop(side, None)
-        self._on_message.pop(side, None)
+        self.detach(side)
         world = self._network.world
         at = max(self._last_at[other], world.now + self._network._delay_s())
 
@@ -144,7 +149,7 @@ class Link:
             self._on_message[side](message)
 
     def _learn(self, side: str, why: str) -> None:
-        on_broken = self._on_broken.pop(side, None)
-        self._on_message.pop(side, None)
+        on_broken = self._on_broken.get(side)
+        self.detach(side)
         if on_broken is not None:
             on_broken(why)

@@ -153,14 +153,20 @@ class _Witness:
 
 
 class Answer:
-    """What became of a command: open, a `value`, or an `error`."""
+    """What became of a command: open, a `value`, or an `error`. `on_done`, if set, is called when it is known."""
 
-    __slots__ = ("done", "error", "value")
+    __slots__ = ("done", "error", "on_done", "value")
 
     def __init__(self) -> None:
         self.done = False
         self.value: Any = None
         self.error: CorralError | None = None
+        self.on_done: Callable[[Answer], None] | None = None
+
+    def fill(self, value: Any = None, error: CorralError | None = None) -> None:
+        self.value, self.error, self.done = value, error, True
+        if self.on_done is not None:
+            self.on_done(self)
 
     def get(self) -> Any:
         """Errors: the refusal; `Unavailable` when there is no answer yet."""
@@ -237,9 +243,15 @@ class Process:
             self._queue.append(input)
             self._plan_turn()
 
-    def ask(self, command: Any) -> Answer:
+    def teller(self) -> Callable[[Any], None]:
+        """A `tell` for this incarnation alone: what somebody says to it after its end reaches nobody."""
+        incarnation = self.incarnation
+        return lambda input: self.tell(input) if self.incarnation == incarnation else None
+
+    def ask(self, command: Any, on_done: Callable[[Answer], None] | None = None) -> Answer:
         """Hand over a command; the answer fills when it comes."""
         answer = Answer()
+        answer.on_done = on_done
         if not self.up:
             self._fail(answer)
             return answer
@@ -290,8 +302,7 @@ class Process:
         self._committing = False
 
     def _fail(self, answer: Answer) -> None:
-        answer.error = Unavailable(f"{self.name} is down")
-        answer.done = True
+        answer.fill(error=Unavailable(f"{self.name} is down"))
 
     def _plan_turn(self) -> None:
         if not self._planned and not self._committing:
@@ -350,14 +361,12 @@ class Process:
     def _reply(self, effect: Reply) -> None:
         answer = self._asks.pop(effect.ask, None)
         if answer is not None:
-            answer.value = effect.value
-            answer.done = True
+            answer.fill(effect.value)
 
     def _refuse(self, effect: Refuse) -> None:
         answer = self._asks.pop(effect.ask, None)
         if answer is not None:
-            answer.error = effect.error
-            answer.done = True
+            answer.fill(error=effect.error)
 
     def _set_timer(self, effect: SetTimer) -> None:
         old = self._timers.get(effect.name)

@@ -1,0 +1,201 @@
+"""A node's task runtime in virtual time: containers that outlive the agent, as with Docker.
+
+What a container does comes from a function of its execution, so a test decides which tasks fail, end or hang. It counts
+every start, and a task that ever runs twice is an error at once.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
+from corral.model.execution import Execution, Exit, Found, Launched
+from corral.model.ids import ContainerId, FrameworkId, TaskId
+from corral.sim.world import World
+
+SIGTERM = 15
+SIGKILL = 9
+
+
+class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
+    """What one container does. Shapes: `run_s` None runs until it is killed; `fails` is why it does not start.
+
+    Units: seconds; `term_s` is how long it takes to end after SIGTERM.
+    """
+
+    start_s: float = 0.05
+    run_s: float | None = None
+    code: int = 0
+    term_s: float = 0.01
+    fails: str = ""
+
+
+Behave = Callable[[Execution], Behaviour]
+
+
+def run_for_ever(execution: Execution) -> Behaviour:
+    return Behaviour()
+
+
+class Container:
+    """One container, from the order to start it until it is removed."""
+
+    __slots__ = ("aborted", "behaviour", "ended_at", "execution", "exit", "launched", "started_at", "waiters")
+
+    def __init__(self, execution: Execution, behaviour: Behaviour) -> None:
+        self.execution = execution
+        self.behaviour = behaviour
+        self.launched: Launched | None = None
+        self.exit: Exit | None = None
+        self.aborted = False
+        self.started_at = 0.0
+        self.ended_at: float | None = None
+        self.waiters: list[Callable[[Exit], None]] = []
+
+    @property
+    def runs(self) -> bool:
+        return self.launched is not None and self.exit is None
+
+
+class Ledger:
+    """All that ever ran in a cluster, by framework and task: the witness against doubled tasks."""
+
+    def __init__(self) -> None:
+        self.runs: dict[tuple[FrameworkId, TaskId], list[tuple[str, Container]]] = {}
+
+    def enter(self, node: str, container: Container) -> None:
+        key = (container.execution.framework_id, container.execution.task_id)
+        runs = self.runs.setdefault(key, [])
+        assert not runs, f"task {key[1]} runs a second time on {node}, first on {runs[0][0]}"
+        runs.append((node, container))
+
+    def running(self) -> list[Container]:
+        return [container for runs in self.runs.values() for _, container in runs if container.runs]
+
+    def exits(self) -> dict[TaskId, Exit]:
+        """How each ended task ended."""
+        return {
+            task_id: container.exit
+            for (_, task_id), runs in self.runs.items()
+            for _, container in runs
+            if container.exit is not None
+        }
+
+
+class SimRuntime:
+    """The containers of one node."""
+
+    def __init__(self, world: World, node: str, ledger: Ledger, behave: Behave) -> None:
+        self.world = world
+        self.node = node
+        self.behave = behave
+        self.containers: dict[ContainerId, Container] = {}
+        self._ledger = ledger
+        self._pids = 1000
+
+    def start(self, execution: Execution, done: Callable[[Launched | str], None]) -> None:
+        """Start it some time later; `done` gets what came of it, a text when it failed."""
+        container_id = execution.container_id
+        known = self.containers.get(container_id)
+        if known is None:
+            known = self.containers[container_id] = Container(execution, self.behave(execution))
+            self.world.after(self.world.draw_s(known.behaviour.start_s), partial(self._come_up, known, done))
+        elif known.launched is not None:
+            done(known.launched)
+        else:
+            self.world.after(known.behaviour.start_s, lambda: self.start(execution, done))
+
+    def _come_up(self, container: Container, done: Callable[[Launched | str], None]) -> None:
+        execution, behaviour = container.execution, container.behaviour
+        if container.aborted or behaviour.fails:
+            self.containers.pop(execution.container_id, None)
+            done("the start was taken back" if container.aborted else behaviour.fails)
+            return
+        self._pids += 1
+        container.launched = Launched(container_id=execution.container_id, pid=self._pids)
+        container.started_at = self.world.now
+        self._ledger.enter(self.node, container)
+        self.world.tell(self.node, f"runs {execution.task_id} in {execution.container_id[:8]}")
+        if behaviour.run_s is not None:
+            self.world.after(behaviour.run_s, lambda: self._end(container, code=behaviour.code))
+        done(container.launched)
+
+    def abort(self, container_id: ContainerId) -> bool:
+        """Take back a start under way; False when there is none."""
+        container = self.containers.get(container_id)
+        if container is None or container.launched is not None:
+            return False
+        container.aborted = True
+        return True
+
+    def wait(self, container_id: ContainerId, done: Callable[[Exit], None]) -> bool:
+        """Call `done` at its end, or soon when it has ended; False when nobody knows it."""
+        container = self.containers.get(container_id)
+        if container is None:
+            return False
+        if container.exit is not None:
+            exit = container.exit
+            self.world.after(self.world.draw_s(0.001), lambda: done(exit))
+        else:
+            container.waiters.append(done)
+        return True
+
+    def kill(self, container_id: ContainerId, grace_s: float) -> None:
+        container = self.containers.get(container_id)
+        if container is None or not container.runs:
+            return
+        term_s = container.behaviour.term_s
+        if term_s <= grace_s:
+            self.world.after(term_s, lambda: self._end(container, signal=SIGTERM))
+        else:
+            self.world.after(grace_s, lambda: self._end(container, signal=SIGKILL))
+
+    def remove(self, container_id: ContainerId) -> None:
+        container = self.containers.get(container_id)
+        if container is not None and container.exit is not None:
+            del self.containers[container_id]
+
+    def discard(self, container_id: ContainerId) -> None:
+        """End it and forget it, wherever it is."""
+        container = self.containers.get(container_id)
+        if container is None:
+            return
+        if container.launched is None:
+            container.aborted = True
+            return
+        self._end(container, signal=SIGKILL)
+        self.containers.pop(container_id, None)
+
+    def recover(self) -> tuple[Found, ...]:
+        return tuple(
+            Found(
+                container_id=container_id,
+                task_id=one.execution.task_id,
+                framework_id=one.execution.framework_id,
+                launched=one.launched,
+                exit=one.exit,
+            )
+            for container_id, one in sorted(self.containers.items())
+        )
+
+    def lose_power(self) -> None:
+        """Everything ends without anybody seeing how, as when a node is reset."""
+        for container in self.containers.values():
+            container.aborted = True
+            self._end(container, signal=SIGKILL, tell=False)
+        self.containers.clear()
+
+    def _end(
+        self, container: Container, *, code: int | None = None, signal: int | None = None, tell: bool = True
+    ) -> None:
+        if not container.runs:
+            return
+        container.ended_at = self.world.now
+        container.exit = Exit(
+            container_id=container.execution.container_id, code=code, signal=signal, at=self.world.now
+        )
+        self.world.tell(self.node, f"ends {container.execution.task_id} code={code} signal={signal}")
+        waiters, container.waiters = container.waiters, []
+        if tell:
+            for waiter in waiters:
+                waiter(container.exit)
