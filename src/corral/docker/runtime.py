@@ -92,11 +92,13 @@ class DockerRuntime:
         *,
         say: Callable[[str], None] = lambda words: None,
         pause: Pause = asyncio.sleep,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self.engine = engine
         self.owner = owner
         self._say = say
         self._pause = pause
+        self._patience_s = patience_s
         self._local = urlsplit(engine.url).scheme == "unix"
         self._runs: dict[str, _Run] = {}
         self._starting: set[str] = set()
@@ -141,7 +143,7 @@ class DockerRuntime:
         return read_launched(execution.container_id, inspected)
 
     async def _start_patiently(self, name: str, execution: Execution, body: Json) -> Json:
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + self._patience_s
         tries = 0
         async with self._starts:
             while True:
@@ -199,7 +201,7 @@ class DockerRuntime:
         except CorralError as error:
             raise explain_pull(image, error) from None
 
-    async def _while_answering(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _while_answering(self, work: Coroutine[Any, Any, T], every_s: float = ALIVE_S) -> T:
         """Do slow work, but give up as soon as the Engine answers nothing at all.
 
         Errors: `Unavailable` then; what became of the work is unknown.
@@ -207,7 +209,7 @@ class DockerRuntime:
         task = asyncio.create_task(work)
         try:
             while True:
-                done, _ = await asyncio.wait({task}, timeout=ALIVE_S)
+                done, _ = await asyncio.wait({task}, timeout=every_s)
                 if done:
                     return task.result()
                 await self.engine.ping()
@@ -368,7 +370,7 @@ class DockerRuntime:
         tries = 0
         while not run.exit.done():
             try:
-                return await self._while_answering(self.engine.kill(run.name, name))
+                return await self._while_answering(self.engine.kill(run.name, name), every_s=1.0)
             except (Conflict, NotFound):
                 return  # does not run any more
             except CorralError as error:
@@ -388,7 +390,7 @@ class DockerRuntime:
             await run.follower.finish(REMOVE_LOGS_S)
         ended = run is not None and run.exit.done()
         name = container_name(container_id)
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + self._patience_s
         tries = 0
         while True:
             try:
@@ -434,7 +436,7 @@ class DockerRuntime:
         return found
 
     async def _inspect_all(self) -> list[Json]:
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + self._patience_s
         tries = 0
         while True:
             try:
