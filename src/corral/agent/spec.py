@@ -21,7 +21,7 @@ SANDBOX_IN_IMAGE = "/mnt/mesos/sandbox"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
+class AgentConfig(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `runtimes` in the order they are looked at; `work_dir` is absolute. `switch_user` runs a process task as
     its own user, which needs root.
 
@@ -81,20 +81,20 @@ STAGES: dict[tuple[Stage, Event], Stage] = {
 # Records.
 
 
-class Identity(msgspec.Struct, frozen=True, array_like=True):
+class Identity(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Shapes: `agent_id` None before the first registration; `epoch` is the highest that any master has spoken with."""
 
     agent_id: AgentId | None = None
     epoch: int = 0
 
 
-class FrameworkRecord(msgspec.Struct, frozen=True, array_like=True):
+class FrameworkRecord(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A framework that has or had tasks here, so that a new master may learn it from its agents."""
 
     info: FrameworkInfo
 
 
-class TaskRecord(msgspec.Struct, frozen=True, array_like=True):
+class TaskRecord(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What was ordered. Shapes: `sandbox` is absolute; `runtime` is empty for a task that was refused."""
 
     framework_id: FrameworkId
@@ -105,7 +105,7 @@ class TaskRecord(msgspec.Struct, frozen=True, array_like=True):
     sandbox: str
 
 
-class Ending(msgspec.Struct, frozen=True, array_like=True):
+class Ending(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Why and until when a task is being ended, and as what its end is told. Shapes: `by` is an instant."""
 
     by: float
@@ -114,7 +114,7 @@ class Ending(msgspec.Struct, frozen=True, array_like=True):
     why: str = ""
 
 
-class RunRecord(msgspec.Struct, frozen=True, array_like=True):
+class RunRecord(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """How far the task has come.
 
     Shapes: `pending` are the updates not yet acknowledged, oldest first; `latest` is the newest status when it is not
@@ -132,13 +132,13 @@ class RunRecord(msgspec.Struct, frozen=True, array_like=True):
 # Commands.
 
 
-class ListTasks(msgspec.Struct, frozen=True, tag=True):
+class ListTasks(msgspec.Struct, frozen=True, gc=False, tag=True):
     """All tasks, with those that ended lately when `completed`; answered by a list of `TaskView`."""
 
     completed: bool = True
 
 
-class FindTask(msgspec.Struct, frozen=True, tag=True):
+class FindTask(msgspec.Struct, frozen=True, gc=False, tag=True):
     """The newest run of a task id; answered by a `TaskView`. Shapes: an empty `framework_id` looks in all.
 
     Errors: `NotFound`; `Conflict` when several frameworks have a live task of this id.
@@ -148,14 +148,14 @@ class FindTask(msgspec.Struct, frozen=True, tag=True):
     framework_id: str = ""
 
 
-class ReadState(msgspec.Struct, frozen=True, tag=True):
+class ReadState(msgspec.Struct, frozen=True, gc=False, tag=True):
     """Everything that the agent's legacy endpoints show; answered by an `AgentView`."""
 
 
 Command = ListTasks | FindTask | ReadState
 
 
-class TaskView(msgspec.Struct, frozen=True, kw_only=True):
+class TaskView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A task as the agent's API shows it. Shapes: `ports` are host ports; instants are float seconds UTC or None."""
 
     id: TaskId
@@ -180,14 +180,14 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     unacknowledged: int
 
 
-class RuntimeView(msgspec.Struct, frozen=True, kw_only=True):
+class RuntimeView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `why` says what keeps it from starting tasks, None when it is ready."""
 
     name: str
     why: str | None
 
 
-class AgentView(msgspec.Struct, frozen=True, kw_only=True):
+class AgentView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `registered` while a master has this agent in its list; `live` counts the tasks that have not ended."""
 
     snapshot: AgentSnapshot
@@ -204,24 +204,24 @@ class AgentView(msgspec.Struct, frozen=True, kw_only=True):
 # Inputs, besides `Loaded`, `Tick` and `Asked`.
 
 
-class Connected(msgspec.Struct, frozen=True, tag=True):
+class Connected(msgspec.Struct, frozen=True, gc=False, tag=True):
     """A master answered; what it says comes under this session's name. Shapes: `master` is a URL."""
 
     session: str
     master: str = ""
 
 
-class Disconnected(msgspec.Struct, frozen=True, tag=True):
+class Disconnected(msgspec.Struct, frozen=True, gc=False, tag=True):
     session: str
     why: str
 
 
-class Ordered(msgspec.Struct, frozen=True, tag=True):
+class Ordered(msgspec.Struct, frozen=True, gc=False, tag=True):
     session: str
     order: Order
 
 
-class Recovered(msgspec.Struct, frozen=True, tag=True):
+class Recovered(msgspec.Struct, frozen=True, gc=False, tag=True):
     """What a runtime holds after the agent's start. Shapes: `why` is set instead when it could not tell."""
 
     runtime: str
@@ -229,25 +229,25 @@ class Recovered(msgspec.Struct, frozen=True, tag=True):
     why: str | None = None
 
 
-class RuntimeChecked(msgspec.Struct, frozen=True, tag=True):
+class RuntimeChecked(msgspec.Struct, frozen=True, gc=False, tag=True):
     """Shapes: `why` None when tasks can be started."""
 
     runtime: str
     why: str | None = None
 
 
-class Fetched(msgspec.Struct, frozen=True, tag=True):
+class Fetched(msgspec.Struct, frozen=True, gc=False, tag=True):
     """The sandbox is there with all that was to fetch, or `why` not."""
 
     container_id: ContainerId
     why: str | None = None
 
 
-class Started(msgspec.Struct, frozen=True, tag=True):
+class Started(msgspec.Struct, frozen=True, gc=False, tag=True):
     launched: Launched
 
 
-class StartFailed(msgspec.Struct, frozen=True, tag=True):
+class StartFailed(msgspec.Struct, frozen=True, gc=False, tag=True):
     """Nothing runs. Shapes: `aborted` when the start was taken back on request."""
 
     container_id: ContainerId
@@ -255,11 +255,11 @@ class StartFailed(msgspec.Struct, frozen=True, tag=True):
     aborted: bool = False
 
 
-class Exited(msgspec.Struct, frozen=True, tag=True):
+class Exited(msgspec.Struct, frozen=True, gc=False, tag=True):
     exit: Exit
 
 
-class WaitFailed(msgspec.Struct, frozen=True, tag=True):
+class WaitFailed(msgspec.Struct, frozen=True, gc=False, tag=True):
     """Shapes: `gone` when nobody knows of the container any more; otherwise it is to be asked again."""
 
     container_id: ContainerId
@@ -267,18 +267,18 @@ class WaitFailed(msgspec.Struct, frozen=True, tag=True):
     gone: bool = False
 
 
-class KillFailed(msgspec.Struct, frozen=True, tag=True):
+class KillFailed(msgspec.Struct, frozen=True, gc=False, tag=True):
     container_id: ContainerId
     why: str
 
 
-class DiscardFailed(msgspec.Struct, frozen=True, tag=True):
+class DiscardFailed(msgspec.Struct, frozen=True, gc=False, tag=True):
     runtime: str
     container_id: ContainerId
     why: str
 
 
-class Sandbox(msgspec.Struct, frozen=True, array_like=True):
+class Sandbox(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Shapes: `at` is when the directory was last changed."""
 
     path: str
@@ -286,13 +286,13 @@ class Sandbox(msgspec.Struct, frozen=True, array_like=True):
     at: float
 
 
-class Scanned(msgspec.Struct, frozen=True, tag=True):
+class Scanned(msgspec.Struct, frozen=True, gc=False, tag=True):
     """The sandboxes that earlier runs of the agent left."""
 
     sandboxes: tuple[Sandbox, ...] = ()
 
 
-class DiskMeasured(msgspec.Struct, frozen=True, tag=True):
+class DiskMeasured(msgspec.Struct, frozen=True, gc=False, tag=True):
     """Units: `usage` is the used fraction of the disk that holds the sandboxes."""
 
     usage: float

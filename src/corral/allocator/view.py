@@ -12,7 +12,7 @@ from corral.model.offer import Explanation, Want
 from corral.model.resources import Resources
 
 
-class AgentView(msgspec.Struct, frozen=True, kw_only=True):
+class AgentView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `free` is what is neither used by a task nor out in an offer; `attributes` hold constraint texts.
 
     `ineligible` says why the agent takes nothing new (`draining`, `unreachable`...), empty when it does.
@@ -28,7 +28,7 @@ class AgentView(msgspec.Struct, frozen=True, kw_only=True):
     tasks: int = 0
 
 
-class WantView(msgspec.Struct, frozen=True, kw_only=True):
+class WantView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A standing want. Shapes: `missing` instances are neither launched nor out in an offer for it."""
 
     want: Want
@@ -37,7 +37,7 @@ class WantView(msgspec.Struct, frozen=True, kw_only=True):
     since_at: float
 
 
-class FrameworkView(msgspec.Struct, frozen=True, kw_only=True):
+class FrameworkView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `coarse_roles` are the roles that take plain offers now (subscribed, not suppressed)."""
 
     id: FrameworkId
@@ -45,7 +45,7 @@ class FrameworkView(msgspec.Struct, frozen=True, kw_only=True):
     gpus: bool = False
 
 
-class Filter(msgspec.Struct, frozen=True, kw_only=True):
+class Filter(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Resources that a framework refused for a role on an agent; offers contained in them are held back until then."""
 
     framework_id: FrameworkId
@@ -55,7 +55,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     until_at: float
 
 
-class HeldOffer(msgspec.Struct, frozen=True, kw_only=True):
+class HeldOffer(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A coarse offer that is out, and may be rescinded for a want."""
 
     id: OfferId
@@ -66,7 +66,7 @@ class HeldOffer(msgspec.Struct, frozen=True, kw_only=True):
     made_at: float
 
 
-class View(msgspec.Struct, frozen=True, kw_only=True):
+class View(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `weights` default to 1; `allocated` counts tasks and offers per role and per (role, framework).
 
     `siblings` maps (framework, group) to the agents of its placed instances, in the order they were placed; an offer
@@ -86,7 +86,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
 
 
-class Grant(msgspec.Struct, frozen=True, kw_only=True):
+class Grant(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One offer to make. Shapes: with `want_id`, exactly one instance of that want, its ports chosen."""
 
     framework_id: FrameworkId
@@ -96,7 +96,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     want_id: WantId | None = None
 
 
-class Allocation(msgspec.Struct, frozen=True, kw_only=True):
+class Allocation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `rescind` offers must come back before the wants they block can be served, in the next run."""
 
     grants: tuple[Grant, ...] = ()

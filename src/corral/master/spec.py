@@ -14,7 +14,7 @@ from corral.model.orders import Report
 from corral.runtime.core import Asked, Loaded, Tick
 
 
-class MasterConfig(msgspec.Struct, frozen=True, kw_only=True):
+class MasterConfig(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Units: seconds.
 
     Shapes: `offer_timeout_s` None lets coarse offers stand until they are answered; offers for a want come back after
@@ -55,20 +55,20 @@ class MasterConfig(msgspec.Struct, frozen=True, kw_only=True):
 # Records.
 
 
-class EpochRecord(msgspec.Struct, frozen=True):
+class EpochRecord(msgspec.Struct, frozen=True, gc=False):
     """The number of the newest reign; every start adds one."""
 
     epoch: int
 
 
-class AgentRecord(msgspec.Struct, frozen=True, kw_only=True):
+class AgentRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `unreachable_at` is set while the agent is given up for silent."""
 
     info: AgentInfo
     unreachable_at: float | None = None
 
 
-class FrameworkRecord(msgspec.Struct, frozen=True, kw_only=True):
+class FrameworkRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A framework that may come back: with it the failover timeout outlives the master.
 
     Deviates: Mesos forgets it, and a blip of a framework during a master's failover kills its tasks.
@@ -79,11 +79,11 @@ class FrameworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     registered_at: float = 0.0
 
 
-class WeightRecord(msgspec.Struct, frozen=True):
+class WeightRecord(msgspec.Struct, frozen=True, gc=False):
     weight: float
 
 
-class RemovedRecord(msgspec.Struct, frozen=True):
+class RemovedRecord(msgspec.Struct, frozen=True, gc=False):
     """Ids of removed frameworks, oldest first: none of them may subscribe again."""
 
     ids: tuple[FrameworkId, ...]
@@ -92,26 +92,26 @@ class RemovedRecord(msgspec.Struct, frozen=True):
 # Inputs besides Loaded and Tick.
 
 
-class AgentOpened(msgspec.Struct, frozen=True, tag=True):
+class AgentOpened(msgspec.Struct, frozen=True, gc=False, tag=True):
     """An agent holds the orders half of a new session."""
 
     session: str
     peer: str = ""
 
 
-class AgentReported(msgspec.Struct, frozen=True, tag=True):
+class AgentReported(msgspec.Struct, frozen=True, gc=False, tag=True):
     """Reports in the order they were sent; the first of a session is `Register`."""
 
     session: str
     reports: tuple[Report, ...]
 
 
-class AgentClosed(msgspec.Struct, frozen=True, tag=True):
+class AgentClosed(msgspec.Struct, frozen=True, gc=False, tag=True):
     session: str
     why: str = ""
 
 
-class SchedulerClosed(msgspec.Struct, frozen=True, tag=True):
+class SchedulerClosed(msgspec.Struct, frozen=True, gc=False, tag=True):
     """The event stream of a framework broke."""
 
     stream: str
@@ -121,7 +121,7 @@ class SchedulerClosed(msgspec.Struct, frozen=True, tag=True):
 # Commands.
 
 
-class SubscribeStream(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class SubscribeStream(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
     """Open the event stream `stream`, whose id the shell has minted.
 
     Shapes: `given_stream` is the stream id that the request carried, which a SUBSCRIBE must not.
@@ -133,7 +133,7 @@ class SubscribeStream(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     given_stream: str | None = None
 
 
-class SchedulerCall(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class SchedulerCall(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
     """Any call but SUBSCRIBE. Shapes: `stream` is the stream id it came with, None when it had none."""
 
     call: Call
@@ -141,26 +141,26 @@ class SchedulerCall(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     principal: str | None = None
 
 
-class SetWeight(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class SetWeight(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
     """Errors: `Invalid` unless the role's name is well-formed and the weight above 0."""
 
     role: str
     weight: float
 
 
-class GetNodes(msgspec.Struct, frozen=True, tag=True):
+class GetNodes(msgspec.Struct, frozen=True, gc=False, tag=True):
     pass
 
 
-class GetRoles(msgspec.Struct, frozen=True, tag=True):
+class GetRoles(msgspec.Struct, frozen=True, gc=False, tag=True):
     pass
 
 
-class GetFrameworks(msgspec.Struct, frozen=True, tag=True):
+class GetFrameworks(msgspec.Struct, frozen=True, gc=False, tag=True):
     pass
 
 
-class GetTasks(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class GetTasks(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
     """Shapes: each filter left empty takes all."""
 
     framework: str = ""
@@ -169,16 +169,16 @@ class GetTasks(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     task: str = ""
 
 
-class GetExplanations(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class GetExplanations(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
     want: str = ""
     group: str = ""
 
 
-class GetMetrics(msgspec.Struct, frozen=True, tag=True):
+class GetMetrics(msgspec.Struct, frozen=True, gc=False, tag=True):
     pass
 
 
-class GetCluster(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class GetCluster(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
     """The whole cluster as Mesos' own views show it. Shapes: `tasks` False leaves out the tasks."""
 
     tasks: bool = True

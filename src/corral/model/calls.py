@@ -8,16 +8,16 @@ from corral.model.offer import Filters, Want
 from corral.model.task import ExecutorInfo, TaskInfo
 
 
-class Launch(msgspec.Struct, frozen=True, kw_only=True, tag="LAUNCH"):
+class Launch(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="LAUNCH"):
     tasks: tuple[TaskInfo, ...]
 
 
-class LaunchGroup(msgspec.Struct, frozen=True, kw_only=True, tag="LAUNCH_GROUP"):
+class LaunchGroup(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="LAUNCH_GROUP"):
     executor: ExecutorInfo
     tasks: tuple[TaskInfo, ...]
 
 
-class Unsupported(msgspec.Struct, frozen=True, kw_only=True, tag="UNSUPPORTED"):
+class Unsupported(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="UNSUPPORTED"):
     """An operation that is understood but not carried out; `kind` is its wire name."""
 
     kind: str
@@ -27,41 +27,41 @@ class Unsupported(msgspec.Struct, frozen=True, kw_only=True, tag="UNSUPPORTED"):
 Operation = Launch | LaunchGroup | Unsupported
 
 
-class Subscribe(msgspec.Struct, frozen=True, kw_only=True, tag="SUBSCRIBE"):
+class Subscribe(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="SUBSCRIBE"):
     info: FrameworkInfo
     suppressed_roles: tuple[str, ...] = ()
 
 
-class Teardown(msgspec.Struct, frozen=True, kw_only=True, tag="TEARDOWN"):
+class Teardown(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="TEARDOWN"):
     framework_id: FrameworkId
 
 
-class Accept(msgspec.Struct, frozen=True, kw_only=True, tag="ACCEPT"):
+class Accept(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="ACCEPT"):
     framework_id: FrameworkId
     offer_ids: tuple[OfferId, ...]
     operations: tuple[Operation, ...] = ()
     filters: Filters = Filters()
 
 
-class Decline(msgspec.Struct, frozen=True, kw_only=True, tag="DECLINE"):
+class Decline(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="DECLINE"):
     framework_id: FrameworkId
     offer_ids: tuple[OfferId, ...]
     filters: Filters = Filters()
 
 
-class Revive(msgspec.Struct, frozen=True, kw_only=True, tag="REVIVE"):
+class Revive(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="REVIVE"):
     """Shapes: no roles means all of the framework's."""
 
     framework_id: FrameworkId
     roles: tuple[str, ...] = ()
 
 
-class Suppress(msgspec.Struct, frozen=True, kw_only=True, tag="SUPPRESS"):
+class Suppress(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="SUPPRESS"):
     framework_id: FrameworkId
     roles: tuple[str, ...] = ()
 
 
-class Kill(msgspec.Struct, frozen=True, kw_only=True, tag="KILL"):
+class Kill(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="KILL"):
     """Units: `grace_s` seconds between SIGTERM and SIGKILL; None keeps the task's own."""
 
     framework_id: FrameworkId
@@ -70,51 +70,51 @@ class Kill(msgspec.Struct, frozen=True, kw_only=True, tag="KILL"):
     grace_s: float | None = None
 
 
-class Shutdown(msgspec.Struct, frozen=True, kw_only=True, tag="SHUTDOWN"):
+class Shutdown(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="SHUTDOWN"):
     framework_id: FrameworkId
     executor_id: ExecutorId
     agent_id: AgentId
 
 
-class Acknowledge(msgspec.Struct, frozen=True, kw_only=True, tag="ACKNOWLEDGE"):
+class Acknowledge(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="ACKNOWLEDGE"):
     framework_id: FrameworkId
     agent_id: AgentId
     task_id: TaskId
     uuid: bytes
 
 
-class ReconcileTask(msgspec.Struct, frozen=True, kw_only=True):
+class ReconcileTask(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     task_id: TaskId
     agent_id: AgentId | None = None
 
 
-class Reconcile(msgspec.Struct, frozen=True, kw_only=True, tag="RECONCILE"):
+class Reconcile(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="RECONCILE"):
     """Shapes: no tasks asks for all (implicit reconciliation)."""
 
     framework_id: FrameworkId
     tasks: tuple[ReconcileTask, ...] = ()
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, tag="MESSAGE"):
+class Message(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="MESSAGE"):
     framework_id: FrameworkId
     agent_id: AgentId
     executor_id: ExecutorId
     data: bytes
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True, tag="REQUEST"):
+class Request(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="REQUEST"):
     """States all wants of the framework anew: one left out is withdrawn. None means a plain Mesos REQUEST."""
 
     framework_id: FrameworkId
     wants: tuple[Want, ...] | None = None
 
 
-class UpdateFramework(msgspec.Struct, frozen=True, kw_only=True, tag="UPDATE_FRAMEWORK"):
+class UpdateFramework(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="UPDATE_FRAMEWORK"):
     info: FrameworkInfo
     suppressed_roles: tuple[str, ...] = ()
 
 
-class Ignored(msgspec.Struct, frozen=True, kw_only=True, tag="IGNORED"):
+class Ignored(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="IGNORED"):
     """A call that is accepted without effect, such as an answer to an inverse offer; `kind` is its wire name."""
 
     framework_id: FrameworkId

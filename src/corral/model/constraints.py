@@ -32,7 +32,7 @@ class Operator(StrEnum):
     CLUSTER = "cluster"
 
 
-class Constraint(msgspec.Struct, frozen=True, kw_only=True):
+class Constraint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `values` holds the texts to compare with; `count` is the bound of max-per or the groups of group-by."""
 
     field: str

@@ -22,7 +22,7 @@ class NetworkMode(StrEnum):
     USER = "USER"
 
 
-class Volume(msgspec.Struct, frozen=True, kw_only=True):
+class Volume(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: a relative `host_path` lies in the sandbox; without one the volume is a fresh sandbox directory."""
 
     container_path: str
@@ -30,7 +30,7 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
     host_path: str | None = None
 
 
-class PortMapping(msgspec.Struct, frozen=True, kw_only=True):
+class PortMapping(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `host_port` 0 lets nobody listen on the host."""
 
     container_port: int
@@ -38,14 +38,14 @@ class PortMapping(msgspec.Struct, frozen=True, kw_only=True):
     protocol: str = "tcp"
 
 
-class Parameter(msgspec.Struct, frozen=True, kw_only=True):
+class Parameter(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One flag of `docker run`: `--key=value`."""
 
     key: str
     value: str
 
 
-class DockerInfo(msgspec.Struct, frozen=True, kw_only=True):
+class DockerInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     image: str
     network: NetworkMode = NetworkMode.HOST
     port_mappings: tuple[PortMapping, ...] = ()
@@ -54,7 +54,7 @@ class DockerInfo(msgspec.Struct, frozen=True, kw_only=True):
     force_pull_image: bool = False
 
 
-class NetworkInfo(msgspec.Struct, frozen=True, kw_only=True):
+class NetworkInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: in a request the wanted addresses, in a status the ones given; `name` None is the host's network."""
 
     name: str | None = None
@@ -63,7 +63,7 @@ class NetworkInfo(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[tuple[str, str | None], ...] = ()
 
 
-class ContainerInfo(msgspec.Struct, frozen=True, kw_only=True):
+class ContainerInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     kind: ContainerKind
     docker: DockerInfo | None = None
     volumes: tuple[Volume, ...] = ()

@@ -7,7 +7,7 @@ from corral.model.offer import Explanation, Offer
 from corral.model.task import TaskStatus
 
 
-class MasterInfo(msgspec.Struct, frozen=True, kw_only=True):
+class MasterInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     id: str
     hostname: str
     ip: str
@@ -15,31 +15,31 @@ class MasterInfo(msgspec.Struct, frozen=True, kw_only=True):
     version: str
 
 
-class Subscribed(msgspec.Struct, frozen=True, kw_only=True, tag="SUBSCRIBED"):
+class Subscribed(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="SUBSCRIBED"):
     framework_id: FrameworkId
     heartbeat_interval_s: float
     master: MasterInfo
 
 
-class Offers(msgspec.Struct, frozen=True, kw_only=True, tag="OFFERS"):
+class Offers(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="OFFERS"):
     offers: tuple[Offer, ...]
 
 
-class Rescind(msgspec.Struct, frozen=True, kw_only=True, tag="RESCIND"):
+class Rescind(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="RESCIND"):
     offer_id: OfferId
 
 
-class Update(msgspec.Struct, frozen=True, kw_only=True, tag="UPDATE"):
+class Update(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="UPDATE"):
     status: TaskStatus
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, tag="MESSAGE"):
+class Message(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="MESSAGE"):
     agent_id: AgentId
     executor_id: ExecutorId
     data: bytes
 
 
-class Explanations(msgspec.Struct, frozen=True, kw_only=True, tag="EXPLANATIONS"):
+class Explanations(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="EXPLANATIONS"):
     """Why the framework's wants still wait; corral's extension, sent only to frameworks that stated wants.
 
     Shapes: the whole list anew each time it changes; a want that is missing waits no longer.
@@ -48,7 +48,7 @@ class Explanations(msgspec.Struct, frozen=True, kw_only=True, tag="EXPLANATIONS"
     explanations: tuple[Explanation, ...]
 
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="FAILURE"):
+class Failure(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="FAILURE"):
     """Shapes: without `executor_id` the whole agent is lost; `status` is a raw wait status."""
 
     agent_id: AgentId
@@ -56,13 +56,13 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="FAILURE"):
     status: int | None = None
 
 
-class Error(msgspec.Struct, frozen=True, kw_only=True, tag="ERROR"):
+class Error(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="ERROR"):
     """The last event of a stream; the framework is to stop."""
 
     message: str
 
 
-class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="HEARTBEAT"):
+class Heartbeat(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="HEARTBEAT"):
     pass
 
 

@@ -9,7 +9,7 @@ from corral.model.container import DockerInfo, PortMapping
 from corral.model.ids import ContainerId, FrameworkId, TaskId
 
 
-class Mount(msgspec.Struct, frozen=True, kw_only=True):
+class Mount(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `source` is an absolute path on the host; `target` is absolute inside an image's file system."""
 
     source: str
@@ -17,7 +17,7 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
     read_only: bool = False
 
 
-class Execution(msgspec.Struct, frozen=True, kw_only=True):
+class Execution(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `argv` is complete (a shell command is already `/bin/sh -c ...`); empty runs the image's own command.
 
     With an image, `entrypoint_args` tells that `argv` are arguments for the image's entrypoint instead of replacing it.
@@ -46,7 +46,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     mem_mb: int | None = None
 
 
-class Launched(msgspec.Struct, frozen=True, kw_only=True):
+class Launched(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `pid` of the task's first process on the host; `ip` is its own address, None on the host's network."""
 
     container_id: ContainerId
@@ -54,7 +54,7 @@ class Launched(msgspec.Struct, frozen=True, kw_only=True):
     ip: str | None = None
 
 
-class Exit(msgspec.Struct, frozen=True, kw_only=True):
+class Exit(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """How a run ended. Shapes: exactly one of `code` and `signal`, or neither when nobody saw it.
 
     `oom` tells that the kernel ended it for memory; `at` is float seconds UTC.
@@ -68,7 +68,7 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
     at: float = 0.0
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
+class Found(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What a restarted agent finds. Shapes: `exit` is set when it has ended."""
 
     container_id: ContainerId

@@ -19,7 +19,7 @@ class Capability(StrEnum):
     REGION_AWARE = "REGION_AWARE"
 
 
-class FrameworkInfo(msgspec.Struct, frozen=True, kw_only=True):
+class FrameworkInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `roles` is set with MULTI_ROLE, `role` without; `subscribed_roles` reads whichever counts.
 
     Units: `failover_timeout_s` seconds, 0 removes the framework as soon as its stream breaks.

@@ -11,7 +11,7 @@ from corral.model.ids import AgentId, FrameworkId, OfferId, WantId
 from corral.model.resources import Resources
 
 
-class Want(msgspec.Struct, frozen=True, kw_only=True):
+class Want(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A standing demand for `count` instances of one shape.
 
     Shapes: `resources` hold scalars of one instance; `ports` counts dynamic ports, `fixed_ports` must be free as they
@@ -33,7 +33,7 @@ class Want(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str = ""
 
 
-class Offer(msgspec.Struct, frozen=True, kw_only=True):
+class Offer(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Resources of one agent for one role; with `want_id`, shaped to one instance of that want."""
 
     id: OfferId
@@ -48,13 +48,13 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     want_id: WantId | None = None
 
 
-class Filters(msgspec.Struct, frozen=True, kw_only=True):
+class Filters(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Units: seconds; Mesos' default is 5 even when the caller says nothing."""
 
     refuse_s: float = 5.0
 
 
-class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+class Refusal(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One row of an explanation: how many agents cannot take an instance for this reason.
 
     Shapes: `reason` is a stable word (`cpus`, `mem`, `disk`, `ports`, `constraint`, `runtime`, `limit`, `filtered`,
@@ -67,7 +67,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     best: str | None = None
 
 
-class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+class Explanation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Why a want still waits. Shapes: `fits_if` are changes that alone would let one instance fit now."""
 
     want_id: WantId

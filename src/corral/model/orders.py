@@ -13,7 +13,7 @@ from corral.model.ids import AgentId, FrameworkId, TaskId
 from corral.model.task import TaskInfo, TaskState, TaskStatus
 
 
-class AgentTask(msgspec.Struct, frozen=True, array_like=True):
+class AgentTask(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One task as the agent knows it. Shapes: `acked` when its terminal update has been acknowledged."""
 
     info: TaskInfo
@@ -26,7 +26,7 @@ class AgentTask(msgspec.Struct, frozen=True, array_like=True):
 # Orders, master to agent.
 
 
-class Registered(msgspec.Struct, frozen=True, array_like=True, tag="registered"):
+class Registered(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="registered"):
     """Units: `ping_s` seconds between two signs of life that the master expects.
 
     Shapes: `framework_ids` are those of the registered tasks' frameworks that are not wanted any more; they are to end
@@ -39,21 +39,21 @@ class Registered(msgspec.Struct, frozen=True, array_like=True, tag="registered")
     framework_ids: tuple[FrameworkId, ...] = ()
 
 
-class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused"):
+class Refused(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="refused"):
     """The agent may not join; `why` says what to do about it."""
 
     epoch: int
     why: str
 
 
-class RunTask(msgspec.Struct, frozen=True, array_like=True, tag="run"):
+class RunTask(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="run"):
     epoch: int
     framework: FrameworkInfo
     role: str
     info: TaskInfo
 
 
-class KillTask(msgspec.Struct, frozen=True, array_like=True, tag="kill"):
+class KillTask(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="kill"):
     """Units: `grace_s` seconds; None keeps the task's own. `why` is kept for the task's story."""
 
     epoch: int
@@ -63,14 +63,14 @@ class KillTask(msgspec.Struct, frozen=True, array_like=True, tag="kill"):
     why: str = ""
 
 
-class AcknowledgeUpdate(msgspec.Struct, frozen=True, array_like=True, tag="ack"):
+class AcknowledgeUpdate(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="ack"):
     epoch: int
     framework_id: FrameworkId
     task_id: TaskId
     uuid: bytes
 
 
-class ShutdownFramework(msgspec.Struct, frozen=True, array_like=True, tag="shutdown"):
+class ShutdownFramework(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="shutdown"):
     """Kill all tasks of the framework and forget it when they have ended.
 
     Shapes: their last updates are told as always; the master acknowledges them in the framework's stead.
@@ -80,7 +80,7 @@ class ShutdownFramework(msgspec.Struct, frozen=True, array_like=True, tag="shutd
     framework_id: FrameworkId
 
 
-class Ping(msgspec.Struct, frozen=True, array_like=True, tag="ping"):
+class Ping(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="ping"):
     epoch: int
 
 
@@ -89,7 +89,7 @@ Order = Registered | Refused | RunTask | KillTask | AcknowledgeUpdate | Shutdown
 # Reports, agent to master.
 
 
-class Register(msgspec.Struct, frozen=True, array_like=True, tag="register"):
+class Register(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="register"):
     """The first report of a session. Shapes: `info.id` None the first time ever; `frameworks` of all its tasks."""
 
     info: AgentInfo
@@ -97,7 +97,7 @@ class Register(msgspec.Struct, frozen=True, array_like=True, tag="register"):
     frameworks: tuple[FrameworkInfo, ...] = ()
 
 
-class UpdateTask(msgspec.Struct, frozen=True, array_like=True, tag="update"):
+class UpdateTask(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="update"):
     """Shapes: `latest` is the newest state, which may be ahead of `status.state` when older updates wait for acks."""
 
     framework_id: FrameworkId
@@ -105,11 +105,11 @@ class UpdateTask(msgspec.Struct, frozen=True, array_like=True, tag="update"):
     latest: TaskState
 
 
-class Pong(msgspec.Struct, frozen=True, array_like=True, tag="pong"):
+class Pong(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="pong"):
     pass
 
 
-class Leaving(msgspec.Struct, frozen=True, array_like=True, tag="leaving"):
+class Leaving(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="leaving"):
     """The agent is being taken out of service for good."""
 
 

@@ -73,12 +73,12 @@ class Reason(StrEnum):
     TASK_KILLED_DURING_LAUNCH = "REASON_TASK_KILLED_DURING_LAUNCH"
 
 
-class Label(msgspec.Struct, frozen=True, kw_only=True):
+class Label(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     key: str
     value: str | None = None
 
 
-class Uri(msgspec.Struct, frozen=True, kw_only=True):
+class Uri(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Something to fetch into the sandbox. Shapes: `checksum` is `sha256:HEX`, checked when given."""
 
     value: str
@@ -89,7 +89,7 @@ class Uri(msgspec.Struct, frozen=True, kw_only=True):
     checksum: str | None = None
 
 
-class CommandInfo(msgspec.Struct, frozen=True, kw_only=True):
+class CommandInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """With `shell`, `value` is given to `/bin/sh -c`; without, `value` is run with `arguments` as its whole argv."""
 
     value: str | None = None
@@ -100,7 +100,7 @@ class CommandInfo(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
 
 
-class DiscoveryPort(msgspec.Struct, frozen=True, kw_only=True):
+class DiscoveryPort(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     number: int
     name: str | None = None
     protocol: str | None = None
@@ -108,7 +108,7 @@ class DiscoveryPort(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[Label, ...] = ()
 
 
-class DiscoveryInfo(msgspec.Struct, frozen=True, kw_only=True):
+class DiscoveryInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     visibility: str
     name: str | None = None
     environment: str | None = None
@@ -118,7 +118,7 @@ class DiscoveryInfo(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[Label, ...] = ()
 
 
-class ExecutorInfo(msgspec.Struct, frozen=True, kw_only=True):
+class ExecutorInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A framework's own task-running half."""
 
     executor_id: ExecutorId
@@ -130,7 +130,7 @@ class ExecutorInfo(msgspec.Struct, frozen=True, kw_only=True):
     kind: str | None = None
 
 
-class TaskInfo(msgspec.Struct, frozen=True, kw_only=True):
+class TaskInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: exactly one of `command` and `executor`. Units: `kill_grace_s`, `max_completion_s` seconds.
 
     `health_check` and `check` are the JSON objects as given. `limits` maps `cpus` or `mem` to thousandths, or to None
@@ -156,13 +156,13 @@ class TaskInfo(msgspec.Struct, frozen=True, kw_only=True):
     unsupported: tuple[str, ...] = ()
 
 
-class ContainerStatus(msgspec.Struct, frozen=True, kw_only=True):
+class ContainerStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     container_id: ContainerId | None = None
     network_infos: tuple[NetworkInfo, ...] = ()
     executor_pid: int | None = None
 
 
-class TaskStatus(msgspec.Struct, frozen=True, kw_only=True):
+class TaskStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: with `uuid` (16 bytes) it must be acknowledged and is retried until then; without, never."""
 
     task_id: TaskId
@@ -182,7 +182,7 @@ class TaskStatus(msgspec.Struct, frozen=True, kw_only=True):
     limitation: Resources = ()
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True):
+class Task(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A task as views show it: what was asked and what became of it. Shapes: `statuses` holds the last per state."""
 
     info: TaskInfo

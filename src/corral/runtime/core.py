@@ -16,20 +16,20 @@ from corral.lib.errors import CorralError
 # Inputs that every component may get.
 
 
-class Stored(msgspec.Struct, frozen=True, array_like=True):
+class Stored(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One record as the store holds it; `value` is MessagePack."""
 
     key: str
     value: bytes
 
 
-class Loaded(msgspec.Struct, frozen=True, tag=True):
+class Loaded(msgspec.Struct, frozen=True, gc=False, tag=True):
     """Always the first input: all records under the component's prefix, in key order. Recovery is handling this."""
 
     records: tuple[Stored, ...] = ()
 
 
-class Tick(msgspec.Struct, frozen=True, tag=True):
+class Tick(msgspec.Struct, frozen=True, gc=False, tag=True):
     """The named timer went off."""
 
     name: str
@@ -38,7 +38,7 @@ class Tick(msgspec.Struct, frozen=True, tag=True):
 C = TypeVar("C")
 
 
-class Asked(msgspec.Struct, Generic[C], frozen=True, tag="Asked"):
+class Asked(msgspec.Struct, Generic[C], frozen=True, gc=False, tag="Asked"):
     """A command with somebody waiting: the core answers `ask` with `Reply`, at once or in a later turn."""
 
     ask: int
@@ -48,11 +48,15 @@ class Asked(msgspec.Struct, Generic[C], frozen=True, tag="Asked"):
 # Effects that the loop itself performs.
 
 
-class Effect(msgspec.Struct, frozen=True):
-    """Base of everything that shall happen."""
+class Effect(msgspec.Struct, frozen=True, gc=False):
+    """Base of everything that shall happen.
+
+    Effects and model values are frozen trees that can be in no cycle, so the garbage collector need not look at them:
+    with thousands of tasks in flight that look is half of a daemon's time. What carries an exception is looked at.
+    """
 
 
-class Persist(Effect, frozen=True):
+class Persist(Effect, frozen=True, gc=False):
     """Write the record, or delete the key when `record` is None; part of this turn's one transaction.
 
     Shapes: `key` is relative to the component's prefix.
@@ -62,19 +66,19 @@ class Persist(Effect, frozen=True):
     record: msgspec.Struct | None
 
 
-class Reply(Effect, frozen=True):
+class Reply(Effect, frozen=True, gc=True):
     ask: int
     value: Any = None
 
 
-class Refuse(Effect, frozen=True):
+class Refuse(Effect, frozen=True, gc=True):
     """An error instead of a reply."""
 
     ask: int
     error: CorralError
 
 
-class SetTimer(Effect, frozen=True):
+class SetTimer(Effect, frozen=True, gc=False):
     """Send `Tick(name)` after `delay_s` seconds. A timer of that name moves, unless `if_unset` lets it stand."""
 
     name: str
@@ -82,11 +86,11 @@ class SetTimer(Effect, frozen=True):
     if_unset: bool = False
 
 
-class CancelTimer(Effect, frozen=True):
+class CancelTimer(Effect, frozen=True, gc=False):
     name: str
 
 
-class Note(Effect, frozen=True):
+class Note(Effect, frozen=True, gc=False):
     """A line of the story for operators: written to the log and kept for `corral events`.
 
     Shapes: `what` is a lower-case verb phrase; `facts` use the keys task, agent, framework, offer, role, epoch, app.
@@ -98,7 +102,7 @@ class Note(Effect, frozen=True):
     facts: Mapping[str, Any] = {}
 
 
-class Stop(Effect, frozen=True):
+class Stop(Effect, frozen=True, gc=False):
     """End the process after this turn; `code` is an exit code of the docs table."""
 
     why: str

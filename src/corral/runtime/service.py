@@ -6,6 +6,7 @@ the turns under way finish, the streams end, and then the process leaves with th
 
 import asyncio
 import contextlib
+import gc
 import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -58,6 +59,17 @@ class Background:
             self._task.cancel()
 
 
+def relax_collector() -> None:
+    """Let the garbage collector look less often, and never again at what starting has left.
+
+    A busy daemon holds a hundred thousand small values, nearly all of them frozen and free of cycles; looking through
+    them after every 700 new ones, Python's default, measured half of its time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
+
+
 async def run_services(services: Sequence[Service], *, grace_s: float = 10.0, signals: bool = True) -> int:
     """Run all until one ends or SIGTERM or SIGINT comes, then stop the others, the last listed first.
 
@@ -65,6 +77,7 @@ async def run_services(services: Sequence[Service], *, grace_s: float = 10.0, si
     Shapes: the exit code is that of the service that ended first, 0 after a signal, unless another failed meanwhile; an
     error is logged and gives the code of its `CorralError`, else 1.
     """
+    relax_collector()
     leave, hurry = asyncio.Event(), asyncio.Event()
     with _signals(leave, hurry) if signals else contextlib.nullcontext():
         tasks = {service.name: asyncio.ensure_future(_guard(service)) for service in services}
