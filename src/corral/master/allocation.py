@@ -45,7 +45,7 @@ def _view(state: MasterState, frameworks: list[FrameworkView], waiting: list[Wan
 
 
 def _agents(state: MasterState) -> list[AgentView]:
-    for agent_id in state.agents_changed:
+    for agent_id in sorted(state.agents_changed):
         agent = state.agents.get(agent_id)
         if agent is None:
             state.views.pop(agent_id, None)
