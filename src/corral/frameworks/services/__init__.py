@@ -2,13 +2,13 @@
 
 from random import Random
 
-from corral.frameworks.services.core import ServicesCore
+from corral.frameworks.services.core import Input, ServicesCore
 from corral.frameworks.services.routes import routes
 from corral.frameworks.services.spec import Config
 from corral.model.framework import Capability, FrameworkInfo
 from corral.sdk.framework import Framework
 
-__all__ = ["Config", "ServicesCore", "build"]
+__all__ = ["Config", "Input", "ServicesCore", "build"]
 
 
 def build(config: Config, random: Random) -> Framework:

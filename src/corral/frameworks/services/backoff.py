@@ -1,7 +1,10 @@
 """How long an app that fails is left alone before it is launched again.
 
 The first failure waits `backoffSeconds`, each further one `backoffFactor` times longer, up to
-`maxLaunchDelaySeconds`; a quiet time as long as the last forgets all. Source: Marathon's contract, section 10.
+`maxLaunchDelaySeconds`; a quiet time of that length forgets all. Source: Marathon's contract, section 10.
+
+Deviates: the quiet time counts from the end of the delay, not from its start; a delay at its bound would otherwise be
+forgotten in the moment in which it ends.
 """
 
 from corral.frameworks.services.state import App, Delay
@@ -45,6 +48,6 @@ def _current(app: App, now: float) -> Delay | None:
     delay = app.delay
     if delay is None:
         return None
-    if delay.config != app.record.config or now > delay.reference_at + app.spec.most_backoff_s:
+    if delay.config != app.record.config or now > delay.deadline_at + app.spec.most_backoff_s:
         app.delay = None
     return app.delay

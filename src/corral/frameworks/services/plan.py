@@ -100,9 +100,9 @@ def plan_scale(app: App, began_at: float, most: int) -> AppPlan:
 
 
 def _has_new_unhealthy(app: App, began_at: float) -> bool:
-    """Whether an instance that was started for this deployment does not run yet."""
+    """Whether an instance does not run yet that was made for this deployment, or was on its way there before."""
     return any(
-        instance.created_at >= began_at
+        instance.created_at >= began_at or (instance.incarnation == 1 and phase is not Phase.UNREACHABLE)
         for phase in (Phase.SCHEDULED, Phase.LAUNCHING, Phase.UNREACHABLE)
         for instance in app.in_phase(phase)
     )

@@ -1,0 +1,312 @@
+"""A services core with a pretended master beside it: what it persists, asks for and is answered, in virtual time."""
+
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+
+from corral.frameworks.services import Config, ServicesCore
+from corral.frameworks.services.marathon import read_app, read_update
+from corral.frameworks.services.spec import AppUpdate, CreateApp, GetApp, Instance, UpdateApps
+from corral.frameworks.services.state import App, State, task_id_of
+from corral.lib.errors import CorralError
+from corral.model import calls, events
+from corral.model.ids import AgentId, FrameworkId, OfferId, TaskId
+from corral.model.offer import Offer, Want
+from corral.model.resources import normal, ports
+from corral.model.task import Reason, Source, TaskInfo, TaskState, TaskStatus
+from corral.runtime.core import (
+    Asked,
+    CancelTimer,
+    Loaded,
+    Note,
+    Persist,
+    Refuse,
+    Reply,
+    SetTimer,
+    Stored,
+    Tick,
+    decide,
+    encode_record,
+)
+from corral.sdk.effects import Call
+from corral.sdk.scheduler import Disconnected
+
+FRAMEWORK = FrameworkId("F")
+MASTER = events.MasterInfo(id="m", hostname="master", ip="127.0.0.1", port=4680, version="1.9.0")
+
+
+class Cluster:
+    """Shapes: `records` survive `crash`; `tasks` are those the pretended master runs, by id."""
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or Config()
+        self.records: dict[str, bytes] = {}
+        self.now = 1_700_000_000.0
+        self.seed = 1
+        self.core = ServicesCore(self.config, Random(self.seed))
+        self.timers: dict[str, float] = {}
+        self.calls: list[calls.Call] = []
+        self.notes: list[Note] = []
+        self.wants: dict[str, Want] = {}
+        self.tasks: dict[TaskId, TaskInfo] = {}
+        self.launched: list[TaskInfo] = []
+        self.killed: list[TaskId] = []
+        self.declined: list[str] = []
+        self.replies: dict[int, Any] = {}
+        self._asks = 0
+        self._offers = 0
+        self._ports = 31000
+        self._offered: dict[str, Offer] = {}
+        self.send(Loaded())
+
+    # Turns.
+
+    def send(self, input: Any) -> None:
+        effects = decide(self.core, input, self.now)
+        self.core.invariants()
+        for effect in effects:
+            match effect:
+                case Persist(key=key, record=None):
+                    self.records.pop(key, None)
+                case Persist(key=key, record=record):
+                    assert record is not None
+                    self.records[key] = encode_record(record)
+                case Reply(ask=ask, value=value):
+                    self.replies[ask] = value
+                case Refuse(ask=ask, error=error):
+                    self.replies[ask] = error
+                case SetTimer(name=name, delay_s=delay_s, if_unset=if_unset):
+                    if not (if_unset and name in self.timers):
+                        self.timers[name] = self.now + delay_s
+                case CancelTimer(name=name):
+                    self.timers.pop(name, None)
+                case Note():
+                    self.notes.append(effect)
+                case Call(call=call):
+                    self.calls.append(call)
+                    self._hear(call)
+                case _:
+                    raise AssertionError(f"unexpected effect {effect}")
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, every timer going off at its instant."""
+        end = self.now + seconds
+        while self.timers:
+            name, at = min(self.timers.items(), key=lambda pair: pair[1])
+            if at > end:
+                break
+            del self.timers[name]
+            self.now = max(self.now, at)
+            self.send(Tick(name))
+        self.now = end
+
+    def settle(self) -> None:
+        """Let everything happen that waits for less than a moment."""
+        self.advance(0.05)
+
+    def subscribe(self) -> None:
+        self.wants.clear()
+        self.send(events.Subscribed(framework_id=FRAMEWORK, heartbeat_interval_s=15.0, master=MASTER))
+        self.settle()
+
+    def disconnect(self) -> None:
+        self.send(Disconnected(1, "cut"))
+
+    def crash(self) -> None:
+        """The process dies and comes back with its records; timers and everything in memory are gone."""
+        self.seed += 1
+        self.timers.clear()
+        self._offered.clear()
+        self.core = ServicesCore(self.config, Random(self.seed))
+        self.send(Loaded(tuple(Stored(k, v) for k, v in sorted(self.records.items()))))
+
+    def reconcile(self) -> None:
+        """What the session does after a subscription."""
+        for task in list(self.core.live_tasks()):
+            if task.task_id in self.tasks:
+                self.update(task.task_id, TaskState.RUNNING, reason=Reason.RECONCILIATION)
+            else:
+                self.update(task.task_id, TaskState.GONE, reason=Reason.RECONCILIATION)
+        self.settle()
+
+    # Commands.
+
+    def ask(self, command: Any) -> Any:
+        """Errors: as the core refuses."""
+        self._asks += 1
+        self.send(Asked(self._asks, command))
+        found = self.replies.pop(self._asks)
+        if isinstance(found, CorralError):
+            raise found
+        return found
+
+    def create(self, force: bool = False, **fields: Any) -> Any:
+        body = {"id": "/web", "cmd": "sleep 1000", "cpus": 0.1, "mem": 32, **fields}
+        result, _ = self.ask(CreateApp(spec=read_app(body).spec, force=force))
+        self.settle()
+        return result
+
+    def update_app(self, app_id: str = "/web", force: bool = False, partial: bool = True, **fields: Any) -> Any:
+        found = read_update(fields, app_id)
+        update = AppUpdate(id=app_id, spec=found.spec, given=found.given, to_version=found.to_version)
+        result = self.ask(UpdateApps(updates=(update,), partial=partial, force=force, single=True))
+        self.settle()
+        return result
+
+    # The pretended master.
+
+    def _hear(self, call: calls.Call) -> None:
+        match call:
+            case calls.Request(wants=wants):
+                assert wants is not None
+                self.wants = {w.id: w for w in wants}
+            case calls.Accept(offer_ids=offer_ids, operations=operations):
+                for offer_id in offer_ids:
+                    offer = self._offered.pop(offer_id)
+                    want = self.wants.get(offer.want_id or "")
+                    if want is not None:
+                        count = want.count - 1
+                        self.wants.pop(want.id)
+                        if count:
+                            self.wants[want.id] = msgspec.structs.replace(want, count=count)
+                for operation in operations:
+                    assert isinstance(operation, calls.Launch)
+                    for task in operation.tasks:
+                        assert task.task_id not in self.tasks, f"{task.task_id} launched twice"
+                        self.tasks[task.task_id] = task
+                        self.launched.append(task)
+            case calls.Decline(offer_ids=offer_ids):
+                for offer_id in offer_ids:
+                    self._offered.pop(offer_id)
+                    self.declined.append(offer_id)
+            case calls.Kill(task_id=task_id):
+                self.killed.append(task_id)
+            case _:
+                raise AssertionError(f"unexpected call {call}")
+
+    def make_offers(self, most: int | None = None, hosts: int = 3) -> tuple[Offer, ...]:
+        """Shaped offers for all that is wanted."""
+        made: list[Offer] = []
+        for want in self.wants.values():
+            for _ in range(want.count):
+                if most is not None and len(made) >= most:
+                    break
+                made.append(self._shape(want, hosts))
+        return tuple(made)
+
+    def _shape(self, want: Want, hosts: int) -> Offer:
+        self._offers += 1
+        spans = [(p, p) for p in want.fixed_ports]
+        for _ in range(want.ports):
+            spans.append((self._ports, self._ports))
+            self._ports += 1
+        host = f"host{self._offers % hosts}"
+        offer = Offer(
+            id=OfferId(f"O{self._offers}"),
+            framework_id=FRAMEWORK,
+            agent_id=AgentId(f"agent-{host}"),
+            hostname=host,
+            ip="10.0.0.1",
+            port=4681,
+            role=want.role,
+            resources=normal([*want.resources, ports(*spans)]),
+            want_id=want.id,
+        )
+        self._offered[offer.id] = offer
+        return offer
+
+    def offer(self, most: int | None = None, hosts: int = 3) -> list[TaskId]:
+        """Offer what is wanted; returns the tasks that were launched on it."""
+        before = len(self.launched)
+        self.send(events.Offers(offers=self.make_offers(most, hosts)))
+        self.settle()
+        return [t.task_id for t in self.launched[before:]]
+
+    def update(
+        self,
+        task_id: TaskId,
+        state: TaskState,
+        *,
+        reason: Reason | None = None,
+        message: str = "",
+        at: float | None = None,
+        unreachable_at: float | None = None,
+    ) -> None:
+        if state not in (TaskState.STARTING, TaskState.RUNNING, TaskState.STAGING, TaskState.KILLING):
+            if state is not TaskState.UNREACHABLE:
+                self.tasks.pop(task_id, None)
+        status = TaskStatus(
+            task_id=task_id,
+            state=state,
+            at=self.now if at is None else at,
+            source=Source.EXECUTOR,
+            reason=reason,
+            message=message or None,
+            agent_id=self.tasks[task_id].agent_id if task_id in self.tasks else AgentId("agent-host0"),
+            unreachable_at=unreachable_at,
+        )
+        self.send(events.Update(status=status))
+        self.settle()
+
+    def run(self, most: int | None = None) -> list[TaskId]:
+        """Launch what is wanted and let it run."""
+        found = self.offer(most)
+        for task_id in found:
+            self.update(task_id, TaskState.RUNNING)
+        return found
+
+    def bury(self) -> None:
+        """Let everything that was killed die."""
+        for task_id in [t for t in self.killed if t in self.tasks]:
+            self.update(task_id, TaskState.KILLED)
+
+    def work(self, turns: int = 200) -> None:
+        """Go on until nothing is left to launch, to start or to bury."""
+        for _ in range(turns):
+            self.settle()
+            starting = [
+                task_id_of(i)
+                for app in self.state.apps.values()
+                for i in app.instances.values()
+                if i.condition in ("Provisioned", "Staging", "Starting") and task_id_of(i) in self.tasks
+            ]
+            for task_id in starting:
+                self.update(task_id, TaskState.RUNNING)
+            if not self.run() and not starting and not any(t in self.tasks for t in self.killed):
+                return
+            self.bury()
+        raise AssertionError("the cluster does not come to rest")
+
+    # Looking.
+
+    @property
+    def state(self) -> State:
+        return self.core.state
+
+    def app(self, app_id: str = "/web") -> App:
+        return self.state.apps[app_id]
+
+    def show(self, app_id: str = "/web") -> Any:
+        return self.ask(GetApp(id=app_id))
+
+    def running(self, app_id: str = "/web") -> list[Instance]:
+        return [i for i in self.app(app_id).instances.values() if i.condition == "Running"]
+
+    def task_ids(self, app_id: str = "/web") -> list[TaskId]:
+        return [task_id_of(i) for i in self.app(app_id).instances.values() if i.staged_at is not None]
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    made = Cluster()
+    made.subscribe()
+    yield made
+    made.core.invariants()
+
+
+@pytest.fixture
+def make_cluster() -> Any:
+    return Cluster
