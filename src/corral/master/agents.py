@@ -92,6 +92,7 @@ def register(state: MasterState, session_id: str, session: SessionEntry, told: R
     effects: list[Effect] = [CancelTimer(timers.session_timer(session_id))]
     effects += _replace_lost_twin(state, info, now)
     agent = state.agents.get(info.id) if info.id is not None else None
+    is_new = agent is None
     if agent is None:
         agent = _enter(state, info, now)
         note = Note("agent registered", "it is new here", "info", _facts(agent))
@@ -100,7 +101,7 @@ def register(state: MasterState, session_id: str, session: SessionEntry, told: R
         note = Note("agent registered", f"it was {agent.state}", "info", _facts(agent))
         agent.reregistered_at = now
     returned = agent.state is AgentState.UNREACHABLE
-    changed = agent.info != msgspec.structs.replace(info, id=agent.id) or agent.registered_at == now or returned
+    changed = is_new or returned or agent.info != msgspec.structs.replace(info, id=agent.id)
     agent.describe(msgspec.structs.replace(info, id=agent.id))
     agent.move(AgentEvent.REGISTER)
     agent.unreachable_at = None

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
-from corral.lib.errors import CorralError, Invalid
+from corral.lib.errors import Invalid
 from corral.master.effects import CloseSession, CloseStream, SendEvent, SendOrder
 from corral.master.spec import AgentClosed, SchedulerCall, SchedulerClosed, SubscribeStream
 from corral.model import calls, events
@@ -193,13 +193,14 @@ class MasterShell:
         stream = EventStream(str(uuid.uuid4()), refinement="RESERVATION_REFINEMENT" in call.info.capabilities)
         self._streams[stream.id] = stream
         command = SubscribeStream(stream=stream.id, call=call, principal=principal, given_stream=given_stream)
+        accepted = False
         try:
             await self.loop.ask(command)
-        except BaseException as error:
-            self._streams.pop(stream.id, None)
-            if not isinstance(error, CorralError):
-                self.loop.tell(SchedulerClosed(stream.id, "the request was given up"))
-            raise
+            accepted = True
+        finally:
+            if not accepted:
+                # Whoever gave the request up may have left before the core saw it: then it must not stay subscribed.
+                self.leave_stream(stream.id, "the request was given up")
         return stream
 
     def leave_stream(self, stream_id: str, why: str) -> None:

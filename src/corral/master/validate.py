@@ -5,9 +5,11 @@ Nothing here changes anything. Source: Mesos v1 scheduler API, SUBSCRIBE and ACC
 
 from collections.abc import Sequence
 
+from corral.allocator.strategies import STRATEGIES
 from corral.lib.errors import Invalid
 from corral.master.ledger import Pool
 from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry
+from corral.model.constraints import check_constraint
 from corral.model.container import ContainerKind
 from corral.model.ids import OfferId, check_id
 from corral.model.offer import Want
@@ -33,6 +35,10 @@ def check_wants(framework: FrameworkEntry, wants: Sequence[Want]) -> None:
             raise Invalid(f"want {want.id} asks {describe(want.resources)}; ask more than 0 of at least one scalar")
         if any(r.kind is not ResourceKind.SCALAR for r in want.resources):
             raise Invalid(f"want {want.id} lists ports or sets among its resources; use ports and fixed_ports")
+        if want.strategy not in STRATEGIES:
+            raise Invalid(f"want {want.id} names the strategy {want.strategy!r}; there are {', '.join(STRATEGIES)}")
+        for constraint in want.constraints:
+            check_constraint(constraint)
         if any(not 0 < port < 65536 for port in want.fixed_ports):
             raise Invalid(f"want {want.id} has a fixed port outside of 1 to 65535")
 
