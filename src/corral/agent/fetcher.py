@@ -117,8 +117,11 @@ class Fetcher:
                 await self._save(url, response, path)
         except TimeoutError:
             raise Failed(f"cannot fetch {mask(url)}: nothing came for {self._stall_s:g} s; is the server up?") from None
+        except aiohttp.TooManyRedirects:
+            raise Failed(f"cannot fetch {mask(url)}: too many redirects; give the final address") from None
         except (aiohttp.ClientError, ValueError) as error:
-            raise Failed(f"cannot fetch {mask(url)}: {error or type(error).__name__}") from None
+            words = str(error).replace(url, mask(url)) or type(error).__name__
+            raise Failed(f"cannot fetch {mask(url)}: {words}") from None
 
     async def _save(self, url: str, response: aiohttp.ClientResponse, path: str) -> None:
         self._check_size(url, response.content_length or 0)

@@ -19,7 +19,7 @@ from corral.lib.errors import Failed
 
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 # Python before 3.11.4 lacks filters; the checks below do not depend on them.
-_FILTER = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+_HAS_FILTERS = hasattr(tarfile, "data_filter")
 _CHUNK = 1 << 18
 
 
@@ -31,7 +31,9 @@ def archive_kind(name: str) -> str | None:
     return "zip" if lower.endswith(".zip") else "gz" if lower.endswith(".gz") else None
 
 
-def unpack(kind: str, source: str, target: str, sandbox: str, most_bytes: int) -> list[str]:
+def unpack(
+    kind: str, source: str, target: str, sandbox: str, most_bytes: int, *, filtered: bool = _HAS_FILTERS
+) -> list[str]:
     """Unpack the file `source` into the sandbox; a single compressed file becomes `target` without its suffix.
 
     Shapes: returns the paths that were made. Units: `most_bytes` bounds what all of it takes when unpacked.
@@ -40,7 +42,7 @@ def unpack(kind: str, source: str, target: str, sandbox: str, most_bytes: int) -
     root = os.path.realpath(sandbox)
     try:
         if kind == "tar":
-            return list(_unpack_tar(source, root, most_bytes))
+            return list(_unpack_tar(source, root, most_bytes, filtered))
         if kind == "zip":
             return list(_unpack_zip(source, root, most_bytes))
         return [_unpack_gzip(source, target[: -len(".gz")], most_bytes)]
@@ -49,7 +51,7 @@ def unpack(kind: str, source: str, target: str, sandbox: str, most_bytes: int) -
         raise Failed(f"the archive cannot be unpacked: {cause}; check the file or set extract to false") from None
 
 
-def _unpack_tar(source: str, root: str, most_bytes: int) -> Iterator[str]:
+def _unpack_tar(source: str, root: str, most_bytes: int, filtered: bool) -> Iterator[str]:
     left = most_bytes
     with tarfile.open(source, "r:*") as archive:
         for member in archive:
@@ -63,7 +65,10 @@ def _unpack_tar(source: str, root: str, most_bytes: int) -> Iterator[str]:
                 raise Failed(f"the archive holds {member.name!r}, which is neither file, directory nor link; remove it")
             member.uid, member.gid, member.uname, member.gname = os.geteuid(), os.getegid(), "", ""
             member.mode = member.mode & 0o755 | (0o700 if member.isdir() else 0o600)
-            archive.extract(member, root, **_FILTER)  # type: ignore[arg-type]
+            if filtered:
+                archive.extract(member, root, filter="data")
+            else:
+                archive.extract(member, root)
             yield path
 
 

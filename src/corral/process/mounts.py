@@ -7,7 +7,7 @@ Source: Mesos v1 Volume; bwrap(1).
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from corral.lib.errors import Failed
@@ -42,7 +42,9 @@ def plan_mounts(sandbox: str, mounts: Sequence[Mount]) -> MountPlan:
     return MountPlan(tuple(links), tuple(binds))
 
 
-def prepare_mounts(sandbox: str, mounts: Sequence[Mount]) -> list[str]:
+def prepare_mounts(
+    sandbox: str, mounts: Sequence[Mount], find: Callable[[str], str | None] = shutil.which
+) -> list[str]:
     """Make links and mount points; returns what goes in front of the command, nothing without a namespace.
 
     Errors: `Failed` names the volume that is missing or in the way, or bubblewrap when that is missing.
@@ -55,7 +57,7 @@ def prepare_mounts(sandbox: str, mounts: Sequence[Mount]) -> list[str]:
         _link(sandbox, path, source)
     if not plan.binds:
         return []
-    bwrap = shutil.which("bwrap")
+    bwrap = find("bwrap")
     if bwrap is None:
         raise Failed(
             f"volume at {plan.binds[0][1]} needs a mount namespace but bubblewrap (bwrap) is not on this node; "
