@@ -25,7 +25,7 @@ LEAST_MEM_MB = 32
 INSTANCE_LABEL = "corral.instance"
 """The label whose value names the instance that a task is a run of; without it the task is its own instance."""
 
-SHUTDOWN_GRACE_S = 5.0
+SHUTDOWN_GRACE = format_duration(5.0)
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -133,7 +133,7 @@ def _environment(
         "MESOS_CHECKPOINT": "1" if framework.checkpoint else "0",
         "MESOS_DIRECTORY": task.sandbox,
         "MESOS_EXECUTOR_ID": str(info.task_id),
-        "MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD": format_duration(SHUTDOWN_GRACE_S),
+        "MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD": SHUTDOWN_GRACE,
         "MESOS_FRAMEWORK_ID": str(task.framework_id),
         "MESOS_HTTP_COMMAND_EXECUTOR": "1",
         "MESOS_SANDBOX": SANDBOX_IN_IMAGE if in_image else task.sandbox,

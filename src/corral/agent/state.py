@@ -9,6 +9,7 @@ from random import Random
 import msgspec
 
 from corral.agent.deadlines import Deadlines, Due
+from corral.agent.execution import Plan
 from corral.agent.spec import (
     STAGES,
     AgentConfig,
@@ -45,6 +46,7 @@ class Task:
         "latest",
         "launched",
         "pending",
+        "plan",
         "ports",
         "role",
         "runtime",
@@ -75,6 +77,8 @@ class Task:
         self.ending: Ending | None = None
         self.told = False
         self.tries = 0
+        self.plan: Plan | None = None
+        """What the runtime will be given; kept until the start, which belongs to the process that took the order."""
         self.unsettled = False
         """Taken from the records of an earlier agent process; whether it still runs is not known yet."""
 

@@ -86,7 +86,7 @@ def _find_problem(state: AgentState, task: Task, framework: FrameworkInfo) -> tu
     info = task.info
     try:
         check_order(info, state.identity.agent_id)
-        plan_execution(state.config, state.identity.agent_id, framework, task.record())
+        task.plan = plan_execution(state.config, state.identity.agent_id, framework, task.record())
     except Invalid as error:
         return TaskState.ERROR, Reason.TASK_INVALID, error.message
     try:
@@ -144,9 +144,9 @@ def _take(state: AgentState, task: Task, step: Step, now: float) -> list[Effect]
 def _fetch(state: AgentState, task: Task, why: str, now: float) -> list[Effect]:
     task.move(Event.FETCH)
     state.deadlines.set(task.container_id, Due.STAGE, now + state.config.fetch_timeout_s)
-    command = task.info.command
+    command, plan = task.info.command, task.plan
     assert command is not None
-    plan = plan_execution(state.config, state.identity.agent_id, state.frameworks[task.framework_id], task.record())
+    assert plan is not None
     return [
         state.save_run(task),
         Fetch(task.container_id, task.sandbox, command.uris, plan.owner, why),
@@ -157,7 +157,8 @@ def _start(state: AgentState, task: Task, why: str, now: float) -> list[Effect]:
     task.move(Event.START)
     state.deadlines.set(task.container_id, Due.STAGE, now + state.config.start_timeout_s)
     state.counters["launched"] += 1
-    plan = plan_execution(state.config, state.identity.agent_id, state.frameworks[task.framework_id], task.record())
+    plan, task.plan = task.plan, None
+    assert plan is not None
     return [
         *updates.enqueue(state, task, TaskState.STARTING, now),
         Start(task.runtime, plan.execution, plan.directories, plan.owner, why),
