@@ -119,7 +119,7 @@ class Cluster:
         return process
 
     def _random(self) -> Random:
-        return Random(self.world.random.getrandbits(64))  # noqa: S311
+        return Random(self.world.random.getrandbits(64))
 
     def _build_master(self, config: MasterConfig) -> Callable[[Process], tuple[Core, Shell]]:
         return lambda process: (MasterCore(config, self._random()), MasterDoor(process))

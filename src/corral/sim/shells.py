@@ -292,7 +292,8 @@ class AgentHands:
             self._dial_later(REDIAL_S)
             return
         session = self._session = mint_uuid(self._world.random)
-        link.attach(self._process.name, partial(self._take, session), partial(self._broken, session))
+        bind = self._process.bind
+        link.attach(self._process.name, bind(partial(self._take, session)), bind(partial(self._broken, session)))
         link.send(self._process.name, Hello(session))
 
     def _dial_later(self, delay_s: float) -> None:

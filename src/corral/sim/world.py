@@ -60,7 +60,7 @@ class World:
 
     def __init__(self, seed: int, *, pace: Pace | None = None) -> None:
         self.seed = seed
-        self.random = Random(seed)  # noqa: S311
+        self.random = Random(seed)
         self.now = EPOCH_S
         self.pace = Pace() if pace is None else pace
         self.processes: dict[str, Process] = {}
@@ -245,8 +245,12 @@ class Process:
 
     def teller(self) -> Callable[[Any], None]:
         """A `tell` for this incarnation alone: what somebody says to it after its end reaches nobody."""
+        return self.bind(self.tell)
+
+    def bind(self, function: Callable[..., None]) -> Callable[..., None]:
+        """The function for this incarnation alone: called after its end, it does nothing."""
         incarnation = self.incarnation
-        return lambda input: self.tell(input) if self.incarnation == incarnation else None
+        return lambda *args: function(*args) if self.up and self.incarnation == incarnation else None
 
     def ask(self, command: Any, on_done: Callable[[Answer], None] | None = None) -> Answer:
         """Hand over a command; the answer fills when it comes."""
