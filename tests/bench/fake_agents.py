@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
+import uvloop
+
 from corral.agent.core import AgentCore
 from corral.agent.link import Link
 from corral.agent.runtimes import ExecSession
@@ -99,7 +101,8 @@ def main() -> None:
     with (options.directory / "agents.log").open("w") as log:
         configure_log("json", "info", log)
         relax_collector()
-        asyncio.run(run_agents(options.master, options.directory, options.agents, options.hold))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run_agents(options.master, options.directory, options.agents, options.hold))
 
 
 if __name__ == "__main__":
