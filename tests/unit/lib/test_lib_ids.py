@@ -1,6 +1,9 @@
 import uuid
 from random import Random
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from corral.lib.ids import mint_time_uuid, mint_uuid, mint_uuid_bytes
 
 
@@ -14,6 +17,13 @@ def test_ids_follow_the_random_source_that_is_handed_in() -> None:
 def test_ids_are_random_uuids() -> None:
     found = uuid.UUID(mint_uuid(Random(1)))
     assert (found.version, found.variant) == (4, uuid.RFC_4122)
+
+
+@given(st.integers(0, 2**64))
+def test_ids_are_what_the_standard_library_makes_of_the_same_bits(seed: int) -> None:
+    expected = uuid.UUID(int=Random(seed).getrandbits(128), version=4)
+    assert mint_uuid(Random(seed)) == str(expected)
+    assert mint_uuid_bytes(Random(seed)) == expected.bytes
 
 
 def test_time_ids_carry_the_instant_and_no_network_card() -> None:
