@@ -18,7 +18,6 @@ class Do(StrEnum):
     ABORT = "abort"
     KILL = "kill"
     END = "end"
-    REMOVE = "remove"
 
 
 class Step(msgspec.Struct, frozen=True):

@@ -101,7 +101,7 @@ def _connect_when_ready(state: AgentState) -> list[Effect]:
 
 
 def _compare(state: AgentState, name: str, runtime: Runtime, found: tuple[Found, ...], now: float) -> list[Effect]:
-    runtime.why, runtime.failures, runtime.recovered = None, 0, True
+    runtime.why, runtime.failures = None, 0
     effects: list[Effect] = []
     seen = set()
     for one in found:

@@ -123,12 +123,11 @@ class Task:
 class Runtime:
     """What is known of one runtime. Shapes: `why` says what keeps it from starting tasks, None when it is ready."""
 
-    __slots__ = ("answered", "failures", "recovered", "why")
+    __slots__ = ("answered", "failures", "why")
 
     def __init__(self) -> None:
         self.why: str | None = "it has not been asked yet"
         self.answered = False
-        self.recovered = False
         self.failures = 0
 
 
@@ -206,9 +205,6 @@ class AgentState:
 
     def save_run(self, task: Task) -> Persist:
         return Persist(run_path(task.key), task.run_record())
-
-    def framework(self, framework_id: FrameworkId) -> FrameworkInfo | None:
-        return self.frameworks.get(framework_id)
 
     def invariants(self) -> None:
         assert len(self.by_container) == len(self.tasks), "a container and a task each for the other"

@@ -137,8 +137,6 @@ def _take(state: AgentState, task: Task, step: Step, now: float) -> list[Effect]
             return [state.save_run(task), Abort(task.container_id, step.why)]
         case Do.END:
             return end_during_launch(state, task, now)
-        case Do.REMOVE:
-            return [Remove(task.runtime, task.container_id)]
 
 
 def _fetch(state: AgentState, task: Task, why: str, now: float) -> list[Effect]:
