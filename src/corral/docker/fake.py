@@ -43,6 +43,9 @@ class Fate(msgspec.Struct, frozen=True, kw_only=True):
 
 RUNS_ON = Fate()
 
+_COMMAND = re.compile(r"""(?:'[^']*'|"[^"]*"|[^;&\n'"]|(?<!&)&(?!&))+""")
+"""What stands between `;`, `&&` and the ends of lines, outside of quotes."""
+
 
 def foresee(argv: Sequence[str]) -> Fate:
     """What becomes of this command, by the few words that are understood."""
@@ -58,11 +61,12 @@ def foresee(argv: Sequence[str]) -> Fate:
 def _foresee_script(script: str) -> Fate:
     after_s, code, out, err = 0.0, 0, "", ""
     stop: dict[str, object] = {}
-    for command in re.split(r"\s*(?:;|&&|\n)\s*", script.strip()):
-        try:
-            words = shlex.split(command)
-        except ValueError:
-            return Fate(out=out, err=err, **stop)  # type: ignore[arg-type]
+    try:
+        shlex.split(script)
+    except ValueError:
+        return RUNS_ON
+    for command in _COMMAND.findall(script):
+        words = shlex.split(command)
         if words[:1] == ["exec"]:
             words = words[1:]
         match words:

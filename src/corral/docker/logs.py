@@ -81,6 +81,10 @@ class LogCopy:
                 self._files[index] = -1
 
 
+def _is_gone(sandbox: str) -> bool:
+    return not os.path.isdir(sandbox)
+
+
 def _open_own(path: Path) -> int:
     """A regular file of this name; anything else that bears it is put away first."""
     for _ in range(3):
@@ -160,6 +164,9 @@ class LogFollower:
             except NotFound:
                 return
             except (CorralError, OSError) as error:
+                if _is_gone(self._sandbox):
+                    self._say(f"output of {self._container} is not copied: sandbox {self._sandbox} is gone")
+                    return
                 tries += 1
                 if tries == 1:
                     self._say(f"output of {self._container} waits: {error}")

@@ -259,3 +259,5 @@ def apply_parameters(body: Body, parameters: Iterable[Parameter]) -> None:
             put(body, parameter.value)
         except CorralError as error:
             raise Failed(f"docker parameter {parameter.key}={parameter.value!r}: {error.message}") from None
+        except (ValueError, OverflowError):
+            raise Failed(f"docker parameter {parameter.key}={parameter.value!r}: no number of use") from None

@@ -414,6 +414,7 @@ class DockerRuntime:
     async def _forget(self, run: _Run) -> None:
         self._runs.pop(run.container_id, None)
         run.exit.cancel()
+        await asyncio.wait({run.exit})
         if run.follower is not None:
             await run.follower.close()
         if run.watch is not None:

@@ -44,9 +44,9 @@ def since_of(position: Position) -> str | None:
         return None
     if len(stamps) == 1:
         # The other kind has said nothing yet, and its first word may be older than this one's last.
-        return _as_seconds(stamps[0], back_s=_OVERLAP_S)
-    oldest, newest = min(stamps), _as_seconds(max(stamps), back_s=_OVERLAP_S)
-    return max(_as_seconds(oldest), newest, key=_order)
+        return as_seconds(stamps[0], back_s=_OVERLAP_S)
+    oldest, newest = min(stamps), as_seconds(max(stamps), back_s=_OVERLAP_S)
+    return max(as_seconds(oldest), newest, key=order)
 
 
 def write_stamp(at: float) -> bytes:
@@ -54,12 +54,14 @@ def write_stamp(at: float) -> bytes:
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%S.%f}000Z".encode()
 
 
-def _order(seconds: str) -> tuple[int, str]:
+def order(seconds: str) -> tuple[int, str]:
+    """What makes two values of `since` comparable."""
     whole, _, rest = seconds.partition(".")
     return int(whole), rest
 
 
-def _as_seconds(stamp: str, back_s: int = 0) -> str:
+def as_seconds(stamp: str, back_s: int = 0) -> str:
+    """A time as the Engine writes it, in the form that `since` takes. Units: `back_s` seconds earlier."""
     # By hand beyond the seconds: a float cannot hold nanoseconds of this century.
     whole, _, rest = stamp.rstrip("Z").partition(".")
     seconds = int(datetime.fromisoformat(whole + "+00:00").timestamp()) - back_s
