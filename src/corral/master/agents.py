@@ -118,6 +118,10 @@ def register(state: MasterState, session_id: str, session: SessionEntry, told: R
     registered = Registered(state.epoch, agent.id, state.config.ping_s, tuple(unwanted))
     effects += [SendOrder(session_id, registered), note]
     effects += merge_agent(state, agent, known, returned, now)
+    if returned:
+        # What it has brought back is known again; what is left was never started or ended unseen.
+        for framework in state.frameworks.values():
+            effects += _end_unreachable(framework, agent, f"agent {agent.id} came back without it", now)
     return [*effects, *timers.ask_allocation(state)]
 
 
@@ -250,13 +254,20 @@ def watch_s(state: MasterState) -> float:
 
 
 def give_up(state: MasterState, agent: AgentEntry, why: str, now: float) -> list[Effect]:
-    """The agent is unreachable: its tasks may run on, and are told so. Source: Mesos v1, agent partitions."""
+    """The agent is unreachable: its tasks may run on, and are told so. Source: Mesos v1, agent partitions.
+
+    Shapes: one whose place another agent has taken is gone: it died between getting its id and writing it down.
+    """
     effects: list[Effect] = []
     session = agent.session
     if session is not None:
         effects += _disconnect(state, agent, why)
         state.sessions.pop(session, None)
         effects.append(CloseSession(session, why))
+    heir = _heir(state, agent)
+    if heir is not None:
+        place = f"{agent.info.hostname}:{agent.info.port}"
+        return [*effects, *_remove(state, agent, f"agent {heir.id} serves at {place} in its place", now)]
     agent.move(AgentEvent.TIMED_OUT)
     agent.unreachable_at = now
     state.counts["timeouts"] += 1
@@ -274,6 +285,13 @@ def give_up(state: MasterState, agent: AgentEntry, why: str, now: float) -> list
         Note("agent unreachable", why, "error", _facts(agent)),
         *timers.ask_allocation(state),
     ]
+
+
+def _heir(state: MasterState, agent: AgentEntry) -> AgentEntry | None:
+    """A reachable agent at the very address of this one: two cannot serve there."""
+    place = (agent.info.hostname, agent.info.port)
+    others = (a for a in state.agents.values() if a is not agent and a.state is AgentState.REACHABLE)
+    return next((a for a in others if (a.info.hostname, a.info.port) == place), None)
 
 
 def _lose(
@@ -328,7 +346,7 @@ def _remove(state: MasterState, agent: AgentEntry, why: str, now: float) -> list
             )
             effects += tasks.end(state, framework, agent, entry, status)
     for framework in state.frameworks.values():
-        effects += _end_unreachable(framework, agent, why, now)
+        effects += _end_unreachable(framework, agent, f"agent {agent.id} was removed: {why}", now)
     offers.drop_filters_of(state, agent.id)
     state.counts["removals"] += 1
     del state.agents[agent.id]
@@ -343,14 +361,11 @@ def _remove(state: MasterState, agent: AgentEntry, why: str, now: float) -> list
 
 
 def _end_unreachable(framework: FrameworkEntry, agent: AgentEntry, why: str, now: float) -> list[Effect]:
-    """Tasks that were unreachable with the agent are known to be over now."""
+    """Tasks that are still unreachable with the agent are known to be over now."""
     effects: list[Effect] = []
     for task_id in [t for t, e in framework.unreachable.items() if e.agent_id == agent.id]:
         entry = framework.unreachable.pop(task_id)
-        status = tasks.make_status(
-            task_id, TaskState.GONE, Reason.AGENT_REMOVED, f"agent {agent.id} was removed: {why}", now,
-            agent_id=agent.id,
-        )  # fmt: skip
+        status = tasks.make_status(task_id, TaskState.GONE, Reason.AGENT_REMOVED, why, now, agent_id=agent.id)
         entry.state = entry.forwarded = TaskState.GONE
         entry.statuses[TaskState.GONE] = status
         framework.kills.pop(task_id, None)

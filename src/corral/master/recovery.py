@@ -3,6 +3,7 @@
 Rule: a new reign has a new epoch and a new master id, and what it does not know yet it does not declare lost.
 """
 
+from corral.lib.ids import mint_uuid
 from corral.master import agents, frameworks, timers
 from corral.master.spec import (
     AgentRecord,
@@ -23,6 +24,7 @@ def load(state: MasterState, loaded: Loaded, now: float) -> list[Effect]:
     """
     epochs = decode_records(loaded, "epoch", EpochRecord)
     state.epoch = 1 + max((record.epoch for record in epochs.values()), default=0)
+    state.master_id = _mint_master_id(state)
     state.loaded_at = now
     for record in decode_records(loaded, "removed", RemovedRecord).values():
         state.removed_ids = dict.fromkeys(record.ids)
@@ -36,6 +38,12 @@ def load(state: MasterState, loaded: Loaded, now: float) -> list[Effect]:
     why = f"{len(state.agents)} agents and {len(state.frameworks)} frameworks are remembered and may come back"
     facts = {"epoch": state.epoch, "master": state.master_id}
     return [*effects, Note("master started", why, "info", facts), SetTimer(timers.AGENTS, agents.watch_s(state))]
+
+
+def _mint_master_id(state: MasterState) -> str:
+    """A new id for the new reign; the epoch is part of it, so that it is new even if chance repeats itself."""
+    first, dash, rest = mint_uuid(state.random).partition("-")
+    return f"{int(first, 16) ^ state.epoch & 0xFFFFFFFF:08x}{dash}{rest}"
 
 
 def _recover_agent(state: MasterState, id: AgentId, record: AgentRecord, now: float) -> None:

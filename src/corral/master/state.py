@@ -10,7 +10,6 @@ from enum import StrEnum
 from random import Random
 
 from corral.allocator.view import AgentView, Filter, HeldOffer
-from corral.lib.ids import mint_uuid
 from corral.master.ledger import Pool, Tally
 from corral.master.spec import MasterConfig
 from corral.model.agent import AgentInfo
@@ -263,7 +262,7 @@ class MasterState:
     def __init__(self, config: MasterConfig, random: Random) -> None:
         self.config = config
         self.random = random
-        self.master_id = mint_uuid(random)
+        self.master_id = ""
         self.epoch = 0
         self.loaded_at = 0.0
         self.sequence: Counter[str] = Counter()

@@ -55,7 +55,7 @@ class FakeNode:
             self.unacked[key] = self.agent.update(key[1], state, key[0])
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(10))
 def test_a_random_world_keeps_its_laws_and_comes_to_rest(seed: int) -> None:
     random = Random(seed)
     config = MasterConfig(agent_timeout_s=20, ping_s=4, want_offer_timeout_s=5, recovery_grace_s=10)
@@ -63,16 +63,17 @@ def test_a_random_world_keeps_its_laws_and_comes_to_rest(seed: int) -> None:
     nodes = [FakeNode(stage, f"h{i}") for i in range(4)]
     known: dict[str, Framework] = {}
     counter = 0
-    for _ in range(300):
+    for _ in range(1200):
         node = random.choice(nodes)
         live = [f for f in known.values() if f.stream not in stage.ended and f.stream in stage.core.state.streams]
+        removed = stage.core.state.removed_ids
         match random.randrange(14):
             case 0 if not node.up:
                 node.connect()
             case 1 if node.up and random.random() < 0.2:
                 node.agent.close()
                 node.up = False
-            case 2 if len(known) < 6:
+            case 2 if len(live) < 4:
                 capabilities = PARTITION_AWARE if random.random() < 0.5 else ()
                 fresh = stage.framework(
                     name=f"f{len(known)}", failover_timeout_s=random.choice([0.0, 30.0]), capabilities=capabilities
@@ -80,8 +81,8 @@ def test_a_random_world_keeps_its_laws_and_comes_to_rest(seed: int) -> None:
                 known[fresh.id] = fresh
             case 3 if live and random.random() < 0.3:
                 random.choice(live).close()
-            case 4 if known:
-                random.choice(list(known.values())).subscribe()
+            case 4 if (away := [f for f in known.values() if f not in live and f.id not in removed]):
+                random.choice(away if random.random() < 0.9 else list(known.values())).subscribe()
             case 5 if live:
                 random.choice(live).want(
                     *(want(f"w{i}", random.randrange(4), ports=1) for i in range(random.randrange(3)))
@@ -112,7 +113,7 @@ def test_a_random_world_keeps_its_laws_and_comes_to_rest(seed: int) -> None:
             case _:
                 stage.run(random.random() * 3)
         _settle(nodes, known, stage)
-    assert counter > 20, "a world in which little happens proves little"
+    assert counter > 40, "a world in which little happens proves little"
     _come_to_rest(stage, nodes, known)
 
 
