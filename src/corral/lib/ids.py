@@ -3,7 +3,6 @@
 import uuid
 from random import Random
 
-
 _VERSION_4 = 0x4 << 76 | 0x2 << 62
 _OTHER_BITS = (1 << 128) - 1 - (0xF << 76) - (0x3 << 62)
 
