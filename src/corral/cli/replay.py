@@ -10,7 +10,7 @@ from corral.lib.errors import Failed
 def replay(file: str) -> None:
     """Decide every input recorded in FILE again and compare the effects with those recorded."""
     from corral.runtime.journal import replay as run_again
-    from corral.standalone import replayable_cores
+    from corral.standalone.parts import replayable_cores
 
     result = run_again(file, replayable_cores())
     if result.divergence is not None:

@@ -22,6 +22,19 @@ class MasterSection:
     insecure: bool = False
     hostname: str = ""
     journal: bool = False
+    frameworks: tuple[str, ...] = ("services",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServicesSection:
+    """The services framework. Units: seconds where the name ends in `_s`."""
+
+    role: str = "*"
+    failover_timeout_s: float = 604_800.0
+    first_service_port: int = 10_000
+    last_service_port: int = 20_000
+    launch_timeout_s: float = 300.0
+    env_prefix: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +83,7 @@ class Config:
     master: MasterSection = MasterSection()
     kernel: KernelSection = KernelSection()
     agent: AgentSection = AgentSection()
+    services: ServicesSection = ServicesSection()
     log: LogSection = LogSection()
 
 
@@ -89,7 +103,7 @@ def read_config(
 
 def check_config(config: Config) -> None:
     """Refuse values that no daemon could work with, before anything starts."""
-    for section in (config.kernel, config.agent):
+    for section in (config.kernel, config.agent, config.services):
         for item in fields(section):
             value = getattr(section, item.name)
             if item.name.endswith("_s") and value is not None and not 0 <= value < 1e9:

@@ -1,0 +1,263 @@
+"""The daemons as processes: read the configuration, make the parts, run them as one, leave with an exit code."""
+
+import asyncio
+import contextlib
+import dataclasses
+import gc
+from collections.abc import Awaitable, Callable, Sequence
+
+from corral.lib.config import describe_config
+from corral.lib.errors import Unavailable
+from corral.lib.log import configure_log, get_logger
+from corral.net.routes import RawRoute, Route
+from corral.net.server import Server, bind
+from corral.runtime.notes import Notes
+from corral.runtime.service import Background, Service, run_services
+from corral.sdk.framework import FrameworkService
+from corral.sdk.http import HttpTransport
+from corral.sdk.local import LocalTransport
+from corral.standalone.config import Config, check_exposure, parse_listen, read_config
+from corral.standalone.frameworks import make_framework
+from corral.standalone.parts import AgentPart, MasterPart, Recording, choose_work_dir, open_agent, open_store
+from corral.store.base import Store, StoreFailed
+
+log = get_logger("corral")
+
+READY_TIMEOUT_S = 10.0
+STORE_FAILED = 70
+
+Origins = dict[str, str]
+
+
+def run_dev(file: str | None, sets: Sequence[str], *, agents: int = 1, show_config: bool = False) -> int:
+    """Run a whole cluster in one process until a signal; returns the exit code."""
+    return _run(file, sets, show_config, lambda config, origins: _dev(config, agents))
+
+
+def run_master(file: str | None, sets: Sequence[str], *, show_config: bool = False) -> int:
+    """Run the kernel and its frameworks until a signal; returns the exit code."""
+    return _run(file, sets, show_config, lambda config, origins: _master(config))
+
+
+def run_agent(file: str | None, sets: Sequence[str], *, show_config: bool = False) -> int:
+    """Run the agent of this node until a signal; returns the exit code."""
+    return _run(file, sets, show_config, lambda config, origins: _agent(config))
+
+
+def run_framework(
+    name: str, master_url: str, file: str | None, sets: Sequence[str], *, show_config: bool = False
+) -> int:
+    """Run one framework against a master elsewhere until a signal; returns the exit code."""
+
+    def work(config: Config, origins: Origins) -> Awaitable[int]:
+        # The default address is the master's; a framework beside it takes any free port.
+        listen = "127.0.0.1:0" if origins["master.listen"] == "default" else config.master.listen
+        return _framework(_with_master(config, listen=listen), name, master_url)
+
+    return _run(file, sets, show_config, work)
+
+
+def _run(file: str | None, sets: Sequence[str], show: bool, work: Callable[[Config, Origins], Awaitable[int]]) -> int:
+    config, origins = read_config(file, sets)
+    if show:
+        for key, value, origin in describe_config(config, origins):
+            print(f"{key} = {value}  # {origin}")
+        return 0
+    configure_log(config.log.format, config.log.level)
+    # What is loaded by now lives as long as the process; the collector need not look at it again and again.
+    gc.freeze()
+
+    async def main() -> int:
+        return await work(config, origins)
+
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(main())
+    except StoreFailed as error:
+        log.error("ended", why=str(error))
+        return STORE_FAILED
+    except KeyboardInterrupt:
+        return 0
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where the extra `[speed]` is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _with_master(config: Config, *, listen: str | None = None, work_dir: str | None = None) -> Config:
+    section = config.master
+    changed = dataclasses.replace(section, listen=listen or section.listen, work_dir=work_dir or section.work_dir)
+    return dataclasses.replace(config, master=changed)
+
+
+async def _dev(config: Config, agents: int) -> int:
+    work_dir = choose_work_dir(config.master.work_dir, "dev")
+    config = _with_master(config, work_dir=str(work_dir))
+    async with contextlib.AsyncExitStack() as stack:
+        kernel = await _open_kernel(config, stack)
+        kernel.start()
+        for index in range(agents):
+            section = dataclasses.replace(
+                config.agent,
+                listen=config.agent.listen if index == 0 else "127.0.0.1:0",
+                name=_node_name(config.agent.name, index, agents),
+            )
+            label = f"agent-{index + 1}" if agents > 1 else "agent"
+            directory = choose_work_dir(str(work_dir / label), label)
+            part = await open_agent(
+                section, directory, kernel.server.url, kernel.notes, label=label, share=(index, agents)
+            )
+            kernel.agents.append(part)
+            stack.push_async_callback(part.close)
+        return await kernel.run()
+
+
+def _node_name(given: str, index: int, count: int) -> str:
+    """Agents of one node need names of their own; all of 127.0.0.0/8 leads here."""
+    if count == 1:
+        return given
+    return f"{given}-{index + 1}" if given else f"127.0.0.{index + 1}"
+
+
+async def _master(config: Config) -> int:
+    work_dir = choose_work_dir(config.master.work_dir, "master")
+    async with contextlib.AsyncExitStack() as stack:
+        kernel = await _open_kernel(_with_master(config, work_dir=str(work_dir)), stack)
+        kernel.start()
+        return await kernel.run()
+
+
+async def _agent(config: Config) -> int:
+    work_dir = choose_work_dir(config.agent.work_dir, "agent")
+    async with contextlib.AsyncExitStack() as stack:
+        part = await open_agent(config.agent, work_dir, config.agent.master, Notes())
+        stack.push_async_callback(part.close)
+
+        async def announce() -> None:
+            await part.loop.ready.wait()
+            _say_ready(part.server.url)
+
+        return await run_services([*part.services, _once("announce", announce)])
+
+
+async def _framework(config: Config, name: str, master_url: str) -> int:
+    work_dir = choose_work_dir(config.master.work_dir, name)
+    host, port = parse_listen(config.master.listen, "master.listen")
+    _warn(check_exposure(host, config.master.insecure, "master.listen"))
+    bound = bind(host, port)
+    notes = Notes()
+    async with contextlib.AsyncExitStack() as stack:
+        store = await open_store(config.master.store, work_dir, name)
+        stack.push_async_callback(store.close)
+        recording = Recording(work_dir if config.master.journal else None)
+        address = f"{host}:{bound.getsockname()[1]}"
+        service = make_framework(name, config, address, HttpTransport(master_url), store, notes, recording)
+        server = Server(service.routes, bound)
+
+        async def announce() -> None:
+            await service.loop.ready.wait()
+            _say_ready(server.url)
+
+        return await run_services([_named(service, name), server, _once("announce", announce)])
+
+
+class _Kernel:
+    """A master with the frameworks in its process, and in `dev` its agents."""
+
+    def __init__(self, part: MasterPart, frameworks: dict[str, FrameworkService], server: Server, notes: Notes) -> None:
+        self.part = part
+        self.frameworks = frameworks
+        self.server = server
+        self.notes = notes
+        self.agents: list[AgentPart] = []
+
+    def start(self) -> None:
+        log.info("starting", url=self.server.url, frameworks=" ".join(self.frameworks) or "none")
+
+    async def run(self) -> int:
+        services: list[Service] = [self.part.loop]
+        services += [_named(service, name) for name, service in self.frameworks.items()]
+        for agent in self.agents:
+            services += agent.services
+        # The master's server is listed last: it stops first, so nothing new comes in while turns finish.
+        return await run_services([*services, self.server, _once("announce", self._announce)])
+
+    async def _announce(self) -> None:
+        waits = [self.part.loop.ready, *(s.loop.ready for s in self.frameworks.values())]
+        for ready in [*waits, *(a.loop.ready for a in self.agents)]:
+            await ready.wait()
+        with contextlib.suppress(TimeoutError, Unavailable):
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                await self._joined()
+        _say_ready(self.server.url)
+
+    async def _joined(self) -> None:
+        """Every framework and agent of this process is known to the kernel."""
+        sessions = [service.session for service in self.frameworks.values()]
+        # Pure cores have no event to wait for, and this ends in a moment.
+        while not (all(a.joined for a in self.agents) and all(s.connected for s in sessions)):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def _open_kernel(config: Config, stack: contextlib.AsyncExitStack) -> _Kernel:
+    work_dir = choose_work_dir(config.master.work_dir, "master")
+    host, port = parse_listen(config.master.listen, "master.listen")
+    _warn(check_exposure(host, config.master.insecure, "master.listen"))
+    bound = bind(host, port)
+    store: Store = await open_store(config.master.store, work_dir, "master")
+    stack.push_async_callback(store.close)
+    notes, recording = Notes(), Recording(work_dir if config.master.journal else None)
+    part = MasterPart(config, store, bound, notes, recording)
+    address = f"{config.master.hostname or host}:{bound.getsockname()[1]}"
+    frameworks = {
+        name: make_framework(name, config, address, LocalTransport(part.shell), store, notes, recording)
+        for name in config.master.frameworks
+    }
+    routes: list[Route | RawRoute] = [*part.routes]
+    for service in frameworks.values():
+        routes += service.routes
+    return _Kernel(part, frameworks, Server(routes, bound, name="server"), notes)
+
+
+class _Named:
+    """A framework's service with the name it has in this process."""
+
+    def __init__(self, service: FrameworkService, name: str) -> None:
+        self.name = name
+        self._service = service
+
+    async def run(self) -> int | None:
+        return await self._service.run()
+
+    def stop(self) -> None:
+        self._service.stop()
+
+
+def _named(service: FrameworkService, name: str) -> Service:
+    return _Named(service, name)
+
+
+def _once(name: str, work: Callable[[], Awaitable[None]]) -> Service:
+    """Work that is done once and whose end is not the daemon's end."""
+
+    async def then_wait() -> None:
+        await work()
+        await asyncio.Event().wait()
+
+    return Background(name, then_wait)
+
+
+def _warn(warning: str | None) -> None:
+    if warning:
+        log.warning("exposed", why=warning)
+
+
+def _say_ready(url: str) -> None:
+    # Programs wait for this line, so it goes to standard output by itself and at once.
+    print(f"ready url={url}", flush=True)

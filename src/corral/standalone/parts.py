@@ -1,0 +1,300 @@
+"""Makes the parts of daemons: stores, journals, kernels, agents. Each part is a list of services in starting order."""
+
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+
+from corral import MESOS_VERSION, __version__
+from corral.agent import routes as agent_routes
+from corral.agent.core import AgentCore
+from corral.agent.core import Input as AgentInput
+from corral.agent.detect import detect_resources
+from corral.agent.fetcher import Fetcher
+from corral.agent.link import Link
+from corral.agent.runtimes import TaskRuntime
+from corral.agent.sandbox import Sandboxes
+from corral.agent.shell import AgentShell
+from corral.agent.spec import AgentConfig
+from corral.lib.errors import Invalid
+from corral.lib.log import get_logger
+from corral.master import routes as master_routes
+from corral.master.core import Input as MasterInput
+from corral.master.core import MasterCore
+from corral.master.shell import MasterShell
+from corral.master.spec import MasterConfig
+from corral.model.flags import parse_attributes
+from corral.model.resources import Resource, ResourceKind, Resources, normal
+from corral.net.routes import RawRoute, Route
+from corral.net.server import Server, bind
+from corral.runtime.core import Core
+from corral.runtime.journal import Header, Journal, Replayable
+from corral.runtime.loop import Loop
+from corral.runtime.notes import Notes
+from corral.runtime.service import Background, Service
+from corral.standalone.config import AgentSection, Config, KernelSection, check_exposure, parse_listen
+from corral.store.base import Store
+from corral.store.memory import MemoryStore
+from corral.store.sqlite import open_sqlite
+
+log = get_logger("corral")
+
+
+def choose_work_dir(given: str, name: str) -> Path:
+    """Where a daemon keeps its files; made if missing.
+
+    Errors: `Invalid` when it cannot be made or written.
+    """
+    if given:
+        path = Path(given)
+    elif os.geteuid() == 0:
+        path = Path("/var/lib/corral") / name
+    else:
+        path = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "corral" / name
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Invalid(f"work directory {path} cannot be made: {error.strerror}; name another with --work-dir") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise Invalid(f"work directory {path} cannot be written; name another with --work-dir")
+    return path.resolve()
+
+
+async def open_store(url: str, work_dir: Path, name: str) -> Store:
+    """The store that `--store` names; SQLite in the work directory unless told.
+
+    Errors: `Invalid` for an unknown form; `StoreFailed` when it cannot be opened.
+    """
+    kind, _, rest = url.partition(":")
+    if not url:
+        return await open_sqlite(str(work_dir / f"{name}.db"))
+    if kind == "sqlite" and rest:
+        return await open_sqlite(rest.removeprefix("//"))
+    if kind == "memory" and not rest:
+        return MemoryStore()
+    raise Invalid(f"store {url!r} is neither sqlite:PATH nor memory:; leave it out for SQLite in the work directory")
+
+
+class Recording:
+    """Makes journals below a work directory, or none. Shapes: `drain` as the loops use it."""
+
+    def __init__(self, directory: Path | None, drain: int = 256) -> None:
+        self._directory = directory
+        self._drain = drain
+
+    def journal(self, component: str, kind: str, seed: int, config: Any) -> Journal | None:
+        if self._directory is None:
+            return None
+        header = Header(component=kind, seed=seed, drain=self._drain, config=msgspec.msgpack.encode(config))
+        return Journal(str(self._directory / "journal" / f"{component}.journal"), header)
+
+
+def replayable_cores() -> dict[str, Replayable]:
+    """How each component's journal is run again."""
+    from corral.standalone.frameworks import replayable_frameworks
+
+    def master(header: Header) -> Core:
+        return MasterCore(msgspec.msgpack.decode(header.config, type=MasterConfig), Random(header.seed))
+
+    def agent(header: Header) -> Core:
+        return AgentCore(msgspec.msgpack.decode(header.config, type=AgentConfig), Random(header.seed))
+
+    return {
+        "master": Replayable(MasterInput, master),
+        "agent": Replayable(AgentInput, agent),
+        **replayable_frameworks(),
+    }
+
+
+def draw_seed() -> int:
+    return secrets.randbits(63)
+
+
+class MasterPart:
+    """The kernel of one process: its loop, its shell (the endpoint of in-process frameworks) and its routes."""
+
+    def __init__(self, config: Config, store: Store, bound: socket.socket, notes: Notes, recording: Recording) -> None:
+        host, port = bound.getsockname()[:2]
+        name = config.master.hostname or host
+        master_config = MasterConfig(
+            hostname=name, ip=host, port=port, version=MESOS_VERSION, **_shared(config.kernel, MasterConfig)
+        )
+        seed = draw_seed()
+        self.shell = MasterShell()
+        self.loop = Loop(
+            MasterCore(master_config, Random(seed)),
+            self.shell,
+            store,
+            prefix="master/",
+            name="master",
+            notes=notes,
+            recorder=recording.journal("master", "master", seed, master_config),
+        )
+        self.shell.attach(self.loop)
+        self.routes: Sequence[Route | RawRoute] = master_routes.routes(self.loop, self.shell)
+
+
+def _shared(section: KernelSection | AgentSection, kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """The values of a section that a component's configuration has under the same name."""
+    names = {f.name for f in msgspec.structs.fields(kind)}
+    return {f.name: getattr(section, f.name) for f in fields(section) if f.name in names and f.name.endswith("_s")}
+
+
+class AgentPart:
+    """One agent: its services in starting order. `open` makes it."""
+
+    def __init__(
+        self,
+        core: AgentCore,
+        loop: Loop,
+        server: Server,
+        services: Sequence[Service],
+        runtimes: Sequence[TaskRuntime],
+        store: Store,
+    ) -> None:
+        self._core = core
+        self.loop = loop
+        self.server = server
+        self.services = services
+        self._runtimes = runtimes
+        self._store = store
+
+    @property
+    def joined(self) -> bool:
+        """Whether a master has taken this agent in."""
+        return self._core.state.registered
+
+    async def close(self) -> None:
+        """Let go of runtimes and journal. Tasks run on."""
+        for runtime in self._runtimes:
+            await runtime.close()
+        await self._store.close()
+
+
+async def open_agent(
+    section: AgentSection,
+    work_dir: Path,
+    master_url: str,
+    notes: Notes,
+    *,
+    label: str = "agent",
+    share: tuple[int, int] = (0, 1),
+) -> AgentPart:
+    """An agent ready to run. Shapes: with `share` (i, n) it is the i-th of n agents that divide this node among them.
+
+    Errors: `Invalid` for an address, resources or attributes that cannot be used.
+    """
+    host, port = parse_listen(section.listen, "agent.listen")
+    warning = check_exposure(host, section.insecure, "agent.listen")
+    if warning:
+        log.warning("exposed", why=warning)
+    bound = bind(host, port)
+    runtimes = await _open_runtimes(section, work_dir)
+    ip = section.ip or _reachable(host)
+    agent_config = AgentConfig(
+        hostname=section.name or (ip if ip.startswith("127.") else socket.gethostname()),
+        ip=ip,
+        port=bound.getsockname()[1],
+        resources=divide(detect_resources(str(work_dir), section.resources), section.resources, *share),
+        attributes=parse_attributes(section.attributes),
+        runtimes=tuple(runtimes),
+        work_dir=str(work_dir),
+        version=__version__,
+        switch_user=os.geteuid() == 0,
+        **_shared(section, AgentConfig),
+    )
+    seed = draw_seed()
+    link = Link([master_url], Random(draw_seed()))
+    shell = AgentShell(runtimes, link, Sandboxes(str(work_dir)), Fetcher(str(work_dir / "fetched")))
+    recording = Recording(work_dir if section.journal else None)
+    store = await open_store("", work_dir, "agent")
+    core = AgentCore(agent_config, Random(seed))
+    loop = Loop(
+        core,
+        shell,
+        store,
+        prefix="agent/",
+        name=label,
+        notes=notes,
+        recorder=recording.journal("agent", "agent", seed, agent_config),
+    )
+    link.tell = loop.tell
+    server = Server(agent_routes.routes(loop, shell), bound, name=f"{label} server")
+    services: list[Service] = [loop, server, Background(f"{label} link", link.run)]
+    return AgentPart(core, loop, server, services, list(runtimes.values()), store)
+
+
+def _reachable(host: str) -> str:
+    """The address that others use for a listening address."""
+    return socket.gethostbyname(socket.gethostname()) if host in ("0.0.0.0", "::") else host  # noqa: S104
+
+
+async def _open_runtimes(section: AgentSection, work_dir: Path) -> dict[str, TaskRuntime]:
+    """What this agent runs tasks with: what was named, else everything that is ready here.
+
+    Imported late: an agent without Docker does without the Docker client.
+    """
+    from corral.process.runtime import ProcessRuntime
+
+    wanted = section.runtime or ("docker", "process")
+    found: dict[str, TaskRuntime] = {}
+    for name in wanted:
+        if name == "process":
+            found[name] = ProcessRuntime(str(work_dir / "processes"))
+            continue
+        from corral.docker.engine import DockerEngine, engine_url
+        from corral.docker.runtime import DockerRuntime
+
+        docker = DockerRuntime(DockerEngine(engine_url(section.docker_host or None)), owner=_owner(work_dir))
+        why = await docker.ready()
+        if why is None or section.runtime:
+            found[name] = docker
+        else:
+            await docker.close()
+        if why is not None:
+            log.warning("no docker", why=why)
+    return found
+
+
+def _owner(work_dir: Path) -> str:
+    """A name for what this agent starts elsewhere, such as containers: made once, the same after every restart."""
+    path = work_dir / "owner"
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        name = secrets.token_hex(8)
+        fresh = path.with_suffix(".new")
+        with fresh.open("w", encoding="ascii") as file:
+            file.write(name + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+        return name
+
+
+def divide(resources: Resources, given: str, index: int, count: int) -> Resources:
+    """The share of one of `count` agents on one node: detected amounts are divided, given ones are each agent's own.
+
+    Ports are always divided, as two agents of one node cannot hand out the same one.
+    """
+    if count == 1:
+        return resources
+    named = {piece.partition(":")[0].strip() for piece in given.split(";")}
+    return normal(_part(r, index, count, r.name in named) for r in resources)
+
+
+def _part(resource: Resource, index: int, count: int, given: bool) -> Resource:
+    if resource.kind is ResourceKind.RANGES:
+        spans = []
+        for low, high in resource.ranges:
+            size = (high - low + 1) // count
+            if size:
+                spans.append((low + index * size, low + (index + 1) * size - 1))
+        return msgspec.structs.replace(resource, ranges=tuple(spans))
+    return resource if given else msgspec.structs.replace(resource, milli=resource.milli // count)
