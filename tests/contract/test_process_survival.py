@@ -170,6 +170,27 @@ def is_nursery(pid: int) -> bool:
     return Path(f"/proc/{pid}/comm").read_text() == "corral-nursery\n"
 
 
+async def test_a_start_that_hangs_is_taken_back_by_a_kill(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("corral.process.runtime._START_S", 0.2)
+    first = node.execution("exit 0")
+    await node.runtime.start(first)
+    await node.runtime.wait(first.container_id)
+    await node.runtime.remove(first.container_id)
+    nursery = next(s.pid for s in tree.read_processes().values() if s.parent == os.getpid() and is_nursery(s.pid))
+    os.kill(nursery, signal.SIGSTOP)
+    execution = node.execution("sleep 600")
+    starting = asyncio.ensure_future(node.runtime.start(execution))
+    await asyncio.wait([starting], timeout=0.1)
+    await node.runtime.kill(execution.container_id, 0.0)
+    with pytest.raises(Failed, match="taken back"):
+        await starting
+    os.kill(nursery, signal.SIGCONT)
+    other = node.execution("exit 0")
+    await node.runtime.start(other)
+    assert (await node.runtime.wait(other.container_id)).code == 0
+    assert [found.container_id for found in await node.runtime.recover()] == [other.container_id]
+
+
 async def test_a_killed_supervisor_takes_its_task_with_it_and_nobody_guesses_a_code(node: Node) -> None:
     execution = node.execution("(setsid sleep 600 &) ; sleep 600 & touch up; wait")
     await node.runtime.start(execution)

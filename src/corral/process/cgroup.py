@@ -116,17 +116,20 @@ def _unescape(field: str) -> str:
 class Trees:
     """The cgroups that tasks of this node can have, found once at the agent's start.
 
-    Shapes: `notes` say what is not possible, why, and what to do about it.
+    Shapes: `notes` say what is not possible, why, and what to do about it; `hierarchies` None looks at this machine.
     """
 
     __slots__ = ("_parents", "notes")
 
-    def __init__(self, wanted: str | None = None) -> None:
+    def __init__(self, wanted: str | None = None, hierarchies: Sequence[Hierarchy] | None = None) -> None:
         self._parents: list[tuple[Hierarchy, str, frozenset[str]]] = []
         self.notes: list[str] = []
-        with open("/proc/self/mountinfo") as mounts, open("/proc/self/cgroup") as member:
-            hierarchies = read_hierarchies(mounts.read(), member.read())
+        if hierarchies is None:
+            with open("/proc/self/mountinfo") as mounts, open("/proc/self/cgroup") as member:
+                hierarchies = read_hierarchies(mounts.read(), member.read())
         for hierarchy in hierarchies:
+            if hierarchy.controllers == {"name=systemd"} and hierarchy.own == hierarchy.mount:
+                continue  # it only tracks units, and this process is in none
             parent = choose_parent(hierarchy, wanted)
             try:
                 controllers = _prepare(hierarchy, parent)

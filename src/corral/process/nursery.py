@@ -11,17 +11,22 @@ import signal
 import socket
 from typing import NoReturn
 
-from corral.process import enter
+from corral.process import cgroup, enter
 from corral.process.supervisor import SIGNALS, supervise
 
 
 def main(arguments: list[str]) -> NoReturn:
-    """Serve the socket whose descriptor is given: each message is the directory of a run to start."""
+    """Serve a socket: each message is the directory of a run to start.
+
+    Shapes: `arguments` are the socket's descriptor and the cgroups in which this process and all supervisors live.
+    """
     os.set_inheritable(int(arguments[0]), False)
     requests = socket.socket(fileno=int(arguments[0]))
     requests.setblocking(True)
     os.chdir("/")
     enter.set_name("corral-nursery")
+    # Here and not in each supervisor, as every move between cgroups makes the whole machine wait for a moment.
+    cgroup.join_if_possible(arguments[1:])
     # Blocked before any fork, so that a supervisor misses no signal in its first moments.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

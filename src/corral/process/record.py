@@ -24,7 +24,7 @@ class Cgroup(TypedDict):
 
 
 class Run(TypedDict):
-    """Shapes: `wrap` goes in front of the command when it needs a mount namespace; `home` are the supervisor's cgroups.
+    """Shapes: `wrap` goes in front of the command when it needs a mount namespace.
 
     Units: `most_log_bytes` per file, None for no bound.
     """
@@ -38,7 +38,6 @@ class Run(TypedDict):
     user: str | None
     wrap: list[str]
     cgroups: list[Cgroup]
-    home: list[str]
     most_log_bytes: int | None
     boot_id: str
 
@@ -119,6 +118,17 @@ def read_record(directory: str, name: str) -> Any:
         return None
 
 
+def sign_lock(handle: int, pid: int, start: int) -> None:
+    """Say in the lock itself who holds it."""
+    os.pwrite(handle, json.dumps([pid, start]).encode(), 0)
+
+
+def read_holder(directory: str) -> tuple[int, int] | None:
+    """The pid and start time of who signed the lock last, who may be dead by now."""
+    signed = read_record(directory, LOCK)
+    return (int(signed[0]), int(signed[1])) if signed else None
+
+
 def take_lock(directory: str) -> int | None:
     """Hold the run's lock until the returned descriptor is closed; None when another process holds it.
 
@@ -132,6 +142,7 @@ def take_lock(directory: str) -> int | None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(handle).st_ino == os.stat(path).st_ino:
+            os.truncate(handle, 0)
             return handle
     except OSError:
         pass

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from corral.lib.errors import Conflict, CorralError, Failed, NotFound
+from corral.lib.errors import Conflict, Failed, NotFound
 from corral.model.execution import Execution, Exit, Found, Launched
 from corral.model.ids import ContainerId, FrameworkId, TaskId
 from corral.process import cgroup, enter, record, tree
@@ -26,7 +26,10 @@ from corral.process.record import Ended, Kill, Pids, Run
 from corral.process.supervisor import STOP
 
 _TRIES = 3
+_START_S = 5.0
+"""How long who kills a task waits for its start to end by itself."""
 _TIDY_S = 2.0
+"""How long a supervisor takes to tidy up once its task's exit is on disk."""
 _STUBBORN_S = 15.0
 """How long after the grace the supervisor has to end everything, before the agent itself goes after it."""
 
@@ -54,9 +57,8 @@ class ProcessRuntime:
 
     async def ready(self) -> str | None:
         try:
-            probe = os.path.join(self._state_dir, ".probe")
-            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            os.unlink(probe)
+            record.reserve(self._state_dir, ".probe")
+            os.unlink(os.path.join(self._state_dir, ".probe.new"))
         except OSError as error:
             where = f"the agent's directory {self._state_dir} cannot be written"
             return f"no process task can be started: {where}: {error.strerror}; free the disk or correct its rights"
@@ -132,7 +134,6 @@ class ProcessRuntime:
             "user": execution.user,
             "wrap": prepare_mounts(execution.sandbox, execution.mounts),
             "cgroups": self._trees.of_task(execution.container_id, limits) if self._trees else [],
-            "home": self._trees.homes() if self._trees else [],
             "most_log_bytes": self._most_log_bytes,
             "boot_id": self._boot_id,
         }
@@ -146,7 +147,7 @@ class ProcessRuntime:
     def _get_nursery(self) -> "_Nursery":
         if self._nursery is None or self._nursery.gone:
             try:
-                self._nursery = _Nursery()
+                self._nursery = _Nursery(self._trees.homes() if self._trees else [])
             except OSError as error:
                 raise Failed(
                     f"no process task can be started: {error.strerror}; raise the limits of the agent"
@@ -226,9 +227,7 @@ class ProcessRuntime:
         return ended
 
     async def kill(self, container_id: str, grace_s: float) -> None:
-        starting = self._starting.get(container_id)
-        if starting is not None:
-            await asyncio.wait([starting])
+        await self._end_start(container_id)
         try:
             watch = self._watch(container_id)
         except NotFound:
@@ -240,6 +239,29 @@ class ProcessRuntime:
             # It hangs or was stopped; its own end leads to the rest.
             signal.pidfd_send_signal(watch.handle, signal.SIGKILL)
             await asyncio.wait([watch.ended], timeout=_STUBBORN_S)
+
+    async def _end_start(self, container_id: str) -> None:
+        """Let a start under way come to its end, or take it back when it hangs."""
+        starting = self._starting.get(container_id)
+        if starting is None:
+            return
+        done, _ = await asyncio.wait([starting], timeout=_START_S)
+        if done:
+            return
+        if self._nursery is not None:
+            self._nursery.give_up(container_id)
+        directory = self._directory(container_id)
+        holder = record.read_holder(directory)
+        handle = tree.open_process(*holder) if holder is not None else None
+        if handle is not None:
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+            os.close(handle)
+        run: Run | None = record.read_record(directory, record.RUN)
+        if run is not None:
+            await asyncio.to_thread(end_leftovers, run, None)
+        # A supervisor that only comes now finds nothing to start.
+        self._forget(directory)
+        await asyncio.wait([starting], timeout=_START_S)
 
     def _order_kill(self, watch: "_Watch", grace_s: float) -> None:
         deadline = time.monotonic() + grace_s
@@ -344,11 +366,10 @@ class ProcessRuntime:
         return watch.directory, watch.ended
 
     async def close(self) -> None:
-        for task in [*self._starting.values(), *self._cleaning]:
-            try:
-                await task
-            except CorralError:
-                continue
+        if pending := [*self._starting.values(), *self._cleaning]:
+            await asyncio.wait(pending, timeout=_START_S)
+        for task in pending:
+            task.cancel()
         for watch in self._watched.values():
             watch.release()
             watch.ended.cancel()
@@ -388,11 +409,11 @@ class _Nursery:
 
     __slots__ = ("_process", "_socket", "_waiting", "gone")
 
-    def __init__(self) -> None:
+    def __init__(self, homes: Sequence[str]) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                enter.boot("nursery:main", str(theirs.fileno())),
+                enter.boot("nursery:main", str(theirs.fileno()), *homes),
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),), start_new_session=True,
             )  # fmt: skip
@@ -412,6 +433,11 @@ class _Nursery:
             return await answer
         finally:
             self._waiting.pop(container_id, None)
+
+    def give_up(self, container_id: str) -> None:
+        answer = self._waiting.get(container_id)
+        if answer is not None and not answer.done():
+            answer.set_exception(Failed("the start hung and was taken back, as the task was killed"))
 
     async def _send(self, message: bytes) -> None:
         while not self.gone:

@@ -31,10 +31,13 @@ def supervise(directory: str, reports: socket.socket) -> NoReturn:
     try:
         _detach()
         lock = record.take_lock(directory)
-        run: Run | None = record.read_record(directory, record.RUN) if lock is not None else None
         # Without lock or record another one has it, or the start was given up meanwhile: either way nothing to do here.
-        if run is not None and record.read_record(directory, record.PIDS) is None:
-            Supervisor(directory, run, reports).run()
+        if lock is not None:
+            me = tree.read_stat(os.getpid())
+            record.sign_lock(lock, os.getpid(), me.start if me else 0)
+            run: Run | None = record.read_record(directory, record.RUN)
+            if run is not None and record.read_record(directory, record.PIDS) is None:
+                Supervisor(directory, run, reports).run()
         code = 0
     finally:
         os._exit(code)
@@ -64,7 +67,6 @@ class Supervisor:
 
     def run(self) -> None:
         try:
-            cgroup.join_if_possible(self._run["home"])
             self._start()
         except enter.CannotEnter as error:
             self._fail(str(error))
@@ -235,12 +237,10 @@ class Supervisor:
         tree.send_all(self._below(), number)
 
     def _below(self) -> list[tree.Stat]:
-        processes = tree.read_processes()
-        below = {found.pid: found for found in tree.descendants(os.getpid(), processes)}
-        for pid in cgroup.pids_in(self._groups):
-            if pid in processes:
-                below.setdefault(pid, processes[pid])
-        return list(below.values())
+        """What is in the task's cgroups; once that is nothing, or without any, all that descends from here."""
+        grouped = [tree.read_stat(pid) for pid in cgroup.pids_in(self._groups)]
+        found = [stat for stat in grouped if stat is not None]
+        return found or tree.descendants(os.getpid(), tree.read_processes())
 
     def _kill_everything(self, most_s: float) -> None:
         """SIGKILL to all that is left, until it is gone or does not die."""

@@ -1,9 +1,23 @@
 """Where tasks' cgroups go and what is written into them, for every way in which Linux mounts them."""
 
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corral.process.cgroup import Hierarchy, Limits, choose_parent, limit_files, read_hierarchies
+from corral.process.cgroup import (
+    Hierarchy,
+    Limits,
+    Trees,
+    choose_parent,
+    create,
+    kill,
+    limit_files,
+    oom_kills,
+    pids_in,
+    read_hierarchies,
+    remove,
+)
 
 V1 = """\
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
@@ -108,3 +122,75 @@ def test_every_weight_is_one_that_the_kernel_takes(milli: int, version: int) -> 
 def test_who_asks_for_more_never_weighs_less(one: int, other: int) -> None:
     weights = [int(limit_files(2, {"cpu"}, Limits(cpu_milli=m))[0][1]) for m in sorted((one, other))]
     assert weights == sorted(weights)
+
+
+def fake_tree(root: Path, *files: str) -> str:
+    """A directory that looks like a mounted tree, with plain files in the place of the kernel's."""
+    for name in files:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("")
+    return str(root)
+
+
+def test_version_two_hands_its_controllers_down_to_the_tasks(tmp_path: Path) -> None:
+    control = ("cgroup.subtree_control", "corral/cgroup.subtree_control", "corral/supervisors/cgroup.procs")
+    mount = fake_tree(tmp_path, *control)
+    # What the kernel would answer; the first letters are what is written over.
+    (tmp_path / "corral/cgroup.subtree_control").write_text("......... cpu memory pids")
+    trees = Trees(None, [Hierarchy(2, mount, f"{mount}/system.slice/corral.service")])
+    assert trees.notes == []
+    assert (tmp_path / "cgroup.subtree_control").read_text() == "+memory"
+    assert trees.homes() == [f"{mount}/corral/supervisors"]
+    (task,) = trees.of_task("t1", Limits(cpu_milli=1000, mem_mb=64))
+    assert task["path"] == f"{mount}/corral/t1"
+    assert [name for name, _ in task["files"]] == ["cpu.weight", "memory.max", "?memory.swap.max", "?memory.oom.group"]
+
+
+def test_what_cannot_be_used_is_said_with_its_reason(tmp_path: Path) -> None:
+    trees = Trees(None, [Hierarchy(1, f"{tmp_path}/memory", f"{tmp_path}/memory", frozenset({"memory"}))])
+    assert [trees.homes(), trees.of_task("t1", Limits(mem_mb=1))] == [[], []]
+    assert "run the agent as root" in trees.notes[0]
+    assert any("memory limits of process tasks are not enforced" in note for note in trees.notes)
+    assert any("cpu weights" in note for note in trees.notes)
+
+
+def test_the_tracking_tree_of_systemd_matters_only_inside_of_a_unit(tmp_path: Path) -> None:
+    mount = fake_tree(tmp_path, "corral/supervisors/cgroup.procs")
+    names = frozenset({"name=systemd"})
+    assert Trees(None, [Hierarchy(1, mount, mount, names)]).homes() == []
+    inside = Hierarchy(1, mount, f"{mount}/system.slice/corral.service", names)
+    assert Trees(None, [inside]).homes() == [f"{mount}/corral/supervisors"]
+
+
+def test_a_task_is_killed_by_one_write_where_the_kernel_can(tmp_path: Path) -> None:
+    mount = fake_tree(tmp_path, "one/cgroup.procs", "two/cgroup.kill", "two/cgroup.procs")
+    kill([f"{mount}/one", f"{mount}/two"])
+    assert (tmp_path / "two/cgroup.kill").read_text() == "1"
+
+
+def test_the_kernels_kills_for_memory_are_counted_in_both_versions(tmp_path: Path) -> None:
+    fake_tree(tmp_path, "v1/memory.oom_control", "v2/memory.events")
+    (tmp_path / "v1/memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
+    (tmp_path / "v2/memory.events").write_text("low 0\nhigh 0\nmax 9\noom 1\noom_kill 1\noom_group_kill 0\n")
+    assert [oom_kills([f"{tmp_path}/{name}"]) for name in ("v1", "v2", "none")] == [2, 1, 0]
+
+
+def test_processes_of_all_trees_are_one_list(tmp_path: Path) -> None:
+    fake_tree(tmp_path, "a/cgroup.procs", "b/cgroup.procs")
+    (tmp_path / "a/cgroup.procs").write_text("7\n3\n")
+    (tmp_path / "b/cgroup.procs").write_text("7\n5\n")
+    assert pids_in([f"{tmp_path}/a", f"{tmp_path}/b", f"{tmp_path}/none"]) == [3, 5, 7]
+
+
+def test_an_optional_limit_that_the_kernel_lacks_is_left_out(tmp_path: Path) -> None:
+    fake_tree(tmp_path, "t/memory.max")
+    create([{"path": f"{tmp_path}/t", "files": [("memory.max", "1"), ("?memory.swap.max", "0")]}])
+    assert (tmp_path / "t/memory.max").read_text() == "1"
+    assert not (tmp_path / "t/memory.swap.max").exists()
+
+
+def test_only_empty_cgroups_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full" / "child").mkdir(parents=True)
+    remove([f"{tmp_path}/empty", f"{tmp_path}/full", f"{tmp_path}/gone"])
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]
