@@ -136,6 +136,9 @@ class KeeperCore:
             alive = status.state in (TaskState.STAGING, TaskState.STARTING, TaskState.RUNNING)
             return self._order_kill(status.task_id, status.agent_id) if alive else []
         if status.state not in TERMINAL:
+            if kept.killing and status.state is TaskState.RUNNING:
+                # The order to end it got lost somewhere: a KILL is best effort.
+                return self._order_kill(status.task_id, status.agent_id)
             if kept.state is status.state:
                 return []
             self.kept[status.task_id] = msgspec.structs.replace(kept, state=status.state)
