@@ -4,6 +4,7 @@ Deterministic: equal views give equal answers, down to the ports. Source: sectio
 contract.
 """
 
+import sys
 from collections.abc import Iterable
 
 import msgspec
@@ -34,18 +35,22 @@ def allocate(view: View, now: float) -> Allocation:
         return Allocation(grants=tuple(offer_rest(view, lambda row: view.agents[row].free, (), filters, shares)))
     nodes = Nodes(view.agents, _names(wants), view.seed)
     lines = _lines(view, nodes, filters, wants)
-    grants, waiting = _serve(nodes, FairQueue(lines, shares), shares, view.seed)
-    explanations = _explain(nodes, lines) if waiting else {}
+    queue = FairQueue(lines, shares)
+    grants, waiting = _serve(nodes, queue, shares, view)
+    more = queue.head() is not None
+    explanations = _explain(nodes, waiting)
     recall = Recall(nodes, view.held if waiting else ())
     for line in waiting:
         rows = recall.serve(line) if view.held else []
         if rows:
             explanations[id(line)] = _awaiting_offers(explanations[id(line)], nodes, rows)
-    grants.extend(offer_rest(view, nodes.rest, recall.kept, filters, shares))
+    if not more:
+        grants.extend(offer_rest(view, nodes.rest, recall.kept, filters, shares))
     return Allocation(
         grants=tuple(grants),
         rescind=tuple(recall.offers),
-        explanations=tuple(explanations[id(line)] for line in lines if line.left),
+        explanations=tuple(explanations[id(line)] for line in lines if id(line) in explanations),
+        more=more,
     )
 
 
@@ -79,12 +84,13 @@ def _lines(view: View, nodes: Nodes, filters: FilterIndex, wants: Iterable[WantV
     return lines
 
 
-def _serve(nodes: Nodes, queue: FairQueue, shares: Shares, seed: int) -> tuple[list[Grant], list[Line]]:
+def _serve(nodes: Nodes, queue: FairQueue, shares: Shares, view: View) -> tuple[list[Grant], list[Line]]:
     """Place one instance after another; returns the grants, and the lines that nothing fits as they were found."""
+    most = view.most_grants or sys.maxsize
     grants: list[Grant] = []
     waiting: dict[int, Line] = {}
     evening: dict[int, list[Line]] = {}
-    while (line := queue.head()) is not None:
+    while len(grants) < most and (line := queue.head()) is not None:
         placement = line.placement
         row = placement.pick()
         if row is None:
@@ -94,7 +100,7 @@ def _serve(nodes: Nodes, queue: FairQueue, shares: Shares, seed: int) -> tuple[l
                 evening.setdefault(id(placement.group), []).append(line)
             continue
         want = line.view.want
-        bundle = placement.take(row, seed)
+        bundle = placement.take(row, view.seed)
         grants.append(
             Grant(
                 framework_id=line.view.framework_id,
@@ -119,8 +125,6 @@ def _explain(nodes: Nodes, lines: Iterable[Line]) -> dict[int, Explanation]:
     found: dict[int, Explanation] = {}
     alike: dict[object, Explanation] = {}
     for line in lines:
-        if not line.left:
-            continue
         view, placement = line.view, line.placement
         key = (
             id(placement.shape),

@@ -71,7 +71,7 @@ class View(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     `siblings` maps (framework, group) to the agents of its placed instances, in the order they were placed; an offer
     that is out for the group is as good as placed. `seed` changes from run to run (a counter will do): ports, the order
-    of coarse offers and the `random` strategy follow it.
+    of coarse offers and the `random` strategy follow it. `most_grants` bounds what one run gives to wants, 0 does not.
     """
 
     agents: Sequence[AgentView]
@@ -84,6 +84,7 @@ class View(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     allocated_by: Mapping[tuple[str, FrameworkId], Resources] = {}
     siblings: Mapping[tuple[FrameworkId, str], Sequence[AgentId]] = {}
     seed: int = 0
+    most_grants: int = 0
 
 
 class Grant(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -97,8 +98,12 @@ class Grant(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Allocation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Shapes: `rescind` offers must come back before the wants they block can be served, in the next run."""
+    """Shapes: `rescind` offers must come back before the wants they block can be served, in the next run.
+
+    With `more` the bound was reached: run again at once, for nothing is said yet of what has not had its turn.
+    """
 
     grants: tuple[Grant, ...] = ()
     rescind: tuple[OfferId, ...] = ()
     explanations: tuple[Explanation, ...] = ()
+    more: bool = False

@@ -5,7 +5,7 @@ Rule: runs on change, coalesced by a timer; the view is kept from run to run and
 
 from corral.allocator.allocator import allocate
 from corral.allocator.view import AgentView, Filter, FrameworkView, View, WantView
-from corral.master import offers, wants
+from corral.master import offers, timers, wants
 from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState
 from corral.model.constraints import is_counting
 from corral.model.framework import Capability
@@ -26,6 +26,9 @@ def run(state: MasterState, now: float) -> list[Effect]:
     effects = offers.make_offers(state, found.grants, now)
     blocking = [state.offers[offer_id] for offer_id in found.rescind if offer_id in state.offers]
     effects += offers.rescind(state, blocking, "a want needs its resources")
+    if found.more:
+        # The rest has its turn after what came in meanwhile; only then is it known what still waits.
+        return effects + timers.ask_allocation(state)
     return effects + wants.explain(state, found.explanations, now)
 
 
@@ -41,6 +44,7 @@ def _view(state: MasterState, frameworks: list[FrameworkView], waiting: list[Wan
         allocated_by={key: tally.bundle() for key, tally in state.allocated_by.items()},
         siblings=_siblings(state, waiting),
         seed=state.random.getrandbits(32),
+        most_grants=state.config.most_grants,
     )
 
 

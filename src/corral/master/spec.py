@@ -22,6 +22,7 @@ class MasterConfig(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     remembers, `recovery_grace_s` how long at least for its frameworks. `least_refuse_s` bounds from below how soon a
     refused coarse offer is repeated. `session_timeout_s` is how long a link may stay without a registration.
     `version` is what Mesos clients are told, `agent_version` the release whose agents may join, empty for any.
+    `most_grants` is how many instances one allocation gives out, so that others have their turn in between.
     `shutdown_margin_s` is how long beyond the longest kill grace the agents of a removed framework may take to say that
     its tasks have ended.
     """
@@ -40,6 +41,7 @@ class MasterConfig(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     offer_timeout_s: float | None = None
     want_offer_timeout_s: float = 30.0
     allocation_delay_s: float = 0.002
+    most_grants: int = 1000
     least_refuse_s: float = 0.2
     explain_s: float = 1.0
     forget_agent_s: float = 14 * 86400.0

@@ -303,3 +303,26 @@ def test_ports_that_a_want_states_as_resources_count_as_fixed() -> None:
     )
     (grant,) = allocate(view, 0.0).grants
     assert all_ranges(grant.resources, "ports") == ((31001, 31002),)
+
+
+class TestBoundedRuns:
+    def test_a_bounded_run_says_that_there_is_more_and_gives_nothing_coarse_meanwhile(self) -> None:
+        coarse = FrameworkView(id=FrameworkId("c"), coarse_roles=("*",))
+        view = View(agents=[agent("x")], wants=[want("w", 4)], frameworks=[coarse], most_grants=3)
+        allocation = allocate(view, 0.0)
+        assert (len(allocation.grants), allocation.more, allocation.explanations) == (3, True, ())
+        assert all(g.want_id for g in allocation.grants)
+
+    def test_a_run_that_ends_at_its_bound_has_no_more(self) -> None:
+        allocation = allocate(View(agents=[agent("x")], wants=[want("w", 3)], most_grants=3), 0.0)
+        assert (len(allocation.grants), allocation.more) == (3, False)
+
+    def test_what_was_found_to_wait_before_the_bound_is_explained(self) -> None:
+        wants = [want("big", resources=parse_resources("cpus:64"), since_at=1.0), want("small", 4, since_at=2.0)]
+        allocation = allocate(View(agents=[agent("x")], wants=wants, most_grants=2), 0.0)
+        assert [e.want_id for e in allocation.explanations] == ["big"]
+
+    def test_a_bound_is_divided_fairly(self) -> None:
+        wants = [want("w1", 4, role="a", since_at=1.0), want("w2", 4, role="b", since_at=2.0)]
+        allocation = allocate(View(agents=[agent("x")], wants=wants, most_grants=2), 0.0)
+        assert [g.role for g in allocation.grants] == ["a", "b"]
