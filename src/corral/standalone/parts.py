@@ -152,17 +152,17 @@ class AgentPart:
     def __init__(
         self,
         core: AgentCore,
+        shell: AgentShell,
         loop: Loop,
         server: Server,
         services: Sequence[Service],
-        runtimes: Sequence[TaskRuntime],
         store: Store,
     ) -> None:
         self._core = core
+        self._shell = shell
         self.loop = loop
         self.server = server
         self.services = services
-        self._runtimes = runtimes
         self._store = store
 
     @property
@@ -172,8 +172,7 @@ class AgentPart:
 
     async def close(self) -> None:
         """Let go of runtimes and journal. Tasks run on."""
-        for runtime in self._runtimes:
-            await runtime.close()
+        await self._shell.close()
         await self._store.close()
 
 
@@ -227,7 +226,7 @@ async def open_agent(
     link.tell = loop.tell
     server = Server(agent_routes.routes(loop, shell), bound, name=f"{label} server")
     services: list[Service] = [loop, server, Background(f"{label} link", link.run)]
-    return AgentPart(core, loop, server, services, list(runtimes.values()), store)
+    return AgentPart(core, shell, loop, server, services, store)
 
 
 def _reachable(host: str) -> str:
@@ -251,31 +250,38 @@ async def _open_runtimes(section: AgentSection, work_dir: Path) -> dict[str, Tas
         from corral.docker.engine import DockerEngine, engine_url
         from corral.docker.runtime import DockerRuntime
 
-        docker = DockerRuntime(DockerEngine(engine_url(section.docker_host or None)), owner=_owner(work_dir))
+        owner = work_dir / "owner"
+        docker = DockerRuntime(DockerEngine(engine_url(section.docker_host or None)), owner=read_owner(owner))
         why = await docker.ready()
-        if why is None or section.runtime:
+        # An Engine that is only away may hold tasks of this agent: it is kept, and looked for until it is back.
+        if why is None or section.runtime or owner.exists():
+            write_owner(owner, docker.owner)
             found[name] = docker
         else:
             await docker.close()
         if why is not None:
-            log.warning("no docker", why=why)
+            log.warning("docker not ready", why=why)
     return found
 
 
-def _owner(work_dir: Path) -> str:
-    """A name for what this agent starts elsewhere, such as containers: made once, the same after every restart."""
-    path = work_dir / "owner"
+def read_owner(path: Path) -> str:
+    """The name for what this agent starts elsewhere, such as containers: a new one until `write_owner` keeps it."""
     try:
         return path.read_text(encoding="ascii").strip()
     except FileNotFoundError:
-        name = secrets.token_hex(8)
-        fresh = path.with_suffix(".new")
-        with fresh.open("w", encoding="ascii") as file:
-            file.write(name + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-        return name
+        return secrets.token_hex(8)
+
+
+def write_owner(path: Path, name: str) -> None:
+    """Keep the name, whole or not at all, before anything is started under it."""
+    if path.exists():
+        return
+    fresh = path.with_suffix(".new")
+    with fresh.open("w", encoding="ascii") as file:
+        file.write(name + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
 
 
 def divide(resources: Resources, given: str, index: int, count: int) -> Resources:
