@@ -18,7 +18,8 @@ from corral.lib.errors import Conflict, Failed
 from corral.model.execution import Execution, Mount
 from corral.model.ids import ContainerId, FrameworkId, TaskId
 from corral.process import record, tree
-from corral.process.runtime import ProcessRuntime, end_leftovers
+from corral.process.leftovers import end_leftovers
+from corral.process.runtime import ProcessRuntime
 
 ENVIRONMENT = (("PATH", "/usr/local/bin:/usr/bin:/bin"),)
 

@@ -43,10 +43,12 @@ class FileInfo(msgspec.Struct, frozen=True, kw_only=True):
 class Sandboxes:
     """Shapes: `logs` maps further paths that may be read, such as `/slave/log`, to files."""
 
-    __slots__ = ("_logs", "_root")
+    __slots__ = ("_logs", "_root", "_roots")
 
     def __init__(self, work_dir: str, logs: Mapping[str, str] | None = None) -> None:
         self._root = os.path.realpath(work_dir)
+        # Paths may be given with the links that lead to the work directory, or without.
+        self._roots = {os.path.abspath(work_dir), self._root}
         self._logs = dict(logs or {})
 
     # Making and deleting.
@@ -74,8 +76,10 @@ class Sandboxes:
             raise Failed(f"sandbox {path} cannot be made: {error.strerror}; look at the agent's disk") from None
 
     def _check_layout(self, path: str) -> None:
-        match = _IN_WORK_DIR.fullmatch(path.removeprefix(self._root))
-        if match is None or match[1] in (".", "..", LATEST) or not path.startswith(self._root + "/"):
+        matches = [_IN_WORK_DIR.fullmatch(path, len(root)) for root in self._roots if path.startswith(root + "/")]
+        if os.path.normpath(path) != path or not any(
+            match is not None and match[1] not in (".", "..", LATEST) for match in matches
+        ):
             raise Invalid(f"{path} is no sandbox of this agent; sandboxes are in {self._root}/slaves")
 
     async def scan(self) -> tuple[Sandbox, ...]:
@@ -225,11 +229,10 @@ class Sandboxes:
         clean = os.path.normpath("/" + path.lstrip("/"))
         if clean in self._logs:
             return self._logs[clean], self._logs[clean]
-        inside = clean.removeprefix(self._root)
-        match = _IN_WORK_DIR.match(inside) if inside != clean else None
-        if match is not None:
-            root = self._root + match[0]
-            return root, root + inside[match.end() :]
+        for root in self._roots:
+            match = _IN_WORK_DIR.match(clean, len(root)) if clean.startswith(root + "/") else None
+            if match is not None:
+                return clean[: match.end()], clean
         match = _VIRTUAL.match(clean)
         if match is not None:
             found = self._find(match[0])

@@ -31,6 +31,7 @@ class ProcessExec:
         self._tty = tty
         self._terminal: int | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._start = 0
         self._task_ended: asyncio.Future[Exit] | None = None
 
     async def __aenter__(self) -> "ProcessExec":
@@ -46,6 +47,8 @@ class ProcessExec:
                 )
         except OSError as error:
             raise Failed(f"exec of {self._argv[0]!r} cannot be started: {error.strerror}") from None
+        leader = tree.read_stat(self._started().pid)
+        self._start = leader.start if leader is not None else 0
         self._task_ended.add_done_callback(self._end)
         return self
 
@@ -80,9 +83,10 @@ class ProcessExec:
         process = self._process
         if process is None:
             return
-        leader = tree.read_stat(process.pid) if process.returncode is None else None
-        since = leader.start if leader else 0
-        tree.kill_until_gone(lambda: tree.session_members(process.pid, since, tree.read_processes()))
+        leader = tree.read_stat(process.pid)
+        if leader is not None and leader.start != self._start:
+            return  # the pid is used again, which it cannot be as long as its session has members
+        tree.kill_until_gone(lambda: tree.session_members(process.pid, self._start, tree.read_processes()))
 
     def output(self) -> AsyncIterator[tuple[str, bytes]]:
         return self._read_terminal() if self._tty else self._read_pipes()

@@ -1,8 +1,8 @@
 """Decides how a task without an image sees its volumes: links in its sandbox, or a mount namespace by bubblewrap.
 
 A target in the sandbox, or relative to it, becomes a symbolic link, as Mesos does on the host's file system. Any other
-target, and a read-only one that a link could not protect, needs a mount namespace of the task's own.
-Source: Mesos v1 Volume; bwrap(1).
+target, and a read-only one that a link could not protect, needs a mount namespace of the task's own, in which
+bubblewrap lets no program gain rights (as by sudo). Source: Mesos v1 Volume; bwrap(1).
 """
 
 import os

@@ -5,24 +5,22 @@ The agent is told of an end by the kernel (a pidfd), never by asking again and a
 """
 
 import asyncio
-import json
 import os
 import shutil
 import signal
-import socket
-import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 from corral.lib.errors import Conflict, Failed, NotFound
 from corral.model.execution import Execution, Exit, Found, Launched
 from corral.model.ids import ContainerId, FrameworkId, TaskId
-from corral.process import cgroup, enter, record, tree
+from corral.process import cgroup, record, tree
 from corral.process.exec import ProcessExec
+from corral.process.leftovers import end_leftovers
 from corral.process.mounts import prepare_mounts
 from corral.process.record import Ended, Kill, Pids, Run
+from corral.process.starter import Starter
 from corral.process.supervisor import STOP
 
 _TRIES = 3
@@ -49,7 +47,7 @@ class ProcessRuntime:
         self._boot_id = tree.read_boot_id()
         self._trees = None if cgroup_parent == "" else cgroup.Trees(cgroup_parent)
         self.notes = tuple(self._trees.notes) if self._trees else ("process tasks run without cgroups, as configured",)
-        self._nursery: _Nursery | None = None
+        self._starter: Starter | None = None
         self._starting: dict[str, asyncio.Task[Launched]] = {}
         self._watched: dict[str, _Watch] = {}
         self._cleaning: set[asyncio.Task[None]] = set()
@@ -63,7 +61,7 @@ class ProcessRuntime:
             where = f"the agent's directory {self._state_dir} cannot be written"
             return f"no process task can be started: {where}: {error.strerror}; free the disk or correct its rights"
         try:
-            self._get_nursery()
+            self._get_starter()
         except Failed as error:
             return error.message
         return None
@@ -93,7 +91,7 @@ class ProcessRuntime:
                 return found
             self._write_run(execution, directory)
             try:
-                report = await self._get_nursery().start(execution.container_id, directory)
+                report = await self._get_starter().start(execution.container_id, directory)
             except ConnectionError:
                 continue  # the nursery was killed: what it still did is on disk
             if "error" in report:
@@ -144,15 +142,15 @@ class ProcessRuntime:
             self._forget(directory)
             raise Failed(f"the agent's directory {directory} cannot be written: {error.strerror}") from None
 
-    def _get_nursery(self) -> "_Nursery":
-        if self._nursery is None or self._nursery.gone:
+    def _get_starter(self) -> Starter:
+        if self._starter is None or self._starter.gone:
             try:
-                self._nursery = _Nursery(self._trees.homes() if self._trees else [])
+                self._starter = Starter(self._trees.homes() if self._trees else [])
             except OSError as error:
                 raise Failed(
                     f"no process task can be started: {error.strerror}; raise the limits of the agent"
                 ) from None
-        return self._nursery
+        return self._starter
 
     # Ending.
 
@@ -248,8 +246,8 @@ class ProcessRuntime:
         done, _ = await asyncio.wait([starting], timeout=_START_S)
         if done:
             return
-        if self._nursery is not None:
-            self._nursery.give_up(container_id)
+        if self._starter is not None:
+            self._starter.give_up(container_id)
         directory = self._directory(container_id)
         holder = record.read_holder(directory)
         handle = tree.open_process(*holder) if holder is not None else None
@@ -374,9 +372,9 @@ class ProcessRuntime:
             watch.release()
             watch.ended.cancel()
         self._watched.clear()
-        if self._nursery is not None:
-            await self._nursery.close()
-            self._nursery = None
+        if self._starter is not None:
+            await self._starter.close()
+            self._starter = None
         if self._trees is not None:
             self._trees.close()
 
@@ -402,113 +400,6 @@ class _Watch:
             asyncio.get_running_loop().remove_reader(self.handle)
             os.close(self.handle)
             self.handle = None
-
-
-class _Nursery:
-    """The agent's end of the process that forks supervisors."""
-
-    __slots__ = ("_process", "_socket", "_waiting", "gone")
-
-    def __init__(self, homes: Sequence[str]) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = subprocess.Popen(
-                enter.boot("nursery:main", str(theirs.fileno()), *homes),
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),), start_new_session=True,
-            )  # fmt: skip
-        ours.setblocking(False)
-        self._socket = ours
-        self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
-        self.gone = False
-        asyncio.get_running_loop().add_reader(ours.fileno(), self._read)
-
-    async def start(self, container_id: str, directory: str) -> dict[str, Any]:
-        """Errors: `ConnectionError` when it ended before it told what became of the start."""
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[dict[str, Any]] = loop.create_future()
-        self._waiting[container_id] = answer
-        try:
-            await self._send(os.fsencode(directory))
-            return await answer
-        finally:
-            self._waiting.pop(container_id, None)
-
-    def give_up(self, container_id: str) -> None:
-        answer = self._waiting.get(container_id)
-        if answer is not None and not answer.done():
-            answer.set_exception(Failed("the start hung and was taken back, as the task was killed"))
-
-    async def _send(self, message: bytes) -> None:
-        while not self.gone:
-            try:
-                self._socket.send(message)
-                return
-            except BlockingIOError:
-                await asyncio.sleep(0.001)  # its queue is full of other starts
-            except OSError:
-                self._lose()
-        raise ConnectionError("the nursery has ended")
-
-    def _read(self) -> None:
-        while True:
-            try:
-                message = self._socket.recv(65536)
-            except BlockingIOError:
-                return
-            except OSError:
-                message = b""
-            if not message:
-                self._lose()
-                return
-            report = json.loads(message)
-            answer = self._waiting.get(report["id"])
-            if answer is not None and not answer.done():
-                answer.set_result(report)
-
-    def _lose(self) -> None:
-        if self.gone:
-            return
-        self.gone = True
-        asyncio.get_running_loop().remove_reader(self._socket.fileno())
-        self._socket.close()
-        for answer in self._waiting.values():
-            if not answer.done():
-                answer.set_exception(ConnectionError("the nursery has ended"))
-        self._process.poll()
-
-    async def close(self) -> None:
-        self._lose()
-        await asyncio.to_thread(self._process.wait)
-
-
-def end_leftovers(run: Run, pids: Pids | None) -> bool:
-    """SIGKILL to all that a dead supervisor left: by its cgroups, its session, and the sandbox in its environment.
-
-    Shapes: True when nothing was left in the end. Without cgroups a process that changed both session and environment
-    is not found.
-    """
-    groups = [group["path"] for group in run["cgroups"]]
-    mark = next((f"{name}={value}".encode() for name, value in run["environment"] if value == run["sandbox"]), None)
-
-    def find() -> list[tree.Stat]:
-        processes = tree.read_processes()
-        found = {pid: processes[pid] for pid in cgroup.pids_in(groups) if pid in processes}
-        if pids is not None:
-            members = tree.session_members(pids["pid"], pids["pid_start"], processes)
-            found |= {stat.pid: stat for stat in members}
-        if mark is not None:
-            found |= {stat.pid: stat for stat in tree.marked(mark, processes)}
-        return list(found.values())
-
-    cgroup.kill(groups)
-    gone = tree.kill_until_gone(find)
-    for _ in range(50):
-        if not cgroup.pids_in(groups):
-            break
-        time.sleep(0.01)
-    cgroup.remove(groups)
-    return gone
 
 
 def _read_exit(container_id: str, ended: Ended) -> Exit:

@@ -64,6 +64,18 @@ async def test_an_unknown_owner_is_named_by_root(sandboxes: Sandboxes, tmp_path:
         assert os.path.isdir(path)
 
 
+async def test_a_work_directory_behind_a_link_is_known_by_both_names(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    sandboxes = Sandboxes(str(tmp_path / "link"))
+    for name in ("link", "real"):
+        path = tmp_path / name / RUNS / name
+        await sandboxes.make(str(path))
+        (path / "stdout").write_text(name)
+        assert await sandboxes.read(f"{path}/stdout", 0) == (name.encode(), 0)
+        await sandboxes.delete(str(path))
+
+
 async def test_all_sandboxes_are_found_again(sandboxes: Sandboxes, tmp_path: Path) -> None:
     assert await sandboxes.scan() == ()
     for index, container in enumerate(("C2", "C1", "C3")):
