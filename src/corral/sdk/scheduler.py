@@ -68,7 +68,7 @@ class Session:
 
     __slots__ = (
         "_coarse", "_connection", "_core", "_framework_id", "_heard_at", "_info", "_interval_s", "_random",
-        "_reconcile_tries", "_tries", "_unanswered", "connected",
+        "_reconcile_tries", "_round_is_over", "_tries", "_unanswered", "connected",
     )  # fmt: skip
 
     def __init__(self, info: FrameworkInfo, core: FrameworkCore, random: Random, *, coarse: bool = False) -> None:
@@ -83,6 +83,7 @@ class Session:
         self._interval_s = 15.0
         self._unanswered: dict[TaskId, None] = {}
         self._reconcile_tries = 0
+        self._round_is_over = False
         self.connected = False
 
     @property
@@ -164,6 +165,7 @@ class Session:
         tasks = {t.task_id: t for t in self._core.live_tasks()}
         self._unanswered = dict.fromkeys(tasks)
         self._reconcile_tries = 0
+        self._round_is_over = not tasks
         effects = self._ask_about(list(tasks.values()))
         effects.append(SetTimer(RECONCILE, self._reconcile_delay_s()))
         return effects
@@ -187,10 +189,14 @@ class Session:
             return ()
         if name == RECONCILE:
             if not self._unanswered:
-                return self._reconcile_all()
+                if self._round_is_over:
+                    return self._reconcile_all()
+                self._round_is_over = True
+                return [SetTimer(RECONCILE, RECONCILE_EVERY_S)]
             left = [t for t in self._core.live_tasks() if t.task_id in self._unanswered]
             self._unanswered = {t.task_id: None for t in left}
             self._reconcile_tries += 1
+            self._round_is_over = not left
             return [*self._ask_about(left), SetTimer(RECONCILE, self._reconcile_delay_s())]
         if name == SILENCE:
             allowed_s = self._interval_s * MISSED_HEARTBEATS
