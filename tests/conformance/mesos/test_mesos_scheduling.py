@@ -108,7 +108,7 @@ def test_a_command_that_does_not_exist_fails_with_its_name(scheduler):
 
 def test_a_killed_task_is_killed_even_when_it_exits_well(scheduler):
     offer = scheduler.offer()
-    scheduler.launch(offer, task(offer, "polite", "trap 'exit 0' TERM; while :; do sleep 0.1; done"))
+    scheduler.launch(offer, task(offer, "polite", "trap 'exit 0' TERM; for i in $(seq 300); do sleep 0.1; done"))
     scheduler.update("TASK_RUNNING")
     scheduler.tell("KILL", {"task_id": {"value": "polite"}, "agent_id": offer["agent_id"]})
     assert scheduler.update("TASK_KILLED", "TASK_FINISHED", "TASK_FAILED")["state"] == "TASK_KILLED"
@@ -117,7 +117,7 @@ def test_a_killed_task_is_killed_even_when_it_exits_well(scheduler):
 def test_a_task_that_ignores_sigterm_is_killed_after_the_grace(scheduler):
     offer = scheduler.offer()
     grace = {"kill_policy": {"grace_period": {"nanoseconds": 300_000_000}}}
-    scheduler.launch(offer, task(offer, "stubborn", "trap '' TERM; while :; do sleep 0.1; done", **grace))
+    scheduler.launch(offer, task(offer, "stubborn", "trap '' TERM; for i in $(seq 300); do sleep 0.1; done", **grace))
     scheduler.update("TASK_RUNNING")
     begun = time.monotonic()
     scheduler.tell("KILL", {"task_id": {"value": "stubborn"}})
@@ -130,7 +130,9 @@ def test_a_capable_framework_is_told_that_killing_has_begun(cluster, info):
     with Subscription(cluster.url, capable) as opened:
         opened.registered()
         offer = opened.offer()
-        opened.launch(offer, task(offer, "slow", "trap 'sleep 0.3; exit 0' TERM; while :; do sleep 0.1; done"))
+        opened.launch(
+            offer, task(offer, "slow", "trap 'sleep 0.3; exit 0' TERM; for i in $(seq 300); do sleep 0.1; done")
+        )
         opened.update("TASK_RUNNING")
         opened.tell("KILL", {"task_id": {"value": "slow"}})
         assert opened.update()["state"] == "TASK_KILLING"
@@ -161,6 +163,29 @@ def test_a_task_that_cannot_be_launched_is_an_error_with_its_reason(scheduler, c
     assert (status["source"], status["reason"]) == ("SOURCE_MASTER", "REASON_TASK_INVALID")
     assert "uuid" not in status
     scheduler.update("TASK_FINISHED", task_id="good")
+
+
+def test_a_task_group_is_refused_with_its_reason(scheduler):
+    offer = scheduler.offer()
+    group = {
+        "executor": {"executor_id": {"value": "e"}, "type": "DEFAULT"},
+        "task_group": {"tasks": [task(offer, "g1", "true")]},
+    }
+    operations = [{"type": "LAUNCH_GROUP", "launch_group": group}]
+    scheduler.tell("ACCEPT", {"offer_ids": [offer["id"]], "operations": operations})
+    status = scheduler.update()
+    assert (status["state"], status["reason"]) == ("TASK_ERROR", "REASON_TASK_GROUP_INVALID")
+    assert status["message"]
+
+
+def test_an_operation_that_is_not_carried_out_gives_its_offer_back(scheduler):
+    offer = scheduler.offer()
+    reserve = {"type": "RESERVE", "reserve": {"resources": []}}
+    accept = {"offer_ids": [offer["id"]], "operations": [reserve], "filters": {"refuse_seconds": 0}}
+    scheduler.tell("ACCEPT", accept)
+    again = scheduler.offer()
+    assert again["id"] != offer["id"]
+    assert _cpus(again) == _cpus(offer)
 
 
 def test_a_second_task_of_the_same_id_is_an_error(scheduler):
