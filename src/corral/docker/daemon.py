@@ -109,6 +109,11 @@ class PrivateEngine:
         with contextlib.suppress(OSError, ValueError):
             self._record = json.loads(self._record_path.read_text())
 
+    @property
+    def name(self) -> str:
+        """What its bridge and its cgroup are called; empty before the first start."""
+        return str(self._record.get("name", ""))
+
     def start(self, *, timeout_s: float = 60.0) -> None:
         """Start what does not run and return when the Engine answers."""
         if os.geteuid() != 0:
@@ -121,7 +126,7 @@ class PrivateEngine:
         deadline = time.monotonic() + timeout_s
         self.root.mkdir(parents=True, exist_ok=True)
         (self.root / "run").mkdir(mode=0o711, exist_ok=True)
-        if "name" not in self._record:
+        if not self.name:
             self._save(
                 name=f"cr{random.getrandbits(32):08x}",
                 owner=_identity(os.getpid()),
@@ -147,7 +152,7 @@ class PrivateEngine:
         run = self.root / "run"
         arguments = ["--config-file", config, "--host", self.url, "--pidfile", run / "docker.pid"]
         arguments += ["--data-root", self.root / "docker", "--exec-root", run / "docker"]
-        arguments += ["--containerd", run / "containerd.sock", "--live-restore", "--bridge", self._record["name"]]
+        arguments += ["--containerd", run / "containerd.sock", "--live-restore", "--bridge", self.name]
         arguments += ["--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", f"/{self._record['name']}"]
         arguments += ["--iptables=false", "--ip-forward=false", "--ip-masq=false", "--log-level", "warn"]
         if driver := os.environ.get("CORRAL_STORAGE_DRIVER"):
@@ -187,7 +192,7 @@ class PrivateEngine:
 
     def stop(self) -> None:
         """End all containers, both daemons and whatever is left of them, and remove the directory. May be repeated."""
-        if "name" in self._record:
+        if self.name:
             with contextlib.suppress(ProcessLookupError, KeyError):
                 if self.runs("dockerd"):
                     self.signal_dockerd(signal.SIGCONT)
@@ -198,7 +203,7 @@ class PrivateEngine:
             self._end_shims()
             self._unmount()
             self._remove_cgroups()
-            subprocess.run([find_program("ip") or "ip", "link", "del", self._record["name"]], capture_output=True)
+            subprocess.run([find_program("ip") or "ip", "link", "del", self.name], capture_output=True)
             if not self._record.get("key_was_there"):
                 Path("/etc/docker/key.json").unlink(missing_ok=True)
         shutil.rmtree(self.root, ignore_errors=True)
@@ -211,7 +216,7 @@ class PrivateEngine:
         fresh.rename(self._record_path)
 
     def _raise_bridge(self) -> None:
-        ip, name = find_program("ip") or "ip", self._record["name"]
+        ip, name = find_program("ip") or "ip", self.name
         if Path(f"/sys/class/net/{name}").exists():
             return
         made = subprocess.run([ip, "link", "add", name, "type", "bridge"], capture_output=True, text=True)
@@ -320,7 +325,7 @@ class PrivateEngine:
     def _cgroups(self) -> list[Path]:
         top = Path("/sys/fs/cgroup")
         places = [top, *(p for p in top.iterdir() if p.is_dir())] if top.is_dir() else []
-        return [place / self._record["name"] for place in places if (place / self._record["name"]).is_dir()]
+        return [place / self.name for place in places if (place / self.name).is_dir()]
 
 
 _children: dict[int, subprocess.Popen[bytes]] = {}

@@ -101,14 +101,16 @@ class DockerEngine:
     def __init__(self, url: str) -> None:
         self.url = url
         parts = urlsplit(url)
+        # Every followed log holds a connection of its own, so their number must not be bounded by a pool.
+        self._owned: aiohttp.BaseConnector | None = None
         if parts.scheme == "unix":
-            # Every followed log holds a connection of its own, so their number must not be bounded by a pool.
-            connector: aiohttp.BaseConnector = aiohttp.UnixConnector(parts.path, limit=0)
-            self._docker = aiodocker.Docker("unix://localhost", connector=connector)
-            self._owned: aiohttp.BaseConnector | None = connector
+            self._owned = aiohttp.UnixConnector(parts.path, limit=0)
+            self._docker = aiodocker.Docker("unix://localhost", connector=self._owned)
+        elif parts.scheme in ("tcp", "http") and os.environ.get("DOCKER_TLS_VERIFY", "0") != "1":
+            self._owned = aiohttp.TCPConnector(limit=0)
+            self._docker = aiodocker.Docker(_http(url), connector=self._owned)
         else:
-            self._docker = aiodocker.Docker(url)
-            self._owned = None
+            self._docker = aiodocker.Docker(url)  # with the certificates that DOCKER_CERT_PATH names
         self._base: str | None = None
         # The Engine sends every line as an HTTP chunk of its own, which costs more than all else in following a log.
         # HTTP/1.0 has no chunks: nor does it tell a broken stream from a whole one, so only following uses it.
