@@ -2,9 +2,13 @@
 
 import json
 
+import mesos_strategies as some
 import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from corral.mesos import legacy
+from corral.mesos.operator import OperatorCall, write_response
 from corral.mesos.snapshot import (
     AgentFrameworkRow,
     AgentRow,
@@ -284,3 +288,35 @@ def test_an_agent_shows_each_task_as_an_executor_with_its_sandbox():
     assert [t["id"] for t in first["tasks"]] == ["t1"]
     assert [t["id"] for t in second["queued_tasks"]] == ["t2"]
     assert found["completed_executors"][0]["completed_tasks"][0]["state"] == "TASK_FAILED"
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.builds(
+            Task,
+            info=some.tasks,
+            framework_id=st.just("f1"),
+            role=some.roles,
+            state=st.sampled_from(TaskState),
+            statuses=some.few(some.statuses),
+        ),
+        max_size=2,
+    ).map(tuple),
+    some.bundles,
+    st.booleans(),
+)
+def test_whatever_tasks_ask_and_agents_have_can_be_shown(tasks, resources, recovered):
+    info = msgspec.structs.replace(agent().info, resources=resources)
+    row = AgentRow(info=info, used=resources, offered=resources, recovered=recovered)
+    snapshot = cluster(agents=(row,), frameworks=(framework(tasks=tasks, used=resources),))
+    runs = tuple(RunRow(task=t, container_id="c", directory="/d") for t in tasks)
+    of_agent = AgentSnapshot(info=info, frameworks=(AgentFrameworkRow(info=framework().info, runs=runs),))
+    state = shown(legacy.write_state(snapshot, VERSION))
+    assert [t["id"] for t in state["frameworks"][0]["tasks"]] == [t.info.task_id for t in tasks]
+    assert len(state["recovered_slaves" if recovered else "slaves"]) == 1
+    assert len(shown(legacy.write_tasks(snapshot))["tasks"]) == len(tasks)
+    assert shown(legacy.write_summary(snapshot))["frameworks"]
+    assert shown(legacy.write_agent_state(of_agent, VERSION))["frameworks"]
+    for call in OperatorCall:
+        assert json.loads(write_response(call, snapshot, VERSION))["type"] == call
