@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from corral.lib.errors import Conflict, Failed
+from corral.lib.errors import Conflict, Failed, Unavailable
 from corral.model.execution import Execution, Mount
 from corral.model.ids import ContainerId, FrameworkId, TaskId
 from corral.process import record, tree
@@ -236,6 +237,23 @@ async def test_a_signal_to_the_supervisor_reaches_the_task_and_the_exit_is_seen(
     await eventually(lambda: (Path(execution.sandbox) / "up").exists())
     os.kill(node.pids(execution)["supervisor"], signal.SIGTERM)
     assert (await node.runtime.wait(execution.container_id)).code == 8
+
+
+async def test_an_agent_without_free_descriptors_takes_no_task_for_dead(node: Node) -> None:
+    execution = node.execution("sleep 600")
+    await node.runtime.start(execution)
+    await node.runtime.close()
+    runtime = node.take_over()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, hard))
+    try:
+        with pytest.raises(Unavailable, match="limit of open files"):
+            await runtime.wait(execution.container_id)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    (found,) = await runtime.recover()
+    assert found.exit is None
+    assert runs(node.pids(execution)["pid"])
 
 
 async def test_a_pid_that_is_used_again_is_left_alone(node: Node) -> None:

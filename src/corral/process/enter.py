@@ -40,7 +40,7 @@ def boot(function: str, *arguments: str) -> list[str]:
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     module, _, name = function.partition(":")
     code = f"import sys; sys.path.append({root!r}); from corral.process.{module} import {name}; {name}(sys.argv[1:])"
-    return [sys.executable, "-I", "-S", "-c", code, *arguments]
+    return [sys.executable, "-I", "-S", "-X", "utf8", "-c", code, *arguments]
 
 
 def set_name(name: str) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from corral.lib.errors import Conflict, Failed, NotFound
+from corral.lib.errors import Conflict, Failed, NotFound, Unavailable
 from corral.model.execution import Execution, Exit, Found, Launched
 from corral.model.ids import ContainerId, FrameworkId, TaskId
 from corral.process import cgroup, record, tree
@@ -180,18 +180,30 @@ class ProcessRuntime:
         return watch
 
     def _supervisor(self, directory: str) -> int | None:
-        """A pidfd of the living supervisor."""
-        pids: Pids | None = record.read_record(directory, record.PIDS)
-        if pids is None or pids["boot_id"] != self._boot_id:
-            return None
-        return tree.open_process(pids["supervisor"], pids["supervisor_start"])
+        """A pidfd of the living supervisor.
+
+        Errors: `Unavailable` when it cannot be told whether it lives.
+        """
+        try:
+            pids: Pids | None = record.read_record(directory, record.PIDS)
+            if pids is None or pids["boot_id"] != self._boot_id:
+                return None
+            return tree.open_process(pids["supervisor"], pids["supervisor_start"])
+        except OSError as error:
+            raise Unavailable(
+                f"tasks cannot be watched: {error.strerror}; raise the agent's limit of open files"
+            ) from None
 
     def _conclude(self, watch: "_Watch") -> None:
         """The supervisor has ended: tell what it wrote, or find out what it left."""
         watch.release()
         if watch.ended.done():
             return
-        ended: Ended | None = record.read_record(watch.directory, record.EXIT)
+        try:
+            ended: Ended | None = record.read_record(watch.directory, record.EXIT)
+        except OSError:
+            asyncio.get_running_loop().call_later(1.0, self._conclude, watch)
+            return
         if ended is not None:
             watch.ended.set_result(_read_exit(watch.container_id, ended))
             return

@@ -28,11 +28,14 @@ class Stat(NamedTuple):
 
 
 def read_stat(pid: int) -> Stat | None:
-    """What /proc tells of one process, None when there is none."""
+    """What /proc tells of one process, None when there is none that this one may see.
+
+    Errors: `OSError` when it cannot be told, as without a free descriptor: that must not pass for an end.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
             return parse_stat(file.read(4096))
-    except (OSError, ValueError, IndexError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError, ValueError, IndexError):
         return None
 
 
@@ -96,15 +99,21 @@ def marked(pair: bytes, processes: dict[int, Stat]) -> list[Stat]:
 
 
 def open_process(pid: int, start: int) -> int | None:
-    """A pidfd of exactly this process, None when it is gone."""
+    """A pidfd of exactly this process, None when it is gone.
+
+    Errors: `OSError` when it cannot be told, as without a free descriptor: that must not pass for an end.
+    """
     try:
         handle = os.pidfd_open(pid)
-    except OSError:
+    except ProcessLookupError:
         return None
-    if is_same(pid, start):
-        return handle
-    os.close(handle)
-    return None
+    same = False
+    try:
+        same = is_same(pid, start)
+    finally:
+        if not same:
+            os.close(handle)
+    return handle if same else None
 
 
 def send(stat: Stat, number: int) -> bool:
