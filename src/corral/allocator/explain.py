@@ -1,6 +1,7 @@
 """Why a want still waits: for each reason how many agents it holds for, and what alone would let one instance fit.
 
-An agent that fails for several reasons counts under each; only an agent that fails for one reason gives a hint.
+An agent that fails for several reasons counts under each, but one that takes nothing new only under the word for that;
+only an agent that fails for one reason alone gives a hint.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from corral.allocator.strategies import Column
 from corral.allocator.view import WantView
 from corral.model import constraints
 from corral.model.offer import Explanation, Refusal
-from corral.model.resources import contains, count_range, cut_ranges, describe, format_milli
+from corral.model.resources import Resource, contains, count_range, cut_ranges, describe, format_milli
 
 MOST_REFUSALS = 16
 MOST_HINTS = 8
@@ -23,7 +24,8 @@ MOST_HINTS = 8
 class _Cause(msgspec.Struct):
     """Shapes: `mask` the agents that fail for it, `detail` a sentence; `hint(row)` would make that agent pass.
 
-    `room` ranks the failing agents, most room first; None when none is nearer than another.
+    `room` ranks the failing agents, most room first; None when none is nearer than another. `of_agent` tells that the
+    agent takes nothing new at all.
     """
 
     reason: str
@@ -31,6 +33,7 @@ class _Cause(msgspec.Struct):
     detail: Callable[[int], str]
     hint: Callable[[int], str]
     room: Column | None = None
+    of_agent: bool = False
 
 
 def explain(nodes: Nodes, placement: Placement, view: WantView, waiting: int) -> Explanation:
@@ -41,12 +44,15 @@ def explain(nodes: Nodes, placement: Placement, view: WantView, waiting: int) ->
         fails += cause.mask
     refusals, hints = [], []
     for cause in causes:
-        best = _nearest(cause.mask, fails, cause.room)
+        shown = cause.mask if cause.of_agent else cause.mask & nodes.eligible
+        if not shown.any():
+            continue
+        best = _nearest(shown, fails, cause.room)
         refusals.append(
             Refusal(
                 reason=cause.reason,
                 detail=cause.detail(best),
-                agents=int(cause.mask.sum()),
+                agents=int(shown.sum()),
                 best=nodes.agents[best].hostname,
             )
         )
@@ -93,13 +99,20 @@ def _causes(nodes: Nodes, placement: Placement) -> Iterator[_Cause]:
             lambda row: f"the framework refused such an offer of {_name(nodes, row)} a while ago",
             lambda row: f"the filter on {_name(nodes, row)} expires",
         )
+    yield from _ineligible(nodes)
+
+
+def _ineligible(nodes: Nodes) -> Iterator[_Cause]:
     for word in sorted({agent.ineligible for agent in nodes.agents if agent.ineligible}):
-        yield _Cause(
-            word,
-            np.array([agent.ineligible == word for agent in nodes.agents], dtype=bool),
-            lambda row, word=word: f"{_name(nodes, row)} takes nothing new: {word}",  # type: ignore[misc]
-            lambda row, word=word: f"{_name(nodes, row)} is no longer {word}",  # type: ignore[misc]
-        )
+
+        def detail(row: int, word: str = word) -> str:
+            return f"{_name(nodes, row)} takes nothing new: {word}"
+
+        def hint(row: int, word: str = word) -> str:
+            return f"{_name(nodes, row)} is no longer {word}"
+
+        mask = np.array([agent.ineligible == word for agent in nodes.agents], dtype=bool)
+        yield _Cause(word, mask, detail, hint, of_agent=True)
 
 
 def _missing_scalars(nodes: Nodes, shape: Shape) -> Iterator[_Cause]:
@@ -128,28 +141,23 @@ def _missing_ports(nodes: Nodes, shape: Shape) -> Iterator[_Cause]:
             counts,
         )
     for resource in shape.others:
-        name = resource.name
         lacking = np.array([not contains(nodes.rest(row), (resource,)) for row in range(len(nodes))], dtype=bool)
-        if name == PORTS:
-            # With too few ports in all, which of them are taken is not the question.
-            yield _Cause(
-                "port taken",
-                lacking,
-                lambda row: f"wants port {_taken(nodes, shape, row)}, which {_name(nodes, row)} does not have free",
-                lambda row: f"port {_taken(nodes, shape, row)} is free on {_name(nodes, row)}",
-            )
-        else:
-            yield _Cause(
-                name,
-                lacking,
-                lambda row, each=resource: f"wants {describe((each,))}, which {_name(nodes, row)} does not have free",  # type: ignore[misc]
-                lambda row, each=resource: f"{describe((each,))} is free on {_name(nodes, row)}",  # type: ignore[misc]
-            )
+
+        def detail(row: int, resource: Resource = resource) -> str:
+            return f"wants {_lacking(nodes, row, resource)}, which {_name(nodes, row)} does not have free"
+
+        def hint(row: int, resource: Resource = resource) -> str:
+            return f"{_lacking(nodes, row, resource)} is free on {_name(nodes, row)}"
+
+        yield _Cause("port taken" if resource.name == PORTS else resource.name, lacking, detail, hint)
 
 
-def _taken(nodes: Nodes, shape: Shape, row: int) -> str:
-    lacking = cut_ranges(shape.fixed_ports, nodes.ports(row))
-    return ",".join(f"{a}-{b}" if a != b else str(a) for a, b in lacking)
+def _lacking(nodes: Nodes, row: int, resource: Resource) -> str:
+    """What of a range or set the agent has not free, as people write it."""
+    if resource.name != PORTS:
+        return describe((resource,))
+    taken = cut_ranges(resource.ranges, nodes.ports(row))
+    return "port " + ",".join(f"{a}-{b}" if a != b else str(a) for a, b in taken)
 
 
 def _broken_constraints(nodes: Nodes, placement: Placement) -> Iterator[_Cause]:

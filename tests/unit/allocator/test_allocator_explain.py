@@ -114,6 +114,12 @@ def test_agents_that_take_nothing_new_count_under_the_word_for_it() -> None:
     assert not explanation.never
 
 
+def test_an_agent_that_takes_nothing_new_does_not_blur_the_other_reasons() -> None:
+    explanation = why(agent("h1", "cpus:8;mem:64", free="", ineligible="unreachable"), agent("h2", "cpus:8;mem:32"))
+    assert table(explanation) == {"unreachable": 1, "mem": 1}
+    assert explanation.fits_if == ("mem ≤ 32",), "nobody knows what h1 would have free"
+
+
 def test_too_few_ports_are_counted() -> None:
     explanation = why(agent("h1", "cpus:8;mem:64;ports:[1-3]"), ports=4)
     assert explanation.refusals[0].detail == "wants 4 ports, the most free are 3 on h1"
