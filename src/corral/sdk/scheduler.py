@@ -31,6 +31,8 @@ RECONCILE_CHUNK = 1000
 MISSED_HEARTBEATS = 5
 CONNECT_FIRST_S = 0.25
 CONNECT_MOST_S = 15.0
+STEADY_S = 30.0
+"""A connection that lasted so long was a good one: the next tries start anew."""
 
 
 class FrameworkRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,11 +66,14 @@ class FrameworkCore(Core, Protocol):
 
 
 class Session:
-    """The core that a framework's loop really runs. Shapes: `roles` are suppressed at SUBSCRIBE unless `coarse`."""
+    """The core that a framework's loop really runs.
+
+    Shapes: unless `coarse`, the framework's roles are suppressed at SUBSCRIBE: it is offered what it wants and no more.
+    """
 
     __slots__ = (
-        "_coarse", "_connection", "_core", "_framework_id", "_heard_at", "_info", "_interval_s", "_random",
-        "_reconcile_tries", "_round_is_over", "_tries", "_unanswered", "connected",
+        "_coarse", "_connected_at", "_connection", "_core", "_framework_id", "_heard_at", "_info", "_interval_s",
+        "_random", "_reconcile_tries", "_round_is_over", "_tries", "_unanswered", "connected",
     )  # fmt: skip
 
     def __init__(self, info: FrameworkInfo, core: FrameworkCore, random: Random, *, coarse: bool = False) -> None:
@@ -80,6 +85,7 @@ class Session:
         self._connection = 0
         self._tries = 0
         self._heard_at = 0.0
+        self._connected_at = 0.0
         self._interval_s = 15.0
         self._unanswered: dict[TaskId, None] = {}
         self._reconcile_tries = 0
@@ -136,7 +142,7 @@ class Session:
             self._framework_id = event.framework_id
             effects.append(Persist(RECORD, FrameworkRecord(framework_id=event.framework_id)))
         self.connected = True
-        self._tries = 0
+        self._connected_at = now
         self._heard_at = now
         self._interval_s = event.heartbeat_interval_s
         effects.append(
@@ -165,10 +171,20 @@ class Session:
         tasks = {t.task_id: t for t in self._core.live_tasks()}
         self._unanswered = dict.fromkeys(tasks)
         self._reconcile_tries = 0
-        self._round_is_over = not tasks
-        effects = self._ask_about(list(tasks.values()))
-        effects.append(SetTimer(RECONCILE, self._reconcile_delay_s()))
-        return effects
+        self._round_is_over = False
+        if not tasks:
+            return self._end_round()
+        return [*self._ask_about(list(tasks.values())), SetTimer(RECONCILE, self._reconcile_delay_s())]
+
+    def _end_round(self) -> list[Effect]:
+        """Every task has been answered for; now what else does the master hold of ours? Then rest.
+
+        A task that was given up while its agent was away may have come back while nobody listened.
+        """
+        assert self._framework_id is not None
+        self._round_is_over = True
+        implicit = calls.Reconcile(framework_id=self._framework_id)
+        return [Call(implicit), SetTimer(RECONCILE, RECONCILE_EVERY_S)]
 
     def _ask_about(self, tasks: Sequence[calls.ReconcileTask]) -> list[Effect]:
         assert self._framework_id is not None
@@ -178,8 +194,6 @@ class Session:
         ]
 
     def _reconcile_delay_s(self) -> float:
-        if not self._unanswered:
-            return RECONCILE_EVERY_S
         return grow_delay_s(self._reconcile_tries + 1, first_s=RECONCILE_FIRST_S, factor=2.0, most_s=RECONCILE_MOST_S)
 
     def _tick(self, name: str, now: float) -> Sequence[Effect]:
@@ -188,15 +202,13 @@ class Session:
         if not self.connected:
             return ()
         if name == RECONCILE:
-            if not self._unanswered:
-                if self._round_is_over:
-                    return self._reconcile_all()
-                self._round_is_over = True
-                return [SetTimer(RECONCILE, RECONCILE_EVERY_S)]
+            if self._round_is_over:
+                return self._reconcile_all()
             left = [t for t in self._core.live_tasks() if t.task_id in self._unanswered]
             self._unanswered = {t.task_id: None for t in left}
+            if not left:
+                return self._end_round()
             self._reconcile_tries += 1
-            self._round_is_over = not left
             return [*self._ask_about(left), SetTimer(RECONCILE, self._reconcile_delay_s())]
         if name == SILENCE:
             allowed_s = self._interval_s * MISSED_HEARTBEATS
@@ -217,6 +229,8 @@ class Session:
         # From here on the number is taken: a second word of the same connection's end is no news.
         self._connection += 1
         was_connected, self.connected = self.connected, False
+        if was_connected and now - self._connected_at >= STEADY_S:
+            self._tries = 0
         self._tries += 1
         grown_s = grow_delay_s(self._tries, first_s=CONNECT_FIRST_S, factor=2.0, most_s=CONNECT_MOST_S)
         delay_s = grown_s * (0.5 + self._random.random() / 2)

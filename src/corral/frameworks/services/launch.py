@@ -50,11 +50,12 @@ def dns_id(app_id: str) -> str:
 
 
 def want_id_of(app: App) -> WantId:
-    return WantId(f"{app.spec.id}@{app.record.config}")
+    """Another definition of the app is another want, so that no offer shaped to the old one is taken for it."""
+    return WantId(f"{safe_id(app.spec.id)}@{app.record.config}")
 
 
 def app_of_want(want_id: WantId) -> str:
-    return want_id.rpartition("@")[0]
+    return "/" + want_id.rpartition("@")[0].replace("_", "/")
 
 
 def make_want(app: App, config: Config, count: int) -> Want:

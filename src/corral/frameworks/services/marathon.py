@@ -613,7 +613,7 @@ def _read_ports(reader: Reader, given: dict[str, Any]) -> None:
     definitions = given.get("port_definitions")
     if definitions is None:
         given["port_definitions"] = tuple(PortDefinition(port=n) for n in numbers)
-    elif [d.port for d in definitions] != numbers:
+    elif numbers and [d.port for d in definitions] != numbers:
         reader.refuse("ports", "ports differ from portDefinitions; drop ports, the older form")
 
 
