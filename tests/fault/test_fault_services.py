@@ -43,12 +43,12 @@ def app(instances: int) -> AppSpec:
 
 
 def persist(cluster: Cluster, command: Any) -> None:
+    """Ask until it is answered; after a crash, that it is there already is an answer too."""
     try:
         cluster.ask("services", command)
     except Conflict:
-        if not cluster.world.processes["services"].crashed_at:
+        if not cluster.frameworks["services"].crashed_at:
             raise
-        # The answer to the first try was lost, not the command: what it made is in the way now.
 
 
 def live(victim: str | None = None, point: int | None = None) -> Cluster:

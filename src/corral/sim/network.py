@@ -92,6 +92,7 @@ class Link:
     def __init__(self, network: Network, a: str, b: str) -> None:
         self.a, self.b = a, b
         self.whole = True
+        self._closed_by: str | None = None
         self._network = network
         self._last_at = {a: 0.0, b: 0.0}
         self._on_message: dict[str, Callable[[Any], None]] = {}
@@ -109,7 +110,7 @@ class Link:
 
     def send(self, side: str, message: Any) -> None:
         """From `side` to the other; lost when the link breaks first."""
-        if not self.whole:
+        if not self.whole or side == self._closed_by:
             return
         other = self.b if side == self.a else self.a
         world = self._network.world
@@ -129,8 +130,9 @@ class Link:
 
     def close(self, side: str, why: str) -> None:
         """End it from one side, in order: the other gets what was sent before, then learns of the end."""
-        if not self.whole:
+        if not self.whole or self._closed_by is not None:
             return
+        self._closed_by = side
         other = self.b if side == self.a else self.a
         self.detach(side)
         world = self._network.world
