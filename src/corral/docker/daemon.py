@@ -16,6 +16,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -201,6 +202,7 @@ class PrivateEngine:
             self._end_cgroup()
             self._end("containerd", signal.SIGTERM)
             self._end_shims()
+            _remove_dead_sockets()
             self._unmount()
             self._remove_cgroups()
             subprocess.run([find_program("ip") or "ip", "link", "del", self.name], capture_output=True)
@@ -348,6 +350,22 @@ def _command_lines() -> Iterator[tuple[int, bytes]]:
         if entry.isdigit():
             with contextlib.suppress(OSError):
                 yield int(entry), Path(f"/proc/{entry}/cmdline").read_bytes()
+
+
+def _remove_dead_sockets() -> None:
+    """Remove the sockets that killed shims have left in the one place that containerd keeps them for all."""
+    place = Path("/run/containerd/s")
+    for path in place.glob("*"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:  # nobody listens, and nobody can any more
+                path.unlink(missing_ok=True)
+            except OSError:
+                continue
+    for empty in (place, place.parent):
+        with contextlib.suppress(OSError):
+            empty.rmdir()
 
 
 def sweep(parent: Path, prefix: str) -> None:

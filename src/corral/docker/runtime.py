@@ -9,30 +9,24 @@ dockerd and containerd.
 import asyncio
 import contextlib
 import os
-import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 from corral.docker.containers import (
     LABEL_AGENT,
     LABEL_CONTAINER,
-    LABEL_SANDBOX,
     container_name,
     create_body,
     explain_pull,
     explain_start,
-    has_ended,
     never_started,
-    read_exit,
     read_found,
     read_launched,
 )
-from corral.docker.engine import Engine, ExecStream, Json
-from corral.docker.exits import ProcessWatch, watch_process
-from corral.docker.logs import LogFollower
+from corral.docker.engine import Engine, Json
+from corral.docker.runs import Pause, Run, while_answering
+from corral.docker.session import DockerExec
 from corral.lib.backoff import grow_delay_s
 from corral.lib.errors import Conflict, CorralError, Failed, NotFound, Unavailable
 from corral.model.execution import Execution, Exit, Found, Launched
@@ -40,42 +34,10 @@ from corral.model.ids import ContainerId
 
 PATIENCE_S = 20.0
 """How long a start or a recovery waits for an Engine that is away, such as one being restarted."""
-ALIVE_S = 5.0
-"""How often a long call asks whether the Engine still answers at all."""
-NOTICE_S = 10.0
-"""How long the Engine may take to notice an exit that the kernel has told already."""
-UNNOTICED_S = 30.0
-"""After this the kernel's word on an exit must do."""
-LAST_WORDS_S = 10.0
-"""How long an exit is held back until the task's last output is in its sandbox."""
-REMOVE_LOGS_S = 60.0
-
-T = TypeVar("T")
-Pause = Callable[[float], Awaitable[None]]
 
 
 class _ImageMissing(Exception):
     pass
-
-
-class _Run:
-    """One container that is known here."""
-
-    __slots__ = ("asked_to_stop", "container_id", "engine_id", "exit", "follower", "gone_at", "stop_signal", "watch")
-
-    def __init__(self, container_id: ContainerId, inspected: Json, watch: ProcessWatch | None) -> None:
-        self.container_id = container_id
-        self.engine_id = str(inspected.get("Id", ""))
-        self.stop_signal = str((inspected.get("Config") or {}).get("StopSignal") or "SIGTERM")
-        self.watch = watch
-        self.asked_to_stop = False
-        self.gone_at: float | None = None
-        self.follower: LogFollower | None = None
-        self.exit: asyncio.Task[Exit]
-
-    @property
-    def name(self) -> str:
-        return container_name(self.container_id)
 
 
 class DockerRuntime:
@@ -100,7 +62,7 @@ class DockerRuntime:
         self._pause = pause
         self._patience_s = patience_s
         self._local = urlsplit(engine.url).scheme == "unix"
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[str, Run] = {}
         self._starting: set[str] = set()
         self._pulls: dict[str, asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
@@ -148,7 +110,7 @@ class DockerRuntime:
         async with self._starts:
             while True:
                 try:
-                    return await self._while_answering(self._start_once(name, execution, body))
+                    return await while_answering(self.engine, self._start_once(name, execution, body))
                 except Unavailable as error:
                     tries += 1
                     if time.monotonic() > deadline:
@@ -201,24 +163,6 @@ class DockerRuntime:
         except CorralError as error:
             raise explain_pull(image, error) from None
 
-    async def _while_answering(self, work: Coroutine[Any, Any, T], every_s: float = ALIVE_S) -> T:
-        """Do slow work, but give up as soon as the Engine answers nothing at all.
-
-        Errors: `Unavailable` then; what became of the work is unknown.
-        """
-        task = asyncio.create_task(work)
-        try:
-            while True:
-                done, _ = await asyncio.wait({task}, timeout=every_s)
-                if done:
-                    return task.result()
-                await self.engine.ping()
-        finally:
-            if not task.done():
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, CorralError):
-                    await task
-
     def _clear_away(self, name: str, *, doubtful: bool = False) -> None:
         """Remove in the background what a failed start has left; `doubtful` when the Engine may yet bring it about."""
 
@@ -244,18 +188,13 @@ class DockerRuntime:
 
     # Watch.
 
-    def _adopt(self, container_id: ContainerId, inspected: Json) -> _Run:
+    def _adopt(self, container_id: ContainerId, inspected: Json) -> Run:
         run = self._runs.get(container_id)
         if run is not None:
             return run
-        pid = (inspected.get("State") or {}).get("Pid")
-        engine_id = str(inspected.get("Id", ""))
-        watch = watch_process(pid, engine_id) if self._local and pid and engine_id else None
-        run = self._runs[container_id] = _Run(container_id, inspected, watch)
-        if sandbox := _labels(inspected).get(LABEL_SANDBOX):
-            run.follower = LogFollower(self.engine, run.name, sandbox, say=self._say, pause=self._pause)
-        run.exit = asyncio.create_task(self._await_exit(run), name=f"exit of {run.name}")
-        run.exit.add_done_callback(_look_at)
+        run = self._runs[container_id] = Run(
+            self.engine, container_id, inspected, local=self._local, say=self._say, pause=self._pause
+        )
         return run
 
     async def wait(self, container_id: str) -> Exit:
@@ -266,7 +205,7 @@ class DockerRuntime:
             await self._forget(run)
             raise
 
-    async def _find(self, container_id: str) -> _Run:
+    async def _find(self, container_id: str) -> Run:
         """Errors: `NotFound` when the Engine does not know it or never started it."""
         tries = 0
         while True:
@@ -280,60 +219,6 @@ class DockerRuntime:
                 raise NotFound(f"container {container_name(container_id)} was never started")
             return self._adopt(ContainerId(container_id), inspected)
 
-    async def _await_exit(self, run: _Run) -> Exit:
-        found = await self._learn_exit(run)
-        if run.follower is not None and not await run.follower.finish(LAST_WORDS_S):
-            self._say(f"container {run.name} has ended, its last output is still being copied")
-        return found
-
-    async def _learn_exit(self, run: _Run) -> Exit:
-        tries = 0
-        while True:
-            if run.watch is not None and run.gone_at is None:
-                await run.watch.gone()
-                run.gone_at = time.time()
-            noticed = True
-            try:
-                await self.engine.wait(run.name, None if run.watch is None else NOTICE_S)
-                inspected = await self.engine.inspect(run.name)
-                if has_ended(inspected):
-                    return read_exit(run.container_id, inspected, run.watch.oom_kills if run.watch else None)
-            except NotFound:
-                if run.watch is None:
-                    raise
-                return self._exit_by_kernel(run, "its container was removed by somebody else")
-            except CorralError:
-                noticed = False
-            if run.gone_at is not None and time.time() - run.gone_at > UNNOTICED_S:
-                exit = await self._exit_unnoticed(run)
-                if exit is not None:
-                    return exit
-            tries += 1
-            await self._pause(grow_delay_s(tries, first_s=0.05, factor=2.0, most_s=1.0 if noticed else 5.0))
-
-    async def _exit_unnoticed(self, run: _Run) -> Exit | None:
-        """The exit of a process that the kernel says is gone and Docker does not; None while there is hope."""
-        assert run.watch is not None
-        if run.watch.wait_status() is not None:
-            return self._exit_by_kernel(run, "Docker was away or blind when it ended")
-        if await self._inspect_or_none(run.name) is None:
-            return None  # away: it will know the code when it comes back
-        # An Engine whose containerd was restarted shows such a container as running for ever.
-        return self._exit_by_kernel(run, "Docker did not notice its end; restart the Docker daemon")
-
-    def _exit_by_kernel(self, run: _Run, why: str) -> Exit:
-        assert run.watch is not None
-        status = run.watch.wait_status()
-        killed = status is not None and os.WIFSIGNALED(status)
-        return Exit(
-            container_id=run.container_id,
-            code=os.WEXITSTATUS(status) if status is not None and not killed else None,
-            signal=os.WTERMSIG(status) if status is not None and killed else None,
-            oom=bool(run.watch.oom_kills) and status != 0,
-            message=why,
-            at=run.gone_at or time.time(),
-        )
-
     async def _inspect_or_none(self, name: str) -> Json | None:
         with contextlib.suppress(NotFound, Unavailable):
             return await self.engine.inspect(name)
@@ -346,49 +231,14 @@ class DockerRuntime:
             run = self._runs.get(container_id) or await self._find(container_id)
         except NotFound:
             return
-        if grace_s > 0 and not run.exit.done():
-            if not run.asked_to_stop:
-                run.asked_to_stop = True
-                await self._signal(run, run.stop_signal)
-            await self._gone_within(run, grace_s)
-        if not run.exit.done() and not (run.watch is not None and run.watch.has_gone()):
-            await self._signal(run, "SIGKILL")
-
-    async def _gone_within(self, run: _Run, timeout_s: float) -> None:
-        waits: set[asyncio.Task[Any]] = {run.exit}
-        gone = asyncio.create_task(run.watch.gone()) if run.watch is not None else None
-        if gone is not None:
-            waits.add(gone)
-        try:
-            await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            if gone is not None:
-                gone.cancel()
-
-    async def _signal(self, run: _Run, name: str) -> None:
-        """Send a signal through Docker, or past it when it is away."""
-        tries = 0
-        while not run.exit.done():
-            try:
-                return await self._while_answering(self.engine.kill(run.name, name), every_s=1.0)
-            except (Conflict, NotFound):
-                return  # does not run any more
-            except CorralError as error:
-                if run.watch is not None:
-                    with contextlib.suppress(ProcessLookupError):
-                        run.watch.send(_signal_number(name))
-                    return
-                if not isinstance(error, Unavailable):
-                    raise
-            tries += 1
-            await self._pause(grow_delay_s(tries, first_s=0.1, factor=2.0, most_s=5.0))
+        await run.stop(grace_s)
 
     async def remove(self, container_id: str) -> None:
         """Errors: `Conflict` while it runs; `Unavailable` when Docker is away for longer than a restart takes."""
         run = self._runs.get(container_id)
-        if run is not None and run.exit.done() and run.follower is not None:
-            await run.follower.finish(REMOVE_LOGS_S)
-        ended = run is not None and run.exit.done()
+        if run is not None:
+            await run.finish_output()
+        ended = run is not None and run.has_ended()
         name = container_name(container_id)
         deadline = time.monotonic() + self._patience_s
         tries = 0
@@ -411,14 +261,9 @@ class DockerRuntime:
         if run is not None:
             await self._forget(run)
 
-    async def _forget(self, run: _Run) -> None:
+    async def _forget(self, run: Run) -> None:
         self._runs.pop(run.container_id, None)
-        run.exit.cancel()
-        await asyncio.wait({run.exit})
-        if run.follower is not None:
-            await run.follower.close()
-        if run.watch is not None:
-            run.watch.close()
+        await run.close()
 
     # Find again.
 
@@ -459,7 +304,7 @@ class DockerRuntime:
 
     # Reach into.
 
-    def exec(self, container_id: str, argv: Sequence[str], *, tty: bool) -> "DockerExec":
+    def exec(self, container_id: str, argv: Sequence[str], *, tty: bool) -> DockerExec:
         run = self._runs.get(container_id)
         engine_id = run.engine_id if run is not None and self._local else ""
         return DockerExec(self.engine, container_name(container_id), engine_id, argv, tty=tty)
@@ -472,72 +317,6 @@ class DockerRuntime:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.engine.close()
-
-
-class DockerExec:
-    """A further command in a running container. Leaving it ends the command, which Docker by itself would not do."""
-
-    def __init__(self, engine: Engine, name: str, engine_id: str, argv: Sequence[str], *, tty: bool) -> None:
-        self._engine = engine
-        self._name = name
-        self._engine_id = engine_id
-        self._argv = argv
-        self._tty = tty
-        self._stream: ExecStream | None = None
-
-    async def __aenter__(self) -> "DockerExec":
-        """Errors: `NotFound` when there is no such task, `Conflict` when it does not run."""
-        self._stream = await self._engine.exec(self._name, self._argv, tty=self._tty)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        stream = self._opened()
-        try:
-            with contextlib.suppress(CorralError):
-                told = await stream.inspect()
-                if told.get("Running"):
-                    self._end(int(told.get("Pid") or 0))
-                    with contextlib.suppress(CorralError):
-                        await stream.write(b"")  # where the process is out of reach, the end of its input must do
-        finally:
-            await stream.close()
-
-    def _end(self, pid: int) -> None:
-        try:
-            if not pid or not self._engine_id or self._engine_id not in Path(f"/proc/{pid}/cgroup").read_text():
-                return
-            # It leads a session of its own, and so a group.
-            if os.getpgid(pid) == pid:
-                os.killpg(pid, signal.SIGHUP)
-                os.killpg(pid, signal.SIGKILL)
-            else:
-                os.kill(pid, signal.SIGKILL)
-        except OSError:
-            return
-
-    def _opened(self) -> ExecStream:
-        if self._stream is None:
-            raise Conflict("the exec session has not been entered")
-        return self._stream
-
-    async def output(self) -> AsyncIterator[tuple[str, bytes]]:
-        stream = self._opened()
-        while (piece := await stream.read()) is not None:
-            yield piece
-
-    async def write(self, data: bytes) -> None:
-        await self._opened().write(data)
-
-    async def resize(self, rows: int, columns: int) -> None:
-        await self._opened().resize(rows, columns)
-
-    async def exit_code(self) -> int:
-        """Wait for the command's end and return its code."""
-        delay_s = 0.01
-        while (told := await self._opened().inspect()).get("Running"):
-            await asyncio.sleep(delay_s)
-            delay_s = min(delay_s * 2, 1.0)
-        return int(told.get("ExitCode") or 0)
 
 
 def explain_unready(url: str, error: CorralError) -> str:
@@ -559,16 +338,3 @@ def explain_unready(url: str, error: CorralError) -> str:
 
 def _labels(inspected: Json) -> dict[str, str]:
     return (inspected.get("Config") or {}).get("Labels") or {}
-
-
-def _signal_number(name: str) -> int:
-    if name.isdigit():
-        return int(name)
-    full = name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}"
-    return int(getattr(signal, full, signal.SIGTERM))
-
-
-def _look_at(task: asyncio.Task[Exit]) -> None:
-    """Nobody may be waiting; an exception must not be reported as forgotten then."""
-    if not task.cancelled():
-        task.exception()

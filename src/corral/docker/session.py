@@ -1,0 +1,84 @@
+"""Runs a further command inside a container, and sees that it ends with whoever asked for it.
+
+Docker by itself lets such a command run on when its stream is closed. Source: node experiments, web shell.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from corral.docker.engine import Engine, ExecStream
+from corral.lib.errors import Conflict, CorralError
+
+
+class DockerExec:
+    """A further command in a running container. Leaving it ends the command.
+
+    Shapes: `engine_id` is the container's long id where its processes are this machine's, else empty; then the end of
+    its input is all that can be sent to the command.
+    """
+
+    def __init__(self, engine: Engine, name: str, engine_id: str, argv: Sequence[str], *, tty: bool) -> None:
+        self._engine = engine
+        self._name = name
+        self._engine_id = engine_id
+        self._argv = argv
+        self._tty = tty
+        self._stream: ExecStream | None = None
+
+    async def __aenter__(self) -> "DockerExec":
+        """Errors: `NotFound` when there is no such task, `Conflict` when it does not run."""
+        self._stream = await self._engine.exec(self._name, self._argv, tty=self._tty)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        stream = self._opened()
+        try:
+            with contextlib.suppress(CorralError):
+                told = await stream.inspect()
+                if told.get("Running"):
+                    self._end(int(told.get("Pid") or 0))
+                    with contextlib.suppress(CorralError):
+                        await stream.write(b"")  # where the process is out of reach, the end of its input must do
+        finally:
+            await stream.close()
+
+    def _end(self, pid: int) -> None:
+        try:
+            if not pid or not self._engine_id or self._engine_id not in Path(f"/proc/{pid}/cgroup").read_text():
+                return
+            # It leads a session of its own, and so a group.
+            if os.getpgid(pid) == pid:
+                os.killpg(pid, signal.SIGHUP)
+                os.killpg(pid, signal.SIGKILL)
+            else:
+                os.kill(pid, signal.SIGKILL)
+        except OSError:
+            return
+
+    def _opened(self) -> ExecStream:
+        if self._stream is None:
+            raise Conflict("the exec session has not been entered")
+        return self._stream
+
+    async def output(self) -> AsyncIterator[tuple[str, bytes]]:
+        stream = self._opened()
+        while (piece := await stream.read()) is not None:
+            yield piece
+
+    async def write(self, data: bytes) -> None:
+        await self._opened().write(data)
+
+    async def resize(self, rows: int, columns: int) -> None:
+        await self._opened().resize(rows, columns)
+
+    async def exit_code(self) -> int:
+        """Wait for the command's end and return its code."""
+        delay_s = 0.01
+        while (told := await self._opened().inspect()).get("Running"):
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, 1.0)
+        return int(told.get("ExitCode") or 0)
