@@ -11,7 +11,7 @@ from corral.agent.state import AgentState, Task
 from corral.lib.backoff import grow_delay_s
 from corral.lib.ids import mint_uuid_bytes
 from corral.model.container import NetworkInfo
-from corral.model.ids import ContainerId
+from corral.model.ids import ContainerId, ExecutorId
 from corral.model.orders import AcknowledgeUpdate, UpdateTask
 from corral.model.resources import Resources
 from corral.model.task import TERMINAL, ContainerStatus, Reason, Source, TaskState, TaskStatus
@@ -54,6 +54,7 @@ def enqueue(
         message=message,
         reason=reason,
         agent_id=state.identity.agent_id,
+        executor_id=ExecutorId(task.info.task_id),  # a command task is its own executor, by Mesos' rule
         uuid=mint_uuid_bytes(state.random),
         container_status=_container_status(state, task),
         limitation=limitation,

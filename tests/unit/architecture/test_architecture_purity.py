@@ -86,6 +86,10 @@ def test_the_purity_check_sees_an_offence(tmp_path: Path) -> None:
 
 
 def catches_everything(handler: ast.ExceptHandler) -> bool:
+    """Whether it ends there: a handler that cleans up and raises again hides nothing."""
+    last = handler.body[-1]
+    if isinstance(last, ast.Raise) and last.exc is None:
+        return False
     if handler.type is None:
         return True
     kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
@@ -94,7 +98,10 @@ def catches_everything(handler: ast.ExceptHandler) -> bool:
 
 def test_only_the_runtime_catches_every_exception() -> None:
     """`except Exception` hides bugs: it stands where a process decides to end and at the edge of a request."""
-    allowed = {"net/server.py"}
+    allowed = {
+        "net/server.py",
+        "store/sqlite.py",  # whatever breaks its thread becomes the StoreFailed that ends the process
+    }
     found = []
     for path in sorted(SOURCE.rglob("*.py")):
         name = str(path.relative_to(SOURCE))
