@@ -354,18 +354,14 @@ def _command_lines() -> Iterator[tuple[int, bytes]]:
 
 def _remove_dead_sockets() -> None:
     """Remove the sockets that killed shims have left in the one place that containerd keeps them for all."""
-    place = Path("/run/containerd/s")
-    for path in place.glob("*"):
-        with socket.socket(socket.AF_UNIX) as probe:
+    for path in Path("/run/containerd/s").glob("*"):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            if time.time() - path.stat().st_mtime < 5.0:
+                continue  # perhaps one that is just coming up
             try:
                 probe.connect(str(path))
             except ConnectionRefusedError:  # nobody listens, and nobody can any more
-                path.unlink(missing_ok=True)
-            except OSError:
-                continue
-    for empty in (place, place.parent):
-        with contextlib.suppress(OSError):
-            empty.rmdir()
+                path.unlink()
 
 
 def sweep(parent: Path, prefix: str) -> None:
