@@ -26,6 +26,7 @@ from corral.mesos.legacy import write_agent_state, write_flags, write_version
 from corral.model.ids import TaskId
 from corral.model.resources import total_milli
 from corral.net.routes import RawRoute, Request, Response, Route, Stream, json_response
+from corral.net.server import PARAMS
 from corral.runtime.loop import Loop
 
 STREAMS = ("stdout", "stderr")
@@ -139,7 +140,7 @@ class _Doors:
         if not argv:
             raise Invalid("exec needs a command; give argv=WORD for each word of it")
         tty = raw.query.get("tty", "false").lower() in ("", "true", "1")
-        params = raw["params"]
+        params = raw[PARAMS]
         task: TaskView = await self._loop.ask(FindTask(TaskId(params["task"]), raw.query.get("framework", "")))
         session = self._shell.exec(task, argv, tty=tty)
         if raw.headers.get("Upgrade", "").lower() != "websocket":

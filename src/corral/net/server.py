@@ -18,6 +18,9 @@ from corral.net.routes import RawRoute, Request, Response, Route, Stream, compil
 
 log = get_logger("server")
 
+PARAMS: web.RequestKey[Mapping[str, str]] = web.RequestKey("params", dict)
+"""Where the handler of a `RawRoute` finds the parameters of its path."""
+
 _STREAM_QUANTUM_S = 0.25
 """How long a stopped server lets an open stream go on before its connection is closed."""
 
@@ -121,7 +124,7 @@ class Server:
 
     @property
     def port(self) -> int:
-        return self._port
+        return int(self._port)
 
     @property
     def url(self) -> str:
@@ -167,7 +170,7 @@ class Server:
             return self._unknown(request, allowed)
         route = served.route
         if isinstance(route, RawRoute):
-            raw["params"] = params
+            raw[PARAMS] = params
             try:
                 return await route.handler(raw)  # type: ignore[no-any-return]
             except CorralError as error:
