@@ -35,7 +35,7 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def describe_hardware() -> str:
-    """Processor, cores, memory, kernel and Python in one line."""
+    """Processor, cores, memory, kernel, Python and how busy the machine is by now, in one line."""
     model = platform.processor() or platform.machine()
     mem_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -44,7 +44,8 @@ def describe_hardware() -> str:
             break
     cores = len(os.sched_getaffinity(0))
     python = ".".join(map(str, sys.version_info[:3]))
-    return f"{model}, {cores} cores, {mem_gb:.0f} GB, Linux {platform.release()}, Python {python}"
+    load = os.getloadavg()[0]
+    return f"{model}, {cores} cores, {mem_gb:.0f} GB, Linux {platform.release()}, Python {python}, load {load:.1f}"
 
 
 def show(measures: Sequence[Measure]) -> str:
