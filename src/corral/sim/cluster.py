@@ -9,8 +9,6 @@ from functools import partial
 from random import Random
 from typing import Any
 
-import msgspec
-
 from corral.agent.core import AgentCore
 from corral.agent.spec import AgentConfig
 from corral.lib.errors import Unavailable
@@ -118,18 +116,15 @@ class Cluster:
         process.crash_hooks.append(lambda: self.network.drop(name))
         return process
 
-    def _random(self) -> Random:
-        return Random(self.world.random.getrandbits(64))
-
     def _build_master(self, config: MasterConfig) -> Callable[[Process], tuple[Core, Shell]]:
-        return lambda process: (MasterCore(config, self._random()), MasterDoor(process))
+        return lambda process: (MasterCore(config, Random(process.seed)), MasterDoor(process))
 
     def _build_agent(self, config: AgentConfig) -> Callable[[Process], tuple[Core, Shell]]:
         def build(process: Process) -> tuple[Core, Shell]:
             hands = AgentHands(process, self.network, self.master, self.runtimes[process.name])
-            return AgentCore(msgspec.structs.replace(config), self._random()), hands
+            return AgentCore(config, Random(process.seed)), hands
 
         return build
 
     def _build_framework(self, make: FrameworkCores) -> Callable[[Process], tuple[Core, Shell]]:
-        return lambda process: (make(self._random()), FrameworkHands(process, self.network, self.master))
+        return lambda process: (make(Random(process.seed)), FrameworkHands(process, self.network, self.master))

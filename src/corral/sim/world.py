@@ -27,7 +27,7 @@ from corral.runtime.core import (
     Stop,
     Tick,
 )
-from corral.runtime.turn import Decider, Turn, load
+from corral.runtime.turn import Decider, Recorder, Turn, load
 from corral.store.memory import MemoryStore
 
 EPOCH_S = 1_700_000_000.0
@@ -182,6 +182,7 @@ class Process:
 
     Shapes: `points` counts the places passed at which it could have died; `crash_at` is the number of the one where it
     will. `crash_hooks` are called when it goes down, however it does. With `revive`, it starts again by itself.
+    `seed` is drawn anew at each start, for the randomness of its core; `record` may give each start a recorder.
     """
 
     def __init__(
@@ -206,6 +207,8 @@ class Process:
         self.crash_hooks: list[Callable[[], None]] = []
         self.revive = False
         self.exit_code: int | None = None
+        self.seed = 0
+        self.record: Callable[[Process], Recorder] | None = None
         self.on_note: Callable[[Note], None] | None = None
         self._build = build
         self._drain = drain
@@ -222,6 +225,7 @@ class Process:
 
     core: Core
     shell: Shell
+    recorder: Recorder | None
 
     def start(self) -> None:
         """Come up with what the store holds; nothing happens when it is up."""
@@ -232,8 +236,16 @@ class Process:
         self.exit_code = None
         self.incarnation += 1
         self.world.tell(self.name, f"starts ({self.incarnation})")
+        self.seed = self.world.random.getrandbits(64)
         self.core, self.shell = self._build(self)
-        self._decider = Decider(self.core, prefix=self.prefix, drain=self._drain, most_writes=self.store.most_writes)
+        self.recorder = None if self.record is None else self.record(self)
+        self._decider = Decider(
+            self.core,
+            prefix=self.prefix,
+            drain=self._drain,
+            most_writes=self.store.most_writes,
+            recorder=self.recorder,
+        )
         records = run_now(self.store.list(self.prefix))
         self.tell(load(records, self.prefix))
 
@@ -289,6 +301,8 @@ class Process:
 
     def _go_down(self) -> None:
         self.up = False
+        if self.recorder is not None:
+            self.recorder.close()
         asks = self._asks
         self._forget()
         for answer in asks.values():
