@@ -37,6 +37,8 @@ from corral.sdk.scheduler import Disconnected
 FRAMEWORK = FrameworkId("F")
 MASTER = events.MasterInfo(id="m", hostname="master", ip="127.0.0.1", port=4680, version="1.9.0")
 
+ALIVE = (TaskState.STAGING, TaskState.STARTING, TaskState.RUNNING, TaskState.KILLING, TaskState.UNREACHABLE)
+
 
 class Cluster:
     """Shapes: `records` survive `crash`; `tasks` are those the pretended master runs, by id."""
@@ -235,9 +237,8 @@ class Cluster:
         at: float | None = None,
         unreachable_at: float | None = None,
     ) -> None:
-        if state not in (TaskState.STARTING, TaskState.RUNNING, TaskState.STAGING, TaskState.KILLING):
-            if state is not TaskState.UNREACHABLE:
-                self.tasks.pop(task_id, None)
+        if state not in ALIVE:
+            self.tasks.pop(task_id, None)
         status = TaskStatus(
             task_id=task_id,
             state=state,

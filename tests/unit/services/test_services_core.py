@@ -373,7 +373,7 @@ def test_a_deleted_app_is_gone_at_once_and_its_tasks_end(cluster) -> None:
 
 def test_deleting_an_app_forgets_its_versions_and_its_failure(cluster) -> None:
     cluster.create()
-    (task,) = cluster.run()
+    cluster.run()
     cluster.update_app(cmd="sleep 2222")
     cluster.work()
     cluster.update(cluster.task_ids()[0], TaskState.FAILED)
@@ -469,7 +469,7 @@ def test_more_kills_than_one_turn_may_write_are_all_carried_out(make_cluster) ->
     assert cluster.show()["instances"] == 0
 
 
-def test_no_input_writes_more_records_than_a_transaction_takes(make_cluster, monkeypatch) -> None:
+def test_no_input_writes_more_records_than_a_transaction_takes(make_cluster) -> None:
     from corral.frameworks.services import Config
     from corral.runtime.core import Persist
 
