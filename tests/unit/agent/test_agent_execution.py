@@ -7,7 +7,16 @@ from agent_driver import AGENT, CONFIG, FRAMEWORK, make_framework, make_task
 from corral.agent.execution import Plan, choose_runtime, plan_execution, sandbox_path
 from corral.agent.spec import AgentConfig, TaskRecord
 from corral.lib.errors import Invalid
-from corral.model.container import ContainerInfo, ContainerKind, DockerInfo, PortMapping, Volume, VolumeMode
+from corral.model.container import (
+    ContainerInfo,
+    ContainerKind,
+    DockerInfo,
+    NetworkInfo,
+    NetworkMode,
+    PortMapping,
+    Volume,
+    VolumeMode,
+)
 from corral.model.execution import Mount
 from corral.model.ids import ContainerId, TaskId
 from corral.model.task import CommandInfo, Label, TaskInfo
@@ -51,6 +60,13 @@ def test_commands_become_argv(
 ) -> None:
     execution = plan(make_task(command=command, container=container)).execution
     assert (execution.argv, execution.entrypoint_args) == (argv, entrypoint_args)
+
+
+def test_a_user_network_is_the_first_that_has_a_name() -> None:
+    networks = (NetworkInfo(), NetworkInfo(name="overlay"), NetworkInfo(name="second"))
+    named = msgspec.structs.replace(docker(network=NetworkMode.USER), network_infos=networks)
+    assert plan(make_task(container=named)).execution.network == "overlay"
+    assert plan(make_task(container=docker())).execution.network is None
 
 
 def test_only_an_image_needs_docker() -> None:
