@@ -13,6 +13,7 @@ from corral.lib.errors import Invalid
 from corral.master.effects import CloseSession, CloseStream, SendEvent, SendOrder
 from corral.master.spec import AgentClosed, SchedulerCall, SchedulerClosed, SubscribeStream
 from corral.model import calls, events
+from corral.model.framework import Capability
 from corral.model.orders import Order
 from corral.net.stream import pack
 
@@ -30,12 +31,12 @@ class LoopHandle(Protocol):
 class EventStream:
     """The events of one subscription, for one reader."""
 
-    __slots__ = ("_closed", "_events", "_news", "id", "overflowed", "refinement")
+    __slots__ = ("_closed", "_events", "_most", "_news", "id", "refinement")
 
-    def __init__(self, id: str, *, refinement: bool) -> None:
+    def __init__(self, id: str, *, refinement: bool, most: int = MOST_EVENTS) -> None:
         self.id = id
         self.refinement = refinement
-        self.overflowed = False
+        self._most = most
         self._events: deque[events.Event] = deque()
         self._news: asyncio.Future[None] | None = None
         self._closed = False
@@ -44,10 +45,9 @@ class EventStream:
         """Queue an event; False when the reader is too far behind, and then the stream is over."""
         if self._closed:
             return True
-        if len(self._events) >= MOST_EVENTS:
+        if len(self._events) >= self._most:
             self._events.clear()
-            self._events.append(events.Error(message=f"more than {MOST_EVENTS} events were not read; subscribe again"))
-            self.overflowed = True
+            self._events.append(events.Error(message=f"more than {self._most} events were not read; subscribe again"))
             self.close()
             return False
         self._events.append(event)
@@ -80,10 +80,11 @@ class EventStream:
 class AgentLink:
     """The orders half of an agent's session: what a turn sends leaves as one write."""
 
-    __slots__ = ("_bytes", "_closed", "_news", "_parts", "_turn", "session")
+    __slots__ = ("_bytes", "_closed", "_most", "_news", "_parts", "_turn", "session")
 
-    def __init__(self, session: str) -> None:
+    def __init__(self, session: str, *, most: int = MOST_ORDER_BYTES) -> None:
         self.session = session
+        self._most = most
         self._turn: list[Order] = []
         self._parts: list[bytes] = []
         self._bytes = 0
@@ -102,7 +103,7 @@ class AgentLink:
                 self._parts.append(part)
                 self._bytes += len(part)
                 self._wake()
-        return self._bytes <= MOST_ORDER_BYTES
+        return self._bytes <= self._most
 
     @property
     def closed(self) -> bool:
@@ -134,9 +135,14 @@ class AgentLink:
 
 
 class MasterShell:
-    """Performs the master's effects, and is the endpoint of frameworks in this process. `attach` comes before use."""
+    """Performs the master's effects, and is the endpoint of frameworks in this process. `attach` comes before use.
 
-    def __init__(self) -> None:
+    Shapes: `most_events` and `most_order_bytes` bound what waits for one reader.
+    """
+
+    def __init__(self, *, most_events: int = MOST_EVENTS, most_order_bytes: int = MOST_ORDER_BYTES) -> None:
+        self._most_events = most_events
+        self._most_order_bytes = most_order_bytes
         self._loop: LoopHandle | None = None
         self._streams: dict[str, EventStream] = {}
         self._links: dict[str, AgentLink] = {}
@@ -190,7 +196,8 @@ class MasterShell:
 
         Errors: `CorralError` as the core refuses the call.
         """
-        stream = EventStream(str(uuid.uuid4()), refinement="RESERVATION_REFINEMENT" in call.info.capabilities)
+        refinement = call.info.can(Capability.RESERVATION_REFINEMENT)
+        stream = EventStream(str(uuid.uuid4()), refinement=refinement, most=self._most_events)
         self._streams[stream.id] = stream
         command = SubscribeStream(stream=stream.id, call=call, principal=principal, given_stream=given_stream)
         accepted = False
@@ -205,7 +212,9 @@ class MasterShell:
 
     def leave_stream(self, stream_id: str, why: str) -> None:
         """The reader is gone; nothing happens when the stream had ended."""
-        if self._streams.pop(stream_id, None) is not None:
+        stream = self._streams.pop(stream_id, None)
+        if stream is not None:
+            stream.close()
             self.loop.tell(SchedulerClosed(stream_id, why))
 
     def _end_stream(self, stream_id: str, why: str) -> None:
@@ -218,7 +227,7 @@ class MasterShell:
         """Errors: `Invalid` when a link of that session is open."""
         if session in self._links:
             raise Invalid(f"session {session} is open already; dial with a new session id")
-        link = self._links[session] = AgentLink(session)
+        link = self._links[session] = AgentLink(session, most=self._most_order_bytes)
         return link
 
     def link(self, session: str) -> AgentLink | None:

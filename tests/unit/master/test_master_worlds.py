@@ -81,7 +81,7 @@ def test_a_random_world_keeps_its_laws_and_comes_to_rest(seed: int) -> None:
                 known[fresh.id] = fresh
             case 3 if live and random.random() < 0.3:
                 random.choice(live).close()
-            case 4 if (away := [f for f in known.values() if f not in live and f.id not in removed]):
+            case 4 if away := [f for f in known.values() if f not in live and f.id not in removed]:
                 random.choice(away if random.random() < 0.9 else list(known.values())).subscribe()
             case 5 if live:
                 random.choice(live).want(
