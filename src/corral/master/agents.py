@@ -87,6 +87,8 @@ def register(state: MasterState, session_id: str, session: SessionEntry, told: R
     info = msgspec.structs.replace(told.info, resources=stripped(told.info.resources))
     tasks_told: _Told = {(t.framework_id, t.info.task_id): t for t in told.tasks}
     why = _refusal(state, info, tasks_told)
+    if session.agent_id not in (None, info.id):
+        why = f"the link of agent {session.agent_id} brings a registration of {info.id or 'a new agent'}; dial anew"
     if why is not None:
         return _refuse(state, session_id, session, info, why)
     effects: list[Effect] = [CancelTimer(timers.session_timer(session_id))]
@@ -271,8 +273,8 @@ def give_up(state: MasterState, agent: AgentEntry, why: str, now: float) -> list
     agent.move(AgentEvent.TIMED_OUT)
     agent.unreachable_at = now
     state.counts["timeouts"] += 1
-    for (framework_id, _), entry in list(agent.tasks.items()):
-        framework = state.frameworks.get(framework_id)
+    for entry in list(agent.tasks.values()):
+        framework = state.owner(entry)
         if framework is None:
             tasks.drop_orphan(state, agent, entry)
         else:
@@ -333,8 +335,8 @@ def leave(state: MasterState, agent: AgentEntry, now: float) -> list[Effect]:
 def _remove(state: MasterState, agent: AgentEntry, why: str, now: float) -> list[Effect]:
     """Forget the agent for good; its tasks have ended with it."""
     effects: list[Effect] = []
-    for (framework_id, task_id), entry in list(agent.tasks.items()):
-        framework = state.frameworks.get(framework_id)
+    for (_, task_id), entry in list(agent.tasks.items()):
+        framework = state.owner(entry)
         if framework is None:
             tasks.drop_orphan(state, agent, entry)
         elif entry.state in TERMINAL:

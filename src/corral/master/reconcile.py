@@ -7,14 +7,15 @@ agent that has not yet come back to a new master nothing is said at all. Source:
 import msgspec
 
 from corral.master import tasks
+from corral.master.effects import SendOrder
 from corral.master.ledger import Pool, stripped
 from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, TaskEntry
 from corral.model.calls import Kill, Reconcile, ReconcileTask
 from corral.model.framework import Capability
 from corral.model.ids import FrameworkId, TaskId
-from corral.model.orders import AgentTask
+from corral.model.orders import AgentTask, KillTask
 from corral.model.task import TERMINAL, Reason, Source, TaskState, TaskStatus
-from corral.runtime.core import Effect
+from corral.runtime.core import Effect, Note
 
 
 def reconcile(state: MasterState, framework: FrameworkEntry, call: Reconcile, now: float) -> list[Effect]:
@@ -86,7 +87,7 @@ def merge_agent(
     for key, entry in list(agent.tasks.items()):
         if key in told:
             continue
-        framework = state.frameworks.get(key[0])
+        framework = state.owner(entry)
         if framework is None:
             tasks.drop_orphan(state, agent, entry)
         elif entry.state in TERMINAL:
@@ -107,13 +108,32 @@ def merge_agent(
         framework = state.frameworks.get(key[0])
         if framework is None:
             _adopt_orphan(state, agent, one, now)
+        elif _is_double(framework, agent, key):
+            _adopt_orphan(state, agent, one, now)
+            effects += _end_double(state, framework, agent, one)
         else:
             effects += _merge_task(state, framework, agent, one, returned, now)
     return effects
 
 
+def _is_double(framework: FrameworkEntry, agent: AgentEntry, key: tuple[FrameworkId, TaskId]) -> bool:
+    """Whether the framework runs another task of this id elsewhere, since it was told that this one was lost."""
+    other = framework.tasks.get(key[1])
+    return other is not None and other.agent_id != agent.id
+
+
+def _end_double(state: MasterState, framework: FrameworkEntry, agent: AgentEntry, one: AgentTask) -> list[Effect]:
+    if one.state in TERMINAL or agent.session is None:
+        return []
+    other = framework.tasks[one.info.task_id]
+    why = f"the framework was told that this task is lost and runs another of its id on agent {other.agent_id}"
+    facts = {"task": one.info.task_id, "agent": agent.id, "framework": framework.id}
+    order = KillTask(state.epoch, framework.id, one.info.task_id, None, why)
+    return [SendOrder(agent.session, order), Note("double task ordered to end", why, "warning", facts)]
+
+
 def _end_known(state: MasterState, agent: AgentEntry, entry: TaskEntry, ended_as: TaskState) -> None:
-    framework = state.frameworks.get(entry.framework_id)
+    framework = state.owner(entry)
     if framework is None:
         tasks.drop_orphan(state, agent, entry)
         return
@@ -165,7 +185,7 @@ def _learn(state: MasterState, framework: FrameworkEntry, agent: AgentEntry, one
 
 
 def _adopt_orphan(state: MasterState, agent: AgentEntry, one: AgentTask, now: float) -> None:
-    """A task of a removed framework: it holds its resources until the agent says that it ended."""
+    """A task that no framework owns: it holds its resources until the agent says that it ended."""
     key = (one.framework_id, one.info.task_id)
     if key in agent.tasks or one.state in TERMINAL:
         return

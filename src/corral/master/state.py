@@ -52,8 +52,8 @@ class TaskEntry:
 
     Shapes: `state` is the newest known, `forwarded` the last one told to the framework; `resources` are counted while
     `holding`. `kill` is the grace of a kill that was asked and not yet seen to work, None inside for the task's own.
-    `at` is when the master
-    first knew of it. `orphan` tells that its framework has been removed and only the agent has to say that it ended.
+    `at` is when the master first knew of it. `orphan` tells that its framework has been removed or has another task of
+    this id: only its agent still has to say that it ended.
     """
 
     __slots__ = (
@@ -321,6 +321,10 @@ class MasterState:
         if of_framework is None:
             of_framework = self.allocated_by[role, framework_id] = Tally()
         return of_role, of_framework
+
+    def owner(self, entry: TaskEntry) -> FrameworkEntry | None:
+        """The framework that a task belongs to; None when it has none any more."""
+        return None if entry.orphan else self.frameworks[entry.framework_id]
 
     def remember_gone(self, offer_id: OfferId, why: str, reason: Reason = Reason.INVALID_OFFERS) -> None:
         """Keep for a while why an offer is no more, so that a late ACCEPT learns it."""

@@ -74,8 +74,8 @@ def update(state: MasterState, agent: AgentEntry, report: UpdateTask, now: float
     state.counts["updates"] += 1
     framework = state.frameworks.get(report.framework_id)
     entry = agent.tasks.get((report.framework_id, status.task_id))
-    if framework is None:
-        return _update_of_removed(state, agent, entry, report)
+    if framework is None or (entry is not None and entry.orphan):
+        return _update_of_nobody(state, agent, entry, report)
     if status.agent_id is None:
         status = msgspec.structs.replace(status, agent_id=agent.id)
     if entry is None:
@@ -138,10 +138,10 @@ def _bury(state: MasterState, framework: FrameworkEntry, agent: AgentEntry, entr
     framework.completed.append(entry)
 
 
-def _update_of_removed(
+def _update_of_nobody(
     state: MasterState, agent: AgentEntry, entry: TaskEntry | None, report: UpdateTask
 ) -> list[Effect]:
-    """The framework is gone, so the master acknowledges for it and frees what its task held until now."""
+    """No framework owns the task, so the master acknowledges its updates and frees what it held when it ends."""
     assert agent.session is not None
     status = report.status
     effects: list[Effect] = []
@@ -157,7 +157,7 @@ def _update_of_removed(
 
 
 def drop_orphan(state: MasterState, agent: AgentEntry, entry: TaskEntry) -> None:
-    """Free what a removed framework's task held on its agent."""
+    """Free what a task that nobody owns held on its agent."""
     agent.tasks.pop((entry.framework_id, entry.info.task_id), None)
     state.agents_changed.add(agent.id)
     if entry.holding:

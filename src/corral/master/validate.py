@@ -118,7 +118,8 @@ def _check_identity(framework: FrameworkEntry, agent: AgentEntry, info: TaskInfo
         check_id(info.task_id, "task id")
     except Invalid as error:
         return error.message
-    if info.task_id in framework.tasks or info.task_id in framework.unreachable:
+    in_use = info.task_id in framework.tasks or info.task_id in framework.unreachable
+    if in_use or (framework.id, info.task_id) in agent.tasks:
         return f"task id {info.task_id} is in use by another task of this framework; choose a new one"
     if info.agent_id != agent.id:
         return f"task {info.task_id} names agent {info.agent_id} but the offer is of agent {agent.id}"

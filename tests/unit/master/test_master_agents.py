@@ -6,13 +6,25 @@ from master_stage import PARTITION_AWARE, Agent, Framework, Stage, agent_info, b
 
 from corral.master.effects import SendOrder
 from corral.master.spec import AgentOpened, AgentReported, MasterConfig
-from corral.master.state import AGENT_STATES, AgentEvent, AgentState
+from corral.master.state import AGENT_STATES, AgentEvent, AgentState, TaskEntry
 from corral.model import calls, events
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, FrameworkId, TaskId
-from corral.model.orders import KillTask, Leaving, Ping, Pong, Refused, Register, Registered, ShutdownFramework
+from corral.model.offer import Offer
+from corral.model.orders import (
+    AcknowledgeUpdate,
+    KillTask,
+    Leaving,
+    Ping,
+    Pong,
+    Refused,
+    Register,
+    Registered,
+    RunTask,
+    ShutdownFramework,
+)
 from corral.model.resources import normal, scalar
-from corral.model.task import Reason, Source, TaskState, TaskStatus
+from corral.model.task import Reason, Source, TaskInfo, TaskState, TaskStatus
 from corral.runtime.core import Persist
 
 
@@ -94,6 +106,57 @@ def test_a_newer_link_replaces_the_older_one() -> None:
     assert stage.core.state.agents[agent.id].session == agent.session
     stage.give(AgentReported(old, (Leaving(),)))
     assert agent.id in stage.core.state.agents
+
+
+def test_a_registration_of_another_agent_on_the_same_link_is_refused() -> None:
+    stage = Stage()
+    agent = stage.agent()
+    agent.report(Register(agent_info("h2")))
+    (refused,) = agent.take(Refused)
+    assert agent.id in refused.why
+    assert agent.entry().state is AgentState.DISCONNECTED
+
+
+def test_a_task_whose_id_runs_elsewhere_by_now_is_ended_where_it_comes_back() -> None:
+    stage = Stage()
+    first, second = stage.agent(agent_info("h1")), stage.agent(agent_info("h2"))
+    framework = stage.framework()
+
+    offers: dict[str, Offer] = {}
+
+    def launch(agent: Agent) -> TaskInfo:
+        offers.update({o.agent_id: o for o in framework.offers()})
+        framework.accept([offers[agent.id]], task_info("t1", agent.id))
+        return agent.take(RunTask)[-1].info
+
+    late = launch(first)
+    first.close()
+    first.connect()
+    assert [s.state for s in framework.updates()] == [TaskState.LOST]
+    launch(second)
+    first.close()
+    first.connect([told(late, framework)])
+    assert [o.task_id for o in first.take(KillTask)] == ["t1"]
+    assert framework.entry().tasks["t1"].agent_id == second.id
+    free = first.entry().free.bundle()
+    uuid = first.update("t1", TaskState.KILLED, framework.id)
+    assert [o.uuid for o in first.take(AcknowledgeUpdate)] == [uuid]
+    assert first.entry().free.bundle() != free
+    assert framework.updates() == []
+    framework.kill("t1")
+    assert len(second.take(KillTask)) == 1
+
+
+def test_a_task_id_whose_double_still_runs_on_an_agent_is_in_use_there() -> None:
+    stage = Stage()
+    agent = stage.agent()
+    framework = stage.framework()
+    stage.core.state.agents[agent.id].tasks[framework.id, TaskId("t1")] = TaskEntry(
+        task_info("t1", agent.id), framework.id, "*", (), None, 0.0
+    )
+    stage.core.state.agents[agent.id].tasks[framework.id, TaskId("t1")].orphan = True
+    framework.accept(framework.offers(), task_info("t1", agent.id))
+    assert "in use" in (framework.updates()[0].message or "")
 
 
 def test_a_second_registration_on_one_link_is_taken_like_the_first() -> None:
