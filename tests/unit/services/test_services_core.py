@@ -845,3 +845,23 @@ def test_counts_follow_what_instances_do(cluster) -> None:
     cluster.update(first, TaskState.RUNNING)
     shown = cluster.ask(GetApp(id="/web"))
     assert (shown["tasksStaged"], shown["tasksRunning"]) == (1, 1)
+
+
+def test_a_task_that_ended_before_is_not_mistaken_for_its_replacement(cluster) -> None:
+    cluster.create()
+    (old,) = cluster.run()
+    cluster.update(old, TaskState.FAILED)
+    cluster.advance(1.1)
+    cluster.run()
+    instance = old.removesuffix("._app.1")
+    assert cluster.ask(KillTasks(instances=(instance,), incarnations={instance: 1})) == []
+    assert len(cluster.ask(KillTasks(instances=(instance,), incarnations={instance: 2}))) == 1
+
+
+def test_fields_that_nobody_knows_are_noted(cluster) -> None:
+    from corral.frameworks.services.marathon import read_app
+    from corral.frameworks.services.spec import CreateApp
+
+    found = read_app({"id": "/a", "cmd": "sleep 9", "colour": "red"})
+    cluster.ask(CreateApp(spec=found.spec, ignored=found.unknown))
+    assert [n.why for n in cluster.notes if n.what == "fields ignored"] == ["nobody knows /colour"]

@@ -313,6 +313,7 @@ def test_an_update_knows_which_fields_it_gives() -> None:
     assert read_update({"id": "a"}, "/a").given == ()
     with pytest.raises(Unprocessable):
         read_update({"id": "/b"}, "/a")
+    assert read_update({"id": "/b"}, "/a", any_id=True).spec.id == "/a"
 
 
 def test_a_version_stands_alone() -> None:

@@ -29,7 +29,7 @@ from corral.frameworks.services.state import App, Phase, State, replace
 from corral.frameworks.services.validate import parent_id
 from corral.frameworks.services.views import view_app, view_tasks
 from corral.lib.errors import Conflict, Invalid, NotFound, TooLarge, Unprocessable
-from corral.runtime.core import CancelTimer, Effect, Persist, Reply
+from corral.runtime.core import CancelTimer, Effect, Note, Persist, Reply
 
 
 def need_app(state: State, app_id: str) -> App:
@@ -49,7 +49,13 @@ def create(state: State, ask: int, command: CreateApp, now: float) -> list[Effec
     change = Change(id=app_id, spec=command.spec)
     result, more = deploy(state, [change], force=command.force, why=f"create app {app_id}", now=now)
     value = view_app(state, state.apps[app_id], ("tasks", "deployments", "counts"), now)
-    return [*effects, *more, Reply(ask, (result, value))]
+    return [*effects, *more, *_note_ignored(app_id, command.ignored), Reply(ask, (result, value))]
+
+
+def _note_ignored(app_id: str, ignored: Sequence[str]) -> list[Effect]:
+    if not ignored:
+        return []
+    return [Note("fields ignored", f"nobody knows {', '.join(ignored[:10])}", facts={"app": app_id})]
 
 
 def _check_place(state: State, app_id: str) -> list[Effect]:
@@ -93,7 +99,8 @@ def update(state: State, ask: int, command: UpdateApps, now: float) -> list[Effe
     result, effects = deploy(state, changes, force=command.force, why=why, now=now)
     if command.single and created:
         result = replace(result, created=True, id=created[0])
-    return [*places, *effects, Reply(ask, result)]
+    noted = _note_ignored(", ".join(c.id for c in changes[:5]), command.ignored)
+    return [*places, *effects, *noted, Reply(ask, result)]
 
 
 def _check_siblings(changes: Sequence[Change]) -> None:
@@ -182,6 +189,7 @@ def _victims(state: State, command: KillTasks) -> list[tuple[App, Instance]]:
         chosen = list(app.instances.values())
         if command.instances is not None:
             chosen = [app.instances[i] for i in command.instances if i in app.instances]
+            chosen = [i for i in chosen if _is_meant(i, command)]
             if command.strict and not chosen:
                 raise NotFound(f"Task '{', '.join(command.instances)}' does not exist")
         if command.host is not None and command.host != "*":
@@ -190,9 +198,16 @@ def _victims(state: State, command: KillTasks) -> list[tuple[App, Instance]]:
     found: list[tuple[App, Instance]] = []
     for instance_id in dict.fromkeys(command.instances or ()):
         owner = next((a for a in _candidates(state, instance_id) if instance_id in a.instances), None)
-        if owner is not None and _has_task(owner.instances[instance_id]):
-            found.append((owner, owner.instances[instance_id]))
+        if owner is not None:
+            instance = owner.instances[instance_id]
+            if _has_task(instance) and _is_meant(instance, command):
+                found.append((owner, instance))
     return found
+
+
+def _is_meant(instance: Instance, command: KillTasks) -> bool:
+    """Whether the task that was named is the present launch of its instance, and not one that ended before."""
+    return command.incarnations.get(instance.id, instance.incarnation) == instance.incarnation
 
 
 def _candidates(state: State, instance_id: str) -> list[App]:

@@ -243,12 +243,14 @@ def read_app(value: Json, base: str = "/") -> ReadApp:
     return found
 
 
-def read_update(value: Json, app_id: str) -> ReadApp:
-    """Some fields of the app `app_id`, whose id in the body must be the same if it is there.
+def read_update(value: Json, app_id: str, *, any_id: bool = False) -> ReadApp:
+    """Some fields of the app `app_id`, whose id in the body must be the same unless `any_id`.
 
     Errors: `Unprocessable` with all faults by path; `version` beside other fields is one of them.
     """
     reader = Reader(value)
+    if any_id:
+        reader.fields.pop("id", None)
     found = _read(reader, "/", app_id)
     if reader.has("version"):
         others = sorted(set(reader.fields) - {"version", "id"} - _SHOWN_ONLY)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from corral.frameworks.services.marathon import (
+    TaskName,
     read_app,
     read_json,
     read_task_id,
@@ -108,7 +109,7 @@ class _Door:
 
     async def create_app(self, request: Request) -> Response:
         found = read_app(read_json(request.body))
-        result, value = await self._ask(CreateApp(spec=found.spec, force=request.flag("force")))
+        result, value = await self._ask(CreateApp(spec=found.spec, force=request.flag("force"), ignored=found.unknown))
         return _json(value, status=201, headers=_deployed(result, found.spec.id, found.unknown))
 
     async def get_app(self, request: Request) -> Response:
@@ -116,7 +117,7 @@ class _Door:
 
     async def update_app(self, request: Request) -> Response:
         app_id = _id(request)
-        found = read_update(read_json(request.body), app_id)
+        found = read_update(read_json(request.body), app_id, any_id=request.method == "PATCH")
         version = None if found.to_version is None else read_version(found.to_version)
         update = AppUpdate(id=app_id, spec=found.spec, given=found.given, to_version=version)
         command = UpdateApps(
@@ -125,6 +126,7 @@ class _Door:
             create=request.method != "PATCH",
             force=request.flag("force"),
             single=True,
+            ignored=found.unknown,
         )
         result = await self._ask(command)
         return _result(result, found.unknown)
@@ -136,6 +138,7 @@ class _Door:
             partial=request.method == "PATCH" or request.flag("partialUpdate", True),
             create=request.method != "PATCH",
             force=request.flag("force"),
+            ignored=unknown,
         )
         return _result(await self._ask(command), unknown)
 
@@ -179,6 +182,7 @@ class _Door:
             KillTasks(
                 app=app_id,
                 instances=(name.instance,),
+                incarnations=_incarnations([name]),
                 scale=request.flag("scale"),
                 wipe=request.flag("wipe"),
                 force=request.flag("force"),
@@ -207,6 +211,7 @@ class _Door:
         return await self._kill(
             KillTasks(
                 instances=tuple(n.instance for n in names),
+                incarnations=_incarnations(names),
                 scale=request.flag("scale"),
                 wipe=request.flag("wipe"),
                 force=request.flag("force"),
@@ -262,6 +267,10 @@ def _id(request: Request) -> str:
 
 def _group(request: Request) -> str:
     return canonical_id("/" + request.params.get("group", ""))
+
+
+def _incarnations(names: Sequence[TaskName]) -> dict[str, int]:
+    return {n.instance: n.incarnation for n in names if n.incarnation is not None}
 
 
 def _embed(request: Request) -> tuple[str, ...]:

@@ -294,14 +294,17 @@ class AppUpdate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CreateApp(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Shapes: `ignored` are paths of the request that nobody understood; they are noted and do no harm."""
+
     spec: AppSpec
     force: bool = False
+    ignored: tuple[str, ...] = ()
 
 
 class UpdateApps(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Shapes: with `partial` what is not given stays, else it takes its default; with `create` unknown apps are made.
 
-    `single` says that one app was addressed by its path.
+    `single` says that one app was addressed by its path; `ignored` as in `CreateApp`.
     """
 
     updates: tuple[AppUpdate, ...]
@@ -309,6 +312,7 @@ class UpdateApps(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     create: bool = True
     force: bool = False
     single: bool = False
+    ignored: tuple[str, ...] = ()
 
 
 class DeleteApp(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -324,11 +328,13 @@ class RestartApp(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 class KillTasks(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """End tasks, of one app or by their ids. Shapes: with `scale` they are not replaced; `host` None is any.
 
-    `instances` None is all of the app. With `strict` an unknown instance is an error.
+    `instances` None is all of the app; `incarnations` may name for some of them the only launch that is meant. With
+    `strict` an unknown instance is an error.
     """
 
     app: str | None = None
     instances: tuple[str, ...] | None = None
+    incarnations: dict[str, int] = {}
     host: str | None = None
     scale: bool = False
     wipe: bool = False

@@ -236,12 +236,13 @@ _ROW_OF = {
     "maintenance": "AgentMaintenance",
     "unreachable": "AgentMaintenance",
     "disconnected": "AgentMaintenance",
-    "inactive": "AgentMaintenance",
+    "recovered": "AgentMaintenance",
     "cpus": "InsufficientCpus",
     "mem": "InsufficientMemory",
     "disk": "InsufficientDisk",
     "gpus": "InsufficientGpus",
     "ports": "InsufficientPorts",
+    "port taken": "InsufficientPorts",
 }
 
 
