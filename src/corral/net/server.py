@@ -262,18 +262,12 @@ async def _until(chunks: AsyncIterator[bytes], stopping: asyncio.Event) -> Async
     """The chunks until they end or the server stops."""
     stop = asyncio.ensure_future(stopping.wait())
     iterator = aiter(chunks)
+    step: asyncio.Future[bytes | None] | None = None
     try:
         while True:
             step = asyncio.ensure_future(anext(iterator, None))
-            try:
-                await asyncio.wait((step, stop), return_when=asyncio.FIRST_COMPLETED)
-            except asyncio.CancelledError:
-                step.cancel()
-                raise
+            await asyncio.wait((step, stop), return_when=asyncio.FIRST_COMPLETED)
             if not step.done():
-                step.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await step
                 return
             chunk = step.result()
             if chunk is None:
@@ -281,6 +275,10 @@ async def _until(chunks: AsyncIterator[bytes], stopping: asyncio.Event) -> Async
             yield chunk
     finally:
         stop.cancel()
+        if step is not None and not step.done():
+            # What makes the chunks must have let go before it can be closed.
+            step.cancel()
+            await asyncio.wait((step,))
         close = getattr(iterator, "aclose", None)
         if close is not None:
             await close()
