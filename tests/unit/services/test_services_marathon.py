@@ -9,17 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corral.frameworks.services.marathon import (
-    read_app,
-    read_json,
-    read_selector,
-    read_task_id,
-    read_update,
-    read_updates,
-    read_version,
-    write_app,
-    write_error,
-)
+from corral.frameworks.services.marathon import read_app, read_update, read_updates, write_error
+from corral.frameworks.services.names import read_selector, read_task_id, read_version
+from corral.frameworks.services.reader import read_json
+from corral.frameworks.services.shown import write_app
 from corral.frameworks.services.spec import (
     AppSpec,
     Config,

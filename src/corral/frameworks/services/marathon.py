@@ -1,18 +1,18 @@
-"""Marathon's JSON in both directions, total: every field is read, refused by name, or reported as unknown.
+"""Marathon's JSON inward, total: every field is read, refused by name, or reported as unknown.
 
 `read_app` and `read_update` make an `AppSpec` of what clients send, old forms included (`ports`, `uris`,
-`docker.network`, `docker.portMappings`, `ipAddress`); `write_app` emits exactly the keys that known clients accept.
+`docker.network`, `docker.portMappings`, `ipAddress`); the way back is `shown.py:write_app`.
 Source: Marathon's contract, sections 1 to 4, 17 and 19.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
+from corral.frameworks.services.reader import INVALID_JSON, NOT_VALID, Json, Reader, kind_of
 from corral.frameworks.services.spec import (
-    AppRecord,
     AppSpec,
     AppUpdate,
     Container,
@@ -25,16 +25,10 @@ from corral.frameworks.services.spec import (
     PortMapping,
     Unreachable,
     Upgrade,
-    VersionRecord,
 )
 from corral.frameworks.services.validate import canonical_id, parent_id
-from corral.lib.errors import Conflict, CorralError, Invalid, Unprocessable
-from corral.lib.units import format_timestamp, parse_timestamp
+from corral.lib.errors import Conflict, CorralError, Unprocessable
 from corral.net.routes import Request, Response, json_response
-
-Json = Any
-NOT_VALID = "Object is not valid"
-INVALID_JSON = "Invalid JSON"
 
 _ARCHIVES = (".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz", ".zip", ".tar")
 _SHOWN_ONLY = frozenset(
@@ -44,181 +38,6 @@ _SHOWN_ONLY = frozenset(
     }
 )  # fmt: skip
 """What a GET adds to an app; a body that was fetched can be sent back, so these are passed over."""
-
-
-class Reader:
-    """Reads one object, remembering every error with its path and every field nobody asked for."""
-
-    __slots__ = ("_asked", "errors", "fields", "path", "refused", "unknown")
-
-    def __init__(
-        self,
-        value: Json,
-        path: str = "",
-        errors: dict[str, list[str]] | None = None,
-        unknown: list[str] | None = None,
-        refused: dict[str, list[str]] | None = None,
-    ) -> None:
-        self.errors = {} if errors is None else errors
-        self.refused = {} if refused is None else refused
-        self.unknown = [] if unknown is None else unknown
-        self.path = path
-        self._asked: set[str] = set()
-        self.fields: dict[str, Json] = {}
-        if isinstance(value, dict):
-            self.fields = {k: v for k, v in value.items() if v is not None}
-        else:
-            self.wrong("", "an object", value)
-
-    def wrong(self, field: str, wanted: str, found: Json) -> None:
-        """The type is wrong."""
-        self.errors.setdefault(self._at(field), []).append(f"must be {wanted}, got {_kind(found)}")
-
-    def refuse(self, field: str, text: str) -> None:
-        """The type is right and the value is not."""
-        self.refused.setdefault(self._at(field), []).append(text)
-
-    def _at(self, field: str) -> str:
-        return f"{self.path}/{field}" if field else self.path or "/"
-
-    def has(self, field: str) -> bool:
-        self._asked.add(field)
-        return field in self.fields
-
-    def any(self, field: str) -> Json:
-        self._asked.add(field)
-        return self.fields.get(field)
-
-    def text(self, field: str, default: str) -> str:
-        value = self.any(field)
-        if value is None:
-            return default
-        if isinstance(value, str):
-            return value
-        self.wrong(field, "a string", value)
-        return default
-
-    def text_or_none(self, field: str) -> str | None:
-        return self.text(field, "") if self.has(field) else None
-
-    def choice(self, field: str, default: str, choices: Sequence[str]) -> str:
-        value = self.text(field, default)
-        if value not in choices:
-            self.wrong(field, f"one of {', '.join(choices)}", value)
-            return default
-        return value
-
-    def whole(self, field: str, default: int) -> int:
-        value = self.any(field)
-        if value is None:
-            return default
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int):
-            self.wrong(field, "a whole number", value)
-            return default
-        if not -(2**31) <= value < 2**31:
-            self.wrong(field, "a number of 32 bits", value)
-            return default
-        return value
-
-    def number(self, field: str, default: float) -> float:
-        value = self.any(field)
-        if value is None:
-            return default
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            self.wrong(field, "a number", value)
-            return default
-        return float(value)
-
-    def flag(self, field: str, default: bool) -> bool:
-        value = self.any(field)
-        if value is None:
-            return default
-        if not isinstance(value, bool):
-            self.wrong(field, "true or false", value)
-            return default
-        return value
-
-    def texts(self, field: str) -> tuple[str, ...]:
-        found = []
-        for index, value in enumerate(self.list(field)):
-            if isinstance(value, str):
-                found.append(value)
-            else:
-                self.wrong(f"{field}({index})", "a string", value)
-        return tuple(found)
-
-    def text_map(self, field: str) -> dict[str, str]:
-        value = self.any(field)
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            self.wrong(field, "an object of strings", value)
-            return {}
-        found = {}
-        for key, text in value.items():
-            if text is None:
-                continue
-            if isinstance(text, str):
-                found[key] = text
-            else:
-                self.wrong(f"{field}/{key}", "a string", text)
-        return found
-
-    def list(self, field: str) -> Sequence[Json]:
-        value = self.any(field)
-        if value is None:
-            return ()
-        if not isinstance(value, list):
-            self.wrong(field, "a list", value)
-            return ()
-        return value
-
-    def object(self, field: str) -> "Reader | None":
-        value = self.any(field)
-        return None if value is None else self._below(field, value)
-
-    def objects(self, field: str) -> "Iterable[Reader]":
-        return [self._below(f"{field}({index})", value) for index, value in enumerate(self.list(field))]
-
-    def _below(self, field: str, value: Json) -> "Reader":
-        return Reader(value, self._at(field), self.errors, self.unknown, self.refused)
-
-    def done(self) -> None:
-        """Report what nobody asked for."""
-        self.unknown.extend(self._at(f) for f in self.fields if f not in self._asked)
-
-    def finish(self) -> None:
-        """Errors: `Unprocessable`, for wrong types first, as nothing else can be said then."""
-        if self.errors:
-            raise Unprocessable(INVALID_JSON, self.errors)
-        if self.refused:
-            raise Unprocessable(NOT_VALID, self.refused)
-
-
-def _kind(value: Json) -> str:
-    if isinstance(value, str):
-        return f"the string {value[:60]!r}"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if value is None:
-        return "null"
-    return f"the number {value:g}" if isinstance(value, (int, float)) else f"a {_JSON_NAMES.get(type(value), 'value')}"
-
-
-_JSON_NAMES: dict[type, str] = {dict: "object", list: "list"}
-
-
-def read_json(body: bytes) -> Json:
-    """Errors: `Invalid` when the body is no JSON, with the place of the fault."""
-    try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise Invalid(f"Invalid JSON: {error}") from None
-
-
-# Apps, inward.
 
 
 class ReadApp(msgspec.Struct, frozen=True, kw_only=True):
@@ -266,7 +85,7 @@ def read_update(value: Json, app_id: str, *, any_id: bool = False) -> ReadApp:
 def read_updates(value: Json) -> tuple[tuple[AppUpdate, ...], tuple[str, ...]]:
     """The list of a PUT or PATCH of /v2/apps, and the unknown fields in it."""
     if not isinstance(value, list):
-        raise Unprocessable(INVALID_JSON, {"/": [f"must be a list of apps, got {_kind(value)}"]})
+        raise Unprocessable(INVALID_JSON, {"/": [f"must be a list of apps, got {kind_of(value)}"]})
     updates: list[AppUpdate] = []
     unknown: list[str] = []
     details: dict[str, list[str]] = {}
@@ -652,189 +471,6 @@ def _read_unsupported(reader: Reader) -> None:
             reader.refuse(field, f"{words} are not supported by this release; leave {field} out")
 
 
-# Apps, outward.
-
-
-def number(value: float) -> float | int:
-    """Whole numbers without a fraction, as they were written."""
-    return int(value) if value == int(value) else value
-
-
-def write_app(spec: AppSpec) -> dict[str, Json]:
-    """The definition alone; optional fields that are unset are left out."""
-    out: dict[str, Json] = {
-        "id": spec.id,
-        "backoffFactor": number(spec.backoff_factor),
-        "backoffSeconds": spec.backoff_s,
-        "constraints": [list(c) for c in spec.constraints],
-        "cpus": number(spec.cpus),
-        "dependencies": list(spec.dependencies),
-        "disk": number(spec.disk_mb),
-        "env": spec.env,
-        "executor": spec.executor,
-        "fetch": [_write_fetch(f) for f in spec.fetch],
-        "gpus": 0,
-        "healthChecks": [],
-        "instances": spec.instances,
-        "killSelection": spec.kill_selection,
-        "labels": spec.labels,
-        "maxLaunchDelaySeconds": spec.most_backoff_s,
-        "mem": number(spec.mem_mb),
-        "networks": [_write_network(n) for n in spec.networks],
-        "readinessChecks": [],
-        "requirePorts": spec.require_ports,
-        "unreachableStrategy": _write_unreachable(spec.unreachable),
-        "upgradeStrategy": {
-            "minimumHealthCapacity": number(spec.upgrade.minimum_health_capacity),
-            "maximumOverCapacity": number(spec.upgrade.maximum_over_capacity),
-        },
-    }
-    if spec.cmd is not None:
-        out["cmd"] = spec.cmd
-    if spec.args:
-        out["args"] = list(spec.args)
-    if spec.user is not None:
-        out["user"] = spec.user
-    if spec.container is not None:
-        out["container"] = _write_container(spec.container)
-    if spec.network is Network.HOST:
-        out["portDefinitions"] = [_write_definition(p) for p in spec.port_definitions or ()]
-    if spec.kill_grace_s is not None:
-        out["taskKillGracePeriodSeconds"] = spec.kill_grace_s
-    if spec.accepted_resource_roles:
-        out["acceptedResourceRoles"] = list(spec.accepted_resource_roles)
-    if spec.role is not None:
-        out["role"] = spec.role
-    return out
-
-
-def write_versioned(record: AppRecord | VersionRecord) -> dict[str, Json]:
-    """The definition with its version, as every answer shows it."""
-    out = write_app(record.spec)
-    out["version"] = record.version
-    out["versionInfo"] = {"lastScalingAt": record.scaled_at, "lastConfigChangeAt": record.configured_at}
-    return out
-
-
-def _write_fetch(fetch: Fetch) -> Json:
-    out: dict[str, Json] = {
-        "uri": fetch.uri,
-        "extract": fetch.extract,
-        "executable": fetch.executable,
-        "cache": fetch.cache,
-    }
-    return out if fetch.dest_path is None else {**out, "destPath": fetch.dest_path}
-
-
-def _write_network(network: NetworkSpec) -> Json:
-    out: dict[str, Json] = {"mode": str(network.mode)}
-    if network.name is not None:
-        out["name"] = network.name
-    if network.labels:
-        out["labels"] = network.labels
-    return out
-
-
-def _write_unreachable(strategy: Unreachable | None) -> Json:
-    if strategy is None:
-        return "disabled"
-    return {
-        "inactiveAfterSeconds": strategy.inactive_after_s,
-        "expungeAfterSeconds": strategy.expunge_after_s,
-    }
-
-
-def _write_definition(port: PortDefinition) -> Json:
-    out: dict[str, Json] = {"port": port.port, "protocol": port.protocol, "labels": port.labels}
-    return out if port.name is None else {**out, "name": port.name}
-
-
-def _write_mapping(port: PortMapping) -> Json:
-    out: dict[str, Json] = {
-        "containerPort": port.container_port,
-        "servicePort": port.service_port,
-        "protocol": port.protocol,
-        "labels": port.labels,
-    }
-    if port.host_port is not None:
-        out["hostPort"] = port.host_port
-    if port.name is not None:
-        out["name"] = port.name
-    if port.network_names:
-        out["networkNames"] = list(port.network_names)
-    return out
-
-
-def _write_container(container: Container) -> Json:
-    out: dict[str, Json] = {
-        "type": container.kind,
-        "volumes": [
-            {"containerPath": v.container_path, "hostPath": v.host_path, "mode": v.mode} for v in container.volumes
-        ],
-    }
-    if container.docker is not None:
-        out["docker"] = {
-            "image": container.docker.image,
-            "forcePullImage": container.docker.force_pull_image,
-            "privileged": container.docker.privileged,
-            "parameters": [{"key": k, "value": v} for k, v in container.docker.parameters],
-        }
-    if container.port_mappings is not None:
-        out["portMappings"] = [_write_mapping(m) for m in container.port_mappings]
-    return out
-
-
-# Other bodies.
-
-
-def read_version(text: str) -> str:
-    """A version as it is kept. Errors: `Unprocessable` when it is no timestamp."""
-    try:
-        return format_timestamp(parse_timestamp(text))
-    except (Invalid, OverflowError, OSError):
-        raise Unprocessable(f"version {text!r} is not a timestamp of the form 2026-01-31T12:00:00.000Z") from None
-
-
-_TASK_ID = re.compile(
-    r"(?P<instance>(?P<app>.+)\.(?:instance-|marathon-)(?P<uuid>[^.]+))(?:\._?[a-z][a-z0-9-]*)?(?:\.(?P<incarnation>\d+))?"
-)
-_OLD_TASK_ID = re.compile(r"(?P<app>.+)[._](?P<uuid>[0-9a-f]{8}-[0-9a-f-]{27})(?:\.\d+)?")
-
-
-class TaskName(msgspec.Struct, frozen=True):
-    """Shapes: `incarnation` None when the id names an instance, or is of an older form."""
-
-    app: str
-    instance: str
-    incarnation: int | None = None
-
-
-def read_task_id(text: str) -> TaskName | None:
-    """What a task or instance id names; None when it is of no known form."""
-    match = _TASK_ID.fullmatch(text)
-    if match is not None:
-        incarnation = match["incarnation"]
-        return TaskName(
-            "/" + match["app"].replace("_", "/"), match["instance"], int(incarnation) if incarnation else None
-        )
-    old = _OLD_TASK_ID.fullmatch(text)
-    return None if old is None else TaskName("/" + old["app"].replace("_", "/"), text)
-
-
-def read_task_ids(value: Json) -> tuple[TaskName, ...]:
-    """The body of POST /v2/tasks/delete. Errors: `Invalid` naming the id that is malformed."""
-    reader = Reader(value)
-    ids = reader.texts("ids")
-    reader.finish()
-    found = []
-    for text in ids:
-        name = read_task_id(text)
-        if name is None:
-            raise Invalid(f"task id {text!r} is malformed; ids look like web.instance-UUID._app.1")
-        found.append(name)
-    return tuple(found)
-
-
 # Errors.
 
 
@@ -846,50 +482,3 @@ def write_error(error: CorralError, request: Request) -> Response:
     if isinstance(error, Conflict) and error.blockers:
         body["deployments"] = [{"id": blocker} for blocker in error.blockers]
     return json_response(body, status=error.status)
-
-
-# Label selectors.
-
-_LABEL_TEXT = r"(?:[-A-Za-z0-9_.]|\\.)+"
-_SELECTOR = re.compile(
-    rf"\s*(?P<key>{_LABEL_TEXT})\s*"
-    rf"(?:(?P<op>==|!=)\s*(?P<value>{_LABEL_TEXT})"
-    rf"|(?P<set>in|notin)\s*\(\s*(?P<values>{_LABEL_TEXT}(?:\s*,\s*{_LABEL_TEXT})*)\s*\))?\s*"
-)
-
-
-def read_selector(text: str) -> Callable[[Mapping[str, str]], bool]:
-    """A predicate over labels. Errors: `Unprocessable` with the place where the selector stops making sense."""
-    tests: list[Callable[[Mapping[str, str]], bool]] = []
-    at = 0
-    while True:
-        match = _SELECTOR.match(text, at)
-        if match is None or (match.end() < len(text) and text[match.end()] != ","):
-            end = at if match is None else match.end()
-            raise Unprocessable(
-                f"label selector {text!r} makes no sense at character {end}; "
-                "write key, key==value, key!=value, key in (a,b) or key notin (a,b), joined by commas"
-            )
-        tests.append(_selector_test(match))
-        if match.end() >= len(text):
-            return lambda labels: all(test(labels) for test in tests)
-        at = match.end() + 1
-
-
-def _selector_test(match: re.Match[str]) -> Callable[[Mapping[str, str]], bool]:
-    key = _unescape(match["key"])
-    if match["op"] is not None:
-        value = _unescape(match["value"])
-        if match["op"] == "==":
-            return lambda labels: labels.get(key) == value
-        return lambda labels: key in labels and labels[key] != value
-    if match["set"] is not None:
-        values = {_unescape(v.strip()) for v in re.split(r"(?<!\\),", match["values"])}
-        if match["set"] == "in":
-            return lambda labels: labels.get(key) in values
-        return lambda labels: key in labels and labels[key] not in values
-    return lambda labels: key in labels
-
-
-def _unescape(text: str) -> str:
-    return re.sub(r"\\(.)", r"\1", text)

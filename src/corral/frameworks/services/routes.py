@@ -6,17 +6,9 @@ Source: Marathon's contract, sections 16 and 17.
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from corral.frameworks.services.marathon import (
-    TaskName,
-    read_app,
-    read_json,
-    read_task_id,
-    read_task_ids,
-    read_update,
-    read_updates,
-    read_version,
-    write_error,
-)
+from corral.frameworks.services.marathon import read_app, read_update, read_updates, write_error
+from corral.frameworks.services.names import TaskName, read_task_id, read_task_ids, read_version
+from corral.frameworks.services.reader import read_json
 from corral.frameworks.services.spec import (
     AppUpdate,
     CancelDeployment,

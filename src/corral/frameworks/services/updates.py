@@ -5,7 +5,7 @@ belongs to one that was given up. Source: Marathon's contract, sections 9, 10 an
 """
 
 from corral.frameworks.services import backoff
-from corral.frameworks.services.marathon import read_task_id
+from corral.frameworks.services.names import read_task_id
 from corral.frameworks.services.spec import ActionKind, Condition, FailureRecord, Goal, Instance
 from corral.frameworks.services.state import App, State, replace, task_id_of
 from corral.frameworks.services.upkeep import (

@@ -11,7 +11,8 @@ from typing import Any
 from corral import __version__
 from corral.frameworks.services import backoff
 from corral.frameworks.services.launch import safe_id
-from corral.frameworks.services.marathon import read_selector, write_versioned
+from corral.frameworks.services.names import read_selector
+from corral.frameworks.services.shown import write_versioned
 from corral.frameworks.services.spec import (
     Action,
     Condition,
