@@ -1,9 +1,11 @@
-"""What every tree of tests may use: a Docker Engine to run real containers on."""
+"""What every tree of tests may use: a Docker Engine to run real containers on, and Debian's bubblewrap."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -14,11 +16,27 @@ ENGINE_PREFIX = "corral-engine-"
 IMAGES = ("busybox:latest", "busybox:local", "libmesos/ubuntu:latest")
 
 
+def lack(what: str) -> NoReturn:
+    """A developer's machine may lack something; continuous integration may not, a skip there would hide a failure."""
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def bubblewrap() -> None:
+    """The program that gives a plain process its own view of the file system."""
+    if shutil.which("bwrap") is None:
+        if os.geteuid() != 0:
+            lack("volumes of plain processes need bubblewrap; install it: sudo apt-get install bubblewrap")
+        install_packages(["bubblewrap"])
+
+
 @pytest.fixture(scope="session")
 def private_engine() -> Iterator[PrivateEngine]:
     """An Engine of this session's own, for tests that stop, kill and restart it."""
     if os.geteuid() != 0:
-        pytest.skip("a Docker Engine of one's own needs root")
+        lack("a Docker Engine of one's own needs root; name a running one with CORRAL_TEST_DOCKER")
     install_packages(missing_packages())
     parent = Path(tempfile.gettempdir())
     sweep(parent, ENGINE_PREFIX)

@@ -384,6 +384,7 @@ async def test_a_volume_in_the_sandbox_is_a_link(node: Node, tmp_path: Path) -> 
     assert (tmp_path / "data" / "other").read_text() == "new\n"
 
 
+@pytest.mark.usefixtures("bubblewrap")
 async def test_absolute_and_read_only_volumes_are_mounts_of_the_task_alone(node: Node, tmp_path: Path) -> None:
     for name in ("data", "seen"):
         (tmp_path / name).mkdir()
@@ -411,6 +412,7 @@ async def test_absolute_and_read_only_volumes_are_mounts_of_the_task_alone(node:
     assert (await node.runtime.wait(execution.container_id)).code == 9
 
 
+@pytest.mark.usefixtures("bubblewrap")
 @pytest.mark.parametrize(
     ("target", "words"),
     [("/no/such/place", "does not exist"), ("../out", "leaves the sandbox"), ("/etc/passwd", "one is a directory")],

@@ -241,6 +241,8 @@ async def test_a_compressed_file_takes_the_place_of_its_packed_form(
     assert (sandbox / "data.csv").read_bytes() == b"1,2\n"
 
 
+# Python before 3.11.4 has no filters of its own; then only our checks stand between an archive and the node.
+FILTERED = [False, *([True] if hasattr(tarfile, "data_filter") else [])]
 ESCAPES: list[list[tuple[str, bytes | str]]] = [
     [("../evil", b"x")],
     [("/tmp/corral-evil", b"x")],
@@ -252,7 +254,7 @@ ESCAPES: list[list[tuple[str, bytes | str]]] = [
 
 
 @pytest.mark.parametrize("members", ESCAPES)
-@pytest.mark.parametrize("filtered", [True, False])
+@pytest.mark.parametrize("filtered", FILTERED)
 def test_no_tar_reaches_outside_of_the_sandbox(
     sandbox: Path, tmp_path: Path, members: list[tuple[str, bytes | str]], filtered: bool
 ) -> None:
