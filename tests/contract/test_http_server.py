@@ -140,11 +140,14 @@ async def test_something_that_is_not_http_gets_400(server: Server) -> None:
 
 
 @pytest.mark.parametrize("path", ["/count", "/silence"])
-async def test_a_client_that_disconnects_ends_its_stream(client: aiohttp.ClientSession, door: Door, path: str) -> None:
+async def test_a_client_that_disconnects_ends_its_stream(
+    client: aiohttp.ClientSession, door: Door, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
     answer = await client.get(path)
     await answer.content.readany()
     answer.close()
     await asyncio.wait_for(door.closed.wait(), 5)
+    assert not caplog.records, "a client that leaves is no error of ours"
 
 
 async def test_a_stopping_server_ends_its_streams(server: Server, client: aiohttp.ClientSession, door: Door) -> None:
