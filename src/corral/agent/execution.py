@@ -17,13 +17,10 @@ from corral.model.execution import Execution, Mount
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, ContainerId, FrameworkId, TaskId
 from corral.model.resources import total_milli
-from corral.model.task import CommandInfo, TaskInfo, group_of
+from corral.model.task import INSTANCE_LABEL, CommandInfo, TaskInfo, group_of
 
 LEAST_MEM_MB = 32
 """A smaller limit kills even a shell; Mesos raises it likewise."""
-
-INSTANCE_LABEL = "corral.instance"
-"""The label whose value names the instance that a task is a run of; without it the task is its own instance."""
 
 SHUTDOWN_GRACE = format_duration(5.0)
 

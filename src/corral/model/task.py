@@ -15,6 +15,10 @@ GROUP_LABEL = "corral.group"
 """The label whose value says which siblings a want's `unique`, `max-per` and `group-by` constraints count."""
 
 
+INSTANCE_LABEL = "corral.instance"
+"""The label that names the instance which a task is one run of; tasks see it as CORRAL_INSTANCE_ID."""
+
+
 class TaskState(StrEnum):
     STAGING = "TASK_STAGING"
     STARTING = "TASK_STARTING"

@@ -26,6 +26,7 @@ from corral.model.offer import Offer, Want
 from corral.model.resources import normal, scalar
 from corral.model.task import (
     GROUP_LABEL,
+    INSTANCE_LABEL,
     CommandInfo,
     DiscoveryInfo,
     DiscoveryPort,
@@ -194,7 +195,7 @@ def build_task(app: App, instance: Instance, placement: Placement, config: Confi
         command=msgspec.structs.replace(template.command, environment=environment),
         container=make_container(spec, instance.ports),
         kill_grace_s=None if spec.kill_grace_s is None else float(spec.kill_grace_s),
-        labels=template.labels,
+        labels=(*template.labels, Label(key=INSTANCE_LABEL, value=instance.id)),
         discovery=_make_discovery(template, spec, instance),
     )
 
