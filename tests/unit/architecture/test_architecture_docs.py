@@ -1,17 +1,41 @@
-"""The docs tell what the code does: every key, route, effect, exit code and stop of the tour is looked up."""
+"""The docs tell what the code does: every key, route, effect, metric, exit code and stop of the tour is looked up."""
 
 import ast
+import importlib.util
+import json
 import re
+import shlex
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any, cast, get_args
 
+import click
 import pytest
 
 import corral
-from corral.cli.main import SECTIONS
+from corral.agent import routes as agent_routes
+from corral.agent.core import AgentCore
+from corral.agent.spec import AgentConfig
+from corral.allocator.strategies import STRATEGIES
+from corral.cli.main import SECTIONS, cli
+from corral.frameworks.services.routes import routes as services_routes
 from corral.lib import errors
-from corral.standalone.config import Config
+from corral.master import routes as master_routes
+from corral.master.core import MasterCore
+from corral.master.shell import MasterShell
+from corral.master.spec import MasterConfig
+from corral.mesos.operator import OperatorCall
+from corral.mesos.wants import WireWant
+from corral.model import calls, events
+from corral.model.constraints import Operator
+from corral.net.routes import RawRoute, Request, Response, Route
+from corral.runtime.core import Asked, Core, Reply
+from corral.standalone.config import Config, read_config
+from corral.standalone.daemons import STORE_FAILED
 
 SOURCE = Path(corral.__file__).parent
 ROOT = Path(__file__).parents[3]
@@ -49,25 +73,90 @@ def test_every_exit_code_is_documented() -> None:
         if isinstance(kind, type) and issubclass(kind, errors.CorralError)
     }
     documented = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
-    assert codes <= documented
+    assert codes | {0, STORE_FAILED} <= documented
+    assert documented <= codes | {0, STORE_FAILED, 130}
 
 
-def declared_routes() -> Iterator[tuple[str, str]]:
-    """(method, path) of every `Route(...)` and `RawRoute(...)` with literal arguments, and of tables of such pairs."""
-    for path in sorted(SOURCE.rglob("routes.py")):
-        if path.parent.name == "net":
-            continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found = re.fullmatch(r"/[A-Za-z0-9_{}*/().:-]*", node.value)
-                if found and len(node.value) > 1:
-                    yield str(path.relative_to(SOURCE)), node.value
+class Answering:
+    """A loop that asks its core at once."""
+
+    turns = inputs = 0
+    ready = SimpleNamespace(is_set=lambda: True)
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def ask(self, command: Any) -> Any:
+        (reply,) = [e for e in self._core.handle(Asked(1, command), 0.0) if isinstance(e, Reply)]
+        return reply.value
 
 
-def test_every_route_is_documented() -> None:
-    page = read("api/routes.md")
-    missing = sorted({f"{where}: {path}" for where, path in declared_routes() if f"`{path}`" not in page})
-    assert missing == []
+async def ask_nobody(command: Any) -> Any:
+    raise AssertionError("routes are looked at here, not called")
+
+
+def master() -> list[Route | RawRoute]:
+    return master_routes.routes(cast(Any, Answering(MasterCore(MasterConfig(), Random(0)))), MasterShell())
+
+
+def agent() -> list[Route | RawRoute]:
+    core = AgentCore(AgentConfig(hostname="node", runtimes=("docker", "process")), Random(0))
+    return agent_routes.routes(cast(Any, Answering(core)), cast(Any, None))
+
+
+ROUTES: dict[str, list[Route | RawRoute]] = {
+    "master/routes.py": master(),
+    "agent/routes.py": agent(),
+    "frameworks/services/routes.py": [*services_routes(ask_nobody)],
+}
+CHAPTERS = {"Master": "master/routes.py", "Agent": "agent/routes.py", "Services": "frameworks/services/routes.py"}
+
+
+def test_all_front_doors_are_looked_at_here() -> None:
+    found = {str(path.relative_to(SOURCE)) for path in SOURCE.rglob("routes.py")} - {"net/routes.py"}
+    assert found == set(ROUTES)
+
+
+def served_routes(door: str) -> set[tuple[str, str]]:
+    """Method and path of every route, aliases folded: the page states the prefixes and the suffix once."""
+    folded = set()
+    for route in ROUTES[door]:
+        path = route.path
+        for prefix in ("/master", "/slave(1)"):
+            path = path.removeprefix(prefix)
+        folded.add((route.method, path.removesuffix(".json")))
+    return folded
+
+
+def documented_routes(door: str) -> set[tuple[str, str]]:
+    found = set()
+    for chapter in re.split(r"^## ", read("api/routes.md"), flags=re.MULTILINE)[1:]:
+        if CHAPTERS[chapter.split(":")[0].split()[0]] == door:
+            found.update(re.findall(r"^\| ([A-Z*]+) \| `([^`]+)` \|", chapter, re.MULTILINE))
+    return found
+
+
+@pytest.mark.parametrize("door", ROUTES)
+def test_every_route_is_documented_and_every_documented_route_exists(door: str) -> None:
+    assert documented_routes(door) == served_routes(door)
+
+
+async def numbers(routes: list[Route | RawRoute], path: str) -> str:
+    (route,) = [r for r in routes if r.path == path]
+    answer = await route.handler(Request(method="GET", path=path))
+    assert isinstance(answer, Response)
+    return answer.body.decode()
+
+
+@pytest.mark.parametrize(("chapter", "routes"), [("Master", master()), ("Agent", agent())])
+async def test_every_metric_is_documented_and_every_documented_metric_exists(
+    chapter: str, routes: list[Route | RawRoute]
+) -> None:
+    page = next(c for c in read("operate/metrics.md").split("\n## ") if c.startswith(chapter + "\n"))
+    told = set(re.findall(r"`([a-z_]+/[a-z_/]+|corral_[a-z_]+)`", page))
+    served = set(json.loads(await numbers(routes, "/metrics/snapshot")))
+    served |= set(re.findall(r"^([a-z_]+)[ {]", await numbers(routes, "/metrics"), re.MULTILINE))
+    assert told == served
 
 
 def effect_classes() -> Iterator[str]:
@@ -93,7 +182,21 @@ def stops() -> list[tuple[str, str]]:
 
 
 def test_the_tour_has_its_stops() -> None:
-    assert len(stops()) >= 20
+    visited = {file.split("/")[0] for file, _ in stops()}
+    assert len(stops()) >= 25
+    assert visited >= {
+        "net",
+        "runtime",
+        "frameworks",
+        "sdk",
+        "mesos",
+        "master",
+        "allocator",
+        "agent",
+        "docker",
+        "process",
+    }
+    assert {"sdk/local.py", "sdk/http.py"} <= {file for file, _ in stops()}
 
 
 @pytest.mark.parametrize(("file", "name"), stops() if (DOCS / "tour.md").exists() else [])
@@ -129,6 +232,122 @@ def test_every_page_is_reachable_from_the_index() -> None:
         for folder in re.findall(r"\]\(([a-z-]+/)\)", page.read_text(encoding="utf-8")):
             queue.extend((page.parent / folder).glob("*.md"))
     assert sorted(str(p.relative_to(DOCS)) for p in DOCS.rglob("*.md") if p.resolve() not in seen) == []
+
+
+def code_lines() -> Iterator[tuple[str, str]]:
+    """What a reader would type: indented lines of pages, and what stands in backticks."""
+    for page in [ROOT / "README.md", *DOCS.rglob("*.md")]:
+        text = page.read_text(encoding="utf-8")
+        for line in re.findall(r"^ {4,}(\S.*)$|`([^`\n]+)`", text, re.MULTILINE):
+            yield str(page.relative_to(ROOT)), "".join(line)
+
+
+def test_every_make_verb_in_the_docs_exists() -> None:
+    verbs = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    told = {(page, found[1]) for page, line in code_lines() if (found := re.match(r"make ([a-z]+)", line))}
+    assert told
+    assert {(page, verb) for page, verb in told if verb not in verbs} == set()
+
+
+def command_of(words: list[str]) -> tuple[click.Command, list[str]]:
+    """The command that these words call, and its own words; groups are followed."""
+    command: click.Command = cli
+    while isinstance(command, click.Group) and words and re.fullmatch("[a-z]+", words[0]):
+        found = command.get_command(click.Context(command), words[0])
+        assert found is not None, f"there is no command {words[0]}"
+        command, words = found, words[1:]
+    return command, words
+
+
+def test_every_command_line_in_the_docs_is_one_that_exists() -> None:
+    wrong = []
+    for page, line in code_lines():
+        found = re.match(r"(?:eval \"\$\(|\S*/bin/)?corral ([^#]*)", line)
+        if found is None or "..." in line:
+            continue
+        words = shlex.split(re.sub(r"[\[\]();\"]", " ", re.split(r"\[?-- ", found[1])[0]).replace("'", " "))
+        try:
+            command, rest = command_of(words)
+        except AssertionError as error:
+            wrong.append(f"{page}: {line}: {error}")
+            continue
+        known = {name for p in command.params for name in (*p.opts, *p.secondary_opts)} | {"--help", "-h"}
+        for word in rest:
+            option = word.partition("=")[0]
+            short = re.fullmatch("-[a-z]{2,}", option) is not None and all(f"-{c}" in known for c in option[1:])
+            if option.startswith("-") and option not in known and not short:
+                wrong.append(f"{page}: {line}: {option}")
+    assert wrong == []
+
+
+def test_json_in_the_docs_is_json() -> None:
+    for page in DOCS.rglob("*.md"):
+        for block in re.findall(r"^```json\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+            json.loads(block)
+
+
+def test_the_configuration_file_in_the_docs_is_taken(tmp_path: Path) -> None:
+    (block,) = re.findall(r"^```toml\n(.*?)^```", read("operate/configure.md"), re.MULTILINE | re.DOTALL)
+    file = tmp_path / "corral.toml"
+    file.write_text(block, encoding="utf-8")
+    _, origins = read_config(str(file), (), {})
+    named = {f"{section}.{key}" for section, table in tomllib.loads(block).items() for key in table}
+    assert {key for key, origin in origins.items() if origin == str(file)} == named
+
+
+def ticked(name: str) -> set[str]:
+    """All words that stand in backticks on a page."""
+    return {word for text in re.findall(r"`([^`\n]+)`", read(name)) for word in re.findall(r"[A-Za-z_]+", text)}
+
+
+def test_every_field_of_marathon_that_is_read_is_documented() -> None:
+    tree = ast.parse((SOURCE / "frameworks/services/marathon.py").read_text(encoding="utf-8"))
+    readers = {
+        "any", "choice", "flag", "has", "list", "number", "object", "objects", "text", "text_map", "text_or_none",
+        "texts", "whole",
+    }  # fmt: skip
+    read_fields = {
+        node.args[0].value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in readers
+        and node.args
+        and isinstance(node.args[0], ast.Constant)
+    }
+    tables = [n for n in ast.walk(tree) if isinstance(n, ast.Dict) and len(n.keys) > 5]
+    read_fields |= {k.value for n in tables for k in n.keys if isinstance(k, ast.Constant)}
+    missing = {str(f) for f in read_fields} - ticked("frameworks/services.md")
+    assert missing == set()
+
+
+def test_every_call_event_and_word_of_mesos_is_documented() -> None:
+    page = read("api/mesos.md")
+    tags = {kind.__struct_config__.tag for kind in (*get_args(calls.Call), *get_args(events.Event))} - {"IGNORED"}
+    words = {str(tag) for tag in tags} | {call.value for call in OperatorCall}
+    assert {word for word in words if re.search(rf"\b{word}\b", page) is None} == set()
+    wanted = {*WireWant.__struct_fields__, *STRATEGIES, *(operator.value for operator in Operator)}
+    assert {word for word in wanted if f"`{word}`" not in page} == set()
+
+
+def test_the_pages_of_states_are_up_to_date() -> None:
+    spec = importlib.util.spec_from_file_location("gen_states", ROOT / "scripts/gen_states.py")
+    assert spec is not None
+    assert spec.loader is not None
+    generator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generator)
+    written = {path.name: path.read_text(encoding="utf-8") for path in (DOCS / "states").glob("*.md")}
+    assert written == generator.pages(), "run .venv/bin/python scripts/gen_states.py"
+
+
+def test_the_layers_in_the_docs_are_those_that_are_checked() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    layers = [
+        {name.strip().removeprefix("corral.") for name in row.split("|")} for row in contracts["contracts"][0]["layers"]
+    ]
+    chapter = read("architecture.md").split("## Layers")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| \d+ \| (.*) \|$", chapter, re.MULTILINE)
+    assert [set(re.findall(r"`([a-z]+)[`.]", row)) for row in rows] == layers
 
 
 def test_changelog_fragments_are_named_by_slug_and_kind() -> None:
