@@ -10,6 +10,7 @@ import hashlib
 import os
 import pwd
 import shutil
+import subprocess
 from collections.abc import Iterable, Sequence
 from posixpath import basename, normpath
 from typing import BinaryIO
@@ -58,6 +59,9 @@ class Fetcher:
                 await self._fetch_one(uri, sandbox, user)
             except OSError as error:
                 raise Failed(f"cannot fetch {mask(uri.value)}: {error.strerror or error}") from None
+            except ValueError as error:
+                # The system and the URL parser refuse some texts this way, a NUL byte or half an IPv6 address.
+                raise Failed(f"cannot fetch {mask(uri.value)}: {error}; correct the URI") from None
 
     async def _fetch_one(self, uri: Uri, sandbox: str, user: str | None) -> None:
         target = await asyncio.to_thread(_prepare_target, uri, sandbox, user)
@@ -152,16 +156,18 @@ class Fetcher:
     async def _copy_as(self, uri: str, source: str, path: str, ids: tuple[int, int]) -> None:
         """Let a process of the task's user read it, so that nobody fetches what he could not read himself."""
         with _create(path) as copy:
-            process = await asyncio.create_subprocess_exec(
-                "head", f"--bytes={self._most_bytes + 1}", "--", source,
-                stdin=asyncio.subprocess.DEVNULL, stdout=copy, stderr=asyncio.subprocess.PIPE,
+            # Not through asyncio: there an event loop of another make knows no `user`.
+            process = subprocess.Popen(
+                ["head", f"--bytes={self._most_bytes + 1}", "--", source],
+                stdin=subprocess.DEVNULL, stdout=copy, stderr=subprocess.PIPE,
                 user=ids[0], group=ids[1], extra_groups=_groups(ids), env={"LC_ALL": "C", "PATH": os.defpath},
             )  # fmt: skip
+            reading = asyncio.ensure_future(asyncio.to_thread(process.communicate))
             try:
-                _, words = await process.communicate()
+                _, words = await asyncio.shield(reading)
             except asyncio.CancelledError:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
+                process.kill()
+                await reading
                 raise
         if process.returncode != 0:
             cause = words.decode(errors="replace").strip().rpartition(": ")[2] or "it cannot be read"

@@ -8,10 +8,11 @@ import os
 import stat
 import tarfile
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -175,7 +176,15 @@ async def test_a_fetched_link_is_replaced_and_not_followed(fetcher: Fetcher, san
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can fetch for others")
-async def test_nobody_fetches_what_he_could_not_read_himself(fetcher: Fetcher, sandbox: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_nobody_fetches_what_he_could_not_read_himself(
+    tmp_path: Path, sandbox: Path, factory: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(fetch_as_nobody(Fetcher(str(tmp_path / "others")), sandbox, tmp_path))
+
+
+async def fetch_as_nobody(fetcher: Fetcher, sandbox: Path, tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
         path.chmod(0o755)
     (tmp_path / "secret").write_text("root only")
@@ -187,6 +196,19 @@ async def test_nobody_fetches_what_he_could_not_read_himself(fetcher: Fetcher, s
     await fetcher.fetch([Uri(value=str(tmp_path / "public"), output_file="d/e")], str(sandbox), "nobody")
     assert (sandbox / "d/e").read_text() == "for all"
     assert (sandbox / "d").stat().st_uid == (sandbox / "d/e").stat().st_uid == 65534
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [Uri(value="file:///etc/a\0b"), Uri(value="/etc/a\0b"), Uri(value="http://[::1/x"),
+     Uri(value="/etc/hosts", output_file="a\0b"), Uri(value="/etc/hosts", output_file="n" * 300)],
+)  # fmt: skip
+@pytest.mark.parametrize("user", [None, "nobody"])
+async def test_a_uri_that_the_system_cannot_take_is_a_named_failure(
+    fetcher: Fetcher, sandbox: Path, uri: Uri, user: str | None
+) -> None:
+    with pytest.raises(Failed, match="cannot fetch|leaves the sandbox"):
+        await fetcher.fetch([uri], str(sandbox), user if os.geteuid() == 0 else None)
 
 
 # Archives.
