@@ -156,12 +156,7 @@ class Fetcher:
     async def _copy_as(self, uri: str, source: str, path: str, ids: tuple[int, int]) -> None:
         """Let a process of the task's user read it, so that nobody fetches what he could not read himself."""
         with _create(path) as copy:
-            # Not through asyncio: there an event loop of another make knows no `user`.
-            process = subprocess.Popen(
-                ["head", f"--bytes={self._most_bytes + 1}", "--", source],
-                stdin=subprocess.DEVNULL, stdout=copy, stderr=subprocess.PIPE,
-                user=ids[0], group=ids[1], extra_groups=_groups(ids), env={"LC_ALL": "C", "PATH": os.defpath},
-            )  # fmt: skip
+            process = self._start_reading(source, ids, copy)
             reading = asyncio.ensure_future(asyncio.to_thread(process.communicate))
             try:
                 _, words = await asyncio.shield(reading)
@@ -173,6 +168,14 @@ class Fetcher:
             cause = words.decode(errors="replace").strip().rpartition(": ")[2] or "it cannot be read"
             raise Failed(f"cannot fetch {uri}: {cause}; the file must be on this node and readable by the task's user")
         self._check_size(uri, os.stat(path).st_size)
+
+    def _start_reading(self, source: str, ids: tuple[int, int], copy: BinaryIO) -> "subprocess.Popen[bytes]":
+        # Not through asyncio: an event loop of another make, such as uvloop, knows no `user` there.
+        return subprocess.Popen(
+            ["head", f"--bytes={self._most_bytes + 1}", "--", source],
+            stdin=subprocess.DEVNULL, stdout=copy, stderr=subprocess.PIPE,
+            user=ids[0], group=ids[1], extra_groups=_groups(ids), env={"LC_ALL": "C", "PATH": os.defpath},
+        )  # fmt: skip
 
     def _check_size(self, uri: str, size: int) -> None:
         if size > self._most_bytes:

@@ -207,7 +207,7 @@ async def fetch_as_nobody(fetcher: Fetcher, sandbox: Path, tmp_path: Path) -> No
 async def test_a_uri_that_the_system_cannot_take_is_a_named_failure(
     fetcher: Fetcher, sandbox: Path, uri: Uri, user: str | None
 ) -> None:
-    with pytest.raises(Failed, match="cannot fetch|leaves the sandbox"):
+    with pytest.raises(Failed, match=r"cannot fetch|leaves the sandbox"):
         await fetcher.fetch([uri], str(sandbox), user if os.geteuid() == 0 else None)
 
 
