@@ -305,7 +305,7 @@ def find_user(name: str | None) -> tuple[int, int] | None:
         return None
     try:
         entry = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
-    except KeyError:
+    except (KeyError, ValueError, OverflowError):
         raise Failed(f"user {name!r} does not exist on this node; create it or name another") from None
     return entry.pw_uid, entry.pw_gid
 

@@ -3,7 +3,7 @@
 Nothing here changes anything. Source: Mesos v1 scheduler API, SUBSCRIBE and ACCEPT validation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from corral.allocator.strategies import STRATEGIES
 from corral.lib.errors import Invalid
@@ -143,14 +143,40 @@ def _check_body(info: TaskInfo) -> str | None:
     container = info.container
     if container is not None and container.kind is ContainerKind.DOCKER and container.docker is None:
         return f"{name} has a container of type DOCKER without docker.image"
+    if any("\0" in text for text in _texts(info)):
+        return f"{name} has a NUL byte in its command, environment, URIs, user or volumes; no system takes that"
     command = info.command
+    if command is not None and any(not key or "=" in key for key, _ in command.environment):
+        return f"{name} has an environment variable without a name, or with = in its name"
     has_image = container is not None and container.docker is not None
     if command is not None and not command.value and (command.shell or not has_image):
         # With an image, a command that is no shell command may leave all to the image's own entrypoint.
         return f"{name} has a command without value"
-    if command is not None and any("\0" in text for text in (command.value or "", *command.arguments)):
-        return f"{name} has a command with a NUL byte"
     return None
+
+
+def _texts(info: TaskInfo) -> Iterator[str]:
+    """Every text of a task that reaches the operating system."""
+    command, container = info.command, info.container
+    if command is not None:
+        yield command.value or ""
+        yield command.user or ""
+        yield from command.arguments
+        for pair in command.environment:
+            yield from pair
+        for uri in command.uris:
+            yield uri.value
+            yield uri.output_file or ""
+    if container is not None:
+        yield container.hostname or ""
+        for volume in container.volumes:
+            yield volume.container_path
+            yield volume.host_path or ""
+        if container.docker is not None:
+            yield container.docker.image
+            for parameter in container.docker.parameters:
+                yield parameter.key
+                yield parameter.value
 
 
 def _check_resources(agent: AgentEntry, role: str, info: TaskInfo, resources: Resources, left: Pool) -> str | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from corral.agent.sandbox import Sandboxes, find_last_lines, measure_tree
+from corral.agent.sandbox import Sandboxes, find_last_lines, find_user, measure_tree
 from corral.lib.errors import Failed, Forbidden, Invalid, NotFound
 
 RUNS = "slaves/S1/frameworks/F1/executors/web.1/runs"
@@ -270,3 +270,10 @@ async def test_disk_is_measured_by_blocks_and_each_file_once(sandboxes: Sandboxe
     assert 1_000_000 <= before <= await sandboxes.measure(str(run)) < 1_100_000
     assert measure_tree(str(tmp_path / "nowhere")) == 0
     assert 0.0 < await sandboxes.disk_usage() <= 1.0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("name", ["no-such-user", "a\0b", "²", "99999999999999999999999", "4294967290"])
+def test_a_user_that_the_node_does_not_have_is_a_named_failure(name: str) -> None:
+    with pytest.raises(Failed, match="does not exist on this node"):
+        find_user(name)

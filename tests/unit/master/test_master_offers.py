@@ -10,13 +10,13 @@ from corral.lib.errors import Invalid
 from corral.master.ledger import charged
 from corral.master.spec import MasterConfig, SetWeight
 from corral.model import calls
-from corral.model.container import ContainerInfo, ContainerKind, DockerInfo
+from corral.model.container import ContainerInfo, ContainerKind, DockerInfo, Volume
 from corral.model.framework import Capability
 from corral.model.ids import ExecutorId, OfferId, TaskId
 from corral.model.offer import Filters
 from corral.model.orders import RunTask
 from corral.model.resources import Identity, describe, normal, scalar
-from corral.model.task import CommandInfo, ExecutorInfo, Reason, Source, TaskInfo, TaskState
+from corral.model.task import CommandInfo, ExecutorInfo, Reason, Source, TaskInfo, TaskState, Uri
 
 
 def test_an_offer_carries_the_agents_whole_free_bundle_charged_to_the_role() -> None:
@@ -123,6 +123,10 @@ def test_a_late_accept_learns_what_became_of_its_offer() -> None:
     assert "disconnected" in (status.message or "")
 
 
+def mounting(path: str) -> ContainerInfo:
+    return ContainerInfo(kind=ContainerKind.MESOS, volumes=(Volume(container_path=path, host_path="/tmp"),))
+
+
 def refusals() -> list[tuple[str, dict[str, Any], str]]:
     """A task that breaks one rule each, and a word of what is said to it."""
     executor = ExecutorInfo(executor_id=ExecutorId("x"), command=CommandInfo(value="run"))
@@ -151,6 +155,12 @@ def refusals() -> list[tuple[str, dict[str, Any], str]]:
         ("docker", {"container": ContainerInfo(kind=ContainerKind.DOCKER)}, "docker.image"),
         ("no value", {"command": CommandInfo(value="")}, "without value"),
         ("nul", {"command": CommandInfo(value="a\0b")}, "NUL"),
+        ("nul in user", {"command": CommandInfo(value="a", user="a\0b")}, "NUL"),
+        ("nul in environment", {"command": CommandInfo(value="a", environment=(("A", "\0"),))}, "NUL"),
+        ("nul in uri", {"command": CommandInfo(value="a", uris=(Uri(value="/a\0"),))}, "NUL"),
+        ("nul in volume", {"container": mounting("a\0b")}, "NUL"),
+        ("nameless variable", {"command": CommandInfo(value="a", environment=(("", "b"),))}, "without a name"),
+        ("variable with =", {"command": CommandInfo(value="a", environment=(("A=B", "b"),))}, "= in its name"),
         ("limit below", {"limits": (("cpus", 500),)}, "below what it asks"),
         ("limit of disk", {"limits": (("disk", 5000),)}, "only cpus and mem"),
     ]
