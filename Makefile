@@ -21,12 +21,12 @@ dev: setup ## run a whole cluster in one process
 check: lint types imports unit ## format, lint, strict types, import contracts, layout, unit tests
 
 format: setup ## rewrite the code in the project's format
-	$(BIN)/ruff format src tests scripts
-	$(BIN)/ruff check --fix src tests scripts
+	$(BIN)/ruff format src tests scripts examples
+	$(BIN)/ruff check --fix src tests scripts examples
 
 lint: setup
-	$(BIN)/ruff format --check src tests scripts
-	$(BIN)/ruff check src tests scripts
+	$(BIN)/ruff format --check src tests scripts examples
+	$(BIN)/ruff check src tests scripts examples
 
 types: setup
 	$(BIN)/mypy

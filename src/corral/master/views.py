@@ -56,7 +56,8 @@ def _why(state: MasterState, agent: AgentEntry) -> str:
 
 
 def _url(agent: AgentEntry) -> str:
-    host = agent.info.hostname
+    """By address: the name is the operator's choice, and need not lead anywhere."""
+    host = agent.info.ip
     return f"http://{f'[{host}]' if ':' in host else host}:{agent.info.port}"
 
 

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from random import Random
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -38,7 +39,8 @@ from corral.runtime.journal import Header, Journal, Replayable
 from corral.runtime.loop import Loop
 from corral.runtime.notes import Notes
 from corral.runtime.service import Background, Service
-from corral.standalone.config import AgentSection, Config, KernelSection, check_exposure, parse_listen
+from corral.standalone.config import AgentSection, Config, KernelSection, check_exposure, parse_listen, parse_store
+from corral.standalone.limits import OPEN_FILES_OF_TASKS
 from corral.store.base import Store
 from corral.store.memory import MemoryStore
 from corral.store.sqlite import open_sqlite
@@ -71,14 +73,10 @@ async def open_store(url: str, work_dir: Path, name: str) -> Store:
 
     Errors: `Invalid` for an unknown form; `StoreFailed` when it cannot be opened.
     """
-    kind, _, rest = url.partition(":")
-    if not url:
-        return await open_sqlite(str(work_dir / f"{name}.db"))
-    if kind == "sqlite" and rest:
-        return await open_sqlite(rest.removeprefix("//"))
-    if kind == "memory" and not rest:
+    kind, path = parse_store(url)
+    if kind == "memory":
         return MemoryStore()
-    raise Invalid(f"store {url!r} is neither sqlite:PATH nor memory:; leave it out for SQLite in the work directory")
+    return await open_sqlite(path or str(work_dir / f"{name}.db"))
 
 
 class Recording:
@@ -195,7 +193,7 @@ async def open_agent(
         log.warning("exposed", why=warning)
     bound = bind(host, port)
     runtimes = await _open_runtimes(section, work_dir)
-    ip = section.ip or _reachable(host)
+    ip = section.ip or _reachable(host, master_url)
     agent_config = AgentConfig(
         hostname=section.name or (ip if ip.startswith("127.") else socket.gethostname()),
         ip=ip,
@@ -229,9 +227,22 @@ async def open_agent(
     return AgentPart(core, shell, loop, server, services, store)
 
 
-def _reachable(host: str) -> str:
-    """The address that others use for a listening address."""
-    return socket.gethostbyname(socket.gethostname()) if host in ("0.0.0.0", "::") else host  # noqa: S104
+def _reachable(host: str, master_url: str) -> str:
+    """The address that others use for a listening address: for all addresses, the one that leads to the master."""
+    if host not in ("0.0.0.0", "::"):  # noqa: S104
+        return host
+    master = urlsplit(master_url if "://" in master_url else f"//{master_url}")
+    family = socket.AF_INET if host == "0.0.0.0" else socket.AF_INET6  # noqa: S104
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            # Nothing is sent: connecting a datagram socket only asks the routing table.
+            probe.connect((master.hostname, master.port or 4680))
+        except OSError as error:
+            raise Invalid(
+                f"no address of this node leads to the master {master_url}: {error.strerror or error}; "
+                f"say which one others use with --set agent.ip=ADDRESS"
+            ) from None
+        return str(probe.getsockname()[0])
 
 
 async def _open_runtimes(section: AgentSection, work_dir: Path) -> dict[str, TaskRuntime]:
@@ -245,7 +256,10 @@ async def _open_runtimes(section: AgentSection, work_dir: Path) -> dict[str, Tas
     found: dict[str, TaskRuntime] = {}
     for name in wanted:
         if name == "process":
-            found[name] = ProcessRuntime(str(work_dir / "processes"))
+            process = ProcessRuntime(str(work_dir / "processes"), open_files=OPEN_FILES_OF_TASKS)
+            if process.notes:
+                log.warning("limits of process tasks are not kept", why="; ".join(process.notes))
+            found[name] = process
             continue
         from corral.docker.engine import DockerEngine, engine_url
         from corral.docker.runtime import DockerRuntime
