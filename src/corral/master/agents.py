@@ -307,7 +307,7 @@ def _lose(
     tasks.release(state, framework, agent, entry)
     state.live[entry.state] -= 1
     entry.state = entry.forwarded = TaskState.UNREACHABLE
-    entry.forwarded_uuid = None
+    entry.forwarded_uuid = entry.pending = None
     if entry.kill is not None:
         framework.kills[entry.info.task_id] = entry.kill[0]
     del framework.tasks[entry.info.task_id]

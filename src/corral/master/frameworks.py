@@ -82,6 +82,7 @@ def subscribe(state: MasterState, command: SubscribeStream, now: float) -> list[
         note,
         SendEvent(command.stream, subscribed),
         SendEvent(command.stream, events.Heartbeat()),
+        *tasks.tell_pending(framework),
         SetTimer(timers.heartbeat_timer(command.stream), state.config.heartbeat_s),
         *timers.ask_allocation(state),
     ]

@@ -58,7 +58,7 @@ class TaskEntry:
 
     __slots__ = (
         "agent_id", "at", "forwarded", "forwarded_uuid", "framework_id", "group", "holding", "info", "kill", "orphan",
-        "resources", "role", "state", "statuses",
+        "pending", "resources", "role", "state", "statuses",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +74,7 @@ class TaskEntry:
         self.state = TaskState.STAGING
         self.forwarded = TaskState.STAGING
         self.forwarded_uuid: bytes | None = None
+        self.pending: TaskStatus | None = None
         self.statuses: dict[TaskState, TaskStatus] = {}
         self.holding = False
         self.kill: tuple[float | None] | None = None

@@ -68,7 +68,8 @@ def add_task(
 def update(state: MasterState, agent: AgentEntry, report: UpdateTask, now: float) -> list[Effect]:
     """A status update from an agent: remember it and pass it on to the framework if that is listening.
 
-    Shapes: a framework that is away gets nothing now, the agent repeats the update until it is acknowledged.
+    Shapes: a framework that is away gets nothing now but when it is back; the agent repeats the update until it is
+    acknowledged.
     """
     status = report.status
     state.counts["updates"] += 1
@@ -85,13 +86,25 @@ def update(state: MasterState, agent: AgentEntry, report: UpdateTask, now: float
         effects = _advance(state, framework, agent, entry, report.latest, status)
     entry.statuses.pop(status.state, None)
     entry.statuses[status.state] = status
+    entry.pending = status if status.uuid is not None else None
     if framework.stream is not None:
-        entry.forwarded = status.state
-        entry.forwarded_uuid = status.uuid
-        effects.append(tell(framework, status))
+        effects.append(_forward(framework, entry, status))
     if status.uuid is None and status.state in TERMINAL:
         _bury(state, framework, agent, entry)
     return effects
+
+
+def _forward(framework: FrameworkEntry, entry: TaskEntry, status: TaskStatus) -> Effect:
+    entry.forwarded = status.state
+    entry.forwarded_uuid = status.uuid
+    return tell(framework, status)
+
+
+def tell_pending(framework: FrameworkEntry) -> list[Effect]:
+    """What a framework that has just come back has not acknowledged, without waiting for the agents to repeat it."""
+    return [
+        _forward(framework, entry, entry.pending) for entry in framework.tasks.values() if entry.pending is not None
+    ]
 
 
 def _advance(
@@ -255,6 +268,8 @@ def acknowledge(state: MasterState, framework: FrameworkEntry, call: Acknowledge
     if entry is not None:
         if entry.forwarded_uuid is None:
             return []
+        if entry.pending is not None and entry.pending.uuid == call.uuid:
+            entry.pending = None
         if entry.forwarded in TERMINAL and entry.forwarded_uuid == call.uuid:
             _bury(state, framework, agent, entry)
     agent.spoken_at = now

@@ -98,7 +98,7 @@ def test_an_acknowledgement_for_an_agent_that_is_away_is_dropped() -> None:
     assert "t1" in framework.entry().tasks
 
 
-def test_a_framework_that_is_away_gets_no_update_and_the_agents_repetition_later() -> None:
+def test_a_framework_that_was_away_gets_the_update_as_soon_as_it_is_back() -> None:
     stage = Stage()
     agent = stage.agent()
     framework = stage.framework(failover_timeout_s=60.0)
@@ -106,10 +106,28 @@ def test_a_framework_that_is_away_gets_no_update_and_the_agents_repetition_later
     framework.close()
     uuid = agent.update("t1", TaskState.RUNNING, framework.id)
     framework.subscribe()
-    assert framework.updates() == []
-    assert framework.reconcile(("t1", None))[0].state is TaskState.STAGING
+    assert [s.uuid for s in framework.updates()] == [uuid]
+    assert framework.reconcile(("t1", None))[0].state is TaskState.RUNNING
     agent.update("t1", TaskState.RUNNING, framework.id, uuid=uuid)
     assert [s.uuid for s in framework.updates()] == [uuid]
+    framework.acknowledge(agent, "t1", uuid)
+    assert [o.uuid for o in agent.take(AcknowledgeUpdate)] == [uuid]
+
+
+def test_what_was_not_acknowledged_is_told_again_after_a_failover_and_what_was_is_not() -> None:
+    stage = Stage()
+    agent = stage.agent()
+    framework = stage.framework(failover_timeout_s=60.0)
+    framework.launch(agent, "t1", resources=bundle(1, 128))
+    framework.launch(agent, "t2", resources=bundle(1, 128))
+    first, second = (agent.update(id, TaskState.FINISHED, framework.id) for id in ("t1", "t2"))
+    assert [s.uuid for s in framework.updates()] == [first, second]
+    framework.acknowledge(agent, "t1", first)
+    framework.subscribe()
+    assert [s.uuid for s in framework.updates()] == [second]
+    framework.acknowledge(agent, "t2", second)
+    framework.subscribe()
+    assert framework.updates() == []
 
 
 def test_states_that_a_framework_does_not_know_are_told_as_lost() -> None:
