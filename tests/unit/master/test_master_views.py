@@ -45,7 +45,7 @@ def test_nodes_show_what_each_agent_has_uses_and_offers(cluster: tuple[Stage, Ag
         "hostname": "h1",
         "state": "reachable",
         "why": "",
-        "url": "http://h1:4681",
+        "url": "http://127.0.0.1:4681",
         "resources": {"cpus": 4.0, "mem": 4096.0, "ports": "[31000-31099]"},
         "used": {"cpus": 1.0, "mem": 512.0, "ports": "[31000-31000]"},
         "offered": {"cpus": 3.0, "mem": 3584.0, "ports": "[31001-31099]"},
@@ -77,7 +77,7 @@ def test_a_task_is_shown_with_where_it_is_and_what_it_last_said(cluster: tuple[S
     (shown,) = stage.ask(GetTasks(task="t1"))["tasks"]
     assert shown == {
         "id": "t1", "name": "t1", "group": "/shop", "framework": framework.id, "role": "web", "agent": agent.id,
-        "hostname": "h1", "agent_url": "http://h1:4681", "state": "TASK_RUNNING", "message": "up", "reason": None,
+        "hostname": "h1", "agent_url": "http://127.0.0.1:4681", "state": "TASK_RUNNING", "message": "up", "reason": None,
         "healthy": True, "at": shown["at"], "resources": {"cpus": 1.0, "mem": 512.0, "ports": "[31000-31000]"},
     }  # fmt: skip
 
