@@ -12,7 +12,7 @@ import msgspec
 from corral.master import timers
 from corral.master.effects import SendEvent, SendOrder
 from corral.master.ledger import charged
-from corral.master.state import AgentEntry, FrameworkEntry, MasterState, TaskEntry
+from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, TaskEntry
 from corral.model import events
 from corral.model.calls import Acknowledge, Kill, Message, Shutdown
 from corral.model.ids import AgentId, TaskId
@@ -22,6 +22,7 @@ from corral.model.task import TERMINAL, Reason, Source, TaskInfo, TaskState, Tas
 from corral.runtime.core import Effect, Note
 
 _MOST_KILLS = 10_000
+_AWAY = (AgentState.RECOVERED, AgentState.UNREACHABLE)
 
 
 def launch(
@@ -34,6 +35,9 @@ def launch(
     """
     info = msgspec.structs.replace(info, resources=charged(resources, role))
     entry = add_task(state, framework, agent, info, role, resources, now)
+    if framework.kills:
+        # A kill that waits for a task of this id is meant for an older one.
+        framework.kills.pop(info.task_id, None)
     entry.holding = True
     assert agent.session is not None, "offers exist only of agents with a link"
     agent.spoken_at = now
@@ -283,9 +287,11 @@ def kill(state: MasterState, framework: FrameworkEntry, call: Kill) -> list[Effe
     """
     entry = framework.tasks.get(call.task_id)
     if entry is None:
-        lost = framework.unreachable.get(call.task_id)
-        if len(framework.kills) < _MOST_KILLS and (lost is not None or _may_return(state, call.agent_id)):
+        if call.task_id in framework.unreachable or _may_return(state, call.agent_id):
+            framework.kills.pop(call.task_id, None)
             framework.kills[call.task_id] = call.grace_s
+            if len(framework.kills) > _MOST_KILLS:
+                del framework.kills[next(iter(framework.kills))]
         return None
     if call.agent_id is not None and call.agent_id != entry.agent_id:
         return []
@@ -299,11 +305,11 @@ def kill(state: MasterState, framework: FrameworkEntry, call: Kill) -> list[Effe
 
 
 def _may_return(state: MasterState, agent_id: AgentId | None) -> bool:
-    """Whether an agent that might bring the task has not been heard since this master started."""
+    """Whether an agent that is away might bring a task that this master has never heard of."""
     if agent_id is not None:
         agent = state.agents.get(agent_id)
-        return agent is not None and agent.state == "recovered"
-    return any(a.state == "recovered" for a in state.agents.values())
+        return agent is not None and agent.state in _AWAY
+    return any(a.state in _AWAY for a in state.agents.values())
 
 
 def order_kill(state: MasterState, agent: AgentEntry, entry: TaskEntry, why: str) -> Effect:

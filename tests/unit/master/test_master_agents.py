@@ -239,6 +239,35 @@ def test_a_kill_of_an_unreachable_task_is_answered_and_ordered_at_its_return() -
     assert [(o.task_id, o.grace_s) for o in agent.take(KillTask)] == [("t1", 4.0)]
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_new_master_keeps_a_kill_for_the_tasks_of_an_agent_that_the_old_one_gave_up(named: bool) -> None:
+    stage = Stage()
+    agent = stage.agent()
+    framework = stage.framework(capabilities=PARTITION_AWARE, failover_timeout_s=1e6)
+    info = framework.launch(agent)
+    lost(stage, agent)
+    framework.stage = agent.stage = stage.restart()
+    framework.subscribe()
+    framework.kill("t1", agent_id=agent.id if named else None)
+    framework.updates()
+    agent.connect([told(info, framework)])
+    assert [o.task_id for o in agent.take(KillTask)] == ["t1"]
+
+
+def test_a_kept_kill_spares_a_younger_task_of_the_same_id() -> None:
+    stage = Stage()
+    away, agent = stage.agent(agent_info("h1")), stage.agent(agent_info("h2"))
+    framework = stage.framework(failover_timeout_s=1e6)
+    lost(stage, away)
+    framework.kill("t1", agent_id=away.id)
+    mine = [o for o in framework.offers() if o.agent_id == agent.id]
+    info = task_info("t1", agent.id, bundle(1, 128))
+    framework.accept(mine, info)
+    agent.close()
+    agent.connect([told(info, framework)])
+    assert agent.take(KillTask) == []
+
+
 @pytest.mark.parametrize("aware", [True, False])
 def test_a_task_that_the_agent_does_not_know_any_more_is_gone(aware: bool) -> None:
     stage = Stage()
