@@ -78,10 +78,7 @@ def _limit(state: MasterState, entry: OfferEntry, now: float) -> None:
     if timeout_s is None:
         return
     entry.expires_at = now + timeout_s
-    state.expiries.append((entry.expires_at, entry.offer.id))
-    if len(state.expiries) > 1 and state.expiries[-2][0] > entry.expires_at:
-        # Two time limits are in use and this one is the shorter: keep the queue sorted.
-        state.expiries = type(state.expiries)(sorted(state.expiries))
+    heapq.heappush(state.expiries, (entry.expires_at, entry.offer.id))
 
 
 def _take_out(state: MasterState, entry: OfferEntry, why: str, reason: Reason = Reason.INVALID_OFFERS) -> None:
@@ -130,14 +127,14 @@ def rescind(
 
 def expire(state: MasterState, now: float) -> list[Effect]:
     """Rescind the offers whose time is up, and wait for the next."""
-    state.offers_due = False
+    state.offers_due_at = None
     due: list[OfferEntry] = []
     while state.expiries:
         at, offer_id = state.expiries[0]
         entry = state.offers.get(offer_id)
         if entry is not None and at > now:
             break
-        state.expiries.popleft()
+        heapq.heappop(state.expiries)
         if entry is not None:
             due.append(entry)
     return [*rescind(state, due, "it was not answered in time"), *timers.ask_expiry(state, now)]
@@ -179,6 +176,20 @@ def refuse(
     kept.append(new)
     framework.filters[role, agent_id] = kept[-state.config.most_filters :]
     heapq.heappush(state.filter_heap, (until_at, framework.id, role, agent_id))
+    if len(state.filter_heap) > state.most_filter_ends:
+        _drop_forgotten_ends(state)
+
+
+def _drop_forgotten_ends(state: MasterState) -> None:
+    """Filters that a REVIVE or a new subscription has dropped leave their end behind, at worst for a year."""
+    state.filter_heap = [
+        (one.until_at, framework.id, role, agent_id)
+        for framework in state.frameworks.values()
+        for (role, agent_id), found in framework.filters.items()
+        for one in found
+    ]
+    heapq.heapify(state.filter_heap)
+    state.most_filter_ends = max(4096, 2 * len(state.filter_heap))
 
 
 def end_filters(state: MasterState, now: float) -> list[Effect]:

@@ -256,8 +256,8 @@ class MasterState:
     __slots__ = (
         "agents", "agents_changed", "allocated", "allocated_by", "allocation_due", "allocation_runs", "coarse",
         "completed", "config", "counts", "ended", "epoch", "expiries", "explain_due", "filter_heap", "filters_due_at",
-        "frameworks", "gone_offers", "live", "loaded_at", "master_id", "offers", "offers_due", "random", "removed_ids",
-        "sequence", "sessions", "streams", "views", "weights",
+        "frameworks", "gone_offers", "live", "loaded_at", "master_id", "most_filter_ends", "offers", "offers_due_at",
+        "random", "removed_ids", "sequence", "sessions", "streams", "views", "weights",
     )  # fmt: skip
 
     def __init__(self, config: MasterConfig, random: Random) -> None:
@@ -278,8 +278,9 @@ class MasterState:
         self.offers: dict[OfferId, OfferEntry] = {}
         self.coarse: dict[OfferId, HeldOffer] = {}
         self.gone_offers: dict[OfferId, tuple[str, Reason]] = {}
-        self.expiries: deque[tuple[float, OfferId]] = deque()
+        self.expiries: list[tuple[float, OfferId]] = []
         self.filter_heap: list[tuple[float, FrameworkId, str, AgentId]] = []
+        self.most_filter_ends = 4096
         self.allocated: dict[str, Tally] = {}
         self.allocated_by: dict[tuple[str, FrameworkId], Tally] = {}
         self.live: Counter[TaskState] = Counter()
@@ -289,7 +290,7 @@ class MasterState:
         self.allocation_due = False
         self.allocation_runs = 0
         self.explain_due = False
-        self.offers_due = False
+        self.offers_due_at: float | None = None
         self.filters_due_at: float | None = None
 
     def number(self, kind: str) -> int:

@@ -38,10 +38,13 @@ def ask_explanations(state: MasterState, delay_s: float) -> list[Effect]:
 
 def ask_expiry(state: MasterState, now: float) -> list[Effect]:
     """Look at the offers again when the oldest one with a time limit has reached it."""
-    if state.offers_due or not state.expiries:
+    if not state.expiries:
         return []
-    state.offers_due = True
-    return [SetTimer(OFFERS, min(max(state.expiries[0][0] - now, 0.0), MOST_DELAY_S))]
+    at = min(state.expiries[0][0], now + MOST_DELAY_S)
+    if state.offers_due_at is not None and state.offers_due_at <= at:
+        return []
+    state.offers_due_at = at
+    return [SetTimer(OFFERS, max(at - now, 0.0))]
 
 
 def ask_filters(state: MasterState, now: float) -> list[Effect]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from master_stage import PARTITION_AWARE, Framework, Stage, agent_info, bundle, states, task_info
+from master_stage import PARTITION_AWARE, Framework, Stage, agent_info, bundle, states, task_info, want
 
 from corral.lib.errors import Invalid
 from corral.master.ledger import charged
@@ -349,3 +349,28 @@ def test_resources_of_a_task_need_no_allocation_role_and_may_be_split() -> None:
     framework.accept(framework.offers(), info)
     (run,) = agent.take(RunTask)
     assert run.info.resources == charged(bundle(1, 10), "*")
+
+
+def test_the_shorter_of_two_time_limits_is_kept_although_the_longer_was_first() -> None:
+    stage = Stage(MasterConfig(offer_timeout_s=600.0, want_offer_timeout_s=30.0))
+    stage.agent()
+    coarse = stage.framework()
+    assert len(coarse.offers()) == 1
+    wanting = stage.framework(name="wanting")
+    stage.agent(agent_info("h2"))
+    wanting.want(want(resources=bundle(1)))
+    (shaped,) = wanting.offers()
+    stage.run(31)
+    assert shaped.id in wanting.rescinded()
+
+
+def test_filters_that_were_dropped_leave_nothing_behind_for_their_whole_time() -> None:
+    stage = Stage()
+    stage.agent()
+    framework = stage.framework()
+    for _ in range(5000):
+        (offer,) = framework.offers()
+        framework.decline(offer, refuse_s=1e9)
+        framework.call(calls.Revive(framework_id=framework.id))
+        stage.run(0.01)
+    assert len(stage.core.state.filter_heap) <= 4096
