@@ -7,16 +7,21 @@ from typing import Any
 import click
 
 from corral.cli.client import Client
-from corral.cli.output import clock_time, output_option, show, show_table
+from corral.cli.output import clock_time, output_option, repeat, show, show_table, watch_option
 from corral.cli.services import app_id
 from corral.lib.errors import NotFound
 
 
 @click.command()
 @output_option
+@watch_option
 @click.pass_obj
-def nodes(addr: str, output: str) -> None:
+def nodes(addr: str, output: str, watch: bool) -> None:
     """List agents with what they have and what is used."""
+    repeat(watch, lambda: _show_nodes(addr, output))
+
+
+def _show_nodes(addr: str, output: str) -> None:
     found = Client(addr).get("/corral/v1/nodes")["nodes"]
     columns = ["node", "state", "cpus", "mem", "tasks", "runtimes"]
     wide = ["id", "url", "disk", "attributes", "why"] if output == "wide" else []
@@ -41,9 +46,14 @@ def _share(node: dict[str, Any], name: str) -> str:
 @click.command()
 @click.argument("name", required=False)
 @output_option
+@watch_option
 @click.pass_obj
-def explain(addr: str, name: str | None, output: str) -> None:
+def explain(addr: str, name: str | None, output: str, watch: bool) -> None:
     """Say why instances of app NAME (or of all apps) wait, node by node."""
+    repeat(watch, lambda: _explain(addr, name, output))
+
+
+def _explain(addr: str, name: str | None, output: str) -> None:
     client = Client(addr)
     found = client.get("/corral/v1/explain", group=app_id(name) if name else None)["explanations"]
     if name and not found:

@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from types import TracebackType
 from typing import Any
 
 import click
@@ -66,6 +67,14 @@ class LazyGroup(click.Group):
             ctx.fail(f"there is no command {args[0]!r}{hint}")
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # The reader (head, less) has enough. Here, as click itself would call this a failure.
+            _silence_stdout()
+            return 0
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for section, commands in SECTIONS.items():
             with formatter.section(section):
@@ -83,8 +92,10 @@ def cli(ctx: click.Context, addr: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; errors of the corral tree become one line on stderr and their exit code."""
+    if argv is None:
+        sys.excepthook = _tell_bug
     try:
-        code = cli.main(args=list(argv) if argv is not None else None, standalone_mode=False)
+        code = cli.main(args=list(argv) if argv is not None else None, prog_name="corral", standalone_mode=False)
     except click.exceptions.Abort:
         _fail("interrupted", 130)
     except click.ClickException as error:
@@ -94,16 +105,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         _fail(error.message, error.exit_code)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
-    except BrokenPipeError:
-        # The reader (head, less) has enough; what is still buffered must not raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except OSError as error:
+        _silence_stdout()
+        _fail(f"{error.filename or 'standard output'} cannot be used: {error.strerror or error}", 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(message: Any, code: int) -> None:
     click.echo(f"corral: {message}", err=True)
     sys.exit(code)
+
+
+def _silence_stdout() -> None:
+    """What is still buffered must not raise again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _tell_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What nobody foresaw, as one line; where it happened only for those who ask."""
+    if os.environ.get("CORRAL_TRACEBACK"):
+        sys.__excepthook__(kind, error, trace)
+    click.echo(f"corral: a bug: {error!r}; CORRAL_TRACEBACK=1 shows where, please report it", err=True)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,14 @@ Colour and width follow the terminal; `NO_COLOR` is obeyed, and a pipe gets whol
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
+
+from corral.lib.errors import Unavailable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,6 +29,25 @@ def output_option(function: F) -> F:
         "-o", "--output", type=click.Choice(["table", "wide", "json", "yaml"]), default="table", show_default=True,
         help="How to show the answer.",
     )(function)  # fmt: skip
+
+
+def watch_option(function: F) -> F:
+    """Adds `-w`."""
+    return click.option("-w", "--watch", is_flag=True, help="Show again every second until Ctrl-C.")(function)
+
+
+def repeat(watch: bool, show_once: Callable[[], None]) -> None:
+    """Show once, or with `watch` again and again; a master that is away for a while is waited for."""
+    if not watch:
+        show_once()
+        return
+    while True:
+        click.clear()
+        try:
+            show_once()
+        except Unavailable as error:
+            click.echo(f"corral: {error.message}", err=True)
+        time.sleep(1.0)
 
 
 def show(value: Any, output: str, columns: Sequence[str], rows: Callable[[], Iterable[Sequence[Any]]]) -> None:

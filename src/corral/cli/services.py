@@ -4,17 +4,28 @@ import json
 import re
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from corral.cli.client import Client
-from corral.cli.output import ago, output_option, short_state, show
-from corral.lib.errors import Failed, Invalid, NotFound
+from corral.cli.output import ago, output_option, repeat, short_state, show, watch_option
+from corral.lib.errors import Conflict, Failed, Invalid, NotFound, Unavailable
 from corral.lib.units import parse_timestamp
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 _POLL_S = 0.2
+
+
+def timeout_option(default_s: float) -> Callable[[F], F]:
+    """Adds `--timeout SECONDS`."""
+    return click.option(
+        "--timeout", "timeout_s", default=default_s, show_default=True, type=click.FloatRange(0.0, 1e6),
+        help="Seconds to wait.",
+    )  # fmt: skip
 
 
 def app_id(name: str) -> str:
@@ -96,7 +107,7 @@ def _volume(text: str) -> dict[str, str]:
     "--constraint", "constraints", multiple=True, metavar="FIELD:OP[:VALUE]", help="For example @hostname:UNIQUE."
 )
 @click.option("-d", "--detach", is_flag=True, help="Do not wait until it runs.")
-@click.option("--timeout", "timeout_s", default=120.0, show_default=True, help="Seconds to wait.")
+@timeout_option(120.0)
 @click.pass_obj
 def run(
     addr: str, words: tuple[str, ...], instances: int, ports: tuple[str, ...], name: str | None, process: bool,
@@ -109,7 +120,13 @@ def run(
         words, process=process, name=name, instances=instances, cpus=cpus, mem=mem, ports=ports, env=env,
         volumes=volumes, constraints=constraints,
     )  # fmt: skip
-    created = client.send("POST", "/v2/apps", definition)
+    try:
+        created = client.send("POST", "/v2/apps", definition)
+    except Conflict:
+        raise Conflict(
+            f"app {definition['id']} exists already; corral scale changes its number, corral app apply its definition, "
+            "corral stop ends it; or choose another with --name"
+        ) from None
     click.echo(f"app {created['id']} accepted", err=True)
     if not detach:
         follow(client, created["id"], timeout_s)
@@ -118,18 +135,25 @@ def run(
 @click.command()
 @click.argument("name", required=False)
 @output_option
-@click.option("-w", "--watch", is_flag=True, help="Show again every second until Ctrl-C.")
+@watch_option
 @click.pass_obj
 def status(addr: str, name: str | None, output: str, watch: bool) -> None:
     """Show all apps, or app NAME with its instances."""
     client = Client(addr)
-    while True:
-        if watch:
-            click.clear()
-        _show_app(client, app_id(name), output) if name else _show_apps(client, output)
-        if not watch:
-            return
-        time.sleep(1.0)
+    repeat(watch, lambda: _show_app(client, app_id(name), output) if name else _show_apps(client, output))
+
+
+def get_app(client: Client, path: str) -> dict[str, Any]:
+    """Errors: `NotFound` names the command that lists the apps."""
+    try:
+        found: dict[str, Any] = client.get(f"/v2/apps{path}")["app"]
+    except NotFound:
+        raise _no_app(path) from None
+    return found
+
+
+def _no_app(path: str) -> NotFound:
+    return NotFound(f"there is no app {path}; corral status lists the apps")
 
 
 def _app_state(app: dict[str, Any]) -> str:
@@ -146,19 +170,22 @@ def _what(app: dict[str, Any]) -> str:
 
 
 def _show_apps(client: Client, output: str) -> None:
-    apps = client.get("/v2/apps")["apps"]
-    columns = ["app", "state", "running", "wanted", "cpus", "mem", "what"]
-    show(
-        apps, output, columns,
-        lambda: [
-            (a["id"], _app_state(a), a.get("tasksRunning", 0), a["instances"], a["cpus"], a["mem"], _what(a)[:60])
-            for a in apps
-        ],
-    )  # fmt: skip
+    wide = output == "wide"
+    embed = ["apps.counts", "apps.deployments", "apps.lastTaskFailure"] if wide else None
+    apps = client.get("/v2/apps", embed=embed)["apps"]
+    columns = ["app", "state", "running", "wanted", "cpus", "mem", "what"] + (["version", "why"] if wide else [])
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        for a in apps:
+            what = _what(a) if wide else _what(a)[:60]
+            row = (a["id"], _app_state(a), a.get("tasksRunning", 0), a["instances"], a["cpus"], a["mem"], what)
+            yield (*row, a["version"], (a.get("lastTaskFailure") or {}).get("message")) if wide else row
+
+    show(apps, output, columns, rows)
 
 
 def _show_app(client: Client, path: str, output: str) -> None:
-    app = client.get(f"/v2/apps{path}")["app"]
+    app = get_app(client, path)
     if output in ("json", "yaml"):
         show(app, output, [], list)
         return
@@ -166,14 +193,17 @@ def _show_app(client: Client, path: str, output: str) -> None:
     click.echo(f"{app['id']}  {_app_state(app)}  {app.get('tasksRunning', 0)}/{app['instances']} running  {_what(app)}")
     if failure := app.get("lastTaskFailure"):
         click.echo(f"last failure  {short_state(failure['state'])} on {failure['host']}: {failure['message']}")
-    show(
-        app.get("tasks", []), output, ["instance", "state", "host", "ports", "since"],
-        lambda: [
-            (t["id"], short_state(t["state"]), t["host"], " ".join(map(str, t.get("ports", []))),
-             ago(parse_timestamp(t.get("startedAt") or t.get("stagedAt") or "1970-01-01T00:00:00Z"), now))
-            for t in app.get("tasks", [])
-        ],
-    )  # fmt: skip
+    wide = output == "wide"
+    columns = ["instance", "state", "host", "ports", "since"] + (["agent", "version"] if wide else [])
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        for t in app.get("tasks", []):
+            since = t.get("startedAt") or t.get("stagedAt") or "1970-01-01T00:00:00Z"
+            ports = " ".join(map(str, t.get("ports", [])))
+            row = (t["id"], short_state(t["state"]), t["host"], ports, ago(parse_timestamp(since), now))
+            yield (*row, t["slaveId"], t["version"]) if wide else row
+
+    show(app.get("tasks", []), output, columns, rows)
     _show_why(client, path)
 
 
@@ -188,14 +218,14 @@ def _show_why(client: Client, path: str) -> None:
 @click.argument("name")
 @click.argument("instances", type=click.IntRange(min=0))
 @click.option("-d", "--detach", is_flag=True, help="Do not wait until it is done.")
-@click.option("--timeout", "timeout_s", default=120.0, show_default=True, help="Seconds to wait.")
+@timeout_option(120.0)
 @click.option("--force", is_flag=True, help="Replace a deployment that is under way.")
 @click.pass_obj
 def scale(addr: str, name: str, instances: int, detach: bool, timeout_s: float, force: bool) -> None:
     """Change how many instances of app NAME are kept running."""
     client = Client(addr)
     path = app_id(name)
-    client.get(f"/v2/apps{path}")  # a PUT would create what does not exist
+    get_app(client, path)  # a PUT would create what does not exist
     client.send("PUT", f"/v2/apps{path}", {"instances": instances}, {"force": force})
     click.echo(f"app {path} shall have {instances} instance(s)", err=True)
     if not detach:
@@ -204,19 +234,26 @@ def scale(addr: str, name: str, instances: int, detach: bool, timeout_s: float, 
 
 @click.command()
 @click.argument("name")
-@click.option("--timeout", "timeout_s", default=60.0, show_default=True, help="Seconds to wait.")
+@timeout_option(60.0)
 @click.pass_obj
 def stop(addr: str, name: str, timeout_s: float) -> None:
     """Stop all instances of app NAME and forget it."""
     client = Client(addr)
     path = app_id(name)
-    client.send("DELETE", f"/v2/apps{path}")
+    _delete(client, path)
     deadline = time.monotonic() + timeout_s
     while any(t["group"] == path for t in client.get("/corral/v1/tasks", group=path)["tasks"] if _alive(t)):
         if time.monotonic() > deadline:
             raise Failed(f"app {path} is deleted but instances still end after {timeout_s:g} s; see corral ps")
         time.sleep(_POLL_S)
     click.echo(f"app {path} stopped", err=True)
+
+
+def _delete(client: Client, path: str) -> None:
+    try:
+        client.send("DELETE", f"/v2/apps{path}")
+    except NotFound:
+        raise _no_app(path) from None
 
 
 def _alive(task: dict[str, Any]) -> bool:
@@ -232,7 +269,7 @@ def app() -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option("--force", is_flag=True, help="Replace a deployment that is under way.")
 @click.option("-d", "--detach", is_flag=True, help="Do not wait until it runs.")
-@click.option("--timeout", "timeout_s", default=120.0, show_default=True, help="Seconds to wait.")
+@timeout_option(120.0)
 @click.pass_obj
 def apply_app(addr: str, file: str, force: bool, detach: bool, timeout_s: float) -> None:
     """Create or change the app (or the list of apps) of FILE; - reads standard input."""
@@ -258,7 +295,7 @@ def apply_app(addr: str, file: str, force: bool, detach: bool, timeout_s: float)
 @click.pass_obj
 def destroy_app(addr: str, name: str) -> None:
     """Stop app NAME and forget it, without waiting."""
-    Client(addr).send("DELETE", f"/v2/apps{app_id(name)}")
+    _delete(Client(addr), app_id(name))
     click.echo(f"app {app_id(name)} deleted", err=True)
 
 
@@ -270,19 +307,28 @@ def follow(client: Client, path: str, timeout_s: float) -> None:
     from rich.console import Console
     from rich.status import Status
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     deadline = time.monotonic() + timeout_s
-    with Status(f"app {path}: waiting", console=console) as line:
+    state, shown = f"app {path}: asked", ""
+    with Status(state, console=console) as line:
         while True:
-            found = client.get(f"/v2/apps{path}")["app"]
-            running, wanted = found.get("tasksRunning", 0), found["instances"]
-            line.update(f"app {path}: {running}/{wanted} running")
-            if not found.get("deployments") and running >= wanted:
-                break
+            try:
+                found = get_app(client, path)
+                running, wanted = found.get("tasksRunning", 0), found["instances"]
+                state = f"app {path} has {running}/{wanted} running"
+                if not found.get("deployments") and running >= wanted:
+                    break
+                reason = _reason(client, found)
+            except Unavailable as error:
+                # A master that is away for a moment has not forgotten the app.
+                reason = error.message
+            line.update(state)
             if time.monotonic() > deadline:
-                raise Failed(
-                    f"app {path} has {running}/{wanted} running after {timeout_s:g} s: {_reason(client, found)}"
-                )
+                why = reason or "still starting; ask again with corral status"
+                raise Failed(f"{state} after {timeout_s:g} s: {why}")
+            if reason and reason != shown:
+                shown = reason
+                console.print(f"app {path} waits: {reason}", markup=False)
             time.sleep(_POLL_S)
     click.echo(f"app {path}: {running}/{wanted} running", err=True)
     for task in found.get("tasks", []):
@@ -291,12 +337,12 @@ def follow(client: Client, path: str, timeout_s: float) -> None:
 
 
 def _reason(client: Client, found: dict[str, Any]) -> str:
+    """Why the app does not run yet, as far as anybody knows; empty while it is just starting."""
     failure = found.get("lastTaskFailure")
-    if failure:
+    if failure and failure["version"] == found["version"]:
         return f"{failure['message']} (corral status {found['id'].lstrip('/')} shows more)"
-    try:
-        waiting = client.get("/corral/v1/explain", group=found["id"])["explanations"]
-    except NotFound:
-        waiting = []
+    waiting = client.get("/corral/v1/explain", group=found["id"])["explanations"]
     details = [r["detail"] for e in waiting for r in e["refusals"]]
-    return "; ".join(details[:3]) or "still starting; ask again with corral status"
+    if any(e["never"] for e in waiting):
+        details.append("no agent of this cluster could ever hold one; corral explain says more")
+    return "; ".join(details[:4])

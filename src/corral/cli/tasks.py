@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from corral.cli.client import Client
-from corral.cli.output import ago, output_option, short_state, show
+from corral.cli.output import ago, output_option, repeat, short_state, show, watch_option
 from corral.cli.services import app_id
-from corral.lib.errors import Invalid, NotFound
+from corral.lib.errors import CorralError, Invalid, NotFound
 
 
 def find_tasks(client: Client, name: str) -> list[dict[str, Any]]:
@@ -32,9 +32,14 @@ def _alive(task: dict[str, Any]) -> bool:
 @click.command()
 @click.option("-a", "--all", "everything", is_flag=True, help="Also tasks that have ended.")
 @output_option
+@watch_option
 @click.pass_obj
-def ps(addr: str, everything: bool, output: str) -> None:
+def ps(addr: str, everything: bool, output: str, watch: bool) -> None:
     """List the tasks of all frameworks."""
+    repeat(watch, lambda: _show_tasks(addr, everything, output))
+
+
+def _show_tasks(addr: str, everything: bool, output: str) -> None:
     tasks = [t for t in Client(addr).get("/corral/v1/tasks")["tasks"] if everything or _live(t)]
     now = time.time()
     columns = ["task", "state", "host", "role", "since"] + (["agent", "framework", "why"] if output == "wide" else [])
@@ -57,7 +62,9 @@ def _live(task: dict[str, Any]) -> bool:
 @click.argument("name")
 @click.option("-f", "--follow", is_flag=True, help="Go on as more is written.")
 @click.option("--stderr", is_flag=True, help="Standard error instead of standard output.")
-@click.option("-n", "--lines", default=0, help="Only the last LINES lines of each instance.")
+@click.option(
+    "-n", "--lines", default=0, type=click.IntRange(min=0), help="Only the last LINES lines of each instance."
+)
 @click.pass_obj
 def logs(addr: str, name: str, follow: bool, stderr: bool, lines: int) -> None:
     """Show what the instances of app NAME, or task NAME, wrote."""
@@ -67,30 +74,44 @@ def logs(addr: str, name: str, follow: bool, stderr: bool, lines: int) -> None:
         tasks = [t for t in tasks if _alive(t)] or tasks[:1]
     prefixed = len(tasks) > 1
     stream = "stderr" if stderr else "stdout"
+    failures: list[Exception] = []
     threads = [
-        threading.Thread(target=_print_log, args=(t, stream, follow, lines, prefixed), daemon=True) for t in tasks
+        threading.Thread(target=_print_log, args=(t, stream, follow, lines, prefixed, failures), daemon=True)
+        for t in tasks
     ]
     for thread in threads:
         thread.start()
         if not follow:
             thread.join()  # whole logs one after the other read better than mixed ones
     for thread in threads:
-        while thread.is_alive():
+        while thread.is_alive() and not any(isinstance(f, OSError) for f in failures):
             thread.join(0.2)  # a join without end would not let Ctrl-C through
+    if failures:
+        raise failures[0]
 
 
-def _print_log(task: dict[str, Any], stream: str, follow: bool, lines: int, prefixed: bool) -> None:
+def _print_log(
+    task: dict[str, Any], stream: str, follow: bool, lines: int, prefixed: bool, failures: list[Exception]
+) -> None:
+    """Shapes: what goes wrong is added to `failures`, and said here when other logs go on."""
     prefix = f"{task['id'][-24:]}  ".encode() if prefixed else b""
     out = sys.stdout.buffer
     try:
-        found = Client(task["agent_url"]).lines(
+        found = Client(task["agent_url"], what="agent").lines(
             f"/corral/v1/tasks/{task['id']}/logs", stream=stream, follow=follow, lines=lines or None
         )
         for line in found:
             out.write(prefix + line)
             out.flush()
     except NotFound:
-        click.echo(f"task {task['id']} has no {stream} any more: its sandbox on {task['hostname']} is gone", err=True)
+        gone = f"task {task['id']} has no {stream} any more: its sandbox on {task['hostname']} is gone"
+        failures.append(NotFound(gone))
+    except (CorralError, OSError) as error:
+        failures.append(error)
+    else:
+        return
+    if prefixed and isinstance(failures[-1], CorralError) and failures[-1] is not failures[0]:
+        click.echo(f"corral: {failures[-1].message}", err=True)
 
 
 @click.command("exec")

@@ -36,14 +36,23 @@ class ProcessRuntime:
     """Shapes: `state_dir` is this agent's own directory; `notes` say which limits cannot be kept here and why.
 
     Units: `most_log_bytes` bounds each output file, by one older part and the present one; None lets them grow.
+    `open_files` is the soft limit of descriptors that tasks get; None gives them the agent's own.
     `cgroup_parent` is a path inside every cgroup tree such as `/corral`; None chooses, empty uses no cgroups.
     """
 
     name = "process"
 
-    def __init__(self, state_dir: str, *, cgroup_parent: str | None = None, most_log_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        state_dir: str,
+        *,
+        cgroup_parent: str | None = None,
+        most_log_bytes: int | None = None,
+        open_files: int | None = None,
+    ) -> None:
         self._state_dir = os.path.abspath(state_dir)
         self._most_log_bytes = most_log_bytes
+        self._open_files = open_files
         self._boot_id = tree.read_boot_id()
         self._trees = None if cgroup_parent == "" else cgroup.Trees(cgroup_parent)
         self.notes = tuple(self._trees.notes) if self._trees else ("process tasks run without cgroups, as configured",)
@@ -145,7 +154,7 @@ class ProcessRuntime:
     def _get_starter(self) -> Starter:
         if self._starter is None or self._starter.gone:
             try:
-                self._starter = Starter(self._trees.homes() if self._trees else [])
+                self._starter = Starter(self._trees.homes() if self._trees else [], self._open_files)
             except OSError as error:
                 raise Failed(
                     f"no process task can be started: {error.strerror}; raise the limits of the agent"

@@ -7,9 +7,11 @@ nothing is lost with the nursery that is not on disk.
 import asyncio
 import json
 import os
+import resource
 import socket
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from corral.lib.errors import Failed
@@ -21,7 +23,7 @@ class Starter:
 
     __slots__ = ("_process", "_socket", "_waiting", "gone")
 
-    def __init__(self, homes: Sequence[str]) -> None:
+    def __init__(self, homes: Sequence[str], open_files: int | None = None) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -29,6 +31,11 @@ class Starter:
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),), start_new_session=True,
             )  # fmt: skip
+        if open_files is not None:
+            # It has not been asked to start anything yet, so all its tasks get this.
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            with suppress(ProcessLookupError):
+                resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (open_files, hard))
         ours.setblocking(False)
         self._socket = ours
         self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}

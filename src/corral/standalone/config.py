@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 
 from corral.lib.config import load_config
 from corral.lib.errors import Invalid
+from corral.model.flags import parse_attributes, parse_resources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +120,33 @@ def check_config(config: Config) -> None:
             raise Invalid(f"agent.runtime names {runtime!r}; docker and process are known")
     if config.log.format not in ("text", "json"):
         raise Invalid(f"log.format is {config.log.format!r}; text and json are known")
+    _check_texts(config)
     if config.log.level not in ("debug", "info", "warning", "error"):
         raise Invalid(f"log.level is {config.log.level!r}; debug, info, warning and error are known")
+
+
+def _check_texts(config: Config) -> None:
+    """What is written in a form of its own: addresses, the store, resources, attributes."""
+    parse_listen(config.master.listen, "master.listen")
+    parse_listen(config.agent.listen, "agent.listen")
+    parse_store(config.master.store)
+    parse_resources(config.agent.resources)
+    parse_attributes(config.agent.attributes)
+
+
+def parse_store(url: str) -> tuple[str, str]:
+    """Kind and path of `--store`: `sqlite` with a path, or `memory` with none. Shapes: empty is `sqlite` without one.
+
+    Errors: `Invalid` shows the forms.
+    """
+    kind, _, rest = url.partition(":")
+    if not url:
+        return "sqlite", ""
+    if kind == "sqlite" and rest.removeprefix("//"):
+        return kind, rest.removeprefix("//")
+    if kind == "memory" and not rest:
+        return kind, ""
+    raise Invalid(f"store {url!r} is neither sqlite:PATH nor memory:; leave it out for SQLite in the work directory")
 
 
 def parse_listen(text: str, key: str) -> tuple[str, int]:

@@ -18,6 +18,7 @@ from corral.sdk.http import HttpTransport
 from corral.sdk.local import LocalTransport
 from corral.standalone.config import Config, check_exposure, parse_listen, read_config
 from corral.standalone.frameworks import make_framework
+from corral.standalone.limits import raise_open_files
 from corral.standalone.parts import AgentPart, MasterPart, Recording, choose_work_dir, open_agent, open_store
 from corral.store.base import Store, StoreFailed
 
@@ -64,6 +65,7 @@ def _run(file: str | None, sets: Sequence[str], show: bool, work: Callable[[Conf
             print(f"{key} = {value}  # {origin}")
         return 0
     configure_log(config.log.format, config.log.level)
+    raise_open_files()
     # What is loaded by now lives as long as the process; the collector need not look at it again and again.
     gc.freeze()
 

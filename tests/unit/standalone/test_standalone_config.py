@@ -1,0 +1,98 @@
+"""What the daemons refuse to start with, and how they divide a node."""
+
+import pytest
+
+from corral.lib.errors import Invalid
+from corral.model.flags import parse_resources
+from corral.model.resources import describe
+from corral.standalone.config import Config, check_exposure, parse_listen, parse_store, read_config
+from corral.standalone.parts import divide
+
+
+def test_the_defaults_are_accepted() -> None:
+    config, origins = read_config(None, [], {})
+    assert config == Config()
+    assert set(origins.values()) == {"default"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kernel.ping_s=-1", "kernel.ping_s is -1.0; it must be a number of seconds of 0 or more"),
+        ("kernel.ping_s=nan", "kernel.ping_s is nan"),
+        ("agent.kill_grace_s=inf", "agent.kill_grace_s is inf"),
+        ("services.launch_timeout_s=-5", "services.launch_timeout_s is -5.0"),
+        ("kernel.ping_s=50", "one lost ping would make an agent unreachable"),
+        ("agent.runtime=docker,rkt", "agent.runtime names 'rkt'"),
+        ("agent.resources=cpus", "is not NAME:VALUE"),
+        ("agent.attributes=rack", "is not NAME:VALUE"),
+        ("agent.listen=4681", "agent.listen is '4681', not HOST:PORT"),
+        ("master.listen=h:port", "master.listen is 'h:port', not HOST:PORT"),
+        ("master.store=redis:x", "neither sqlite:PATH nor memory:"),
+        ("log.format=xml", "text and json are known"),
+        ("log.level=all", "log.level is 'all'"),
+    ],
+)
+def test_a_value_no_daemon_could_work_with_is_refused_by_name(text: str, message: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        read_config(None, [text], {})
+    assert message in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("127.0.0.1:4680", ("127.0.0.1", 4680)),
+        ("[::1]:0", ("::1", 0)),
+        (":4680", ("0.0.0.0", 4680)),
+    ],
+)
+def test_a_listening_address_is_host_and_port(text: str, expected: tuple[str, int]) -> None:
+    assert parse_listen(text, "master.listen") == expected
+
+
+@pytest.mark.parametrize("text", ["", "4680", "host", "host:", "host:65536", "host:-1", "host:http"])
+def test_what_is_no_listening_address_is_refused(text: str) -> None:
+    with pytest.raises(Invalid, match="HOST:PORT"):
+        parse_listen(text, "master.listen")
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("", ("sqlite", "")),
+        ("memory:", ("memory", "")),
+        ("sqlite:/a/b.db", ("sqlite", "/a/b.db")),
+        ("sqlite:///a/b.db", ("sqlite", "/a/b.db")),
+    ],
+)
+def test_a_store_is_named_by_kind_and_path(url: str, expected: tuple[str, str]) -> None:
+    assert parse_store(url) == expected
+
+
+@pytest.mark.parametrize("url", ["sqlite:", "sqlite://", "memory:x", "etcd://h:2379", "/a/b.db"])
+def test_a_store_of_another_form_is_refused(url: str) -> None:
+    with pytest.raises(Invalid, match="neither sqlite:PATH nor memory:"):
+        parse_store(url)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.10", "::1"])
+def test_loopback_needs_no_word(host: str) -> None:
+    assert check_exposure(host, False, "master.listen") is None
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "10.0.0.5", "::", "node7"])
+def test_any_other_address_needs_the_word_insecure_and_gets_a_warning(host: str) -> None:
+    with pytest.raises(Invalid, match="--insecure"):
+        check_exposure(host, False, "master.listen")
+    assert "without authentication" in (check_exposure(host, True, "master.listen") or "")
+
+
+def test_agents_of_one_node_share_what_was_detected_and_each_has_what_was_named() -> None:
+    whole = parse_resources("cpus:4;mem:1000;ports:[31000-31009]")
+    parts = [divide(whole, "mem:1000", index, 2) for index in range(2)]
+    assert [describe(part) for part in parts] == [
+        "cpus 2, mem 1000, ports 31000-31004",
+        "cpus 2, mem 1000, ports 31005-31009",
+    ]
+    assert divide(whole, "", 0, 1) is whole
