@@ -5,7 +5,11 @@
 | `Call` | the transport, in the order of the effects |
 | `Connect` | the transport: SUBSCRIBE, then every event becomes an input |
 | `Disconnect` | the transport: the stream of that connection is dropped |
+| `Publish` | the framework's feed: everybody who follows it gets the event |
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 from corral.model import calls
 from corral.runtime.core import Effect
@@ -29,3 +33,13 @@ class Disconnect(Effect, frozen=True):
 
     connection: int
     why: str
+
+
+class Publish(Effect, frozen=True):
+    """Tell everybody who follows the framework's feed. A core publishes only while it is `Followed`.
+
+    Shapes: `body` is plain JSON and never changed afterwards.
+    """
+
+    kind: str
+    body: Mapping[str, Any]

@@ -20,7 +20,8 @@ from corral.runtime.core import Effect
 from corral.runtime.loop import Loop
 from corral.runtime.notes import Notes
 from corral.runtime.turn import Recorder
-from corral.sdk.effects import Call, Connect, Disconnect
+from corral.sdk.effects import Call, Connect, Disconnect, Publish
+from corral.sdk.feed import Feed
 from corral.sdk.scheduler import CallFailed, Disconnected, FrameworkCore, Session
 from corral.sdk.transport import Transport
 from corral.store.base import Store
@@ -31,13 +32,15 @@ CONNECT_TIMEOUT_S = 15.0
 class Framework(msgspec.Struct, frozen=True, kw_only=True):
     """What a framework package's `build` returns.
 
-    Shapes: `routes` is given a function that asks the core and returns the front door; `records` ends in a slash.
+    Shapes: `routes` is given a function that asks the core and returns the front door; `records` ends in a slash;
+    `feed` takes what the core publishes.
     """
 
     info: FrameworkInfo
     core: FrameworkCore
     records: str
     routes: "Callable[[Callable[[Any], Awaitable[Any]]], Sequence[Route | RawRoute]]" = lambda ask: ()
+    feed: Feed | None = None
 
 
 class FrameworkShell:
@@ -46,8 +49,9 @@ class FrameworkShell:
     Calls keep their order, except that an acknowledgement waits for nobody: each concerns one update of one task.
     """
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, feed: Feed | None = None) -> None:
         self._transport = transport
+        self._feed = feed
         self._tell: Callable[[Any], None] = _nobody
         self._connection = 0
         self._stream: asyncio.Task[Disconnected] | None = None
@@ -77,6 +81,10 @@ class FrameworkShell:
             case Disconnect():
                 self._drop()
                 return None
+            case Publish(kind=kind, body=body):
+                if self._feed is not None:
+                    self._feed.publish(kind, body)
+                return None
         raise TypeError(f"no framework has the effect {type(effect).__name__}")
 
     def flush(self) -> None:
@@ -85,6 +93,8 @@ class FrameworkShell:
     async def close(self) -> None:
         """Let go of the master; the framework stays known to it."""
         self._drop()
+        if self._feed is not None:
+            self._feed.close()
         closing = getattr(self._transport, "close", None)
         if closing is not None:
             await closing()
@@ -145,7 +155,7 @@ class FrameworkService:
     ) -> None:
         self.framework = framework
         self.session = Session(framework.info, framework.core, random)
-        self.shell = FrameworkShell(transport)
+        self.shell = FrameworkShell(transport, framework.feed)
         self.loop = Loop(
             self.session,
             self.shell,
@@ -157,6 +167,8 @@ class FrameworkService:
             check=check,
         )
         self.shell.attach(self.loop.tell)
+        if framework.feed is not None:
+            framework.feed.attach(self.loop.tell)
         self.routes: Sequence[Route | RawRoute] = framework.routes(self.loop.ask)
 
     async def run(self) -> int:

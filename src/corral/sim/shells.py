@@ -18,6 +18,7 @@ from corral.agent.spec import (
     Exited,
     Fetched,
     Ordered,
+    Probed,
     Recovered,
     RuntimeChecked,
     Scanned,
@@ -30,6 +31,8 @@ from corral.master import effects as master_effects
 from corral.master.spec import AgentClosed, AgentOpened, AgentReported, SchedulerCall, SchedulerClosed, SubscribeStream
 from corral.model import calls
 from corral.model.execution import Launched
+from corral.model.health import CheckKind, HealthCheck
+from corral.model.ids import ContainerId
 from corral.model.orders import Report
 from corral.runtime.core import Effect
 from corral.sdk import effects as sdk_effects
@@ -174,6 +177,8 @@ class FrameworkHands:
                 if connection == self._connection and self._link is not None:
                     self._link.close(self._process.name, why)
                     self._link = None
+            case sdk_effects.Publish():
+                pass
             case _:
                 raise TypeError(f"a simulated framework cannot perform {type(effect).__name__}")
 
@@ -251,6 +256,8 @@ class AgentHands:
                 self._process.after(
                     self._world.draw_s(0.002), lambda: self._runtimes[runtime].kill(container_id, grace_s)
                 )
+            case agent_effects.Probe(runtime, container_id, index, check):
+                self._later(lambda: self._probe(runtime, container_id, index, check))
             case agent_effects.Remove(runtime, container_id):
                 self._runtimes[runtime].remove(container_id)
             case agent_effects.Discard(runtime, container_id):
@@ -284,6 +291,11 @@ class AgentHands:
     def _wait(self, runtime: str, container_id: Any) -> None:
         if not self._runtimes[runtime].wait(container_id, lambda exit: self._tell(Exited(exit))):
             self._later(lambda: WaitFailed(container_id, f"{runtime} knows no such container", gone=True))
+
+    def _probe(self, runtime: str, container_id: ContainerId, index: int, check: HealthCheck) -> Probed:
+        if not self._runtimes[runtime].is_well(container_id):
+            return Probed(container_id, index, why="nothing answers")
+        return Probed(container_id, index, code=0 if check.kind is CheckKind.COMMAND else 200)
 
     def _dial(self) -> None:
         self._redial = None

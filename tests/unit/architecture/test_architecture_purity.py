@@ -28,12 +28,13 @@ MAY_DO_IO: dict[str, set[str]] = {
         "routes.py",
         "sandbox.py",
         "fetcher.py",
+        "probes.py",
         "cache.py",
         "unpack.py",
         "link.py",
         "detect.py",
     },
-    "sdk": {"framework.py", "http.py", "local.py", "agents.py"},
+    "sdk": {"framework.py", "http.py", "local.py", "agents.py", "feed.py"},
     "frameworks": {"routes.py", "hijack.py"},
 }
 PURE_ELSEWHERE = [

@@ -1,11 +1,13 @@
 """The services framework: long-running apps kept at their number, under Marathon's API."""
 
+from functools import partial
 from random import Random
 
 from corral.frameworks.services.core import Input, ServicesCore
 from corral.frameworks.services.routes import routes
 from corral.frameworks.services.spec import Config
 from corral.model.framework import Capability, FrameworkInfo
+from corral.sdk.feed import Feed
 from corral.sdk.framework import Framework
 
 __all__ = ["Config", "Input", "ServicesCore", "build"]
@@ -23,4 +25,7 @@ def build(config: Config, random: Random) -> Framework:
         webui_url=f"http://{config.address}/ui/",
         capabilities=(Capability.PARTITION_AWARE, Capability.TASK_KILLING_STATE, Capability.MULTI_ROLE),
     )
-    return Framework(info=info, core=ServicesCore(config, random), routes=routes, records="services/")
+    feed = Feed()
+    return Framework(
+        info=info, core=ServicesCore(config, random), routes=partial(routes, feed=feed), records="services/", feed=feed
+    )

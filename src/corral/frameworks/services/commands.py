@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from corral.frameworks.services import backoff
 from corral.frameworks.services.deployments import Change, cancel, deploy, find_deployment, roll_back
+from corral.frameworks.services.events import tell_posted
 from corral.frameworks.services.offers import DELAY
 from corral.frameworks.services.spec import (
     SPEC_FIELDS,
@@ -49,6 +50,7 @@ def create(state: State, ask: int, command: CreateApp, now: float) -> list[Effec
     change = Change(id=app_id, spec=command.spec)
     result, more = deploy(state, [change], force=command.force, why=f"create app {app_id}", now=now)
     value = view_app(state, state.apps[app_id], ("tasks", "deployments", "counts"), now)
+    tell_posted(state, state.apps[app_id], command.client, command.uri)
     return [*effects, *more, *_note_ignored(app_id, command.ignored), Reply(ask, (result, value))]
 
 
@@ -97,6 +99,8 @@ def update(state: State, ask: int, command: UpdateApps, now: float) -> list[Effe
     _check_siblings(changes)
     why = f"update {', '.join(c.id for c in changes[:5])}"
     result, effects = deploy(state, changes, force=command.force, why=why, now=now)
+    for change in changes:
+        tell_posted(state, state.apps[change.id], command.client, command.uri)
     if command.single and created:
         result = replace(result, created=True, id=created[0])
     noted = _note_ignored(", ".join(c.id for c in changes[:5]), command.ignored)

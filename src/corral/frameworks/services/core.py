@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 from corral.frameworks.services import commands, offers, recovery, updates, upkeep, views
+from corral.frameworks.services.events import refuse, take_heard, tell_message
 from corral.frameworks.services.spec import (
     CancelDeployment,
     Command,
@@ -32,15 +33,17 @@ from corral.frameworks.services.spec import (
     UpdateApps,
 )
 from corral.frameworks.services.state import State, task_id_of
-from corral.lib.errors import NotFound
+from corral.lib.errors import CorralError, NotFound
 from corral.model import calls, events
 from corral.model.ids import TaskId
 from corral.runtime.core import Asked, Effect, Loaded, Reply, Tick
+from corral.sdk.feed import Followed
 from corral.sdk.scheduler import CallFailed, Disconnected
 
 Input = (
-    Loaded | Tick | Asked[Command] | Disconnected | CallFailed | events.Subscribed | events.Offers | events.Rescind
-    | events.Update | events.Message | events.Explanations | events.Failure | events.Error | events.Heartbeat
+    Loaded | Tick | Asked[Command] | Followed | Disconnected | CallFailed | events.Subscribed | events.Offers
+    | events.Rescind | events.Update | events.Message | events.Explanations | events.Failure | events.Error
+    | events.Heartbeat
 )  # fmt: skip
 """Everything that the loop of this framework may be told; some of it the session around the core answers alone."""
 
@@ -54,8 +57,16 @@ class ServicesCore:
         self.state = State(config, random)
 
     def handle(self, input: Any, now: float) -> Sequence[Effect]:
-        effects = self._decide(input, now)
-        return [*effects, *upkeep.settle(self.state, now)]
+        state = self.state
+        if state.heard is None:
+            return [*self._decide(input, now), *upkeep.settle(state, now)]
+        try:
+            effects = [*self._decide(input, now), *upkeep.settle(state, now)]
+        except CorralError as error:
+            if not isinstance(input, Asked):
+                raise
+            return refuse(state, input.ask, input.command, error, now)
+        return [*effects, *take_heard(state, now)]
 
     def invariants(self) -> None:
         self.state.invariants()
@@ -93,6 +104,12 @@ class ServicesCore:
                 return offers.take_explanations(state, input)
             case events.Rescind():
                 return updates.rescind(state, input)
+            case events.Message():
+                tell_message(state, input)
+                return []
+            case Followed(by_anybody=by_anybody):
+                state.heard = [] if by_anybody else None
+                return []
             case events.Subscribed():
                 return updates.subscribed(state, input)
             case Disconnected():

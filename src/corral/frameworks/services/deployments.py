@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from corral.frameworks.services import backoff
+from corral.frameworks.services.events import tell_cancelled, tell_group, tell_step
 from corral.frameworks.services.plan import AppChange, changed_fields, plan_deployment
 from corral.frameworks.services.spec import (
     AppRecord,
@@ -81,6 +82,8 @@ def deploy(
     effects.append(Persist(f"deployment/{deployment_id}", deployment))
     facts = {"deployment": deployment_id, "apps": list(deployment.apps), "steps": len(steps)}
     effects.append(Note("deployment started", why, facts=facts))
+    tell_group(state, parent_id(changes[0].id) if len(changes) == 1 else "/", version)
+    tell_step(state, deployment)
     return Result(version=version, deployment_id=deployment_id), effects
 
 
@@ -207,6 +210,7 @@ def _make_groups(state: State, group_id: str, version: str, effects: list[Effect
 def cancel(state: State, deployment_id: str, why: str, effects: list[Effect]) -> None:
     """Stop working on it; apps and tasks stay as they are."""
     deployment = state.deployments[deployment_id]
+    tell_cancelled(state, deployment, why)
     end_deployment(state, deployment, effects)
     facts = {"deployment": deployment_id, "apps": list(deployment.apps), "step": deployment.step + 1}
     effects.append(Note("deployment cancelled", why, facts=facts))

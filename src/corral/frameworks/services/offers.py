@@ -5,6 +5,7 @@ launch lowers a want's count on both sides and needs no word. Source: DESIGN, wa
 """
 
 from corral.frameworks.services import backoff
+from corral.frameworks.services.events import tell_instance
 from corral.frameworks.services.launch import app_of_want, assign_ports, build_task, group_value, make_want, want_id_of
 from corral.frameworks.services.spec import Condition
 from corral.frameworks.services.state import App, Phase, State, replace, task_id_of
@@ -87,6 +88,7 @@ def _launch(state: State, placement: Placement, now: float) -> list[Effect]:
         group_value=group_value(app.spec, offer),
     )
     app.place(instance)
+    tell_instance(state, instance)
     backoff.advance(app, now)
     state.watched[instance.id] = now + state.config.launch_timeout_s
     stated = state.wants.get(placement.want_id)

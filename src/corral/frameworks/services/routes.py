@@ -1,12 +1,13 @@
 """Marathon's REST API: each handler reads the dialect, asks the core, writes the dialect, and decides nothing.
 
-Source: Marathon's contract, sections 16 and 17.
+Source: Marathon's contract, sections 16 to 18.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from corral.frameworks.services.marathon import read_app, read_update, read_updates, write_error
+from corral.frameworks.services import events
+from corral.frameworks.services.marathon import ReadApp, read_app, read_update, read_updates, write_error
 from corral.frameworks.services.names import TaskName, read_task_id, read_task_ids, read_version
 from corral.frameworks.services.reader import read_json
 from corral.frameworks.services.spec import (
@@ -32,17 +33,19 @@ from corral.frameworks.services.spec import (
     UpdateApps,
 )
 from corral.frameworks.services.validate import canonical_id
+from corral.lib.clock import system_clock
 from corral.lib.errors import Invalid, NotFound
-from corral.net.routes import Request, Response, Route, json_response
+from corral.net.routes import Request, Response, Route, Stream, json_response
+from corral.sdk.feed import Feed, Follower
 
 Ask = Callable[[Command], Awaitable[Any]]
 MOST_BODY_BYTES = 8 << 20
 NO_CACHE = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache", "Expires": "0"}
 
 
-def routes(ask: Ask) -> list[Route]:
+def routes(ask: Ask, feed: Feed | None = None) -> list[Route]:
     """The front door. Shapes: the longer paths stand before the shorter ones that would take them too."""
-    door = _Door(ask)
+    door = _Door(ask, Feed() if feed is None else feed)
     table: Sequence[tuple[str, str, Any]] = (
         ("GET", "/v2/apps", door.list_apps),
         ("POST", "/v2/apps", door.create_app),
@@ -70,6 +73,7 @@ def routes(ask: Ask) -> list[Route]:
         ("DELETE", "/v2/queue/{id*}/delay", door.reset_delay),
         ("GET", "/v2/groups", door.get_group),
         ("GET", "/v2/groups/{id*}", door.get_group),
+        ("GET", "/v2/events", door.list_events),
         ("GET", "/v2/info", door.get_info),
         ("GET", "/v2/leader", door.get_leader),
         ("GET", "/ping", door.ping),
@@ -82,8 +86,9 @@ def routes(ask: Ask) -> list[Route]:
 
 
 class _Door:
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: Ask, feed: Feed) -> None:
         self._ask = ask
+        self._feed = feed
 
     # Apps.
 
@@ -101,7 +106,7 @@ class _Door:
 
     async def create_app(self, request: Request) -> Response:
         found = read_app(read_json(request.body))
-        result, value = await self._ask(CreateApp(spec=found.spec, force=request.flag("force"), ignored=found.unknown))
+        result, value = await self._ask(_create(request, found))
         return _json(value, status=201, headers=_deployed(result, found.spec.id, found.unknown))
 
     async def get_app(self, request: Request) -> Response:
@@ -119,6 +124,8 @@ class _Door:
             force=request.flag("force"),
             single=True,
             ignored=found.unknown,
+            client=request.peer,
+            uri=request.path,
         )
         result = await self._ask(command)
         return _result(result, found.unknown)
@@ -131,6 +138,8 @@ class _Door:
             create=request.method != "PATCH",
             force=request.flag("force"),
             ignored=unknown,
+            client=request.peer,
+            uri=request.path,
         )
         return _result(await self._ask(command), unknown)
 
@@ -236,6 +245,37 @@ class _Door:
             return await self.unknown(request)
         return _json(await self._ask(GetGroup(id=path, embed=_embed(request))))
 
+    # Events.
+
+    async def list_events(self, request: Request) -> Response | Stream:
+        if not events.accepts(request.headers.get("accept", "")):
+            message = "events come as a stream; ask with the header Accept: text/event-stream"
+            return _json({"message": message}, status=405, headers={"Allow": "GET"})
+        feed, remote = self._feed, request.peer
+        follower = feed.follow(request.headers.get("last-event-id", ""))
+        feed.publish(events.ATTACHED, events.write_attached(events.ATTACHED, remote, system_clock()))
+
+        def leave() -> None:
+            follower.close()
+            feed.publish(events.DETACHED, events.write_attached(events.DETACHED, remote, system_clock()))
+
+        kinds = events.read_kinds(request.query.get("event_type", ()))
+        chunks = self._frames(follower, kinds)
+        return Stream(chunks=chunks, content_type="text/event-stream", headers=NO_CACHE, close=leave)
+
+    async def _frames(self, follower: Follower, kinds: frozenset[str]) -> AsyncIterator[bytes]:
+        if follower.lost:
+            yield events.write_comment("what happened after that id is no longer kept; get the present state")
+        async for batch in follower.batches(events.KEEP_ALIVE_S):
+            wanted = [
+                events.write_frame(self._feed.id_of(event), event.kind, event.data)
+                for event in batch
+                if events.is_wanted(event.kind, kinds)
+            ]
+            # A word even when nothing of it was wanted: a client waits for the first bytes of its answer.
+            yield b"".join(wanted) or events.KEEP_ALIVE
+        yield events.write_comment("too slow: too much waits to be sent; come back with Last-Event-ID")
+
     # The framework itself.
 
     async def get_info(self, request: Request) -> Response:
@@ -251,6 +291,12 @@ class _Door:
 
     async def unknown(self, request: Request) -> Response:
         raise NotFound(f"{request.method} {request.path} is not part of this release; GET /v2/info tells its version")
+
+
+def _create(request: Request, found: ReadApp) -> CreateApp:
+    return CreateApp(
+        spec=found.spec, force=request.flag("force"), ignored=found.unknown, client=request.peer, uri=request.path
+    )
 
 
 def _id(request: Request) -> str:

@@ -294,17 +294,22 @@ class AppUpdate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CreateApp(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Shapes: `ignored` are paths of the request that nobody understood; they are noted and do no harm."""
+    """Shapes: `ignored` are paths of the request that nobody understood; they are noted and do no harm.
+
+    `client` and `uri` tell whose request it was, for those who listen to events.
+    """
 
     spec: AppSpec
     force: bool = False
     ignored: tuple[str, ...] = ()
+    client: str = ""
+    uri: str = ""
 
 
 class UpdateApps(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Shapes: with `partial` what is not given stays, else it takes its default; with `create` unknown apps are made.
 
-    `single` says that one app was addressed by its path; `ignored` as in `CreateApp`.
+    `single` says that one app was addressed by its path; `ignored`, `client`, `uri` as in `CreateApp`.
     """
 
     updates: tuple[AppUpdate, ...]
@@ -313,6 +318,8 @@ class UpdateApps(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     force: bool = False
     single: bool = False
     ignored: tuple[str, ...] = ()
+    client: str = ""
+    uri: str = ""
 
 
 class DeleteApp(msgspec.Struct, frozen=True, kw_only=True, tag=True):

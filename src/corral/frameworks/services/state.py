@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from random import Random
+from typing import Any
 
 import msgspec
 
@@ -157,12 +158,12 @@ class State:
     `dirty` apps have to be looked at; `restless` ones may want something else than `wants`, which is what the master
     was told last, less what was launched since. `watched` maps an instance to the instant at which its launch is
     overdue or its kill has to be repeated, `sentenced` one that somebody wants ended to the reason. `explained` apps
-    have an explanation why they wait.
+    have an explanation why they wait. `heard` gathers events for those who listen, None when nobody does.
     """
 
     __slots__ = (
         "apps", "backlog", "config", "connected", "deployments", "dirty", "done", "explained", "failures",
-        "framework_id", "groups", "last_version_at", "locks", "master", "random", "restless", "sentenced",
+        "framework_id", "groups", "heard", "last_version_at", "locks", "master", "random", "restless", "sentenced",
         "service_ports", "versions", "wants", "wants_changed", "wants_of", "watched",
     )  # fmt: skip
 
@@ -179,6 +180,7 @@ class State:
         self.locks: dict[str, str] = {}
         self.groups: dict[str, GroupRecord] = {}
         self.failures: dict[str, FailureRecord] = {}
+        self.heard: list[tuple[str, dict[str, Any]]] | None = None
         self.service_ports: Counter[int] = Counter()
         self.dirty: dict[str, None] = {}
         self.restless: dict[str, None] = {}

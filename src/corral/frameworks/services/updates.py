@@ -5,6 +5,7 @@ belongs to one that was given up. Source: Marathon's contract, sections 9, 10 an
 """
 
 from corral.frameworks.services import backoff
+from corral.frameworks.services.events import tell, tell_instance, tell_status, tell_unknown
 from corral.frameworks.services.names import read_task_id
 from corral.frameworks.services.spec import ActionKind, Condition, FailureRecord, Goal, Instance
 from corral.frameworks.services.state import App, State, replace, task_id_of
@@ -65,6 +66,7 @@ def update(state: State, event: events.Update, now: float) -> list[Effect]:
 
 
 def _unknown(state: State, status: TaskStatus) -> list[Effect]:
+    tell_unknown(state, status)
     gone = status.state in TERMINAL or status.state in (TaskState.UNKNOWN, TaskState.UNREACHABLE)
     if gone or state.framework_id is None:
         return []
@@ -92,6 +94,8 @@ def _live(state: State, app: App, instance: Instance, status: TaskStatus, now: f
         agent_id=instance.agent_id or status.agent_id,
     )  # fmt: skip
     app.place(instance)
+    tell_status(state, instance, status)
+    tell_instance(state, instance)
     if returned:
         effects.append(CancelTimer(UNREACHABLE + instance.id))
         effects.append(Note("instance is back", status.message or "its agent answers again", facts=_facts(instance)))
@@ -130,12 +134,16 @@ def _facts(instance: Instance) -> dict[str, object]:
 def _unreachable(state: State, app: App, instance: Instance, status: TaskStatus, now: float) -> list[Effect]:
     effects: list[Effect] = []
     if instance.goal is Goal.DECOMMISSIONED:
+        tell_status(state, instance, status)
+        tell_instance(state, instance, Condition.GONE)
         remove_instance(state, app, instance, "its agent is lost and it was to end anyway", effects)
         return effects
     if instance.unreachable_at is not None:
         return []
     instance = replace(instance, condition=Condition.UNREACHABLE, unreachable_at=min(status.unreachable_at or now, now))
     app.place(instance)
+    tell_status(state, instance, status)
+    tell_instance(state, instance)
     state.watched.pop(instance.id, None)
     state.dirty[app.spec.id] = None
     effects.append(Persist(f"instance/{instance.id}", instance))
@@ -149,6 +157,7 @@ def _unreachable(state: State, app: App, instance: Instance, status: TaskStatus,
 def _ended(state: State, app: App, instance: Instance, status: TaskStatus, now: float) -> list[Effect]:
     effects: list[Effect] = []
     message = status.message or ""
+    tell_status(state, instance, status)
     if instance.goal is Goal.DECOMMISSIONED:
         remove_instance(state, app, instance, f"{status.state} {message}".strip(), effects)
         return effects
@@ -166,16 +175,16 @@ def _ended(state: State, app: App, instance: Instance, status: TaskStatus, now: 
     if instance.unreachable_at is not None:
         effects.append(CancelTimer(UNREACHABLE + instance.id))
     state.watched.pop(instance.id, None)
-    app.place(
-        Instance(
-            id=instance.id,
-            app=instance.app,
-            version=app.record.version,
-            config=app.record.config,
-            created_at=instance.created_at,
-            incarnation=instance.incarnation + 1,
-        )
+    again = Instance(
+        id=instance.id,
+        app=instance.app,
+        version=app.record.version,
+        config=app.record.config,
+        created_at=instance.created_at,
+        incarnation=instance.incarnation + 1,
     )
+    app.place(again)
+    tell_instance(state, again)
     app.since_at = now
     # A waiting instance needs no record; should this process end now, the app's number tells that one is missing.
     effects.append(Persist(f"instance/{instance.id}", None))
@@ -210,9 +219,14 @@ def rescind(state: State, event: events.Rescind) -> list[Effect]:
 
 def subscribed(state: State, event: events.Subscribed) -> list[Effect]:
     """Say again all that the master may not have heard."""
+    master = f"{event.master.hostname}:{event.master.port}"
+    if state.framework_id is None:
+        tell(state, "scheduler_registered_event", frameworkId=event.framework_id, master=master)
+    else:
+        tell(state, "scheduler_reregistered_event", master=master)
     state.framework_id = event.framework_id
     state.connected = True
-    state.master = f"{event.master.hostname}:{event.master.port}"
+    state.master = master
     state.wants.clear()
     state.wants_of.clear()
     state.wants_changed = True
@@ -227,6 +241,7 @@ def subscribed(state: State, event: events.Subscribed) -> list[Effect]:
 
 def disconnected(state: State) -> list[Effect]:
     """Nothing that was offered counts any more; tasks are not touched."""
+    tell(state, "scheduler_disconnected_event")
     state.connected = False
     state.backlog.clear()
     return []

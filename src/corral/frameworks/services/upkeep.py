@@ -7,6 +7,7 @@ Deviates: kills and launches are not throttled here; the kernel and its agents t
 """
 
 from corral.frameworks.services import offers
+from corral.frameworks.services.events import tell, tell_deployed, tell_instance, tell_step, tell_step_done
 from corral.frameworks.services.launch import safe_id
 from corral.frameworks.services.plan import Start, Stop, plan_app
 from corral.frameworks.services.spec import ActionKind, Condition, Deployment, Goal, Instance
@@ -98,15 +99,15 @@ def schedule(state: State, app: App, count: int, now: float) -> None:
     if not app.count(Phase.SCHEDULED):
         app.since_at = now
     for _ in range(count):
-        app.place(
-            Instance(
-                id=f"{stem}.instance-{mint_time_uuid(state.random, now)}",
-                app=app.spec.id,
-                version=app.record.version,
-                config=app.record.config,
-                created_at=now,
-            )
+        instance = Instance(
+            id=f"{stem}.instance-{mint_time_uuid(state.random, now)}",
+            app=app.spec.id,
+            version=app.record.version,
+            config=app.record.config,
+            created_at=now,
         )
+        app.place(instance)
+        tell_instance(state, instance)
 
 
 def decommission(state: State, app: App, instance: Instance, why: str, effects: list[Effect], now: float) -> int:
@@ -116,6 +117,7 @@ def decommission(state: State, app: App, instance: Instance, why: str, effects: 
         return 0
     if instance.condition in (Condition.UNREACHABLE, Condition.INACTIVE):
         # Nobody would hear the kill; should the agent come back, the task is unknown and killed then.
+        tell_instance(state, instance, Condition.GONE)
         remove_instance(state, app, instance, why, effects)
         return 1
     if instance.goal is Goal.DECOMMISSIONED:
@@ -168,6 +170,7 @@ def forget_app(state: State, app: App, effects: list[Effect]) -> None:
     if state.failures.pop(app_id, None) is not None:
         effects.append(Persist(f"failure{app_id}", None))
     release_ports(state, app)
+    tell(state, "app_terminated_event", appId=app_id)
     effects.append(Note("app has gone", "it was deleted and its last instance ended", facts={"app": app_id}))
 
 
@@ -197,13 +200,16 @@ def _finish_action(state: State, deployment: Deployment, app_id: str, effects: l
     done.add(app_id)
     if not all(action.app in done for action in step):
         return
+    tell_step_done(state, deployment)
     if deployment.step + 1 < len(deployment.steps):
         following = replace(deployment, step=deployment.step + 1, step_at=now)
         state.deployments[deployment.id] = following
         done.clear()
+        tell_step(state, following)
         effects.append(Persist(f"deployment/{deployment.id}", following))
         state.touch(action.app for action in following.steps[following.step])
         return
+    tell_deployed(state, deployment)
     end_deployment(state, deployment, effects)
     why = f"all {len(deployment.steps)} steps are done"
     effects.append(Note("deployment done", why, facts={"deployment": deployment.id, "apps": list(deployment.apps)}))
@@ -268,6 +274,7 @@ def apply_strategy(state: State, app: App, instance: Instance, now: float) -> li
     if silent_s + 0.001 >= strategy.expunge_after_s:
         why = f"unreachable for {silent_s:.0f} s, {strategy.expunge_after_s} s are allowed"
         effects.append(Note("instance is given up", why, facts=facts))
+        tell_instance(state, instance, Condition.GONE)
         remove_instance(state, app, instance, why, effects)
         return effects
     next_s = strategy.expunge_after_s - silent_s
@@ -275,6 +282,7 @@ def apply_strategy(state: State, app: App, instance: Instance, now: float) -> li
         if instance.condition is not Condition.INACTIVE:
             instance = replace(instance, condition=Condition.INACTIVE)
             app.place(instance)
+            tell_instance(state, instance)
             why = f"unreachable for {silent_s:.0f} s, replaced after {strategy.inactive_after_s} s"
             effects.append(Persist(f"instance/{instance.id}", instance))
             effects.append(Note("instance is replaced", why, facts=facts))

@@ -314,14 +314,14 @@ def view_deployment(deployment: Deployment) -> Json:
         "version": deployment.version,
         "affectedApps": list(deployment.apps),
         "affectedPods": [],
-        "steps": [{"actions": [_view_action(a) for a in step]} for step in deployment.steps],
-        "currentActions": [{**_view_action(a), "readinessCheckResults": []} for a in current],
+        "steps": [{"actions": [view_action(a) for a in step]} for step in deployment.steps],
+        "currentActions": [{**view_action(a), "readinessCheckResults": []} for a in current],
         "currentStep": deployment.step + 1,
         "totalSteps": len(deployment.steps),
     }
 
 
-def _view_action(action: Action) -> dict[str, Json]:
+def view_action(action: Action) -> dict[str, Json]:
     return {"action": str(action.kind), "app": action.app}
 
 
