@@ -98,10 +98,26 @@ def cluster(root: Path, engine_url: str | None) -> Iterator[str]:
         line = daemon.stdout.readline().decode()
         if not line.startswith("ready url="):
             raise SystemExit(f"corral dev did not start:\n{(root / 'corral.log').read_text()[-3000:]}")
-        yield line.split("url=", 1)[1].split()[0]
+        addr = line.split("url=", 1)[1].split()[0]
+        try:
+            yield addr
+        finally:
+            # Tasks outlive their agent by design; those of a demo must not.
+            stop_apps(addr)
     finally:
         daemon.send_signal(signal.SIGTERM)
         daemon.wait(15)
+
+
+def stop_apps(addr: str) -> None:
+    """End all apps with their tasks, if the cluster still answers."""
+    with contextlib.suppress(CorralError):
+        client = Client(addr)
+        for app in client.get("/v2/apps")["apps"]:
+            client.send("DELETE", f"/v2/apps{app['id']}", query={"force": True})
+        give_up_at = time.monotonic() + 15
+        while client.get("/v2/tasks")["tasks"] and time.monotonic() < give_up_at:
+            time.sleep(0.1)
 
 
 def corral(addr: str, *words: str) -> None:

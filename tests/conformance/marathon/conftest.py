@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from corral_daemons import end_tasks
 from marathon import MarathonClient
 from marathon_site import Daemon, Site, start_dev, start_framework
 
@@ -25,6 +26,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     finally:
         for daemon in reversed(daemons):
             daemon.stop()
+        end_tasks(work_dir)
 
 
 @pytest.fixture
@@ -50,3 +52,4 @@ def lonely(tmp_path: Path) -> Iterator[tuple[Daemon, Path, Callable[[], Daemon]]
         for daemon in started:
             daemon.stop()
         dev.stop()
+        end_tasks(tmp_path)

@@ -11,6 +11,7 @@ from typing import IO
 
 import mesos_client
 import pytest
+from corral_daemons import end_tasks
 
 RESOURCES = "cpus:4;mem:2048;disk:4096;ports:[31000-31099]"
 
@@ -83,7 +84,8 @@ class Cluster:
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    running = Cluster(tmp_path_factory.mktemp("corral"))
+    work_dir = tmp_path_factory.mktemp("corral")
+    running = Cluster(work_dir)
     try:
         assert running.agent
         yield running
@@ -91,6 +93,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         assert running.process.poll() is None, f"corral dev ended by itself:\n{log}"
     finally:
         code = running.stop()
+        end_tasks(work_dir)
     assert code == 0, f"corral dev ended with {code}:\n" + "\n".join(running.log[-50:])
 
 
