@@ -21,6 +21,7 @@ from corral.agent.spec import (
     KillFailed,
     ListTasks,
     Ordered,
+    Probed,
     ReadState,
     Recovered,
     RuntimeChecked,
@@ -43,7 +44,7 @@ from corral.runtime.core import Asked, Effect, Loaded, Reply, Tick
 
 Input = (
     Loaded | Tick | Asked[Command] | Connected | Disconnected | Ordered | Recovered | RuntimeChecked | Fetched | Started
-    | StartFailed | Exited | WaitFailed | KillFailed | DiscardFailed | Scanned | DiskMeasured
+    | StartFailed | Exited | Probed | WaitFailed | KillFailed | DiscardFailed | Scanned | DiskMeasured
 )  # fmt: skip
 """Everything that an agent may be told."""
 
@@ -75,6 +76,8 @@ class AgentCore:
                 return tasks.exited(state, input, now)
             case Tick(name):
                 return self._tick(name, now)
+            case Probed():
+                return tasks.probed(state, input, now)
             case Fetched():
                 return tasks.fetched(state, input, now)
             case StartFailed():

@@ -22,6 +22,7 @@ class Due(StrEnum):
     COMPLETION = "completion"
     WAIT = "wait"
     DISCARD = "discard"
+    PROBE = "probe"
 
 
 class Deadlines:

@@ -13,6 +13,7 @@
 | `Abort`           | the shell, for a start under way     | `Started`, `StartFailed` of the start |
 | `Wait`            | the runtime                          | `Exited`, `WaitFailed`               |
 | `Kill`            | the runtime                          | `KillFailed`, or the end by `Wait`   |
+| `Probe`           | `probes.py`, or the runtime for a command | `Probed`                        |
 | `Remove`          | the runtime                          |                                      |
 | `Discard`         | the runtime: kill, then remove       | `DiscardFailed`                      |
 | `ScanSandboxes`   | the sandboxes                        | `Scanned`                            |
@@ -21,6 +22,7 @@
 """
 
 from corral.model.execution import Execution
+from corral.model.health import HealthCheck
 from corral.model.ids import ContainerId
 from corral.model.orders import Report
 from corral.model.task import Uri
@@ -95,6 +97,16 @@ class Kill(Effect, frozen=True):
     container_id: ContainerId
     grace_s: float
     why: str = ""
+
+
+class Probe(Effect, frozen=True):
+    """Look once whether the task at `address` is healthy; given up when its container is removed."""
+
+    runtime: str
+    container_id: ContainerId
+    index: int
+    check: HealthCheck
+    address: str
 
 
 class Remove(Effect, frozen=True):

@@ -5,7 +5,7 @@ told as dropped; a container that no record knows is ended. A runtime that does 
 answers its tasks stand as they were. No master is dialled before each runtime has answered once.
 """
 
-from corral.agent import gc, session, tasks
+from corral.agent import gc, health, session, tasks
 from corral.agent.deadlines import Due
 from corral.agent.effects import CheckRuntime, Connect, Discard, Kill, Reconnect, Recover, Remove, ScanSandboxes, Wait
 from corral.agent.spec import (
@@ -108,9 +108,9 @@ def _compare(state: AgentState, name: str, runtime: Runtime, found: tuple[Found,
         seen.add(one.container_id)
         task = state.by_container.get(one.container_id)
         if task is None:
-            effects += _end_orphan(name, one)
+            effects += _clear_away(name, one, "no record of this agent knows it")
         elif task.stage is Stage.ENDED:
-            effects.append(Remove(name, one.container_id))
+            effects += _clear_away(name, one, "its task was given up before the restart")
         elif task.unsettled:
             effects += _settle(state, task, one, now)
     for _, task in sorted(state.tasks.items()):
@@ -119,10 +119,10 @@ def _compare(state: AgentState, name: str, runtime: Runtime, found: tuple[Found,
     return effects
 
 
-def _end_orphan(name: str, one: Found) -> list[Effect]:
+def _clear_away(name: str, one: Found, why: str) -> list[Effect]:
+    """What has ended is removed; what still runs was to be ended by an agent that did not come to it."""
     if one.exit is not None:
         return [Remove(name, one.container_id)]
-    why = "no record of this agent knows it"
     facts = {"task": one.task_id, "framework": one.framework_id, "container": one.container_id}
     return [Note("orphan ended", why, "warning", facts), Discard(name, one.container_id, why)]
 
@@ -140,7 +140,9 @@ def _settle(state: AgentState, task: Task, one: Found, now: float) -> list[Effec
     if task.info.max_completion_s is not None and task.started_at is not None and task.ending is None:
         state.deadlines.set(task.container_id, Due.COMPLETION, task.started_at + task.info.max_completion_s)
     effects: list[Effect] = [Wait(task.runtime, task.container_id)]
-    if task.ending is not None:
+    if task.ending is None:
+        health.watch(state, task, now)
+    else:
         state.deadlines.set(task.container_id, Due.KILL, max(now, task.ending.by) + state.config.kill_retry_s)
         grace_s = max(0.0, task.ending.by - now)
         effects.append(

@@ -13,6 +13,7 @@ from typing import Any
 from corral.agent import effects as fx
 from corral.agent.fetcher import Fetcher
 from corral.agent.link import Link
+from corral.agent.probes import Prober
 from corral.agent.runtimes import ExecSession, TaskRuntime
 from corral.agent.sandbox import LATEST, Sandboxes
 from corral.agent.spec import (
@@ -21,6 +22,7 @@ from corral.agent.spec import (
     Exited,
     Fetched,
     KillFailed,
+    Probed,
     Recovered,
     RuntimeChecked,
     Scanned,
@@ -61,6 +63,8 @@ class AgentShell:
         self._fetches: dict[str, asyncio.Task[None]] = {}
         self._starts: dict[str, asyncio.Task[Launched]] = {}
         self._aborted: dict[str, str] = {}
+        self._prober = Prober(self._exec)
+        self._probes: dict[str, set[asyncio.Task[Probed]]] = {}
         self._performers: dict[type, Perform] = {
             fx.Send: self._send,
             fx.Connect: lambda effect: self._link.connect(),
@@ -73,6 +77,7 @@ class AgentShell:
             fx.Abort: self._abort,
             fx.Wait: self._begin_wait,
             fx.Kill: self._kill,
+            fx.Probe: self._begin_probe,
             fx.Remove: self._begin_remove,
             fx.Discard: self._discard,
             fx.ScanSandboxes: self._scan,
@@ -94,6 +99,7 @@ class AgentShell:
         """Let go of connections; every task runs on."""
         if self._fetcher is not None:
             await self._fetcher.close()
+        await self._prober.close()
         for runtime in self.runtimes.values():
             await runtime.close()
 
@@ -247,6 +253,8 @@ class AgentShell:
 
     def _begin_remove(self, effect: fx.Remove) -> Coroutine[Any, Any, DiscardFailed | None]:
         self._alive.discard(effect.container_id)
+        for probe in self._probes.pop(effect.container_id, ()):
+            probe.cancel()
         return self._remove(effect)
 
     async def _remove(self, effect: fx.Remove) -> DiscardFailed | None:
@@ -259,6 +267,27 @@ class AgentShell:
     async def _discard(self, effect: fx.Discard) -> DiscardFailed | None:
         why = await self._take_down(effect.runtime, effect.container_id)
         return None if why is None else DiscardFailed(effect.runtime, effect.container_id, why)
+
+    # Health.
+
+    def _begin_probe(self, effect: fx.Probe) -> Coroutine[Any, Any, Probed | None]:
+        probe = asyncio.ensure_future(self._prober.probe(effect))
+        self._probes.setdefault(effect.container_id, set()).add(probe)
+        return self._follow_probe(effect, probe)
+
+    async def _follow_probe(self, effect: fx.Probe, probe: "asyncio.Task[Probed]") -> Probed | None:
+        try:
+            await _settle(probe)
+        finally:
+            probes = self._probes.get(effect.container_id)
+            if probes is not None:
+                probes.discard(probe)
+                if not probes:
+                    self._probes.pop(effect.container_id, None)
+        return None if probe.cancelled() else probe.result()
+
+    def _exec(self, runtime: str, container_id: str, argv: Sequence[str]) -> ExecSession:
+        return self._runtime(runtime).exec(container_id, argv, tty=False)
 
     # Sandboxes.
 

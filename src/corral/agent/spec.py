@@ -106,12 +106,16 @@ class TaskRecord(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class Ending(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """Why and until when a task is being ended, and as what its end is told. Shapes: `by` is an instant."""
+    """Why and until when a task is being ended, and as what its end is told.
+
+    Shapes: `by` is an instant; `unhealthy` when its health checks are the reason.
+    """
 
     by: float
     state: TaskState = TaskState.KILLED
     reason: Reason | None = None
     why: str = ""
+    unhealthy: bool = False
 
 
 class RunRecord(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -270,6 +274,21 @@ class WaitFailed(msgspec.Struct, frozen=True, gc=False, tag=True):
 class KillFailed(msgspec.Struct, frozen=True, gc=False, tag=True):
     container_id: ContainerId
     why: str
+
+
+class Probed(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """What came of probing the health check at `index` of a task.
+
+    Shapes: `code` is the status of an HTTP answer or of a command's exit, `said` the command's last line; `why` is set
+    instead when there was no answer. `void` when the probe could not be made, which says nothing about the task.
+    """
+
+    container_id: ContainerId
+    index: int
+    code: int | None = None
+    said: str = ""
+    why: str | None = None
+    void: bool = False
 
 
 class DiscardFailed(msgspec.Struct, frozen=True, gc=False, tag=True):

@@ -24,6 +24,7 @@ from corral.agent.spec import (
 )
 from corral.model.execution import Launched
 from corral.model.framework import FrameworkInfo
+from corral.model.health import CheckResult, HealthCheck
 from corral.model.ids import ContainerId, FrameworkId, TaskId
 from corral.model.resources import all_ranges
 from corral.model.task import TERMINAL, TaskInfo, TaskState, TaskStatus
@@ -34,10 +35,54 @@ Key = tuple[FrameworkId, TaskId]
 MOST_COMPLETED = 1000
 
 
+class CheckState:
+    """What one health check of a task has shown. Shapes: `alive` None before the first probe that counts.
+
+    `due_at` is when it is to be probed next; `failures` are those in a row.
+    """
+
+    __slots__ = (
+        "alive", "cause", "check", "due_at", "failures", "first_success_at", "last_failure_at", "last_success_at",
+        "probing",
+    )  # fmt: skip
+
+    def __init__(self, check: HealthCheck) -> None:
+        self.check = check
+        self.alive: bool | None = None
+        self.failures = 0
+        self.cause = ""
+        self.first_success_at: float | None = None
+        self.last_success_at: float | None = None
+        self.last_failure_at: float | None = None
+        self.due_at = 0.0
+        self.probing = False
+
+    def result(self, index: int) -> CheckResult:
+        """Shapes: not to be asked for before the first probe that counts."""
+        return CheckResult(
+            index=index,
+            alive=bool(self.alive),
+            consecutive_failures=self.failures,
+            first_success_at=self.first_success_at,
+            last_success_at=self.last_success_at,
+            last_failure_at=self.last_failure_at,
+            cause=self.cause,
+        )
+
+    def take_up(self, result: CheckResult) -> None:
+        """Go on from what an earlier process told; its failures in a row are not held against the task."""
+        self.alive = result.alive
+        self.cause = result.cause
+        self.first_success_at = result.first_success_at
+        self.last_success_at = result.last_success_at
+        self.last_failure_at = result.last_failure_at
+
+
 class Task:
     """One run of a task. Shapes: `pending` oldest first, its head `told` when it is on its way to the master."""
 
     __slots__ = (
+        "checks",
         "container_id",
         "ending",
         "framework_id",
@@ -68,6 +113,7 @@ class Task:
         self.runtime = record.runtime
         self.sandbox = record.sandbox
         self.ports = host_ports(record.info)
+        self.checks = tuple(CheckState(check) for check in record.info.health_checks)
         self.stage = Stage.STAGING
         self.pending: deque[TaskStatus] = deque()
         self.latest: TaskStatus | None = None
@@ -89,6 +135,14 @@ class Task:
     @property
     def live(self) -> bool:
         return self.stage is not Stage.ENDED
+
+    @property
+    def healthy(self) -> bool | None:
+        """Whether all checks pass; None when that is not known, as of a task without any."""
+        found = [each.alive for each in self.checks]
+        if False in found:
+            return False
+        return None if not found or None in found else True
 
     def move(self, event: Event) -> bool:
         """Take the transition; False when the table has none and nothing has changed."""
@@ -118,6 +172,8 @@ class Task:
         self.started_at = run.started_at
         self.ending = run.ending
         self.unsettled = self.live
+        for result in self.latest.health if self.checks and self.latest is not None else ():
+            self.checks[result.index].take_up(result)
 
 
 class Runtime:

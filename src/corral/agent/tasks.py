@@ -4,7 +4,7 @@ Source: Mesos v1 task states and reasons; a task that was asked to end is KILLED
 itself is FINISHED at code 0 and FAILED otherwise.
 """
 
-from corral.agent import updates
+from corral.agent import health, updates
 from corral.agent.deadlines import Due
 from corral.agent.effects import Abort, CancelFetch, Discard, Fetch, Kill, Remove, Start, Wait
 from corral.agent.execution import check_order, choose_runtime, plan_execution, sandbox_path
@@ -16,6 +16,7 @@ from corral.agent.spec import (
     Exited,
     Fetched,
     KillFailed,
+    Probed,
     Sandbox,
     Stage,
     Started,
@@ -168,6 +169,7 @@ def _kill(state: AgentState, task: Task, why: str, now: float) -> list[Effect]:
     assert ending is not None
     grace_s = max(0.0, ending.by - now)
     state.deadlines.cancel(task.container_id, Due.COMPLETION)
+    state.deadlines.cancel(task.container_id, Due.PROBE)
     state.deadlines.set(task.container_id, Due.KILL, ending.by + state.config.kill_retry_s)
     framework = state.frameworks[task.framework_id]
     effects: list[Effect]
@@ -212,6 +214,7 @@ def settle_running(state: AgentState, task: Task, launched: Launched, now: float
     state.deadlines.cancel(task.container_id, Due.STAGE)
     if task.info.max_completion_s is not None:
         state.deadlines.set(task.container_id, Due.COMPLETION, now + task.info.max_completion_s)
+    health.watch(state, task, now)
     return [
         *updates.enqueue(state, task, TaskState.RUNNING, now),
         Note("task running", facts=_facts(*task.key)),
@@ -259,7 +262,7 @@ def end(
 ) -> list[Effect]:
     """The task has ended: its last update, its ports free, its container forgotten by the runtime."""
     had_container = task.stage in (Stage.STARTING, Stage.RUNNING)
-    for due in (Due.STAGE, Due.KILL, Due.COMPLETION, Due.WAIT):
+    for due in (Due.STAGE, Due.KILL, Due.COMPLETION, Due.WAIT, Due.PROBE):
         state.deadlines.cancel(task.container_id, due)
     state.free_ports(task)
     task.unsettled = False
@@ -296,7 +299,7 @@ def request_end(state: AgentState, task: Task, ending: Ending, now: float) -> li
     if before is not None:
         if ending.by >= before.by:
             return []
-        ending = Ending(ending.by, before.state, before.reason, before.why)
+        ending = Ending(ending.by, before.state, before.reason, before.why, before.unhealthy)
     task.ending = ending
     if before is not None and task.stage is Stage.STARTING:
         return [state.save_run(task)]  # the start is being taken back already
@@ -369,6 +372,20 @@ def wait_failed(state: AgentState, input: WaitFailed, now: float) -> list[Effect
     return [Note("task out of sight", f"{input.why}; it is asked for again", "warning", _facts(*task.key))]
 
 
+def probed(state: AgentState, input: Probed, now: float) -> list[Effect]:
+    """A health check was probed: tell what has changed, and end a task that has failed too often."""
+    found = health.find(state, input.container_id, input.index)
+    if found is None:
+        return []
+    task, each = found
+    effects, why = health.probed(state, task, each, input, now)
+    if not why:
+        return effects
+    note = Note("task is ended for its health", why, "warning", _facts(*task.key))
+    ending = Ending(now + _grace_s(state, task), why=why, unhealthy=True)
+    return [*effects, note, *request_end(state, task, ending, now)]
+
+
 def kill_failed(state: AgentState, input: KillFailed, now: float) -> list[Effect]:
     """The deadline of the kill tries again."""
     task = state.by_container.get(input.container_id)
@@ -403,6 +420,8 @@ def fall_due(state: AgentState, container_id: ContainerId, due: Due, now: float)
             why = f"Task ran longer than its max completion time of {limit_s:g} s"
             reason = Reason.MAX_COMPLETION_TIME_REACHED
             return request_end(state, task, Ending(now + _grace_s(state, task), TaskState.FAILED, reason, why), now)
+        case Due.PROBE:
+            return health.probe(state, task, now)
         case Due.WAIT:
             return [Wait(task.runtime, task.container_id)]
 

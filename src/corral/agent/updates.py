@@ -4,6 +4,8 @@ Retry after 10 s, doubling, at most every 10 min; an acknowledgement or a new re
 disk before it is told, and a task is forgotten when its last one is acknowledged. Source: Mesos, status update manager.
 """
 
+from msgspec import structs
+
 from corral.agent.deadlines import Due
 from corral.agent.effects import Send
 from corral.agent.spec import Event
@@ -11,6 +13,7 @@ from corral.agent.state import AgentState, Task
 from corral.lib.backoff import grow_delay_s
 from corral.lib.ids import mint_uuid_bytes
 from corral.model.container import NetworkInfo
+from corral.model.health import CheckResult
 from corral.model.ids import ContainerId, ExecutorId
 from corral.model.orders import AcknowledgeUpdate, UpdateTask
 from corral.model.resources import Resources
@@ -40,7 +43,7 @@ def enqueue(
     reason: Reason | None = None,
     limitation: Resources = (),
 ) -> list[Effect]:
-    """The task is in a new state: write it down, and tell it when nothing older waits.
+    """The task is in a new state, or in a new state of health: write it down, and tell it when nothing older waits.
 
     Shapes: returns [] when the task has ended already; nothing may follow a terminal update.
     """
@@ -59,6 +62,10 @@ def enqueue(
         container_status=_container_status(state, task),
         limitation=limitation,
     )
+    if task.checks:
+        status = _with_health(task, status)
+        if reason is Reason.TASK_HEALTH_CHECK_STATUS_UPDATED and len(task.pending) > 1 and _is_told_over(task):
+            task.pending.pop()
     task.pending.append(status)
     task.latest = status
     task.statuses[to] = status
@@ -70,6 +77,23 @@ def enqueue(
     if not task.told:
         effects += tell(state, task, now)
     return effects
+
+
+def _with_health(task: Task, status: TaskStatus) -> TaskStatus:
+    """An end says nothing of health, unless that is its reason."""
+    if status.state in TERMINAL:
+        unhealthy = task.ending is not None and task.ending.unhealthy
+        return structs.replace(status, healthy=False, health=_results(task)) if unhealthy else status
+    return structs.replace(status, healthy=task.healthy, health=_results(task))
+
+
+def _results(task: Task) -> tuple[CheckResult, ...]:
+    return tuple(each.result(index) for index, each in enumerate(task.checks) if each.alive is not None)
+
+
+def _is_told_over(task: Task) -> bool:
+    """Whether the newest update, which nobody was told yet, says no more than a state of health that is past."""
+    return task.pending[-1].reason is Reason.TASK_HEALTH_CHECK_STATUS_UPDATED
 
 
 def _container_status(state: AgentState, task: Task) -> ContainerStatus:

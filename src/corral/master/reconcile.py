@@ -69,6 +69,7 @@ def _known(state: MasterState, entry: TaskEntry, now: float) -> TaskStatus:
         message="Reconciliation: Latest task state",
         agent_id=entry.agent_id,
         healthy=last.healthy if last is not None else None,
+        health=last.health if last is not None else (),
         data=last.data if last is not None else None,
         container_status=last.container_status if last is not None else None,
         unreachable_at=agent.unreachable_at if agent is not None and entry.forwarded is TaskState.UNREACHABLE else None,
@@ -166,7 +167,11 @@ def _merge_task(
         last = entry.last_status
         if last is not None:
             status = msgspec.structs.replace(
-                status, healthy=last.healthy, container_status=last.container_status, data=last.data
+                status,
+                healthy=last.healthy,
+                health=last.health,
+                container_status=last.container_status,
+                data=last.data,
             )
         effects.append(tasks.tell(framework, status))
     return effects

@@ -11,6 +11,7 @@ from corral.master.ledger import Pool
 from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry
 from corral.model.constraints import check_constraint
 from corral.model.container import ContainerKind
+from corral.model.health import find_faults
 from corral.model.ids import OfferId, check_id
 from corral.model.offer import Want
 from corral.model.resources import Resource, ResourceKind, Resources, describe, total_milli
@@ -134,8 +135,10 @@ def _check_body(info: TaskInfo) -> str | None:
         return f"{name} sets {', '.join(info.unsupported)}, which this release cannot honour; leave it out"
     if info.executor is not None:
         return f"{name} brings its own executor, which this release does not run; use command"
-    if info.health_check is not None or info.check is not None:
-        return f"{name} has a {'health check' if info.health_check else 'check'}, which this release does not run"
+    if info.check is not None:
+        return f"{name} has a check, which this release does not run; a health check may do"
+    if info.health_checks and (fault := find_faults(info.health_checks)) is not None:
+        return f"{name} {fault}"
     if info.kill_grace_s is not None and info.kill_grace_s < 0:
         return f"{name} has a negative kill grace period"
     if info.max_completion_s is not None and info.max_completion_s < 0:

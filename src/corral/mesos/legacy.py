@@ -12,6 +12,7 @@ import msgspec
 from corral.mesos import wire
 from corral.mesos.common import AGENT_PATH, write_labels
 from corral.mesos.flat import Json, by_reservation, write_attributes, write_flat, write_full
+from corral.mesos.health import write_health_check
 from corral.mesos.resources import ANY_ROLE
 from corral.mesos.snapshot import AgentFrameworkRow, AgentRow, AgentSnapshot, ClusterSnapshot, FrameworkRow, RunRow
 from corral.mesos.tasks import write_container, write_container_status, write_discovery, write_limits
@@ -213,8 +214,8 @@ def write_task(task: Task) -> Json:
         made["discovery"] = write_discovery(info.discovery)
     if info.container is not None:
         made["container"] = write_container(info.container)
-    if info.health_check is not None:
-        made["health_check"] = msgspec.Raw(info.health_check)
+    if info.health_checks:
+        made["health_check"] = write_health_check(info.health_checks[0])
     if info.limits:
         made["limits"] = _flat_limits(info)
     return made

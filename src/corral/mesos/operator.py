@@ -20,6 +20,7 @@ from corral.mesos.common import (
     write_seconds,
 )
 from corral.mesos.events import write_master_info
+from corral.mesos.health import write_health_check
 from corral.mesos.lenient import LenientDecoder
 from corral.mesos.resources import write_resources
 from corral.mesos.snapshot import AgentRow, ClusterSnapshot, FrameworkRow
@@ -127,7 +128,7 @@ class TaskEntry(wire.Wire):
     labels: wire.Labels | None = None
     discovery: wire.DiscoveryInfo | None = None
     container: wire.ContainerInfo | None = None
-    health_check: wire.Raw = wire.NO_RAW
+    health_check: wire.HealthCheck | None = None
     kill_policy: wire.KillPolicy | None = None
     user: str | None = None
     limits: dict[str, wire.Limit] | None = None
@@ -287,8 +288,8 @@ def write_task(task: Task) -> TaskEntry:
         user=info.command.user if info.command is not None else None,
         limits=write_limits(info.limits),
     )
-    if info.health_check is not None:
-        made.health_check = wire.Raw(info.health_check)
+    if info.health_checks:
+        made.health_check = write_health_check(info.health_checks[0])
     if info.kill_grace_s is not None:
         made.kill_policy = wire.KillPolicy(grace_period=write_seconds(info.kill_grace_s))
     return made

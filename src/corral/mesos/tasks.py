@@ -9,6 +9,7 @@ from math import isfinite
 
 from corral.lib.errors import Invalid
 from corral.mesos import wire
+from corral.mesos.commands import read_command, write_command
 from corral.mesos.common import (
     read_enum,
     read_labels,
@@ -18,6 +19,7 @@ from corral.mesos.common import (
     write_labels,
     write_seconds,
 )
+from corral.mesos.health import find_unsupported, read_health_checks, read_result, write_health_checks, write_result
 from corral.mesos.resources import read_resources, write_resources
 from corral.model.container import (
     ContainerInfo,
@@ -32,7 +34,6 @@ from corral.model.container import (
 )
 from corral.model.ids import AgentId, ContainerId, ExecutorId, TaskId
 from corral.model.task import (
-    CommandInfo,
     ContainerStatus,
     DiscoveryInfo,
     DiscoveryPort,
@@ -42,60 +43,13 @@ from corral.model.task import (
     TaskInfo,
     TaskState,
     TaskStatus,
-    Uri,
 )
 
 _VISIBILITIES = ("FRAMEWORK", "CLUSTER", "EXTERNAL")
 _UUID_BYTES = 16
 
 
-# Commands and containers.
-
-
-def read_command(found: wire.CommandInfo) -> CommandInfo:
-    variables = found.environment.variables if found.environment is not None else ()
-    return CommandInfo(
-        value=found.value,
-        shell=found.shell is not False,
-        arguments=found.arguments,
-        environment=tuple((v.name, v.value or "") for v in variables),
-        uris=tuple(_read_uri(u) for u in found.uris),
-        user=found.user,
-    )
-
-
-def write_command(command: CommandInfo) -> wire.CommandInfo:
-    variables = tuple(wire.Variable(name=n, type="VALUE", value=v) for n, v in command.environment)
-    return wire.CommandInfo(
-        uris=tuple(_write_uri(u) for u in command.uris),
-        environment=wire.Environment(variables=variables) if variables else None,
-        shell=command.shell,
-        value=command.value,
-        arguments=command.arguments,
-        user=command.user,
-    )
-
-
-def _read_uri(found: wire.Uri) -> Uri:
-    return Uri(
-        value=found.value,
-        executable=bool(found.executable),
-        extract=found.extract is not False,
-        cache=bool(found.cache),
-        output_file=found.output_file,
-        checksum=found.checksum,
-    )
-
-
-def _write_uri(uri: Uri) -> wire.Uri:
-    return wire.Uri(
-        value=uri.value,
-        executable=uri.executable or None,
-        extract=uri.extract,
-        cache=uri.cache or None,
-        output_file=uri.output_file,
-        checksum=uri.checksum,
-    )
+# Containers.
 
 
 def read_container(found: wire.ContainerInfo, at: str) -> ContainerInfo:
@@ -231,7 +185,7 @@ def read_task_info(found: wire.TaskInfo, at: str) -> TaskInfo:
         data=found.data,
         labels=read_labels(found.labels),
         discovery=_read_discovery(found.discovery, at + ".discovery") if found.discovery is not None else None,
-        health_check=_read_raw(found.health_check, at + ".health_check"),
+        health_checks=read_health_checks(found),
         check=_read_raw(found.check, at + ".check"),
         limits=_read_limits(found.limits, at + ".limits") if found.limits else (),
         unsupported=_unsupported(found),
@@ -255,8 +209,7 @@ def write_task_info(info: TaskInfo, *, refinement: bool) -> wire.TaskInfo:
     )
     if info.kill_grace_s is not None:
         made.kill_policy = wire.KillPolicy(grace_period=write_seconds(info.kill_grace_s))
-    if info.health_check is not None:
-        made.health_check = wire.Raw(info.health_check)
+    write_health_checks(info.health_checks, made)
     if info.check is not None:
         made.check = wire.Raw(info.check)
     return made
@@ -349,6 +302,8 @@ def _unsupported(found: wire.TaskInfo) -> tuple[str, ...]:
             paths += _unsupported_command(found.executor.command, "executor.command")
         if found.executor.container is not None:
             paths += _unsupported_container(found.executor.container, "executor.container")
+    if found.health_check is not None or found.health_checks:
+        paths += find_unsupported(found)
     return tuple(paths)
 
 
@@ -397,6 +352,7 @@ def read_task_status(found: wire.TaskStatus, at: str) -> TaskStatus:
         container_status=_read_container_status(found.container_status) if found.container_status is not None else None,
         unreachable_at=read_seconds(found.unreachable_time) if found.unreachable_time is not None else None,
         limitation=read_resources(found.limitation.resources, at + ".limitation") if found.limitation else (),
+        health=tuple(read_result(r) for r in found.health),
     )
 
 
@@ -421,6 +377,8 @@ def write_task_status(status: TaskStatus) -> wire.TaskStatus:
         made.unreachable_time = write_seconds(status.unreachable_at)
     if status.limitation:
         made.limitation = wire.Limitation(resources=write_resources(status.limitation, refinement=True))
+    if status.health:
+        made.health = tuple(write_result(r) for r in status.health)
     return made
 
 

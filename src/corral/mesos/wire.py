@@ -267,11 +267,56 @@ class ExecutorInfo(Wire):
     data: bytes | None = None
 
 
+class HttpCheck(Wire):
+    port: UInt
+    protocol: str | None = None
+    scheme: str | None = None
+    path: str | None = None
+    statuses: tuple[UInt, ...] = ()
+
+
+class TcpCheck(Wire):
+    port: UInt
+    protocol: str | None = None
+
+
+class HealthCheck(Wire):
+    """The last four fields are corral's extension."""
+
+    type: str | None = None
+    command: CommandInfo | None = None
+    http: HttpCheck | None = None
+    tcp: TcpCheck | None = None
+    delay_seconds: float | None = None
+    interval_seconds: float | None = None
+    timeout_seconds: float | None = None
+    consecutive_failures: UInt | None = None
+    grace_period_seconds: float | None = None
+    spares: bool | None = msgspec.field(name="corral_spares", default=None)
+    on_node: bool | None = msgspec.field(name="corral_on_node", default=None)
+    keeps_redirects: bool | None = msgspec.field(name="corral_keeps_redirects", default=None)
+    ignore_1xx: bool | None = msgspec.field(name="corral_ignore_1xx", default=None)
+
+
+class CheckResult(Wire):
+    """Corral's extension: what the probes of one of a task's health checks have shown."""
+
+    index: UInt
+    alive: bool
+    consecutive_failures: UInt = 0
+    first_success: float | None = None
+    last_success: float | None = None
+    last_failure: float | None = None
+    cause: str | None = None
+
+
 class KillPolicy(Wire):
     grace_period: Nanoseconds | None = None
 
 
 class TaskInfo(Wire):
+    """`health_checks` is corral's extension, for tasks with more than one; `health_check` is then the first."""
+
     name: str
     task_id: Id
     agent_id: Id
@@ -279,7 +324,7 @@ class TaskInfo(Wire):
     executor: ExecutorInfo | None = None
     command: CommandInfo | None = None
     container: ContainerInfo | None = None
-    health_check: Raw = NO_RAW
+    health_check: HealthCheck | None = None
     check: Raw = NO_RAW
     kill_policy: KillPolicy | None = None
     data: bytes | None = None
@@ -287,6 +332,7 @@ class TaskInfo(Wire):
     discovery: DiscoveryInfo | None = None
     max_completion_time: Nanoseconds | None = None
     limits: dict[str, Limit] | None = None
+    health_checks: tuple[HealthCheck, ...] = msgspec.field(name="corral_health_checks", default=())
 
 
 class ContainerStatus(Wire):
@@ -300,6 +346,8 @@ class Limitation(Wire):
 
 
 class TaskStatus(Wire):
+    """`health` is corral's extension: what each health check has shown."""
+
     task_id: Id
     state: str
     message: str | None = None
@@ -315,6 +363,7 @@ class TaskStatus(Wire):
     container_status: ContainerStatus | None = None
     unreachable_time: Nanoseconds | None = None
     limitation: Limitation | None = None
+    health: tuple[CheckResult, ...] = msgspec.field(name="corral_health", default=())
 
 
 # Frameworks, agents, offers.

@@ -7,7 +7,10 @@ from enum import StrEnum
 
 import msgspec
 
+from corral.model.command import CommandInfo as CommandInfo
+from corral.model.command import Uri as Uri
 from corral.model.container import ContainerInfo, NetworkInfo
+from corral.model.health import CheckResult, HealthCheck
 from corral.model.ids import AgentId, ContainerId, ExecutorId, FrameworkId, TaskId
 from corral.model.resources import Resources
 
@@ -73,6 +76,7 @@ class Reason(StrEnum):
     RECONCILIATION = "REASON_RECONCILIATION"
     RESOURCES_UNKNOWN = "REASON_RESOURCES_UNKNOWN"
     TASK_GROUP_INVALID = "REASON_TASK_GROUP_INVALID"
+    TASK_HEALTH_CHECK_STATUS_UPDATED = "REASON_TASK_HEALTH_CHECK_STATUS_UPDATED"
     TASK_INVALID = "REASON_TASK_INVALID"
     TASK_KILLED_DURING_LAUNCH = "REASON_TASK_KILLED_DURING_LAUNCH"
 
@@ -80,28 +84,6 @@ class Reason(StrEnum):
 class Label(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     key: str
     value: str | None = None
-
-
-class Uri(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Something to fetch into the sandbox. Shapes: `checksum` is `sha256:HEX`, checked when given."""
-
-    value: str
-    executable: bool = False
-    extract: bool = True
-    cache: bool = False
-    output_file: str | None = None
-    checksum: str | None = None
-
-
-class CommandInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """With `shell`, `value` is given to `/bin/sh -c`; without, `value` is run with `arguments` as its whole argv."""
-
-    value: str | None = None
-    shell: bool = True
-    arguments: tuple[str, ...] = ()
-    environment: tuple[tuple[str, str], ...] = ()
-    uris: tuple[Uri, ...] = ()
-    user: str | None = None
 
 
 class DiscoveryPort(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -137,7 +119,7 @@ class ExecutorInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 class TaskInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: exactly one of `command` and `executor`. Units: `kill_grace_s`, `max_completion_s` seconds.
 
-    `health_check` and `check` are the JSON objects as given. `limits` maps `cpus` or `mem` to thousandths, or to None
+    `check` is the JSON object as given. `limits` maps `cpus` or `mem` to thousandths, or to None
     for no limit at all. `unsupported` are paths of fields that were given and cannot be honoured, such as
     `container.mesos.image`: a task that has any is refused rather than run as something else.
     """
@@ -154,7 +136,7 @@ class TaskInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     data: bytes | None = None
     labels: tuple[Label, ...] = ()
     discovery: DiscoveryInfo | None = None
-    health_check: bytes | None = None
+    health_checks: tuple[HealthCheck, ...] = ()
     check: bytes | None = None
     limits: tuple[tuple[str, int | None], ...] = ()
     unsupported: tuple[str, ...] = ()
@@ -167,7 +149,11 @@ class ContainerStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class TaskStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Shapes: with `uuid` (16 bytes) it must be acknowledged and is retried until then; without, never."""
+    """Shapes: with `uuid` (16 bytes) it must be acknowledged and is retried until then; without, never.
+
+    `healthy` is True when all of the task's checks pass, False when one fails, None when it is not known yet; `health`
+    holds what each check that was probed has shown, in their order.
+    """
 
     task_id: TaskId
     state: TaskState
@@ -184,6 +170,7 @@ class TaskStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     container_status: ContainerStatus | None = None
     unreachable_at: float | None = None
     limitation: Resources = ()
+    health: tuple[CheckResult, ...] = ()
 
 
 class Task(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -20,7 +20,7 @@ SIGKILL = 9
 class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     """What one container does. Shapes: `run_s` None runs until it is killed; `fails` is why it does not start.
 
-    Units: seconds; `term_s` is how long it takes to end after SIGTERM.
+    Units: seconds; `term_s` is how long it takes to end after SIGTERM. Its health checks pass until `sick_after_s`.
     """
 
     start_s: float = 0.05
@@ -28,6 +28,7 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     code: int = 0
     term_s: float = 0.01
     fails: str = ""
+    sick_after_s: float | None = None
 
 
 Behave = Callable[[Execution], Behaviour]
@@ -104,6 +105,14 @@ class SimRuntime:
             done(known.launched)
         else:
             self.world.after(known.behaviour.start_s, lambda: self.start(execution, done))
+
+    def is_well(self, container_id: ContainerId) -> bool:
+        """Whether a health check of the container passes now."""
+        container = self.containers.get(container_id)
+        if container is None or not container.runs:
+            return False
+        sick_after_s = container.behaviour.sick_after_s
+        return sick_after_s is None or self.world.now - container.started_at < sick_after_s
 
     def _come_up(self, container: Container, done: Callable[[Launched | str], None]) -> None:
         execution, behaviour = container.execution, container.behaviour

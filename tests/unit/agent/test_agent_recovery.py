@@ -256,3 +256,15 @@ def test_a_late_fetch_of_an_earlier_stage_is_ignored(agent: Driver) -> None:
     agent.tell(Fetched(container_id))
     assert agent.effects == []
     assert agent.task().stage is Stage.ENDED
+
+
+def test_what_still_runs_of_a_task_that_was_given_up_before_the_restart_is_ended(agent: Driver) -> None:
+    agent.launch(make_task())
+    agent.kill()
+    agent.wait(agent.config.kill_retry_s)
+    assert agent.task().stage is Stage.ENDED
+    found = agent.found()
+    agent.start()
+    agent.recover(found)
+    assert agent.one(fx.Discard).container_id == found.container_id
+    assert agent.none(fx.Remove)

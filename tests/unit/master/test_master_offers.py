@@ -12,6 +12,7 @@ from corral.master.spec import MasterConfig, SetWeight
 from corral.model import calls
 from corral.model.container import ContainerInfo, ContainerKind, DockerInfo, Volume
 from corral.model.framework import Capability
+from corral.model.health import CheckKind, HealthCheck
 from corral.model.ids import ExecutorId, OfferId, TaskId
 from corral.model.offer import Filters
 from corral.model.orders import RunTask
@@ -127,6 +128,9 @@ def mounting(path: str) -> ContainerInfo:
     return ContainerInfo(kind=ContainerKind.MESOS, volumes=(Volume(container_path=path, host_path="/tmp"),))
 
 
+WEB = HealthCheck(kind=CheckKind.HTTP, port=80)
+
+
 def refusals() -> list[tuple[str, dict[str, Any], str]]:
     """A task that breaks one rule each, and a word of what is said to it."""
     executor = ExecutorInfo(executor_id=ExecutorId("x"), command=CommandInfo(value="run"))
@@ -148,7 +152,16 @@ def refusals() -> list[tuple[str, dict[str, Any], str]]:
         ("both", {"executor": executor}, "exactly one of command and executor"),
         ("executor", {"command": None, "executor": executor}, "executor"),
         ("unsupported", {"unsupported": ("container.mesos.image",)}, "container.mesos.image"),
-        ("health check", {"health_check": b"{}"}, "health check"),
+        ("untyped health check", {"health_checks": (HealthCheck(),)}, "without a type"),
+        ("one of two", {"health_checks": (WEB, msgspec.structs.replace(WEB, port=0))}, "of port 0"),
+        ("high port", {"health_checks": (HealthCheck(kind=CheckKind.TCP, port=65536),)}, "65536"),
+        ("relative path", {"health_checks": (msgspec.structs.replace(WEB, path="x"),)}, "starts with /"),
+        ("scheme", {"health_checks": (msgspec.structs.replace(WEB, scheme="ftp"),)}, "http or https"),
+        ("status", {"health_checks": (msgspec.structs.replace(WEB, statuses=(99,)),)}, "99"),
+        ("interval", {"health_checks": (msgspec.structs.replace(WEB, interval_s=-1.0),)}, "interval is -1 s"),
+        ("timeout", {"health_checks": (msgspec.structs.replace(WEB, timeout_s=float("nan")),)}, "timeout is nan"),
+        ("failures", {"health_checks": (msgspec.structs.replace(WEB, consecutive_failures=-1),)}, "-1 failures"),
+        ("no command", {"health_checks": (HealthCheck(kind=CheckKind.COMMAND),)}, "without command.value"),
         ("check", {"check": b"{}"}, "check"),
         ("kill grace", {"kill_grace_s": -1.0}, "kill grace"),
         ("completion time", {"max_completion_s": -1.0}, "max_completion_time"),

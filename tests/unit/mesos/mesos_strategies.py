@@ -17,6 +17,7 @@ from corral.model.container import (
     VolumeMode,
 )
 from corral.model.framework import Capability, FrameworkInfo
+from corral.model.health import CheckKind, CheckResult, HealthCheck
 from corral.model.offer import Explanation, Filters, Offer, Refusal, Want
 from corral.model.resources import Disk, Identity, Reservation, Resource, ResourceKind, coalesce, normal
 from corral.model.task import (
@@ -191,6 +192,31 @@ executors = st.builds(
     kind=maybe(st.sampled_from(["DEFAULT", "CUSTOM"])),
 )
 checks = maybe(st.sampled_from([b'{"type":"TCP","tcp":{"port":80}}', b'{ "a" : [1, null] }', b"{}"]))
+_timed = {
+    "delay_s": seconds, "interval_s": seconds, "timeout_s": seconds, "grace_s": seconds,
+    "consecutive_failures": st.integers(0, 9), "spares": st.booleans(), "on_node": st.booleans(),
+    "keeps_redirects": st.booleans(), "ignore_1xx": st.booleans(),
+}  # fmt: skip
+health_checks = st.one_of(
+    st.builds(
+        HealthCheck, kind=st.just(CheckKind.HTTP), port=ports, scheme=st.sampled_from(["http", "https"]),
+        path=texts.map("/{}".format), statuses=few(st.integers(100, 599)), **_timed,
+    ),
+    st.builds(HealthCheck, kind=st.just(CheckKind.TCP), port=ports, **_timed),
+    st.builds(
+        HealthCheck, kind=st.just(CheckKind.COMMAND),
+        command=st.builds(
+            CommandInfo, value=texts, shell=st.booleans(), arguments=few(texts),
+            environment=few(st.tuples(texts, texts)),
+        ),
+        **_timed,
+    ),
+    st.builds(HealthCheck, kind=st.just(CheckKind.UNKNOWN), **_timed),
+)  # fmt: skip
+results = st.builds(
+    CheckResult, index=st.integers(0, 9), alive=st.booleans(), consecutive_failures=st.integers(0, 9),
+    first_success_at=maybe(instants), last_success_at=maybe(instants), last_failure_at=maybe(instants), cause=texts,
+)  # fmt: skip
 limits = st.dictionaries(st.sampled_from(["cpus", "mem"]), maybe(st.integers(0, 10**9))).map(
     lambda found: tuple(sorted(found.items()))
 )
@@ -208,7 +234,7 @@ tasks = st.builds(
     data=maybe(blobs),
     labels=labels,
     discovery=maybe(discoveries),
-    health_check=checks,
+    health_checks=few(health_checks),
     check=checks,
     limits=limits,
     unsupported=st.just(()),
@@ -226,6 +252,7 @@ statuses = st.builds(
     uuid=maybe(uuids),
     data=maybe(blobs),
     healthy=maybe(st.booleans()),
+    health=few(results),
     labels=labels,
     container_status=maybe(
         st.builds(

@@ -24,6 +24,7 @@ from corral.model.container import ContainerInfo, ContainerKind, DockerInfo, Net
 from corral.model.events import MasterInfo
 from corral.model.flags import parse_attributes, parse_resources
 from corral.model.framework import Capability, FrameworkInfo
+from corral.model.health import CheckKind, HealthCheck
 from corral.model.offer import Offer
 from corral.model.resources import Identity, Reservation, normal, scalar
 from corral.model.task import (
@@ -203,7 +204,7 @@ def test_a_task_shows_what_discovery_needs():
         labels=(Label(key="k"),),
         discovery=DiscoveryInfo(visibility="CLUSTER", name="web"),
         container=ContainerInfo(kind=ContainerKind.DOCKER, docker=DockerInfo(image="busybox")),
-        health_check=b'{"type":"TCP"}',
+        health_checks=(HealthCheck(kind=CheckKind.TCP, port=80),),
         limits=(("cpus", 1500), ("mem", None)),
     )
     status = msgspec.structs.replace(
@@ -215,7 +216,8 @@ def test_a_task_shows_what_discovery_needs():
     assert found["labels"] == [{"key": "k"}]
     assert found["discovery"] == {"visibility": "CLUSTER", "name": "web"}
     assert found["container"]["docker"]["image"] == "busybox"
-    assert found["health_check"] == {"type": "TCP"}
+    assert found["health_check"]["type"] == "TCP"
+    assert found["health_check"]["tcp"] == {"port": 80}
     assert found["limits"] == {"cpus": 1.5, "mem": "Infinity"}
     (seen,) = found["statuses"]
     addresses = seen["container_status"]["network_infos"][0]["ip_addresses"]
