@@ -31,7 +31,8 @@ from corral.runtime.core import (
     decide,
     encode_record,
 )
-from corral.sdk.effects import Call
+from corral.sdk.effects import Call, Publish
+from corral.sdk.feed import Followed
 from corral.sdk.scheduler import Disconnected
 
 FRAMEWORK = FrameworkId("F")
@@ -52,6 +53,7 @@ class Cluster:
         self.timers: dict[str, float] = {}
         self.calls: list[calls.Call] = []
         self.notes: list[Note] = []
+        self.published: list[dict[str, Any]] = []
         self.wants: dict[str, Want] = {}
         self.tasks: dict[TaskId, TaskInfo] = {}
         self.launched: list[TaskInfo] = []
@@ -87,6 +89,9 @@ class Cluster:
                     self.timers.pop(name, None)
                 case Note():
                     self.notes.append(effect)
+                case Publish(kind=kind, body=body):
+                    assert body["eventType"] == kind
+                    self.published.append(dict(msgspec.json.decode(msgspec.json.encode(body))))
                 case Call(call=call):
                     self.calls.append(call)
                     self._hear(call)
@@ -113,6 +118,15 @@ class Cluster:
         self.wants.clear()
         self.send(events.Subscribed(framework_id=FRAMEWORK, heartbeat_interval_s=15.0, master=MASTER))
         self.settle()
+
+    def listen(self) -> None:
+        self.send(Followed(True))
+
+    def heard(self, *kinds: str) -> list[dict[str, Any]]:
+        """The events of these types, or all, since the last call."""
+        found = [e for e in self.published if not kinds or e["eventType"] in kinds]
+        self.published.clear()
+        return found
 
     def disconnect(self) -> None:
         self.send(Disconnected(1, "cut"))
