@@ -226,6 +226,25 @@ async def test_who_asks_waits_no_longer_than_it_wants() -> None:
     loop.stop()
 
 
+async def test_who_does_not_wait_is_called_with_the_answer_in_order() -> None:
+    loop = Loop(Echo(), Hands(), MemoryStore(), prefix="")
+    running = await started(loop)
+    answers: list[Any] = []
+
+    def refuse(ask: int) -> list[Effect]:
+        raise Failed("not today")
+
+    loop.post(lambda ask: [Reply(ask, 1)], lambda value, error: answers.append(value))
+    loop.post(refuse, lambda value, error: answers.append(error and error.message))
+    loop.post(lambda ask: [], lambda value, error: answers.append(error))
+    await rest()
+    assert answers == [1, "not today"]
+    loop.stop()
+    await running
+    loop.post(lambda ask: [Reply(ask, 1)], lambda value, error: answers.append(error))
+    assert [type(a) for a in answers[2:]] == [Unavailable, Unavailable]
+
+
 async def test_who_stops_asking_is_forgotten() -> None:
     loop = Loop(Echo(), Hands(), MemoryStore(), prefix="")
     await started(loop)

@@ -264,3 +264,20 @@ async def test_the_second_master_is_asked_when_the_first_is_away(master: Master)
 def test_an_http_transport_needs_a_master() -> None:
     with pytest.raises(Invalid):
         HttpTransport()
+
+
+async def test_calls_that_nobody_waits_for_keep_their_order_and_tell_their_failures(master: Master) -> None:
+    transport, failures = LocalTransport(master.shell), list[CorralError]()
+    revive = calls.Revive(framework_id=FrameworkId("F"))
+    transport.send(revive, failures.append)
+    assert [type(f) for f in failures] == [Unavailable]
+    await transport.call(subscribe())
+    stream = aiter(transport.events())
+    id = (await expect(stream, events.Subscribed)).framework_id
+    transport.send(revive, failures.append)
+    transport.send(calls.Suppress(framework_id=id), failures.append)
+    transport.send(calls.Teardown(framework_id=id), failures.append)
+    transport.send(calls.Revive(framework_id=id), failures.append)
+    assert [event async for event in stream if isinstance(event, events.Error)] == []
+    assert [type(f) for f in failures[1:]] == [Invalid, Invalid]
+    assert "F cannot be found" in failures[1].message

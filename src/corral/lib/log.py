@@ -4,10 +4,12 @@ A line is an instant, a level, a component, a lower-case verb phrase and keys: `
 What libraries say through the standard `logging` comes out in the same form.
 """
 
+import atexit
 import logging
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import IO, Any
 
 import msgspec
@@ -18,43 +20,93 @@ LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _json = msgspec.json.Encoder(enc_hook=str, order=None)
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:@+*#%,[]()<>")
 
+_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_MOST_HELD = 256
+
 _TAKEN = frozenset({"self", "level", "event", "at", "component"})
 """Keys of a line that a fact cannot have; there it gets an underscore."""
 
 
 class _Lines:
-    """What structlog writes to: one whole line at a time, flushed, so that a crash loses none."""
+    """Where lines go: whole ones, in their order. What is held leaves with the next one that is not, or at a flush."""
 
-    __slots__ = ("_stream",)
+    __slots__ = ("_held", "_stream")
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
+        self._held: list[str] = []
+
+    def hold(self, line: str) -> None:
+        self._held.append(line)
+        if len(self._held) >= _MOST_HELD:
+            self.flush()
+
+    def flush(self) -> None:
+        held = self._held
+        if held:
+            self._held = []
+            try:
+                self._stream.write("".join(held))
+                self._stream.flush()
+            except (OSError, ValueError):
+                # Nobody is left to read the log; the work goes on without it.
+                pass
 
     def msg(self, line: str) -> None:
-        try:
-            self._stream.write(line)
-            self._stream.flush()
-        except (OSError, ValueError):
-            # Nobody is left to read the log; the work goes on without it.
-            pass
+        self._held.append(line)
+        self.flush()
 
     debug = info = warning = error = critical = msg
 
 
+class _Form:
+    """How lines are written since `configure_log`."""
+
+    __slots__ = ("least", "lines", "render")
+
+    def __init__(self, lines: _Lines, render: "Render", least: int) -> None:
+        self.lines = lines
+        self.render = render
+        self.least = least
+
+
+_form: _Form | None = None
+
+
+@atexit.register
+def flush_log() -> None:
+    """Write what is held."""
+    if _form is not None:
+        _form.lines.flush()
+
+
+@lru_cache(maxsize=4)
+def _second(at_s: int) -> str:
+    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="seconds")[:19]
+
+
 def _stamp(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")[:23] + "Z"
+    whole = int(at)
+    return f"{_second(whole)}.{int((at - whole) * 1000):03d}Z"
+
+
+def _visible(text: str) -> str:
+    """The text on one line: what moves the cursor or ends the line is spelled out, so nobody can forge a line."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _ESCAPES.get(c) or f"\\u{ord(c):04x}" for c in text)
 
 
 def _quoted(value: object) -> str:
     text = value if isinstance(value, str) else str(value)
     if text and _PLAIN.issuperset(text):
         return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    return '"' + _visible(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
 def render_text(at: float, level: str, component: str, what: str, facts: Mapping[str, Any]) -> str:
     """One line for people, a `traceback` below it. Units: `at` float seconds UTC."""
-    line, trace = f"{_stamp(at)} {level:<7} {component:<9} {what}", ""
+    line, trace = f"{_stamp(at)} {level:<7} {component:<9} {_visible(what)}", ""
     for key, value in facts.items():
         if key == "traceback":
             trace = f"{value}\n"
@@ -110,12 +162,15 @@ def configure_log(form: str = "text", level: str = "info", stream: IO[str] | Non
     """
     if form not in ("text", "json") or level not in LEVELS:
         raise ValueError(f"log form {form!r}, level {level!r}: wanted text or json, and one of {', '.join(LEVELS)}")
-    out = stream if stream is not None else sys.stderr
+    global _form
+    flush_log()
+    lines = _Lines(stream if stream is not None else sys.stderr)
     render = render_text if form == "text" else render_json
+    _form = _Form(lines, render, LEVELS[level])
     structlog.configure(
         processors=[_renderer(render, lambda: datetime.now(UTC).timestamp())],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=lambda *_: _Lines(out),
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -129,19 +184,28 @@ def get_logger(component: str) -> Any:
 
 
 class Logger:
-    """The log of one component for notes, resolved once: what it is given becomes one line each."""
+    """The log of one component for notes: what it is given becomes one line each, in the form of the whole log.
 
-    __slots__ = ("_bound",)
+    Rule: lines are held until `flush_log`, which the loops call at the end of each turn; an error takes all along.
+    """
+
+    __slots__ = ("_component",)
 
     def __init__(self, component: str) -> None:
-        self._bound = get_logger(component).bind()
+        self._component = component
 
     def write(self, level: str, what: str, facts: Mapping[str, Any], at: float | None = None) -> None:
         """Shapes: `level` is a key of LEVELS. Units: `at` float seconds UTC, now unless told."""
+        form, number = _form, LEVELS.get(level, 20)
         if not _TAKEN.isdisjoint(facts):
             facts = {(f"{key}_" if key in _TAKEN else key): value for key, value in facts.items()}
-        self._bound.log(LEVELS.get(level, 20), what, at=at, **facts)
-
-    def failed(self, what: str, error: BaseException, **facts: Any) -> None:
-        """An error line, with the traceback."""
-        self._bound.error(what, exc_info=error, error=str(error), **facts)
+        if form is None:
+            get_logger(self._component).log(number, what, at=at, **facts)
+            return
+        if number < form.least:
+            return
+        if at is None:
+            at = datetime.now(UTC).timestamp()
+        form.lines.hold(form.render(at, level, self._component, what, facts))
+        if number >= LEVELS["error"]:
+            form.lines.flush()

@@ -6,10 +6,10 @@ Rule: nobody who reads slowly makes the master hold more than a bounded amount f
 import asyncio
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
-from corral.lib.errors import Invalid
+from corral.lib.errors import CorralError, Invalid
 from corral.master.effects import CloseSession, CloseStream, SendEvent, SendOrder
 from corral.master.spec import AgentClosed, SchedulerCall, SchedulerClosed, SubscribeStream
 from corral.model import calls, events
@@ -26,6 +26,7 @@ class LoopHandle(Protocol):
 
     def tell(self, input: Any) -> None: ...
     async def ask(self, command: Any, timeout_s: float | None = None) -> Any: ...
+    def post(self, command: Any, answer: Callable[[Any, CorralError | None], None]) -> None: ...
 
 
 class EventStream:
@@ -265,3 +266,12 @@ class MasterShell:
         if isinstance(call, calls.Subscribe):
             raise Invalid("SUBSCRIBE opens a stream; call subscribe")
         await self.loop.ask(SchedulerCall(call=call, stream=stream_id))
+
+    def send(self, call: calls.Call, stream_id: str, failed: Callable[[CorralError], None]) -> None:
+        """As `call`, but nobody waits: `failed` is called with the error if there is one."""
+
+        def answer(_: Any, error: CorralError | None) -> None:
+            if error is not None:
+                failed(error)
+
+        self.loop.post(SchedulerCall(call=call, stream=stream_id), answer)

@@ -16,6 +16,8 @@ from corral.runtime.notes import Notes
 from corral.runtime.turn import Decider, Recorder, Turn, load
 from corral.store.base import Store, StoreFailed
 
+Answer = Callable[[Any, CorralError | None], None]
+
 
 class Loop:
     """One component at work. All methods belong to the thread of the asyncio loop that runs it.
@@ -56,6 +58,7 @@ class Loop:
         self._waiter: asyncio.Future[None] | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._asks: dict[int, asyncio.Future[Any]] = {}
+        self._posts: dict[int, Answer] = {}
         self._last_ask = 0
         self._slow: set[asyncio.Future[Any]] = set()
         self._failure: BaseException | None = None
@@ -108,6 +111,19 @@ class Loop:
         finally:
             self._asks.pop(ask, None)
 
+    def post(self, command: Any, answer: Answer) -> None:
+        """Hand a command to the core and have `answer` called with what `ask` returns or raises.
+
+        Shapes: `answer` is called once, within the turn that answers, and must not wait; the other argument is None.
+        """
+        if self._ended:
+            answer(None, Unavailable(f"{self.name} has ended; try again when it is back"))
+            return
+        self._last_ask = ask = self._last_ask + 1
+        self._posts[ask] = answer
+        self._queue.append(Asked(ask, command))
+        self._wake()
+
     def stop(self, code: int = 0) -> None:
         """Finish the turn under way and return from `run`; what is still queued is not decided."""
         if self._code is None:
@@ -145,6 +161,7 @@ class Loop:
         for effect in turn.acts:
             own.get(effect.__class__, slow)(effect)
         self._shell.flush()
+        self.notes.flush()
         self.turns += 1
         self.inputs += turn.inputs
         if self._recorder is not None and (why := self._recorder.flush()) is not None:
@@ -166,11 +183,19 @@ class Loop:
                 waiter.set_result(None)
 
     def _reply(self, effect: Reply) -> None:
+        answer = self._posts.pop(effect.ask, None)
+        if answer is not None:
+            answer(effect.value, None)
+            return
         future = self._asks.get(effect.ask)
         if future is not None and not future.done():
             future.set_result(effect.value)
 
     def _refuse(self, effect: Refuse) -> None:
+        answer = self._posts.pop(effect.ask, None)
+        if answer is not None:
+            answer(None, effect.error)
+            return
         future = self._asks.get(effect.ask)
         if future is not None and not future.done():
             future.set_exception(effect.error)
@@ -232,6 +257,7 @@ class Loop:
 
     def _effect_failed(self, effect: Effect, error: CorralError) -> None:
         self._note(Note("effect failed", error.message, "warning", {"effect": type(effect).__name__}))
+        self.notes.flush()
 
     async def _end(self) -> None:
         self._ended = True
@@ -242,6 +268,9 @@ class Loop:
         for future in self._asks.values():
             if not future.done():
                 future.set_exception(Unavailable(f"{self.name} has ended before it could answer; try again"))
+        posts, self._posts = self._posts, {}
+        for answer in posts.values():
+            answer(None, Unavailable(f"{self.name} has ended before it could answer; try again"))
         slow = list(self._slow)
         for task in slow:
             task.cancel()
@@ -249,6 +278,7 @@ class Loop:
             await asyncio.wait(slow)
         if self._recorder is not None:
             self._recorder.close()
+        self.notes.flush()
 
 
 def _store_failed(name: str, wanted: str, error: Exception) -> StoreFailed:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from corral.lib.log import Logger
+from corral.lib.log import Logger, flush_log
 from corral.runtime.core import Note
 
 
@@ -49,6 +49,10 @@ class Notes:
         self._lines.append(NoteLine(self._seq, at, component, note.level, note.what, note.why, note.facts))
         for follower in self._followers:
             follower.set()
+
+    def flush(self) -> None:
+        """Let the log have what was written."""
+        flush_log()
 
     def since(self, after: int = 0) -> list[NoteLine]:
         """The kept lines whose number is greater than `after`, oldest first."""

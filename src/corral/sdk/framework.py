@@ -6,6 +6,7 @@ Whatever else frameworks need (subscription, acknowledgement, reconciliation, re
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -23,7 +24,7 @@ from corral.runtime.turn import Recorder
 from corral.sdk.effects import Call, Connect, Disconnect, Publish
 from corral.sdk.feed import Feed
 from corral.sdk.scheduler import CallFailed, Disconnected, FrameworkCore, Session
-from corral.sdk.transport import Transport
+from corral.sdk.transport import PipelinedTransport, Transport
 from corral.store.base import Store
 
 CONNECT_TIMEOUT_S = 15.0
@@ -55,7 +56,7 @@ class FrameworkShell:
         self._tell: Callable[[Any], None] = _nobody
         self._connection = 0
         self._stream: asyncio.Task[Disconnected] | None = None
-        self._pipelined: bool = getattr(transport, "pipelined", False)
+        self._pipeline = transport if isinstance(transport, PipelinedTransport) else None
         self._queue: asyncio.Queue[calls.Call] = asyncio.Queue()
         self._sender: asyncio.Task[None] | None = None
 
@@ -66,7 +67,10 @@ class FrameworkShell:
     def perform(self, effect: Effect) -> Awaitable[Any] | None:
         match effect:
             case Call(call=call):
-                if self._pipelined or isinstance(call, calls.Acknowledge):
+                if self._pipeline is not None:
+                    self._pipeline.send(call, partial(self._tell_failure, call, self._connection))
+                    return None
+                if isinstance(call, calls.Acknowledge):
                     return self._send(call, self._connection)
                 self._queue.put_nowait(call)
                 if self._sender is not None:
@@ -86,6 +90,9 @@ class FrameworkShell:
                     self._feed.publish(kind, body)
                 return None
         raise TypeError(f"no framework has the effect {type(effect).__name__}")
+
+    def _tell_failure(self, call: calls.Call, connection: int, error: CorralError) -> None:
+        self._tell(CallFailed(call, error.message, connection))
 
     def flush(self) -> None:
         """Nothing is gathered: calls leave one by one, as Mesos has them."""

@@ -36,8 +36,6 @@ _ERRORS: dict[int, type[CorralError]] = {
 class HttpTransport:
     """Speaks to the masters at these URLs, one after the other until one answers. Shapes: `masters` are base URLs."""
 
-    pipelined = False
-
     def __init__(self, *masters: str) -> None:
         if not masters:
             raise Invalid("a framework needs the URL of a master, for example http://127.0.0.1:4680")

@@ -1,8 +1,9 @@
 """How calls and events travel between a framework and the master: the same two members in process and over HTTP."""
 
-from collections.abc import AsyncIterator
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol, runtime_checkable
 
+from corral.lib.errors import CorralError
 from corral.model.calls import Call
 from corral.model.events import Event
 
@@ -18,6 +19,14 @@ class Transport(Protocol):
         """The events since SUBSCRIBE; ends when the stream breaks, and then the framework has to subscribe again."""
 
 
+@runtime_checkable
+class PipelinedTransport(Transport, Protocol):
+    """A transport that takes calls without waiting and hands them over in their order."""
+
+    def send(self, call: Call, failed: Callable[[CorralError], None]) -> None:
+        """As `call`, for all but SUBSCRIBE; `failed` is called with the error if there is one."""
+
+
 class Endpoint(Protocol):
     """What a master offers to transports in its own process."""
 
@@ -25,3 +34,6 @@ class Endpoint(Protocol):
         """Returns the stream's id and its events."""
 
     async def call(self, call: Call, stream_id: str) -> None: ...
+
+    def send(self, call: Call, stream_id: str, failed: Callable[[CorralError], None]) -> None:
+        """As `call`, in the order of sending; `failed` is called with the error if there is one."""

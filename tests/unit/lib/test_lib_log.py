@@ -5,11 +5,14 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime
 
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
-from corral.lib.log import Logger, configure_log, get_logger, render_json, render_text
+from corral.lib.log import Logger, configure_log, flush_log, get_logger, render_json, render_text
 
 AT = 1795257824.947
 
@@ -38,6 +41,9 @@ def test_a_text_line_is_a_phrase_and_keys() -> None:
         ("two\nlines", '"two\\nlines"'),
         (3, "3"),
         ("a=b", '"a=b"'),
+        ("a\rb\tc", '"a\\rb\\tc"'),
+        ("\x1b[2J\0\u2028", '"\\u001b[2J\\u0000\\u2028"'),
+        ("größe", '"größe"'),
     ],
 )
 def test_values_that_are_no_single_word_are_quoted(value: object, text: str) -> None:
@@ -58,14 +64,51 @@ def test_notes_below_the_level_are_not_written() -> None:
     configure_log("json", "warning", out)
     logger = Logger("master")
     logger.write("info", "quiet", {})
-    logger.write("error", "loud", {"task": "t"}, AT)
+    logger.write("warning", "loud", {"task": "t"}, AT)
+    flush_log()
     assert [json.loads(line)["what"] for line in out.getvalue().splitlines()] == ["loud"]
+
+
+def test_a_phrase_of_a_library_stays_on_its_line() -> None:
+    assert render_text(AT, "error", "aiohttp", "bad\n2026 info all well", {}).count("\n") == 1
+
+
+def test_lines_are_held_until_the_flush_and_an_error_takes_them_along() -> None:
+    out = io.StringIO()
+    configure_log("json", "info", out)
+    logger = Logger("master")
+    logger.write("info", "first", {}, AT)
+    assert out.getvalue() == ""
+    logger.write("error", "second", {}, AT)
+    logger.write("info", "third", {}, AT)
+    get_logger("server").info("fourth")
+    logger.write("info", "fifth", {}, AT)
+    flush_log()
+    flush_log()
+    assert [json.loads(line)["what"] for line in out.getvalue().splitlines()] == [
+        "first", "second", "third", "fourth", "fifth",
+    ]  # fmt: skip
+
+
+def test_a_flood_of_lines_is_not_held_for_ever() -> None:
+    out = io.StringIO()
+    configure_log("text", "info", out)
+    for _ in range(1000):
+        Logger("master").write("info", "task launched", {}, AT)
+    assert out.getvalue().count("\n") >= 700
+
+
+@given(st.floats(0, 4e9))
+def test_instants_are_told_to_the_millisecond(at: float) -> None:
+    text = render_text(at, "info", "m", "x", {})[:24]
+    assert 0 <= at - datetime.fromisoformat(text).timestamp() < 0.00101
 
 
 def test_facts_named_like_parts_of_a_line_get_an_underscore() -> None:
     out = io.StringIO()
     configure_log("json", "info", out)
     Logger("master").write("info", "x", {"event": 1, "level": 2, "at": 3, "self": 4, "component": 5}, AT)
+    flush_log()
     read = json.loads(out.getvalue())
     assert [read[f"{key}_"] for key in ("event", "level", "at", "self", "component")] == [1, 2, 3, 4, 5]
     assert read["component"] == "master"
