@@ -1,0 +1,158 @@
+"""What a role holds, and the key that follows: weighted dominant share under a priority, for each role on the path.
+
+A role below its guarantee also stands in line through its shadow, ordered by the part of the guarantee it has. It is
+below while every guaranteed resource is; so a resource that it never asks cannot hold the others open.
+Source: dominant resource fairness as in Mesos' sorter (section 17.2 of its contract), hierarchical.
+"""
+
+from corral.allocator.engine.columns import (
+    MOST_SHARE,
+    OUT,
+    ROOT,
+    SHARE_STEPS,
+    STARVED,
+    Classes,
+    Heaps,
+    Ints,
+    Lines,
+    Roles,
+)
+from corral.allocator.engine.heaps import admit, insert, rekey, remove
+
+
+def share_key(r: Roles, resources: int, item: int) -> int:
+    """The order of a role among its siblings, lowest first."""
+    held, inverse = r.held, r.inverse
+    at = item * (resources + 1)
+    most = 0.0
+    for d in range(resources):
+        part = held[at + d] * inverse[d]
+        if part > most:
+            most = part
+    return r.base[item] + min(int(most * r.scale[item]), MOST_SHARE)
+
+
+def settle_shadow(h: Heaps, r: Roles, resources: int, item: int) -> None:
+    """Let a role's shadow stand in line while the role asks for something and is below its guarantee."""
+    shadow = r.shadow[item]
+    at, goal = item * (resources + 1), item * resources
+    most = 0.0
+    owed = h.side[item] != OUT
+    for d in range(resources):
+        promised = r.guarantee[goal + d]
+        if promised > 0:
+            part = r.held[at + d] / promised
+            if part >= 1.0:
+                owed = False
+            if part > most:
+                most = part
+    if owed:
+        key = r.base[item] + int(most * SHARE_STEPS)
+        if h.side[shadow] == OUT:
+            h.key[shadow] = key
+            insert(h, shadow, 0)
+        else:
+            rekey(h, shadow, key)
+    elif h.side[shadow] != OUT:
+        remove(h, shadow)
+
+
+def charge(h: Heaps, r: Roles, shape: Ints, resources: int, leaf: int, cls: int, sign: int) -> None:
+    """Add one instance (or with -1 take it away) from a role and all above it."""
+    held, inverse = r.held, r.inverse
+    width = resources + 1
+    ask = cls * width
+    item = leaf
+    while item != ROOT:
+        at = item * width
+        most = 0.0
+        for d in range(resources):
+            now = held[at + d] + sign * shape[ask + d]
+            held[at + d] = now
+            part = now * inverse[d]
+            if part > most:
+                most = part
+        held[at + resources] += sign
+        rekey(h, item, r.base[item] + min(int(most * r.scale[item]), MOST_SHARE))
+        if r.shadow[item] >= 0:
+            settle_shadow(h, r, resources, item)
+        item = h.parent[item]
+
+
+def wake(h: Heaps, r: Roles, resources: int, leaf: int) -> None:
+    """Put a role and all above it where they may be served: what it asks has changed, or it was served."""
+    item = leaf
+    while item != ROOT:
+        admit(h, item)
+        if r.shadow[item] >= 0:
+            settle_shadow(h, r, resources, item)
+            if h.side[r.shadow[item]] == STARVED:
+                admit(h, r.shadow[item])
+        item = h.parent[item]
+
+
+def retire(h: Heaps, r: Roles, resources: int, leaf: int) -> None:
+    """Take a role out of line that asks for nothing more, and those above it of which that is true then."""
+    item = leaf
+    while item != ROOT:
+        if h.side[item] != OUT:
+            remove(h, item)
+        if r.shadow[item] >= 0:
+            settle_shadow(h, r, resources, item)
+        item = h.parent[item]
+        if h.size[item * 2] + h.size[item * 2 + 1] > 0:
+            return
+
+
+def collect_bits(h: Heaps, r: Roles, lines: Lines, leaf: int) -> None:
+    """Sum up anew which classes a role asks within its limits."""
+    words = len(h.live)
+    for w in range(words):
+        h.bits[leaf * words + w] = 0
+    line = r.first[leaf]
+    while line >= 0:
+        if lines.blocked[line] < 0:
+            cls = lines.cls[line]
+            h.bits[leaf * words + cls // 62] |= 1 << (cls % 62)
+        line = lines.next[line]
+
+
+def exceeds(r: Roles, k: Classes, resources: int, item: int, cls: int) -> bool:
+    """Whether one more instance would break a role's own limit."""
+    width = resources + 1
+    for d in range(width):
+        ask = k.shape[cls * width + d]
+        if ask > 0 and r.held[item * width + d] + ask > r.limit[item * width + d]:
+            return True
+    return False
+
+
+def find_limit(h: Heaps, r: Roles, k: Classes, resources: int, leaf: int, cls: int) -> int:
+    """The nearest role on the path whose limit one more instance would break, or -1."""
+    item = leaf
+    while item != ROOT:
+        if r.limited[item] != 0 and exceeds(r, k, resources, item, cls):
+            return item
+        item = h.parent[item]
+    return -1
+
+
+def reopen(h: Heaps, r: Roles, k: Classes, lines: Lines, resources: int, item: int) -> None:
+    """Let the lines go on that waited for this role's limit and keep it now."""
+    before = -1
+    line = r.waiting[item]
+    while line >= 0:
+        after = lines.hold[line]
+        if exceeds(r, k, resources, item, lines.cls[line]):
+            before = line
+        else:
+            if before < 0:
+                r.waiting[item] = after
+            else:
+                lines.hold[before] = after
+            lines.hold[line] = -1
+            lines.blocked[line] = -1
+            leaf = r.leaf[lines.role[line]]
+            collect_bits(h, r, lines, leaf)
+            wake(h, r, resources, leaf)
+        line = after

@@ -1,0 +1,205 @@
+"""Room for the columns: which row each belongs to, how wide it is, and how it grows without moving a row.
+
+Plain, columns that NumPy also reads are memoryviews and all others lists; otherwise all are arrays.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from corral.allocator.engine.columns import (
+    CELLS,
+    HINTS,
+    LEVELS,
+    META,
+    UNLIMITED,
+    Cells,
+    Classes,
+    Heaps,
+    Lines,
+    Nodes,
+    Roles,
+    State,
+    Tasks,
+)
+from corral.allocator.engine.modes import Mode
+
+
+class Plan(NamedTuple):
+    """One column. Shapes: `width` is a number or the name of a width that may grow; `shared` ones NumPy reads too."""
+
+    rows: str
+    width: int | str = 1
+    fill: float = 0
+    shared: bool = False
+
+
+PLANS: dict[str, dict[str, Plan]] = {
+    "heaps": {
+        "key": Plan("item"),
+        "pos": Plan("item"),
+        "side": Plan("item", fill=-1),
+        "parent": Plan("item", fill=-1),
+        "at": Plan("item"),
+        "room": Plan("item"),
+        "size": Plan("item", 2),
+        "items": Plan("place"),
+        "bits": Plan("item", "words"),
+        "below": Plan("place", "words"),
+        "live": Plan("once", "words"),
+        "stack": Plan("once", 256),
+    },
+    "roles": {
+        "held": Plan("item", "asks"),
+        "limit": Plan("item", "asks", UNLIMITED),
+        "limited": Plan("item"),
+        "guarantee": Plan("item", "resources"),
+        "shadow": Plan("item", fill=-1),
+        "stands": Plan("item", fill=-1),
+        "base": Plan("item"),
+        "scale": Plan("item", fill=0.0),
+        "first": Plan("item", fill=-1),
+        "kids": Plan("item"),
+        "leaf": Plan("item", fill=-1),
+        "waiting": Plan("item", fill=-1),
+        "inverse": Plan("once", "resources", 0.0),
+    },
+    "lines": {
+        "role": Plan("line"),
+        "cls": Plan("line"),
+        "priority": Plan("line"),
+        "left": Plan("line"),
+        "next": Plan("line", fill=-1),
+        "blocked": Plan("line", fill=-1),
+        "hold": Plan("line", fill=-1),
+    },
+    "nodes": {
+        "free": Plan("node", "resources", shared=True),
+        "cell": Plan("node", fill=-1, shared=True),
+        "signature": Plan("node", shared=True),
+        "pool": Plan("node", fill=-1),
+        "mark": Plan("node", fill=-1),
+        "tasks": Plan("node"),
+        "freed": Plan("node"),
+        "dirty": Plan("node"),
+    },
+    "cells": {
+        "head": Plan("index", CELLS, -1),
+        "row": Plan("index", LEVELS),
+        "rows": Plan("index"),
+        "next": Plan("node", 2, -1),
+        "prev": Plan("node", 2, -1),
+        "level": Plan("once", 1024),
+        "low": Plan("once", 67),
+        "unit": Plan("once", 2),
+    },
+    "classes": {
+        "shape": Plan("class", "asks"),
+        "row": Plan("class"),
+        "col": Plan("class"),
+        "last": Plan("class", fill=-1),
+        "state": Plan("class"),
+        "spread": Plan("class"),
+        "hint": Plan("class", HINTS),
+        "hints": Plan("class"),
+        "begin": Plan("class"),
+        "split": Plan("class"),
+        "end": Plan("class"),
+        "fine": Plan("class"),
+        "listed": Plan("listed"),
+        "tier": Plan("class", "signatures", 2, shared=True),
+        "next": Plan("class", fill=-1),
+        "prev": Plan("class", fill=-1),
+        "dead": Plan("once", LEVELS, -1),
+    },
+    "tasks": {
+        "role": Plan("task", shared=True),
+        "cls": Plan("task", shared=True),
+        "node": Plan("task", fill=-1, shared=True),
+        "spare": Plan("task", shared=True),
+    },
+}
+_GROUPS = {
+    "heaps": Heaps,
+    "roles": Roles,
+    "lines": Lines,
+    "nodes": Nodes,
+    "cells": Cells,
+    "classes": Classes,
+    "tasks": Tasks,
+}
+
+
+class Tables:
+    """Shapes: `rows` and `widths` are capacities; `state` is replaced whenever one grows."""
+
+    def __init__(self, mode: Mode, resources: int) -> None:
+        self._plain = mode is Mode.PLAIN
+        self.rows = {"once": 1, "item": 16, "place": 32, "line": 32, "node": 16, "index": 4, "class": 16, "task": 64}
+        self.rows["listed"] = 64
+        self.widths = {"resources": resources, "asks": resources + 1, "words": 1, "signatures": 4}
+        self._columns = {
+            (group, name): self._empty(plan) for group, plans in PLANS.items() for name, plan in plans.items()
+        }
+        self._meta: Any = self._column(np.zeros(META, dtype=np.int64), shared=False)
+        self.state = self._assemble()
+
+    def array(self, group: str, name: str) -> Any:
+        """A column as NumPy sees it, by row; a copy unless shared."""
+        plan = PLANS[group][name]
+        return np.asarray(self._columns[group, name]).reshape(self.rows[plan.rows], -1)
+
+    def put(self, group: str, name: str, values: Any) -> None:
+        """Replace a column as a whole."""
+        self._columns[group, name] = self._column(np.asarray(values).ravel(), PLANS[group][name].shared)
+        self.state = self._assemble()
+
+    def ask_rows(self, kind: str, needed: int) -> bool:
+        """See that there is room for so many rows; returns whether it grew."""
+        room = self.rows[kind]
+        if needed <= room:
+            return False
+        self._resize(lambda plan: plan.rows == kind, lambda: self.rows.__setitem__(kind, max(needed, 2 * room)))
+        return True
+
+    def ask_width(self, name: str, needed: int) -> bool:
+        """See that there are so many places per row; returns whether it grew."""
+        room = self.widths[name]
+        if needed <= room:
+            return False
+        self._resize(lambda plan: plan.width == name, lambda: self.widths.__setitem__(name, max(needed, 2 * room)))
+        return True
+
+    def _resize(self, concerns: Any, enlarge: Any) -> None:
+        concerned = [
+            (group, name, plan) for group, plans in PLANS.items() for name, plan in plans.items() if concerns(plan)
+        ]
+        old = {(group, name): self.array(group, name) for group, name, _ in concerned}
+        enlarge()
+        for group, name, plan in concerned:
+            before = old[group, name]
+            after = self._filled(plan).reshape(self.rows[plan.rows], -1)
+            after[: before.shape[0], : before.shape[1]] = before
+            self._columns[group, name] = self._column(after.ravel(), plan.shared)
+        self.state = self._assemble()
+
+    def _filled(self, plan: Plan) -> Any:
+        width = plan.width if isinstance(plan.width, int) else self.widths[plan.width]
+        kind = np.float64 if isinstance(plan.fill, float) else np.int64
+        return np.full(self.rows[plan.rows] * width, plan.fill, dtype=kind)
+
+    def _empty(self, plan: Plan) -> Any:
+        return self._column(self._filled(plan), plan.shared)
+
+    def _column(self, array: Any, shared: bool) -> Any:
+        array = np.ascontiguousarray(array)
+        if not self._plain:
+            return array
+        return array.data if shared else array.tolist()
+
+    def _assemble(self) -> State:
+        groups = {
+            group: kind(**{name: self._columns[group, name] for name in PLANS[group]})
+            for group, kind in _GROUPS.items()
+        }
+        return State(**groups, meta=self._meta)
