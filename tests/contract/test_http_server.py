@@ -132,11 +132,15 @@ async def test_a_truncated_body_reaches_no_handler(server: Server, door: Door) -
     assert door.seen == []
 
 
-async def test_something_that_is_not_http_gets_400(server: Server) -> None:
+@pytest.mark.parametrize("sent", [b"\x16\x03\x01 hello\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET\r\n\r\n"])
+async def test_something_that_is_not_http_gets_400_and_no_line_in_the_log(
+    server: Server, sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    writer.write(b"\x16\x03\x01 hello\r\n\r\n")
+    writer.write(sent)
     assert b"400" in (await reader.readline())
     writer.close()
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("path", ["/count", "/silence"])

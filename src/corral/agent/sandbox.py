@@ -190,8 +190,17 @@ class Sandboxes:
 
         Errors: as `read`. Shapes: the iterator closes the file also when it is dropped before its end.
         """
-        handle, found = await asyncio.to_thread(self._open_file, path)
+        handle, found = await self._open_apart(path)
         return found.st_size, _stream(handle, found.st_size)
+
+    async def _open_apart(self, path: str) -> tuple[int, os.stat_result]:
+        """Open without making others wait; who leaves meanwhile leaves nothing open."""
+        opening = asyncio.ensure_future(asyncio.to_thread(self._open_file, path))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_opened)
+            raise
 
     def _open_file(self, path: str) -> tuple[int, os.stat_result]:
         handle, found = self._open(path)
@@ -287,13 +296,18 @@ class Sandboxes:
         while True:
             last = not follow or ended()
             try:
-                return (await asyncio.to_thread(self._open_file, path))[0]
+                return (await self._open_apart(path))[0]
             except NotFound:
                 if not follow:
                     raise
                 if last:
                     return None
             await asyncio.sleep(_POLL_S)
+
+
+def _close_opened(opening: "asyncio.Future[tuple[int, os.stat_result]]") -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        os.close(opening.result()[0])
 
 
 def find_user(name: str | None) -> tuple[int, int] | None:

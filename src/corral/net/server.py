@@ -6,6 +6,7 @@ other error is a bug, answered 500 without its text and logged with it; a client
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 
@@ -23,6 +24,17 @@ PARAMS: web.RequestKey[Mapping[str, str]] = web.RequestKey("params", dict)
 
 _STREAM_QUANTUM_S = 0.25
 """How long a stopped server lets an open stream go on before its connection is closed."""
+
+
+class _Mishaps(logging.Filter):
+    """Keeps out of the log what the HTTP library says of clients that send no HTTP or leave: they have their 400."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, HttpProcessingError | ConnectionError)
+
+
+logging.getLogger("aiohttp.server").addFilter(_Mishaps())
 
 
 class _Served:
