@@ -1,10 +1,13 @@
 """`GET /v2/events`: through the PyPI client, as a load balancer listens to it, and by hand."""
 
 import contextlib
+import http.client
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import requests
@@ -22,25 +25,29 @@ class Listener:
     def __init__(self, site: Site, headers: dict[str, str] | None = None, **query: Any) -> None:
         self.events: list[tuple[str, str, dict[str, Any]]] = []
         self.comments: list[str] = []
-        self._answer = requests.get(
-            f"{site.url}/v2/events", params=query, headers={**STREAM, **(headers or {})}, stream=True, timeout=60
-        )
-        assert self._answer.status_code == 200, self._answer.text
+        self._connection = http.client.HTTPConnection(site.url.removeprefix("http://"), timeout=60)
+        path = "/v2/events?" + urlencode(query, doseq=True)
+        self._connection.request("GET", path, headers={**STREAM, **(headers or {})})
+        sock = self._connection.sock
+        assert sock is not None
+        self._sock = sock
+        self._answer = self._connection.getresponse()
+        assert self._answer.status == 200, self._answer.read()
         assert self._answer.headers["Content-Type"].startswith("text/event-stream")
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
-        with contextlib.suppress(requests.RequestException, AttributeError, ValueError):
-            frame: dict[str, str] = {}
-            for raw in self._answer.iter_lines(chunk_size=1):
-                name, _, value = raw.decode().partition(": ")
-                if not raw and "event" in frame:
+        frame: dict[str, str] = {}
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            while line := self._answer.readline().decode():
+                name, _, value = line.rstrip("\n").partition(": ")
+                if line == "\n" and frame:
                     self.events.append((frame["id"], frame["event"], json.loads(frame["data"])))
                     frame = {}
-                elif name in ("", ":") or name.startswith(":"):
-                    self.comments.append(raw.decode())
-                else:
+                elif line.startswith(":"):
+                    self.comments.append(line)
+                elif line != "\n":
                     frame[name] = value
 
     def kinds(self) -> list[str]:
@@ -50,7 +57,10 @@ class Listener:
         return [data for _, found, data in list(self.events) if found == kind]
 
     def close(self) -> None:
-        self._answer.close()
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._reader.join(10)
+        self._connection.close()
 
 
 @pytest.fixture
