@@ -44,6 +44,9 @@ from corral.runtime.core import Asked, Effect, Loaded, Reply, Tick
 __all__ = ["Input", "MasterCore"]
 
 
+_READS = (GetCluster, GetExplanations, GetFrameworks, GetMetrics, GetNodes, GetRoles, GetTasks)
+
+
 class MasterCore:
     """Shapes: `random` decides ids and ties, so equal seeds and inputs give equal effects."""
 
@@ -51,6 +54,8 @@ class MasterCore:
         self.state = MasterState(config, random)
 
     def handle(self, input: Input, now: float) -> Sequence[Effect]:
+        if self.state.shown and not (isinstance(input, Asked) and isinstance(input.command, _READS)):
+            self.state.shown.clear()
         match input:
             case Asked():
                 return ask(self.state, input.ask, input.command, now)
@@ -99,7 +104,7 @@ def ask(state: MasterState, ask: int, command: Command, now: float) -> list[Effe
         case GetMetrics():
             value = views.metrics(state, now)
         case GetCluster():
-            value = views.cluster(state, command, now)
+            value = views.cluster(state, command)
     return [Reply(ask, value), *effects]
 
 

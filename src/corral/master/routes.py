@@ -4,6 +4,7 @@ The order of checks on a scheduler call is Mesos': recovered (503), method (405)
 (415), readable (400), acceptable (406), and then what the core says. Errors of Mesos' endpoints are plain text.
 """
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -86,11 +87,12 @@ def write_text(error: CorralError, request: Request) -> Response:
 
 
 class _Doors:
-    __slots__ = ("_loop", "_shell")
+    __slots__ = ("_loop", "_shell", "_written")
 
     def __init__(self, loop: Loop, shell: MasterShell) -> None:
         self._loop = loop
         self._shell = shell
+        self._written: dict[str, _Written] = {}
 
     def mesos(self) -> dict[str, Exchange]:
         return {
@@ -153,14 +155,30 @@ class _Doors:
         call = operator.read_call(request.body)
         if not _accepts_json(request):
             return _text(406, "answers are application/json; Accept admits it not")
+        if call in _LARGE:
+            return await self._write(call.value, lambda s: operator.write_response(call, s, s.master.version))
         metrics = await self._metrics() if call is operator.OperatorCall.GET_METRICS else None
-        snapshot = await self._snapshot()
+        snapshot = await self._snapshot(tasks=False)
         return Response(body=operator.write_response(call, snapshot, snapshot.master.version, metrics))
 
     async def _snapshot(self, *, tasks: bool = True) -> ClusterSnapshot:
         self._expect_recovered()
         found: ClusterSnapshot = await self._loop.ask(GetCluster(tasks=tasks))
         return found
+
+    async def _write(self, what: str, write: Callable[[ClusterSnapshot], bytes]) -> Response:
+        """Write what takes long beside the loop, once for all who asked before it was begun."""
+        views = self._written.setdefault(what, _Written())
+        asked = views.begun
+        async with views.lock:
+            if views.made <= asked:
+                views.begun += 1
+                begun, snapshot = views.begun, await self._snapshot()
+                if views.snapshot is not snapshot:
+                    views.body = await asyncio.to_thread(write, snapshot)
+                    views.snapshot = snapshot
+                views.made = begun
+            return Response(body=views.body)
 
     async def _metrics(self) -> dict[str, float]:
         self._expect_recovered()
@@ -184,17 +202,18 @@ class _Doors:
         return json_response(legacy.write_flags((await self._snapshot(tasks=False)).flags))
 
     async def show_state(self, request: Request) -> Response:
-        snapshot = await self._snapshot()
-        return json_response(legacy.write_state(snapshot, snapshot.master.version))
+        return await self._write("/state", lambda s: _encode(legacy.write_state(s, s.master.version)))
 
     async def show_summary(self, request: Request) -> Response:
-        return json_response(legacy.write_summary(await self._snapshot()))
+        return await self._write("/state-summary", lambda s: _encode(legacy.write_summary(s)))
 
     async def show_slaves(self, request: Request) -> Response:
         return json_response(legacy.write_slaves(await self._snapshot(tasks=False), request.first("slave_id")))
 
     async def show_frameworks(self, request: Request) -> Response:
-        return json_response(legacy.write_frameworks(await self._snapshot(), request.first("framework_id")))
+        if framework_id := request.first("framework_id"):
+            return json_response(legacy.write_frameworks(await self._snapshot(), framework_id))
+        return await self._write("/frameworks", lambda s: _encode(legacy.write_frameworks(s)))
 
     async def show_tasks(self, request: Request) -> Response:
         found = legacy.write_tasks(
@@ -312,6 +331,23 @@ class _Doors:
         finally:
             self._shell.end_link(session, why)
         return web.Response()
+
+
+_encode = msgspec.json.encode
+_LARGE = frozenset({operator.OperatorCall.GET_STATE, operator.OperatorCall.GET_TASKS})
+
+
+class _Written:
+    """A large view as it was last written. Shapes: of `begun` ones, `made` is the number of the last that is done."""
+
+    __slots__ = ("begun", "body", "lock", "made", "snapshot")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.begun = 0
+        self.made = 0
+        self.snapshot: ClusterSnapshot | None = None
+        self.body = b""
 
 
 class _Weight(msgspec.Struct):

@@ -12,6 +12,7 @@ from random import Random
 from corral.allocator.view import AgentView, Filter, HeldOffer
 from corral.master.ledger import Pool, Tally
 from corral.master.spec import MasterConfig
+from corral.mesos.snapshot import ClusterSnapshot
 from corral.model.agent import AgentInfo
 from corral.model.attributes import format_value
 from corral.model.events import MasterInfo
@@ -257,7 +258,7 @@ class MasterState:
         "agents", "agents_changed", "allocated", "allocated_by", "allocation_due", "allocation_runs", "coarse",
         "completed", "config", "counts", "ended", "epoch", "expiries", "explain_due", "filter_heap", "filters_due_at",
         "frameworks", "gone_offers", "live", "loaded_at", "master_id", "most_filter_ends", "offers", "offers_due_at",
-        "random", "removed_ids", "sequence", "sessions", "streams", "views", "weights",
+        "random", "removed_ids", "sequence", "sessions", "shown", "streams", "views", "weights",
     )  # fmt: skip
 
     def __init__(self, config: MasterConfig, random: Random) -> None:
@@ -287,6 +288,7 @@ class MasterState:
         self.ended: Counter[TaskState] = Counter()
         self.views: dict[AgentId, AgentView] = {}
         self.agents_changed: set[AgentId] = set()
+        self.shown: dict[bool, ClusterSnapshot] = {}
         self.allocation_due = False
         self.allocation_runs = 0
         self.explain_due = False

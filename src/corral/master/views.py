@@ -252,16 +252,26 @@ def _explanation(framework: FrameworkEntry, one: Explanation) -> Json:
 # Mesos' views.
 
 
-def cluster(state: MasterState, asked: GetCluster, now: float) -> ClusterSnapshot:
-    """Everything of one moment, for the dialect to write. Shapes: without `asked.tasks` no row holds tasks."""
+def cluster(state: MasterState, asked: GetCluster) -> ClusterSnapshot:
+    """Everything of one moment, for the dialect to write.
+
+    Shapes: without `asked.tasks` no row holds tasks. The very same object until something happens to the master.
+    """
+    found = state.shown.get(asked.tasks)
+    if found is None:
+        found = state.shown[asked.tasks] = _cluster(state, asked.tasks)
+    return found
+
+
+def _cluster(state: MasterState, with_tasks: bool) -> ClusterSnapshot:
     return ClusterSnapshot(
         master=state.master_info,
         start_at=state.loaded_at,
         elected_at=state.loaded_at,
         leader=state.master_info,
         agents=tuple(_agent_row(agent) for agent in state.agents.values()),
-        frameworks=tuple(_framework_row(state, f, asked.tasks) for f in state.frameworks.values()),
-        completed_frameworks=tuple(_framework_row(state, f, asked.tasks) for f in state.completed.values()),
+        frameworks=tuple(_framework_row(state, f, with_tasks) for f in state.frameworks.values()),
+        completed_frameworks=tuple(_framework_row(state, f, with_tasks) for f in state.completed.values()),
         roles=tuple(_role_rows(state)),
         flags=_flags(state),
     )

@@ -190,6 +190,24 @@ async def test_a_framework_runs_a_task_and_everybody_can_see_it(door: Door) -> N
     assert (await door.get("/metrics/snapshot", timeout="5secs"))["master/tasks_staging"] == 1.0
 
 
+@pytest.mark.parametrize("path", ["/state", "/state-summary", "/frameworks"])
+async def test_a_large_view_is_written_once_until_something_changes(door: Door, path: str) -> None:
+    async def body() -> bytes:
+        answer = await door.send("GET", path)
+        assert isinstance(answer, Response)
+        return answer.body
+
+    first = await body()
+    assert await body() is first
+    await door.get("/corral/v1/tasks")
+    assert await body() is first, "a read changes nothing"
+    subscription = await door.subscribe()
+    framework_id = (await subscription.next("SUBSCRIBED"))["subscribed"]["framework_id"]["value"]
+    bodies = await asyncio.gather(*(body() for _ in range(20)))
+    assert framework_id in bodies[0].decode()
+    assert len({id(b) for b in bodies}) <= 2, "all who asked while the first was written share the next"
+
+
 @pytest.mark.parametrize("prefix", ["", "/master"])
 @pytest.mark.parametrize("suffix", ["", ".json"])
 @pytest.mark.parametrize(
