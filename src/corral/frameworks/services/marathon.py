@@ -384,7 +384,7 @@ def _old_network(reader: Reader) -> Network | None:
     value = docker.get("network") if isinstance(docker, dict) else None
     if value is None:
         return None
-    if value not in _OLD_NETWORKS:
+    if not isinstance(value, str) or value not in _OLD_NETWORKS:
         reader.refuse("container/docker/network", f"got {value!r}, must be HOST, BRIDGE or USER")
         return None
     return _OLD_NETWORKS[value]
