@@ -211,7 +211,8 @@ def test_calls_of_later_releases_are_refused_by_name(site: Site, client: Maratho
     with pytest.raises(NotFoundError, match="not part of this release"):
         client.delete_group("/family")
     with pytest.raises(MarathonHttpError) as caught:
-        client.create_app("/checked", sleeper(health_checks=[{"protocol": "TCP"}]))
+        client.create_app("/checked", sleeper(readiness_checks=[{"protocol": "HTTP"}]))
     assert caught.value.status_code == 422
-    answer = requests.post(f"{site.url}/v2/apps", json={"id": "/x", "cmd": "sleep 9", "healthChecks": [{}]}, timeout=10)
-    assert answer.json()["details"][0]["path"] == "/healthChecks"
+    body = {"id": "/x", "cmd": "sleep 9", "readinessChecks": [{}]}
+    answer = requests.post(f"{site.url}/v2/apps", json=body, timeout=10)
+    assert answer.json()["details"][0]["path"] == "/readinessChecks"

@@ -13,6 +13,7 @@ from corral.frameworks.services.spec import AppUpdate, CreateApp, GetApp, Instan
 from corral.frameworks.services.state import App, State, task_id_of
 from corral.lib.errors import CorralError
 from corral.model import calls, events
+from corral.model.health import CheckResult
 from corral.model.ids import AgentId, FrameworkId, OfferId, TaskId
 from corral.model.offer import Offer, Want
 from corral.model.resources import normal, ports
@@ -250,6 +251,8 @@ class Cluster:
         message: str = "",
         at: float | None = None,
         unreachable_at: float | None = None,
+        healthy: bool | None = None,
+        health: tuple[CheckResult, ...] = (),
     ) -> None:
         if state not in ALIVE:
             self.tasks.pop(task_id, None)
@@ -262,6 +265,8 @@ class Cluster:
             message=message or None,
             agent_id=self.tasks[task_id].agent_id if task_id in self.tasks else AgentId("agent-host0"),
             unreachable_at=unreachable_at,
+            healthy=healthy,
+            health=health,
         )
         self.send(events.Update(status=status))
         self.settle()

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corral.frameworks.services.checks import write_health_check
 from corral.frameworks.services.marathon import read_app, read_update, read_updates, write_error
 from corral.frameworks.services.names import read_selector, read_task_id, read_version
 from corral.frameworks.services.reader import read_json
@@ -19,11 +20,13 @@ from corral.frameworks.services.spec import (
     Container,
     Docker,
     Fetch,
+    HealthCheck,
     HostVolume,
     Network,
     NetworkSpec,
     PortDefinition,
     PortMapping,
+    Protocol,
     Unreachable,
     Upgrade,
 )
@@ -234,7 +237,26 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("/acceptedResourceRoles", {"acceptedResourceRoles": ["other"]}),
     ("/role", {"role": "other"}),
     ("/role", {"role": "a b"}),
-    ("/healthChecks", {"healthChecks": [{"protocol": "HTTP"}]}),
+    ("/healthChecks(0)", {"healthChecks": ["HTTP"]}),
+    ("/healthChecks(0)/protocol", {"healthChecks": [{"protocol": "UDP"}]}),
+    ("/healthChecks(1)/portIndex", {"healthChecks": [{}, {"portIndex": 1}]}),
+    ("/healthChecks(0)/portIndex", {"healthChecks": [{"portIndex": -1}]}),
+    ("/healthChecks(0)/portIndex", {"portDefinitions": [], "healthChecks": [{"protocol": "TCP"}]}),
+    ("/healthChecks(0)/portIndex", {"portDefinitions": [], "healthChecks": [{"protocol": "MESOS_TCP"}]}),
+    ("/healthChecks(0)/portIndex", {**BRIDGE, "healthChecks": [{"portIndex": 1}]}),
+    ("/healthChecks(0)/port", {"healthChecks": [{"port": 0}]}),
+    ("/healthChecks(0)/port", {"healthChecks": [{"port": 65536}]}),
+    ("/healthChecks(0)/command", {"healthChecks": [{"protocol": "COMMAND"}]}),
+    ("/healthChecks(0)/command", {"healthChecks": [{"protocol": "COMMAND", "command": {"value": ""}}]}),
+    ("/healthChecks(0)/command", {"healthChecks": [{"protocol": "COMMAND", "command": "a\0b"}]}),
+    ("/healthChecks(0)/command", {"healthChecks": [{"protocol": "TCP", "command": "true"}]}),
+    ("/healthChecks(0)/command", {"healthChecks": [{"protocol": "COMMAND", "command": 3}]}),
+    ("/healthChecks(0)/gracePeriodSeconds", {"healthChecks": [{"gracePeriodSeconds": -1}]}),
+    ("/healthChecks(0)/intervalSeconds", {"healthChecks": [{"intervalSeconds": "10"}]}),
+    ("/healthChecks(0)/maxConsecutiveFailures", {"healthChecks": [{"maxConsecutiveFailures": -1}]}),
+    ("/healthChecks(0)/ipProtocol", {"healthChecks": [{"ipProtocol": "IPv6"}]}),
+    ("/healthChecks(0)/ipProtocol", {"healthChecks": [{"protocol": "MESOS_TCP", "ipProtocol": "IPv6"}]}),
+    ("/healthChecks", {"healthChecks": [{"protocol": "MESOS_TCP"}, {"protocol": "MESOS_HTTP"}]}),
     ("/readinessChecks", {"readinessChecks": [{}]}),
     ("/check", {"check": {"tcp": {}}}),
     ("/secrets", {"secrets": {"a": {"source": "b"}}}),
@@ -263,6 +285,31 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("path", "fields"), WRONG, ids=[f"{p} {json.dumps(f)[:60]}" for p, f in WRONG])
 def test_a_wrong_app_is_refused_at_the_right_place(path: str, fields: dict[str, Any]) -> None:
     assert path in refuse(**fields)
+
+
+def test_a_health_check_takes_marathons_defaults() -> None:
+    (check,) = accept(healthChecks=[{}]).health_checks
+    assert check == HealthCheck(
+        protocol=Protocol.HTTP, path="/", port=None, port_index=0, command=None, grace_s=300, interval_s=60,
+        timeout_s=20, most_failures=3, ignore_1xx=False, delay_s=15,
+    )  # fmt: skip
+
+
+def test_the_command_of_a_health_check_may_be_a_plain_text() -> None:
+    for command in ("true", {"value": "true"}):
+        (check,) = accept(healthChecks=[{"protocol": "COMMAND", "command": command}]).health_checks
+        assert check.command == "true"
+        assert write_health_check(check)["command"] == {"value": "true"}
+
+
+def test_a_health_check_may_look_at_the_port_that_an_app_gets_unasked() -> None:
+    assert accept(healthChecks=[{"portIndex": 0}]).health_checks
+    assert accept(**BRIDGE, healthChecks=[{"protocol": "MESOS_HTTP"}]).health_checks
+
+
+def test_unknown_fields_of_health_checks_are_reported() -> None:
+    found = read_app({"id": "/a", "cmd": "ls -l", "healthChecks": [{"protocol": "TCP", "colour": 1}]})
+    assert found.unknown == ("/healthChecks(0)/colour",)
 
 
 def test_all_faults_are_told_at_once() -> None:
@@ -447,6 +494,11 @@ containers = st.builds(
     volumes=st.lists(volumes, max_size=2).map(tuple),
     port_mappings=st.none() | st.lists(mappings, max_size=2).map(tuple),
 )  # fmt: skip
+_times = {f: st.integers(0, 1000) for f in ("grace_s", "interval_s", "timeout_s", "most_failures", "delay_s")}
+checks = st.builds(
+    HealthCheck, protocol=st.sampled_from([p for p in Protocol if p is not Protocol.COMMAND]), path=words,
+    port=st.none() | st.integers(0, 9), port_index=st.integers(0, 9), ignore_1xx=st.booleans(), **_times,
+) | st.builds(HealthCheck, protocol=st.just(Protocol.COMMAND), command=words, **_times)  # fmt: skip
 networks = st.builds(NetworkSpec, mode=st.sampled_from(list(Network)), name=st.none() | names, labels=maps)
 specs = st.builds(
     AppSpec,
@@ -460,6 +512,7 @@ specs = st.builds(
     require_ports=st.booleans(),
     fetch=st.lists(st.builds(Fetch, uri=names, extract=st.booleans(), executable=st.booleans(), cache=st.booleans(),
                              dest_path=st.none() | names), max_size=2).map(tuple),
+    health_checks=st.lists(checks, max_size=3).map(tuple),
     dependencies=st.lists(names.map(lambda n: "/" + n), max_size=2, unique=True).map(tuple),
     upgrade=st.builds(Upgrade, minimum_health_capacity=thousandths, maximum_over_capacity=thousandths),
     backoff_s=numbers, backoff_factor=thousandths, most_backoff_s=numbers, kill_grace_s=st.none() | numbers,

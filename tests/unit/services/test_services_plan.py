@@ -30,6 +30,7 @@ from corral.frameworks.services.spec import (
 )
 from corral.frameworks.services.state import App, Phase, phase_of, replace
 from corral.lib.errors import Unprocessable
+from corral.model.health import CheckResult
 
 NEW, OLD = "v2", "v1"
 
@@ -181,10 +182,57 @@ def test_a_scaling_is_done_although_an_older_instance_crashes() -> None:
     assert not plan_app(app, ActionKind.SCALE, 10.0, 1000).done
 
 
+ILL = {"checks": 1, "healthy": False}
+UNKNOWN = {"checks": 1, "healthy": None}
+WELL = {"checks": 1, "healthy": True}
+
+
+@pytest.mark.parametrize("health", [ILL, UNKNOWN])
+def test_an_instance_with_checks_counts_only_once_they_pass(health: dict[str, Any]) -> None:
+    app = make_app(2, minimum=1, over=1)
+    put(app, 2, Condition.RUNNING, OLD)
+    put(app, 2, Condition.RUNNING, **health)
+    assert decisions(app) == (0, 0, False)
+    for instance in list(app.up_to_date[Phase.UNHEALTHY].values()):
+        app.place(replace(instance, healthy=True))
+    assert decisions(app) == (0, 2, False)
+
+
+def test_ill_instances_of_an_old_definition_go_before_healthy_ones() -> None:
+    app = make_app(4, minimum=0.5, over=0)
+    put(app, 2, Condition.RUNNING, OLD, **WELL)
+    put(app, 2, Condition.RUNNING, OLD, **ILL)
+    plan = plan_app(app, ActionKind.RESTART, 0.0, 1000)
+    (stop,) = [s for s in plan.steps if isinstance(s, Stop)]
+    assert stop.instances == ("web.instance-2", "web.instance-3")
+
+
+def test_scaling_down_takes_ill_instances_before_healthy_ones() -> None:
+    app = make_app(1)
+    put(app, 1, Condition.RUNNING, **ILL)
+    put(app, 1, Condition.RUNNING, **WELL)
+    (stop,) = plan_app(app, None, 0.0, 1000).steps
+    assert isinstance(stop, Stop)
+    assert stop.instances == ("web.instance-0",)
+
+
+def test_a_scaling_waits_for_the_health_of_what_it_started_and_not_for_older_ones() -> None:
+    app = make_app(2)
+    passed = CheckResult(index=0, alive=False, first_success_at=1.0)
+    put(app, 1, Condition.RUNNING, created_at=5.0, **ILL, health=(passed,))
+    put(app, 1, Condition.RUNNING, created_at=20.0, **UNKNOWN)
+    assert not plan_app(app, ActionKind.SCALE, 10.0, 1000).done
+    app.place(replace(app.instances["web.instance-1"], healthy=True))
+    assert plan_app(app, ActionKind.SCALE, 10.0, 1000).done
+    put(app, 1, Condition.RUNNING, created_at=5.0, **UNKNOWN)
+    app.drop("web.instance-0")
+    assert not plan_app(app, ActionKind.SCALE, 10.0, 1000).done, "it was on its way when the scaling began"
+
+
 # A whole restart, with the world doing as it likes in between.
 
 
-def perform(app: App, action: ActionKind, most: int = 1000) -> bool:
+def perform(app: App, action: ActionKind, most: int = 1000, checks: int = 0) -> bool:
     """Carry out the plan as `upkeep` does, until it asks for nothing more; returns whether it is done."""
     for _ in range(500):
         plan = plan_app(app, action, 0.0, most)
@@ -192,7 +240,7 @@ def perform(app: App, action: ActionKind, most: int = 1000) -> bool:
             return plan.done
         for step in plan.steps:
             if isinstance(step, Start):
-                put(app, step.count, Condition.SCHEDULED)
+                put(app, step.count, Condition.SCHEDULED, checks=checks)
             else:
                 for instance_id in step.instances:
                     instance = app.instances[instance_id]
@@ -205,7 +253,7 @@ def perform(app: App, action: ActionKind, most: int = 1000) -> bool:
 
 def happen(app: App, random: Random) -> None:
     """One thing that may happen by itself, in favour of the restart."""
-    moves = [i for i in app.instances.values() if i.condition is not Condition.RUNNING or i.goal is not Goal.RUNNING]
+    moves = [i for i in app.instances.values() if phase_of(i) is not Phase.RUNNING]
     if not moves:
         return
     instance = random.choice(moves)
@@ -213,6 +261,9 @@ def happen(app: App, random: Random) -> None:
         app.drop(instance.id)
     elif instance.condition is Condition.SCHEDULED:
         app.place(replace(instance, condition=Condition.STAGING))
+    elif instance.condition is Condition.RUNNING:
+        # Health is told when it is known, and a failure may come before.
+        app.place(replace(instance, healthy=instance.healthy is False or random.random() < 0.7))
     else:
         app.place(replace(instance, condition=Condition.RUNNING))
 
@@ -225,19 +276,20 @@ def happen(app: App, random: Random) -> None:
     over=st.sampled_from([0.0, 0.2, 0.5, 1.0]),
     seed=st.integers(0, 1000),
     crash=st.integers(0, 40),
+    checks=st.integers(0, 2),
 )
 def test_a_rolling_restart_ends_and_never_leaves_its_bounds(
-    wanted: int, before: int, minimum: float, over: float, seed: int, crash: int
+    wanted: int, before: int, minimum: float, over: float, seed: int, crash: int, checks: int
 ) -> None:
     random = Random(seed)
     app = make_app(wanted, minimum=minimum, over=over)
-    put(app, before, Condition.RUNNING, OLD)
+    put(app, before, Condition.RUNNING, OLD, checks=checks, healthy=True if checks else None)
     least = min(before, math.ceil(round(wanted * minimum, 9)))
     most = max(before, math.floor(round(wanted * (1 + over), 9)) + 1)
     for turn in range(500):
-        done = perform(app, ActionKind.RESTART)
+        done = perform(app, ActionKind.RESTART, checks=checks)
         counted = [i for i in app.instances.values() if i.goal is Goal.RUNNING]
-        assert sum(i.condition is Condition.RUNNING for i in counted) >= least
+        assert sum(phase_of(i) is Phase.RUNNING for i in counted) >= least
         launched = [i for i in app.instances.values() if i.condition is not Condition.SCHEDULED]
         assert len(launched) <= most
         if done:
@@ -262,6 +314,7 @@ def test_a_rolling_restart_ends_and_never_leaves_its_bounds(
                 Condition.SCHEDULED, Condition.STAGING, Condition.RUNNING, Condition.UNREACHABLE, Condition.INACTIVE)]),
             st.sampled_from([OLD, NEW]),
             st.sampled_from(list(Goal)),
+            st.sampled_from([(0, None), (1, None), (1, False), (1, True)]),
         ),
         max_size=8,
     ),
@@ -269,15 +322,15 @@ def test_a_rolling_restart_ends_and_never_leaves_its_bounds(
     seed=st.integers(0, 100),
 )  # fmt: skip
 def test_from_any_state_each_action_comes_to_its_end(
-    wanted: int, conditions: list[tuple[Condition, str, Goal]], action: ActionKind, seed: int
+    wanted: int, conditions: list[tuple[Condition, str, Goal, tuple[int, bool | None]]], action: ActionKind, seed: int
 ) -> None:
     random = Random(seed)
     app = make_app(wanted, minimum=0.5, over=0.2)
-    for condition, config, goal in conditions:
+    for condition, config, goal, (checks, healthy) in conditions:
         if goal is Goal.RUNNING or condition in (Condition.STAGING, Condition.RUNNING):
-            put(app, 1, condition, config, goal=goal)
+            put(app, 1, condition, config, goal=goal, checks=checks, healthy=healthy)
     for _ in range(500):
-        done = perform(app, action, most=2)
+        done = perform(app, action, most=2, checks=seed % 2)
         for instance in list(app.instances.values()):
             if instance.condition is Condition.INACTIVE and random.random() < 0.3:
                 app.drop(instance.id)

@@ -10,6 +10,7 @@ import msgspec
 
 from corral.frameworks.services import backoff
 from corral.frameworks.services.events import tell_cancelled, tell_group, tell_step
+from corral.frameworks.services.health import tell_checks
 from corral.frameworks.services.plan import AppChange, changed_fields, plan_deployment
 from corral.frameworks.services.spec import (
     AppRecord,
@@ -160,6 +161,7 @@ def _take_on(state: State, change: Change, version: str, effects: list[Effect], 
         effects.append(Persist(f"app{change.id}", record))
         return
     spec = change.spec
+    tell_checks(state, app.spec if app is not None else None, spec, version)
     if app is None or app.record.stopping:
         config = change.config or version
         record = AppRecord(spec=spec, version=version, config=config, scaled_at=version, configured_at=version)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from corral.frameworks.services.checks import make_checks
 from corral.frameworks.services.spec import (
     AppSpec,
     Config,
@@ -197,6 +198,7 @@ def build_task(app: App, instance: Instance, placement: Placement, config: Confi
         kill_grace_s=None if spec.kill_grace_s is None else float(spec.kill_grace_s),
         labels=(*template.labels, Label(key=INSTANCE_LABEL, value=instance.id)),
         discovery=_make_discovery(template, spec, instance),
+        health_checks=make_checks(spec, instance.ports) if spec.health_checks else (),
     )
 
 

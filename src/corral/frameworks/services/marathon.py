@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from corral.frameworks.services.checks import read_health_checks
 from corral.frameworks.services.reader import INVALID_JSON, NOT_VALID, Json, Reader, kind_of
 from corral.frameworks.services.spec import (
     AppSpec,
@@ -220,6 +221,7 @@ _SIMPLE: Mapping[str, tuple[str, _Read]] = {
     "disk": ("disk_mb", lambda r, f: r.number(f, 0.0)),
     "executor": ("executor", _read_executor),
     "constraints": ("constraints", _read_constraints),
+    "healthChecks": ("health_checks", read_health_checks),
     "labels": ("labels", Reader.text_map),
     "requirePorts": ("require_ports", lambda r, f: r.flag(f, False)),
     "upgradeStrategy": ("upgrade", _read_upgrade),
@@ -450,7 +452,6 @@ def _read_definition(item: Reader) -> PortDefinition:
 
 
 _UNSUPPORTED = {
-    "healthChecks": "health checks",
     "readinessChecks": "readiness checks",
     "check": "checks",
     "secrets": "secrets",

@@ -86,6 +86,7 @@ def _launch(state: State, placement: Placement, now: float) -> list[Effect]:
         ports=assign_ports(app.spec, placement.ports),
         staged_at=now,
         group_value=group_value(app.spec, offer),
+        checks=len(app.spec.health_checks),
     )
     app.place(instance)
     tell_instance(state, instance)

@@ -15,7 +15,7 @@ from itertools import islice
 import msgspec
 
 from corral.frameworks.services.spec import Action, ActionKind, AppSpec, Condition, Instance
-from corral.frameworks.services.state import App, Phase
+from corral.frameworks.services.state import COUNTED, App, Phase
 from corral.lib.errors import Unprocessable
 
 
@@ -100,12 +100,19 @@ def plan_scale(app: App, began_at: float, most: int) -> AppPlan:
 
 
 def _has_new_unhealthy(app: App, began_at: float) -> bool:
-    """Whether an instance does not run yet that was made for this deployment, or was on its way there before."""
+    """Whether an instance is not healthy yet that was made for this deployment, or was on its way there before."""
     return any(
-        instance.created_at >= began_at or (instance.incarnation == 1 and phase is not Phase.UNREACHABLE)
-        for phase in (Phase.SCHEDULED, Phase.LAUNCHING, Phase.UNREACHABLE)
+        instance.created_at >= began_at
+        or (instance.incarnation == 1 and phase is not Phase.UNREACHABLE and not _was_healthy(instance))
+        for phase in (Phase.SCHEDULED, Phase.LAUNCHING, Phase.UNHEALTHY, Phase.UNREACHABLE)
         for instance in app.in_phase(phase)
     )
+
+
+def _was_healthy(instance: Instance) -> bool:
+    """Whether each of its checks has passed once."""
+    passed = sum(result.first_success_at is not None for result in instance.health)
+    return 0 < instance.checks <= passed
 
 
 def plan_restart(app: App, most: int) -> AppPlan:
@@ -117,10 +124,10 @@ def plan_restart(app: App, most: int) -> AppPlan:
         why = f"app {spec.id} has a new definition and these were not launched yet"
         return AppPlan(steps=(Stop(instances=tuple(old_idle), why=why),), more=True)
     old_healthy = len(app.outdated[Phase.RUNNING])
-    old_unhealthy = len(app.outdated[Phase.LAUNCHING]) + len(app.outdated[Phase.UNREACHABLE])
+    old_unhealthy = sum(len(app.outdated[p]) for p in (Phase.LAUNCHING, Phase.UNHEALTHY, Phase.UNREACHABLE))
     old_inactive = len(app.outdated[Phase.INACTIVE])
     old_active = old_healthy + old_unhealthy
-    started = sum(len(app.up_to_date[p]) for p in (Phase.SCHEDULED, Phase.UNREACHABLE, Phase.LAUNCHING, Phase.RUNNING))
+    started = sum(len(app.up_to_date[p]) for p in COUNTED)
     new_healthy = len(app.up_to_date[Phase.RUNNING])
     leaving = app.count(Phase.LEAVING)
     healthy = old_healthy + new_healthy
@@ -149,7 +156,7 @@ def _leaving_outdated(app: App) -> bool:
 
 def _outdated_in_kill_order(app: App) -> Iterator[str]:
     """Those that are not healthy first."""
-    for phase in (Phase.INACTIVE, Phase.UNREACHABLE, Phase.LAUNCHING, Phase.RUNNING):
+    for phase in (Phase.INACTIVE, Phase.UNREACHABLE, Phase.LAUNCHING, Phase.UNHEALTHY, Phase.RUNNING):
         yield from app.outdated[phase]
 
 
@@ -180,7 +187,7 @@ def _in_kill_order(app: App, side: tuple[dict[str, Instance], ...] | None) -> It
     def since(instance: Instance) -> float:
         return instance.started_at or instance.staged_at or instance.created_at
 
-    for phase in (Phase.SCHEDULED, Phase.UNREACHABLE, Phase.LAUNCHING, Phase.RUNNING):
+    for phase in COUNTED:
         members = list(app.in_phase(phase) if side is None else side[phase].values())
         members.sort(key=since, reverse=youngest_first)
         members.sort(key=lambda i: _WEIGHT[i.condition])

@@ -5,6 +5,7 @@ Source: Marathon's contract, sections 2, 3 and 19.
 
 from typing import Any
 
+from corral.frameworks.services.checks import write_health_check
 from corral.frameworks.services.spec import (
     AppRecord,
     AppSpec,
@@ -40,7 +41,7 @@ def write_app(spec: AppSpec) -> dict[str, Json]:
         "executor": spec.executor,
         "fetch": [_write_fetch(f) for f in spec.fetch],
         "gpus": 0,
-        "healthChecks": [],
+        "healthChecks": [write_health_check(c) for c in spec.health_checks],
         "instances": spec.instances,
         "killSelection": spec.kill_selection,
         "labels": spec.labels,

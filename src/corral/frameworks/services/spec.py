@@ -8,6 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
+from corral.model.health import CheckResult
 from corral.model.ids import AgentId
 from corral.model.task import TaskState
 
@@ -93,6 +94,35 @@ class Unreachable(msgspec.Struct, frozen=True, kw_only=True):
     expunge_after_s: int = 0
 
 
+class Protocol(StrEnum):
+    """How a health check is probed. Source: Marathon's contract, section 12."""
+
+    HTTP = "HTTP"
+    HTTPS = "HTTPS"
+    TCP = "TCP"
+    COMMAND = "COMMAND"
+    MESOS_HTTP = "MESOS_HTTP"
+    MESOS_HTTPS = "MESOS_HTTPS"
+    MESOS_TCP = "MESOS_TCP"
+
+
+class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """Units: `*_s` seconds. Shapes: `port` is a number and wins over `port_index`, a place among the app's ports;
+    `command` is for COMMAND only; `most_failures` in a row end the task, 0 spares it or is as 1, by the protocol."""
+
+    protocol: Protocol = Protocol.HTTP
+    path: str = "/"
+    port: int | None = None
+    port_index: int | None = None
+    command: str | None = None
+    grace_s: int = 300
+    interval_s: int = 60
+    timeout_s: int = 20
+    most_failures: int = 3
+    ignore_1xx: bool = False
+    delay_s: int = 15
+
+
 class AppSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The definition of an app, all that a person can say about it.
 
@@ -117,6 +147,7 @@ class AppSpec(msgspec.Struct, frozen=True, kw_only=True):
     port_definitions: tuple[PortDefinition, ...] | None = None
     require_ports: bool = False
     fetch: tuple[Fetch, ...] = ()
+    health_checks: tuple[HealthCheck, ...] = ()
     dependencies: tuple[str, ...] = ()
     upgrade: Upgrade = Upgrade()
     backoff_s: int = 1
@@ -204,7 +235,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
 
     Shapes: `incarnation` counts its launches; `ports` are host ports in the order of the declared ones; `version` is
     the app's version it was launched with, `config` the definition; `group_value` is its agent's value of the field
-    that the app groups by. Units: instants in seconds UTC.
+    that the app groups by. With `checks`, the number of its health checks, it is `healthy` when all of them pass, None
+    while that is not known; `health` is what each has shown. Units: instants in seconds UTC.
     """
 
     id: str
@@ -224,6 +256,9 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     started_at: float | None = None
     unreachable_at: float | None = None
     group_value: str = ""
+    checks: int = 0
+    healthy: bool | None = None
+    health: tuple[CheckResult, ...] = ()
 
 
 class FailureRecord(msgspec.Struct, frozen=True, kw_only=True):

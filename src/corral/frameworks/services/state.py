@@ -30,14 +30,19 @@ from corral.model.offer import Explanation, Offer, Want
 
 
 class Phase(IntEnum):
-    """Where an instance stands, as far as plans care; in the order in which scaling down takes them."""
+    """Where an instance stands, as far as plans care; in the order in which scaling down takes them.
+
+    UNHEALTHY runs and has health checks that do not all pass, or are not known to; RUNNING is healthy.
+    Deviates: scaling down takes those that are not healthy before those that are.
+    """
 
     SCHEDULED = 0
     UNREACHABLE = 1
     LAUNCHING = 2
-    RUNNING = 3
-    INACTIVE = 4
-    LEAVING = 5
+    UNHEALTHY = 3
+    RUNNING = 4
+    INACTIVE = 5
+    LEAVING = 6
 
 
 _PHASES = {
@@ -51,12 +56,16 @@ _PHASES = {
     Condition.INACTIVE: Phase.INACTIVE,
 }
 
-COUNTED = (Phase.SCHEDULED, Phase.UNREACHABLE, Phase.LAUNCHING, Phase.RUNNING)
+COUNTED = (Phase.SCHEDULED, Phase.UNREACHABLE, Phase.LAUNCHING, Phase.UNHEALTHY, Phase.RUNNING)
 """The phases of instances that count towards the wanted number."""
 
 
 def phase_of(instance: Instance) -> Phase:
-    return Phase.LEAVING if instance.goal is Goal.DECOMMISSIONED else _PHASES[instance.condition]
+    if instance.goal is Goal.DECOMMISSIONED:
+        return Phase.LEAVING
+    if instance.checks and instance.healthy is not True and instance.condition is Condition.RUNNING:
+        return Phase.UNHEALTHY
+    return _PHASES[instance.condition]
 
 
 def task_id_of(instance: Instance) -> TaskId:
@@ -82,8 +91,8 @@ class App:
     """One app at work: what is wanted, its instances in their buckets, its backoff."""
 
     __slots__ = (
-        "conditions", "delay", "explanation", "instances", "outdated", "record", "since_at", "template", "up_to_date",
-        "want",
+        "conditions", "delay", "explanation", "health", "instances", "outdated", "record", "since_at", "template",
+        "up_to_date", "want",
     )  # fmt: skip
 
     def __init__(self, record: AppRecord, now: float) -> None:
@@ -92,6 +101,7 @@ class App:
         self.up_to_date: tuple[dict[str, Instance], ...] = tuple({} for _ in Phase)
         self.outdated: tuple[dict[str, Instance], ...] = tuple({} for _ in Phase)
         self.conditions: Counter[Condition] = Counter()
+        self.health: Counter[bool] = Counter()
         self.delay: Delay | None = None
         self.since_at = now
         self.explanation: Explanation | None = None
@@ -124,15 +134,20 @@ class App:
         old = self.instances.get(instance.id)
         if old is not None:
             del self._bucket(old)[old.id]
-            self.conditions[old.condition] -= 1
+            self._count(old, -1)
         self.instances[instance.id] = instance
         self._bucket(instance)[instance.id] = instance
-        self.conditions[instance.condition] += 1
+        self._count(instance, 1)
 
     def drop(self, instance_id: str) -> None:
         old = self.instances.pop(instance_id)
         del self._bucket(old)[instance_id]
-        self.conditions[old.condition] -= 1
+        self._count(old, -1)
+
+    def _count(self, instance: Instance, by: int) -> None:
+        self.conditions[instance.condition] += by
+        if instance.healthy is not None and instance.condition is Condition.RUNNING:
+            self.health[instance.healthy] += by
 
     def count(self, *phases: Phase) -> int:
         return sum(len(self.up_to_date[p]) + len(self.outdated[p]) for p in phases)
@@ -227,6 +242,9 @@ class State:
             assert seen == app.instances, f"buckets of {key} do not hold its instances"
             counted = Counter(i.condition for i in app.instances.values())
             assert counted == +app.conditions, f"conditions of {key} are miscounted"
+            running = [i for i in app.instances.values() if i.condition is Condition.RUNNING]
+            judged = Counter(i.healthy for i in running if i.healthy is not None)
+            assert judged == +app.health, f"health of {key} is miscounted"
             ports = [p for p in app.record.spec.service_ports if p]
             assert all(self.service_ports[p] > 0 for p in ports), f"service ports of {key} are not taken"
         locked = {app: d.id for d in self.deployments.values() for app in d.apps}

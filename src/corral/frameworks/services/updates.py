@@ -6,6 +6,7 @@ belongs to one that was given up. Source: Marathon's contract, sections 9, 10 an
 
 from corral.frameworks.services import backoff
 from corral.frameworks.services.events import tell, tell_instance, tell_status, tell_unknown
+from corral.frameworks.services.health import is_health_kill, take_health, tell_health, tell_health_kill
 from corral.frameworks.services.names import read_task_id
 from corral.frameworks.services.spec import ActionKind, Condition, FailureRecord, Goal, Instance
 from corral.frameworks.services.state import App, State, replace, task_id_of
@@ -80,7 +81,8 @@ def _unknown(state: State, status: TaskStatus) -> list[Effect]:
 def _live(state: State, app: App, instance: Instance, status: TaskStatus, now: float) -> list[Effect]:
     condition = _LIVE[status.state]
     ips = _addresses(status) or instance.ips
-    if condition is instance.condition and ips == instance.ips:
+    before, instance = instance, take_health(instance, status)
+    if condition is instance.condition and ips == instance.ips and instance is before:
         return []
     if _goes_back(instance.condition, condition):
         return []
@@ -95,23 +97,35 @@ def _live(state: State, app: App, instance: Instance, status: TaskStatus, now: f
     )  # fmt: skip
     app.place(instance)
     tell_status(state, instance, status)
-    tell_instance(state, instance)
+    if condition is not before.condition:
+        tell_instance(state, instance)
+    if instance.checks:
+        effects.extend(_compare_health(state, app, before, instance, status))
     if returned:
         effects.append(CancelTimer(UNREACHABLE + instance.id))
         effects.append(Note("instance is back", status.message or "its agent answers again", facts=_facts(instance)))
         if instance.goal is Goal.DECOMMISSIONED:
             effects.extend(kill(state, instance, app))
-    if condition is Condition.RUNNING:
+    if condition is Condition.RUNNING and before.condition is not Condition.RUNNING:
         if instance.goal is Goal.RUNNING:
             state.watched.pop(instance.id, None)
         effects.append(Note("instance runs", status.message or "", facts=_facts(instance)))
-    if condition is not Condition.KILLING:
+    if condition is not Condition.KILLING and condition is not before.condition:
         backoff.advance(app, now)
     if condition is Condition.RUNNING or returned:
         # The steps before can be learned again from the master; what is shown of a running one cannot.
         effects.append(Persist(f"instance/{instance.id}", instance))
         state.dirty[app.spec.id] = None
     return effects
+
+
+def _compare_health(state: State, app: App, before: Instance, instance: Instance, status: TaskStatus) -> list[Effect]:
+    tell_health(state, app, before, instance)
+    if instance.healthy is before.healthy or instance.healthy is None:
+        return []
+    if instance.healthy:
+        return [Note("instance is healthy", status.message or "all its checks pass", facts=_facts(instance))]
+    return [Note("instance is unhealthy", status.message or "a check fails", "warning", _facts(instance))]
 
 
 def _goes_back(now: Condition, told: Condition) -> bool:
@@ -161,11 +175,16 @@ def _ended(state: State, app: App, instance: Instance, status: TaskStatus, now: 
     if instance.goal is Goal.DECOMMISSIONED:
         remove_instance(state, app, instance, f"{status.state} {message}".strip(), effects)
         return effects
-    if status.state in FAILURES:
+    ill = is_health_kill(instance, status)
+    if ill:
+        tell_health_kill(state, instance, status)
+    failed = ill or status.state in FAILURES
+    if failed:
         effects.append(_remember_failure(state, app, instance, status, now))
-    if status.state in _CHARGED and status.reason not in _BLAMELESS and instance.config == app.record.config:
+    charged = ill or (status.state in _CHARGED and status.reason not in _BLAMELESS)
+    if charged and instance.config == app.record.config:
         backoff.charge(app, now)
-    level = "warning" if status.state in FAILURES else "info"
+    level = "warning" if failed else "info"
     why = message or str(status.reason or status.state)
     effects.append(Note("instance ended", why, level, {**_facts(instance), "state": str(status.state)}))
     _, action = current_action(state, app.spec.id)

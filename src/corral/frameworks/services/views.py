@@ -10,6 +10,7 @@ from typing import Any
 
 from corral import __version__
 from corral.frameworks.services import backoff
+from corral.frameworks.services.checks import write_results
 from corral.frameworks.services.launch import safe_id
 from corral.frameworks.services.names import read_selector
 from corral.frameworks.services.shown import write_versioned
@@ -69,8 +70,8 @@ def view_app(state: State, app: App, embed: Collection[str], now: float) -> dict
     conditions = app.conditions
     out["tasksStaged"] = sum(conditions[c] for c in _STAGED)
     out["tasksRunning"] = conditions[Condition.RUNNING]
-    out["tasksHealthy"] = 0
-    out["tasksUnhealthy"] = 0
+    out["tasksHealthy"] = app.health[True]
+    out["tasksUnhealthy"] = app.health[False]
     if "deployments" in embed or "counts" in embed:
         lock = state.locks.get(app.spec.id)
         out["deployments"] = [] if lock is None else [{"id": lock}]
@@ -137,8 +138,8 @@ def _stats(members: list[Instance], now: float) -> Json:
         "counts": {
             "staged": sum(i.condition in _STAGED for i in members),
             "running": sum(i.condition is Condition.RUNNING for i in members),
-            "healthy": 0,
-            "unhealthy": 0,
+            "healthy": sum(i.healthy is True and i.condition is Condition.RUNNING for i in members),
+            "unhealthy": sum(i.healthy is False and i.condition is Condition.RUNNING for i in members),
         }
     }
     lives = [now - i.started_at for i in members if i.started_at is not None]
@@ -160,7 +161,7 @@ def view_task(app: App, instance: Instance) -> dict[str, Json]:
         "state": str(_STATES.get(instance.condition, TaskState.STAGING)),
         "version": instance.version,
         "ipAddresses": [{"ipAddress": ip, "protocol": "IPv6" if ":" in ip else "IPv4"} for ip in instance.ips],
-        "healthCheckResults": [],
+        "healthCheckResults": write_results(instance),
         "localVolumes": [],
         "role": instance.role,
     }

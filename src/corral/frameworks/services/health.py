@@ -1,0 +1,77 @@
+"""What the agents tell of the health of instances.
+
+Rules: an instance with checks counts as healthy when all of them pass, and as not healthy as long as that is not
+known. What was told last is kept with the instance, so a new leader knows it until something new is told.
+Source: Marathon's contract, sections 8, 12 and 22.
+"""
+
+from corral.frameworks.services.checks import write_health_check
+from corral.frameworks.services.events import tell
+from corral.frameworks.services.spec import AppSpec, Instance
+from corral.frameworks.services.state import App, State, replace, task_id_of
+from corral.model.task import TaskState, TaskStatus
+
+
+def take_health(instance: Instance, status: TaskStatus) -> Instance:
+    """The instance with what a status says of its health; one that says nothing of it changes nothing."""
+    if not instance.checks or (status.healthy is None and not status.health):
+        return instance
+    return replace(instance, healthy=status.healthy, health=status.health)
+
+
+def is_health_kill(instance: Instance, status: TaskStatus) -> bool:
+    """Whether the agent has ended the task because its checks failed."""
+    return bool(instance.checks) and status.state is TaskState.KILLED and status.healthy is False
+
+
+# Events.
+
+
+def tell_health(state: State, app: App, before: Instance, now: Instance) -> None:
+    """Each new failure of a check, and the instance's health when it is another one."""
+    if state.heard is None or before.health == now.health:
+        return
+    counted = {r.index: r.consecutive_failures for r in before.health}
+    checks = app.spec.health_checks if now.config == app.record.config else ()
+    for result in now.health:
+        if result.consecutive_failures > counted.get(result.index, 0) and result.index < len(checks):
+            tell(
+                state, "failed_health_check_event",
+                appId=now.app, taskId=task_id_of(now), instanceId=now.id,
+                healthCheck=write_health_check(checks[result.index]),
+            )  # fmt: skip
+    if before.healthy is now.healthy:
+        return
+    tell(
+        state, "instance_health_changed_event",
+        instanceId=now.id, runSpecId=now.app, runSpecVersion=now.version, healthy=now.healthy,
+    )  # fmt: skip
+    if now.healthy is not None:
+        tell(
+            state, "health_status_changed_event",
+            appId=now.app, instanceId=now.id, taskId=task_id_of(now), version=now.version, alive=now.healthy,
+        )  # fmt: skip
+
+
+def tell_health_kill(state: State, instance: Instance, status: TaskStatus) -> None:
+    if state.heard is not None:
+        tell(
+            state, "unhealthy_instance_kill_event",
+            appId=instance.app, taskId=status.task_id, instanceId=instance.id, version=instance.version,
+            reason=status.message or "", host=instance.hostname, slaveId=instance.agent_id or "",
+        )  # fmt: skip
+
+
+def tell_checks(state: State, old: AppSpec | None, new: AppSpec, version: str) -> None:
+    """The checks that an app has now and had not before, and that it had and has no more."""
+    if state.heard is None or new.health_checks == (old.health_checks if old is not None else ()):
+        return
+    for check in old.health_checks if old is not None else ():
+        if check not in new.health_checks:
+            tell(state, "remove_health_check_event", appId=new.id)
+    for check in new.health_checks:
+        if old is None or check not in old.health_checks:
+            tell(
+                state, "add_health_check_event",
+                appId=new.id, version=version, healthCheck=write_health_check(check),
+            )  # fmt: skip
