@@ -1,0 +1,53 @@
+"""Whatever a client puts in the place of a member, the answer is a call or a refusal with words, never a bug."""
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import mesos_strategies as some
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from corral.lib.errors import Invalid, Unimplemented
+from corral.mesos.operator import read_call as read_operator_call
+from corral.mesos.scheduler import check_framework, read_call, write_call
+from corral.model import calls
+
+MEMBERS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), some.texts,
+    st.sampled_from(
+        [2**63, 10**30, "", "/", "Infinity", "NaN", "-1", "1.5", [], {}, [None], [[]], [{}], {"value": None},
+         {"value": []}, {"value": -5}, {"value": "Infinity"}, {"range": [{"begin": 5, "end": 1}]}]
+    ),
+)  # fmt: skip
+
+
+def places(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, item in inner for place in places(item, (*path, key)))]
+
+
+@st.composite
+def spoiled(draw: st.DrawFn) -> bytes:
+    """A call as JSON with one to three of its members replaced or left out."""
+    root = [json.loads(write_call(draw(some.all_calls)))]
+    for _ in range(draw(st.integers(1, 3))):
+        *path, last = draw(st.sampled_from([p for p in places(root) if p]))
+        parent: Any = root
+        for key in path:
+            parent = parent[key]
+        if isinstance(parent, dict) and draw(st.booleans()):
+            del parent[last]
+        else:
+            parent[last] = draw(MEMBERS)
+    return json.dumps(root[0]).encode()
+
+
+@settings(max_examples=400, deadline=None)
+@given(spoiled())
+def test_a_spoiled_call_is_taken_or_refused_with_words(body: bytes) -> None:
+    for read in (read_call, read_operator_call):
+        with suppress(Invalid, Unimplemented):
+            call = read(body)
+            if isinstance(call, calls.Subscribe):
+                assert check_framework(call.info, call.suppressed_roles) != ""
