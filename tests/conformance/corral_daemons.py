@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
@@ -59,14 +59,17 @@ def run_corral(addr: str, *words: str, stdin: str | bytes = "", timeout_s: float
 
 
 class Daemon:
-    """A process of corral. Shapes: `log` holds all lines it wrote, `url` is what it said to serve."""
+    """A process of corral. Shapes: `log` holds all lines it wrote, `url` is what it said to serve.
 
-    def __init__(self, *arguments: str, ready: bool = True, **environment: str) -> None:
+    `inside` is a command in front of it that ends by becoming it.
+    """
+
+    def __init__(self, *arguments: str, ready: bool = True, inside: Sequence[str] = (), **environment: str) -> None:
         self.arguments = arguments
         self.log: list[str] = []
         self.url = ""
         self.process = subprocess.Popen(
-            [*CORRAL, *arguments],
+            [*inside, *CORRAL, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -132,9 +135,10 @@ class Site:
                 daemon.stop()
         finally:
             end_tasks(self.directory)
+            wait_until(lambda: not list(processes_below(self.directory)), "the end of all processes")
 
-    def start(self, *arguments: str, ready: bool = True, **environment: str) -> Daemon:
-        daemon = Daemon(*arguments, ready=ready, **environment)
+    def start(self, *arguments: str, ready: bool = True, inside: Sequence[str] = (), **environment: str) -> Daemon:
+        daemon = Daemon(*arguments, ready=ready, inside=inside, **environment)
         self.daemons.append(daemon)
         return daemon
 
@@ -150,10 +154,11 @@ class Site:
             "--set", "kernel.ping_s=1", "--set", "kernel.agent_timeout_s=5", *more,
         )  # fmt: skip
 
-    def agent(self, master: str, *more: str) -> Daemon:
+    def agent(self, master: str, *more: str, ready: bool = True, inside: Sequence[str] = ()) -> Daemon:
         return self.start(
             "agent", "--master", master.removeprefix("http://"), "--listen", "127.0.0.1:0",
             "--work-dir", str(self.directory / "agent"), "--runtime", "process", "--resources", RESOURCES, *more,
+            ready=ready, inside=inside,
         )  # fmt: skip
 
     def services(self, master: str, *more: str, listen: str = "127.0.0.1:0") -> Daemon:
@@ -180,8 +185,8 @@ async def _end_tasks(states: list[str]) -> None:
             await runtime.close()
 
 
-def supervisors(directory: Path) -> Iterator[int]:
-    """The pids of processes that still work for an agent below `directory`."""
+def processes_below(directory: Path) -> Iterator[int]:
+    """The pids of daemons, supervisors and tasks that work below `directory`."""
     mark = str(directory).encode()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

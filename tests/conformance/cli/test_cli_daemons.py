@@ -1,13 +1,14 @@
 """Daemons as a person starts and ends them: configuration, refusals, records, journals."""
 
 import http.server
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from corral_daemons import Site, ask, end_tasks, run_corral, supervisors, wait_running, wait_until
+from corral_daemons import Site, ask, end_tasks, processes_below, run_corral, wait_running, wait_until
 
 
 @pytest.fixture
@@ -64,13 +65,13 @@ def test_the_end_of_a_daemon_leaves_its_tasks_and_the_next_finds_them(daemons: S
     run_corral(dev.url, "run", "--process", "--name", "web", "--", "sleep", "1000")
     (before,) = wait_running(dev.url, "web", 1)["tasks"]
     assert dev.stop(signal.SIGINT) == 0
-    assert len(list(supervisors(daemons.directory))) >= 1
+    assert len(list(processes_below(daemons.directory))) >= 1
     again = daemons.dev()
     (after,) = wait_running(again.url, "web", 1)["tasks"]
     assert after["id"] == before["id"]
     again.stop()
     end_tasks(daemons.directory)
-    wait_until(lambda: not list(supervisors(daemons.directory)), "the end of all processes")
+    wait_until(lambda: not list(processes_below(daemons.directory)), "the end of all processes")
 
 
 def test_a_work_directory_is_held_by_one_process_only(daemons: Site) -> None:
@@ -229,6 +230,17 @@ def test_an_agent_and_a_framework_wait_for_a_master_that_is_not_there_yet(daemon
     assert ask(services.url, "GET", "/v2/apps")[0] in (200, 503)
     assert services.stop() == 0
     assert agent.stop() == 0
+
+
+def test_an_agent_says_in_one_line_which_limits_it_cannot_keep(daemons: Site) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("hiding the machine's control groups needs root")
+    hide = ("unshare", "--mount", "--propagation", "private", "sh", "-c",
+            'mount -t tmpfs tmpfs /sys/fs/cgroup && exec "$0" "$@"')  # fmt: skip
+    agent = daemons.agent("http://127.0.0.1:1", inside=hide)
+    said = [line for line in agent.log if "limits of process tasks are not kept" in line]
+    assert len(said) == 1, agent.text
+    assert "why=" in said[0]
 
 
 def test_two_agents_share_one_machine_in_dev(daemons: Site) -> None:

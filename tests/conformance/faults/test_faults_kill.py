@@ -22,8 +22,8 @@ from corral_daemons import (
     wait_until,
 )
 
-MOMENTS_S = (0.0, 0.02, 0.08, 0.3)
-"""When after the acknowledgement of an app something is killed: asked, offered, started, running."""
+MOMENTS_S = (0.0, 0.05, 0.3)
+"""When after the acknowledgement of an app something is killed: asked, starting, running."""
 
 
 class Trio:
@@ -213,6 +213,7 @@ def restart_services(daemons: Site, trio: Trio, services: Daemon) -> Daemon:
     return daemons.services(trio.master.url, listen=services.url.removeprefix("http://"))
 
 
+@pytest.mark.slow
 def test_services_killed_while_they_launch_lose_and_double_nothing(daemons: Site) -> None:
     trio = Trio(daemons, frameworks=False)
     services = daemons.services(trio.master.url)
