@@ -30,7 +30,7 @@ from corral.frameworks.services.state import App, Phase, State, replace
 from corral.frameworks.services.validate import parent_id
 from corral.frameworks.services.views import view_app, view_tasks
 from corral.lib.errors import Conflict, Invalid, NotFound, TooLarge, Unprocessable
-from corral.runtime.core import CancelTimer, Effect, Note, Persist, Reply
+from corral.runtime.core import CancelTimer, Effect, Note, Reply
 
 
 def need_app(state: State, app_id: str) -> App:
@@ -46,22 +46,23 @@ def create(state: State, ask: int, command: CreateApp, now: float) -> list[Effec
     app_id = command.spec.id
     if state.visible(app_id) is not None:
         raise Conflict(f"An app with id [{app_id}] already exists; change it with PUT /v2/apps{app_id}")
-    effects = _check_place(state, app_id)
     change = Change(id=app_id, spec=command.spec)
-    result, more = deploy(state, [change], force=command.force, why=f"create app {app_id}", now=now)
+    room = _make_room(state, app_id)
+    result, effects = deploy(state, [change], force=command.force, why=f"create app {app_id}", now=now, groups=room)
     value = view_app(state, state.apps[app_id], ("tasks", "deployments", "counts"), now)
     tell_posted(state, state.apps[app_id], command.client, command.uri)
-    return [*effects, *more, *_note_ignored(app_id, command.ignored), Reply(ask, (result, value))]
+    return [*effects, *note_ignored(app_id, command.ignored), Reply(ask, (result, value))]
 
 
-def _note_ignored(app_id: str, ignored: Sequence[str]) -> list[Effect]:
+def note_ignored(app_id: str, ignored: Sequence[str]) -> list[Effect]:
+    """Say which fields of the request nobody understood."""
     if not ignored:
         return []
     return [Note("fields ignored", f"nobody knows {', '.join(ignored[:10])}", facts={"app": app_id})]
 
 
-def _check_place(state: State, app_id: str) -> list[Effect]:
-    """Whether an app may be where it wants to be; an empty group of its name makes room.
+def _make_room(state: State, app_id: str) -> dict[str, None]:
+    """Whether an app may be where it wants to be, and the groups that go for it: an empty one of its name makes room.
 
     Errors: `Unprocessable` when a group or an app stands there.
     """
@@ -73,14 +74,11 @@ def _check_place(state: State, app_id: str) -> list[Effect]:
             )
         above = parent_id(above)
     if app_id not in state.groups:
-        return []
+        return {}
     if state.visible_apps(app_id):
         raise Unprocessable("Object is not valid", {"/id": [f"{app_id} is a group with apps in it; choose another id"]})
     prefix = app_id + "/"
-    gone = [g for g in state.groups if g == app_id or g.startswith(prefix)]
-    for group_id in gone:
-        del state.groups[group_id]
-    return [Persist(f"group{group_id}", None) for group_id in gone]
+    return {g: None for g in state.groups if g == app_id or g.startswith(prefix)}
 
 
 def update(state: State, ask: int, command: UpdateApps, now: float) -> list[Effect]:
@@ -93,18 +91,18 @@ def update(state: State, ask: int, command: UpdateApps, now: float) -> list[Effe
         raise TooLarge(f"{len(command.updates)} apps in one request, at most {most} are taken; send them in parts")
     changes = [_change_of(state, u, command) for u in command.updates]
     created = [c.id for c in changes if state.visible(c.id) is None]
-    places: list[Effect] = []
+    room: dict[str, None] = {}
     for app_id in created:
-        places += _check_place(state, app_id)
+        room |= _make_room(state, app_id)
     _check_siblings(changes)
     why = f"update {', '.join(c.id for c in changes[:5])}"
-    result, effects = deploy(state, changes, force=command.force, why=why, now=now)
+    result, effects = deploy(state, changes, force=command.force, why=why, now=now, groups=room)
     for change in changes:
         tell_posted(state, state.apps[change.id], command.client, command.uri)
     if command.single and created:
         result = replace(result, created=True, id=created[0])
-    noted = _note_ignored(", ".join(c.id for c in changes[:5]), command.ignored)
-    return [*places, *effects, *noted, Reply(ask, result)]
+    noted = note_ignored(", ".join(c.id for c in changes[:5]), command.ignored)
+    return [*effects, *noted, Reply(ask, result)]
 
 
 def _check_siblings(changes: Sequence[Change]) -> None:

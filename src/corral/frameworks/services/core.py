@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any
 
-from corral.frameworks.services import commands, offers, recovery, updates, upkeep, views
+from corral.frameworks.services import commands, groups, offers, recovery, updates, upkeep, views
 from corral.frameworks.services.events import refuse, take_heard, tell_message
 from corral.frameworks.services.spec import (
     CancelDeployment,
@@ -16,7 +16,9 @@ from corral.frameworks.services.spec import (
     Condition,
     Config,
     CreateApp,
+    CreateGroup,
     DeleteApp,
+    DeleteGroup,
     GetApp,
     GetApps,
     GetDeployments,
@@ -31,6 +33,7 @@ from corral.frameworks.services.spec import (
     ResetDelay,
     RestartApp,
     UpdateApps,
+    UpdateGroup,
 )
 from corral.frameworks.services.state import State, task_id_of
 from corral.lib.errors import CorralError, NotFound
@@ -130,6 +133,12 @@ class ServicesCore:
                 return commands.delete(state, ask, command, now)
             case RestartApp():
                 return commands.restart(state, ask, command, now)
+            case CreateGroup():
+                return groups.create_group(state, ask, command, now)
+            case UpdateGroup():
+                return groups.update_group(state, ask, command, now)
+            case DeleteGroup():
+                return groups.delete_group(state, ask, command, now)
             case KillTasks():
                 return commands.kill_tasks(state, ask, command, now)
             case ResetDelay():

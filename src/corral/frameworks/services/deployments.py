@@ -4,27 +4,32 @@ One deployment holds the locks of all apps in its steps. Everything that may be 
 changes. Source: Marathon's contract, sections 7 and 8.
 """
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 import msgspec
 
 from corral.frameworks.services import backoff
 from corral.frameworks.services.events import tell_cancelled, tell_group, tell_step
 from corral.frameworks.services.health import tell_checks
-from corral.frameworks.services.plan import AppChange, changed_fields, plan_deployment
+from corral.frameworks.services.plan import AppChange, chain_lengths, changed_fields, plan_deployment
 from corral.frameworks.services.spec import (
+    Action,
     AppRecord,
     AppSpec,
     Deployment,
     GroupRecord,
     Original,
+    OriginalGroup,
     Result,
     VersionRecord,
 )
 from corral.frameworks.services.state import App, Phase, State, replace, superseded
 from corral.frameworks.services.upkeep import end_deployment, release_ports, take_ports
 from corral.frameworks.services.validate import assign_service_ports, check_app, complete, parent_id
-from corral.lib.errors import Conflict, Forbidden, NotFound
+from corral.lib.errors import Conflict, Forbidden, NotFound, Unprocessable
 from corral.lib.ids import mint_uuid
 from corral.runtime.core import Effect, Note, Persist
 
@@ -39,16 +44,43 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     config: str | None = None
 
 
+Groups = Mapping[str, tuple[str, ...] | None]
+"""Groups to what they depend on, or to None when they go."""
+_NONE: Groups = {}
+
+
+def plan_changes(
+    state: State, changes: Sequence[Change], groups: Groups
+) -> tuple[list[Change], tuple[tuple[Action, ...], ...]]:
+    """The changes with all that is filled in, and the steps they take. Errors: `Unprocessable`."""
+    taken = state.service_ports if len(changes) == 1 else Counter(state.service_ports)
+    changes = [_completed(state, change, taken, several=len(changes) > 1) for change in changes]
+    graph = _Graph(state, changes, groups)
+    if any(groups.values()):
+        # Who waits for whom has changed for apps that themselves have not.
+        chain_lengths(graph.apps(), graph)
+    return changes, plan_deployment([_describe(state, c) for c in changes], graph)
+
+
 def deploy(
-    state: State, changes: Sequence[Change], *, force: bool, why: str, now: float
+    state: State,
+    changes: Sequence[Change],
+    *,
+    force: bool,
+    why: str,
+    now: float,
+    groups: Groups = _NONE,
+    at: str | None = None,
 ) -> tuple[Result, list[Effect]]:
     """Take on the changes and start on their deployment.
 
-    Shapes: nothing happens when nothing changes, and the result names the version that stays.
+    Shapes: nothing happens when nothing changes, and the result names the version that stays; `groups` that differ
+    from what they are change too, `at` is the group that was addressed.
     Errors: `Unprocessable`, `Conflict` when another deployment holds an app, `Forbidden` at the cap of deployments.
     """
-    changes = [_completed(state, change) for change in changes]
-    steps = plan_deployment([_describe(state, c) for c in changes], _Graph(state, changes))
+    if at is None:
+        at = parent_id(changes[0].id) if len(changes) == 1 else "/"
+    changes, steps = plan_changes(state, changes, groups)
     affected = {action.app for step in steps for action in step}
     blockers = sorted({state.locks[a] for a in affected if a in state.locks})
     if blockers and not force:
@@ -63,19 +95,27 @@ def deploy(
             "wait for one to end or cancel one"
         )
     deployment_id = mint_uuid(state.random)
-    if not steps:
-        app = state.apps.get(changes[0].id) if changes else None
-        version = app.record.version if app is not None else state.mint_version(now)
-        return Result(version=version, deployment_id=deployment_id), []
     effects: list[Effect] = []
+    if not steps:
+        return Result(
+            version=_settle_groups(state, changes, groups, at, effects, now), deployment_id=deployment_id
+        ), effects
     for blocker in blockers:
         cancel(state, blocker, f"deployment {deployment_id} took its place by force", effects)
     version = state.mint_version(now)
     originals = tuple(_original(state, a) for a in sorted(affected))
+    touched = _take_on_groups(state, groups, version, effects)
     for change in changes:
         if change.id in affected:
-            _take_on(state, change, version, effects, now)
-    deployment = Deployment(id=deployment_id, version=version, steps=steps, originals=originals, step_at=now)
+            _take_on(state, change, version, effects, touched, now)
+    deployment = Deployment(
+        id=deployment_id,
+        version=version,
+        steps=steps,
+        originals=originals,
+        step_at=now,
+        groups=tuple(OriginalGroup(group=g, record=record) for g, record in sorted(touched.items())),
+    )
     state.deployments[deployment_id] = deployment
     state.done[deployment_id] = set()
     state.locks.update(dict.fromkeys(deployment.apps, deployment_id))
@@ -83,19 +123,28 @@ def deploy(
     effects.append(Persist(f"deployment/{deployment_id}", deployment))
     facts = {"deployment": deployment_id, "apps": list(deployment.apps), "steps": len(steps)}
     effects.append(Note("deployment started", why, facts=facts))
-    tell_group(state, parent_id(changes[0].id) if len(changes) == 1 else "/", version)
+    tell_group(state, at, version)
     tell_step(state, deployment)
     return Result(version=version, deployment_id=deployment_id), effects
 
 
-def _completed(state: State, change: Change) -> Change:
+def _completed(state: State, change: Change, taken: Counter[int], *, several: bool) -> Change:
+    """Shapes: `taken` are the service ports of all apps, those of the changes before this one included."""
     if change.spec is None:
         return change
-    check_app(change.spec, state.config)
-    spec = complete(change.spec, state.config)
-    check_app(spec, state.config)
+    try:
+        check_app(change.spec, state.config)
+        spec = complete(change.spec, state.config)
+        check_app(spec, state.config)
+    except Unprocessable as error:
+        if not several:
+            raise
+        named = {path: [f"app {change.id}: {text}" for text in texts] for path, texts in error.details.items()}
+        raise Unprocessable(error.message, named) from None
     app = state.visible(change.id)
-    spec = assign_service_ports(spec, app.spec if app is not None else None, state.service_ports, state.config)
+    spec = assign_service_ports(spec, app.spec if app is not None else None, taken, state.config)
+    if several:
+        taken.update(p for p in spec.service_ports if p)
     return replace(change, spec=spec)
 
 
@@ -120,9 +169,28 @@ def _describe(state: State, change: Change) -> AppChange:
 class _Graph:
     """Whom an app waits for, once the changes are made."""
 
-    def __init__(self, state: State, changes: Sequence[Change]) -> None:
+    def __init__(self, state: State, changes: Sequence[Change], groups: Groups) -> None:
         self._state = state
         self._changed = {c.id: c.spec for c in changes}
+        self._groups = groups
+        self._apps: list[str] | None = None
+
+    def apps(self) -> list[str]:
+        """All apps there are once the changes are made, sorted."""
+        if self._apps is None:
+            self._apps = sorted(a for a in {*self._state.apps, *self._changed} if self._spec(a) is not None)
+        return self._apps
+
+    def _targets(self, app_id: str, spec: AppSpec) -> Iterator[str]:
+        """What the app names itself, and what the groups above it name for all in them."""
+        yield from spec.dependencies
+        above = parent_id(app_id)
+        while above != "/":
+            if above in self._groups:
+                yield from self._groups[above] or ()
+            elif (record := self._state.groups.get(above)) is not None:
+                yield from record.dependencies
+            above = parent_id(above)
 
     def _spec(self, app_id: str) -> AppSpec | None:
         if app_id in self._changed:
@@ -133,14 +201,16 @@ class _Graph:
     def __call__(self, app_id: str) -> Iterable[str]:
         spec = self._spec(app_id)
         found: dict[str, None] = {}
-        for target in spec.dependencies if spec is not None else ():
+        for target in self._targets(app_id, spec) if spec is not None else ():
             if self._spec(target) is not None:
                 found[target] = None
                 continue
             prefix = target.rstrip("/") + "/"
-            candidates = {*self._state.apps, *self._changed}
-            for other in sorted(candidates):
-                if other.startswith(prefix) and other != app_id and self._spec(other) is not None:
+            apps = self.apps()
+            for other in islice(apps, bisect_left(apps, prefix), None):
+                if not other.startswith(prefix):
+                    break
+                if other != app_id:
                     found[other] = None
         return found
 
@@ -150,7 +220,53 @@ def _original(state: State, app_id: str) -> Original:
     return Original(app=app_id, record=app.record if app is not None else None)
 
 
-def _take_on(state: State, change: Change, version: str, effects: list[Effect], now: float) -> None:
+Touched = dict[str, GroupRecord | None]
+"""Groups that were made, changed or removed, to what they were."""
+
+
+def _settle_groups(
+    state: State, changes: Sequence[Change], groups: Groups, at: str, effects: list[Effect], now: float
+) -> str:
+    """Change groups where no app has to change; returns the version that counts then."""
+    last_version_at = state.last_version_at
+    version = state.mint_version(now)
+    if _take_on_groups(state, groups, version, effects):
+        tell_group(state, at, version)
+        return version
+    app = state.apps.get(changes[0].id) if changes else None
+    group = state.groups.get(at)
+    if app is None and group is None:
+        return version
+    state.last_version_at = last_version_at
+    return app.record.version if app is not None else group.version if group is not None else version
+
+
+def _take_on_groups(state: State, groups: Groups, version: str, effects: list[Effect]) -> Touched:
+    touched: Touched = {}
+    for group_id, dependencies in groups.items():
+        old = state.groups.get(group_id)
+        if dependencies is None:
+            if old is not None:
+                _put_group(state, group_id, None, touched, effects)
+        elif old is None or old.dependencies != dependencies:
+            record = GroupRecord(id=group_id, version=version, dependencies=dependencies)
+            _put_group(state, group_id, record, touched, effects)
+            _make_groups(state, parent_id(group_id), version, effects, touched)
+    return touched
+
+
+def _put_group(
+    state: State, group_id: str, record: GroupRecord | None, touched: Touched, effects: list[Effect]
+) -> None:
+    touched.setdefault(group_id, state.groups.get(group_id))
+    if record is None:
+        state.groups.pop(group_id, None)
+    else:
+        state.groups[group_id] = record
+    effects.append(Persist(f"group{group_id}", record))
+
+
+def _take_on(state: State, change: Change, version: str, effects: list[Effect], touched: Touched, now: float) -> None:
     """Write the new wanted state of one app and keep the old one as a version."""
     app = state.apps.get(change.id)
     if change.spec is None:
@@ -178,9 +294,9 @@ def _take_on(state: State, change: Change, version: str, effects: list[Effect], 
         if change.restart and old.spec == spec:
             record = replace(record, scaled_at=old.scaled_at)
         _keep_version(state, superseded(old), effects)
+    _make_groups(state, parent_id(change.id), version, effects, touched)
     if app is None:
         app = state.apps[change.id] = App(record, now)
-        _make_groups(state, parent_id(change.id), version, effects)
     else:
         release_ports(state, app)
         if record.config != app.record.config:
@@ -202,10 +318,9 @@ def _keep_version(state: State, record: VersionRecord, effects: list[Effect]) ->
         effects.append(Persist(f"version{app_id}@{oldest}", None))
 
 
-def _make_groups(state: State, group_id: str, version: str, effects: list[Effect]) -> None:
+def _make_groups(state: State, group_id: str, version: str, effects: list[Effect], touched: Touched) -> None:
     while group_id != "/" and group_id not in state.groups:
-        state.groups[group_id] = GroupRecord(id=group_id, version=version)
-        effects.append(Persist(f"group{group_id}", state.groups[group_id]))
+        _put_group(state, group_id, GroupRecord(id=group_id, version=version), touched, effects)
         group_id = parent_id(group_id)
 
 
@@ -231,11 +346,29 @@ def roll_back(state: State, deployment_id: str, now: float) -> tuple[Result, lis
             changes.append(Change(id=original.app, spec=record.spec, config=record.config))
         elif state.visible(original.app) is not None:
             changes.append(Change(id=original.app, spec=None))
-    result, effects = deploy(state, changes, force=True, why=f"undo deployment {deployment_id}", now=now)
+    groups = _groups_before(state, deployment, changes)
+    why = f"undo deployment {deployment_id}"
+    result, effects = deploy(state, changes, force=True, why=why, now=now, groups=groups, at="/")
     if deployment_id in state.deployments:
         # Nothing had changed yet that would have to change back.
         cancel(state, deployment_id, "it was asked to be undone", effects)
     return result, effects
+
+
+def _groups_before(state: State, deployment: Deployment, changes: Sequence[Change]) -> Groups:
+    """The groups as they were; one that the deployment made goes only when nothing is left in it."""
+    found: dict[str, tuple[str, ...] | None] = {}
+    leaving = {c.id for c in changes if c.spec is None}
+    for original in sorted(deployment.groups, key=lambda o: -len(o.group)):
+        group_id, record = original.group, original.record
+        if record is not None:
+            found[group_id] = record.dependencies
+            continue
+        prefix = group_id + "/"
+        below = [g for g in state.groups if g.startswith(prefix) and found.get(g, ()) is not None]
+        if not below and all(app.spec.id in leaving for app in state.visible_apps(group_id)):
+            found[group_id] = None
+    return found
 
 
 def find_deployment(state: State, deployment_id: str) -> Deployment:

@@ -15,11 +15,14 @@ from corral.frameworks.services.spec import (
     Command,
     Condition,
     CreateApp,
+    CreateGroup,
     DeleteApp,
+    DeleteGroup,
     Deployment,
     Instance,
     RestartApp,
     UpdateApps,
+    UpdateGroup,
 )
 from corral.frameworks.services.state import App, State
 from corral.frameworks.services.validate import parent_id
@@ -97,6 +100,10 @@ def _changed_group(command: Command) -> str | None:
             return parent_id(app_id)
         case UpdateApps(updates=updates):
             return parent_id(updates[0].id) if len(updates) == 1 else "/"
+        case CreateGroup(update=update) | UpdateGroup(update=update):
+            return update.id
+        case DeleteGroup(id=group_id):
+            return group_id
         case _:
             return None
 

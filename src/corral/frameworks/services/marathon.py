@@ -56,11 +56,16 @@ def read_app(value: Json, base: str = "/") -> ReadApp:
     Errors: `Unprocessable` with all faults by path; a missing id is one of them.
     """
     reader = Reader(value)
-    if not reader.has("id"):
-        reader.refuse("id", "id must be given")
-    found = _read(reader, base, None)
+    found = read_app_in(reader, base)
     reader.finish()
     return found
+
+
+def read_app_in(reader: Reader, base: str) -> ReadApp:
+    """An app inside something larger, whose reader tells its faults."""
+    if not reader.has("id"):
+        reader.refuse("id", "id must be given")
+    return _read(reader, base, None)
 
 
 def read_update(value: Json, app_id: str, *, any_id: bool = False) -> ReadApp:

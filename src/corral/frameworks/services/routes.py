@@ -15,7 +15,9 @@ from corral.frameworks.services.spec import (
     CancelDeployment,
     Command,
     CreateApp,
+    CreateGroup,
     DeleteApp,
+    DeleteGroup,
     GetApp,
     GetApps,
     GetDeployments,
@@ -31,10 +33,12 @@ from corral.frameworks.services.spec import (
     RestartApp,
     Result,
     UpdateApps,
+    UpdateGroup,
 )
+from corral.frameworks.services.tree import read_group
 from corral.frameworks.services.validate import canonical_id
 from corral.lib.clock import system_clock
-from corral.lib.errors import Invalid, NotFound
+from corral.lib.errors import Invalid, NotFound, Unprocessable
 from corral.net.routes import Request, Response, Route, Stream, json_response
 from corral.sdk.feed import Feed, Follower
 
@@ -72,7 +76,13 @@ def routes(ask: Ask, feed: Feed | None = None) -> list[Route]:
         ("GET", "/v2/queue", door.list_queue),
         ("DELETE", "/v2/queue/{id*}/delay", door.reset_delay),
         ("GET", "/v2/groups", door.get_group),
+        ("POST", "/v2/groups", door.create_group),
+        ("PUT", "/v2/groups", door.update_group),
+        ("DELETE", "/v2/groups", door.delete_group),
         ("GET", "/v2/groups/{id*}", door.get_group),
+        ("POST", "/v2/groups/{id*}", door.create_group),
+        ("PUT", "/v2/groups/{id*}", door.update_group),
+        ("DELETE", "/v2/groups/{id*}", door.delete_group),
         ("GET", "/v2/events", door.list_events),
         ("GET", "/v2/info", door.get_info),
         ("GET", "/v2/leader", door.get_leader),
@@ -240,10 +250,35 @@ class _Door:
         return Response(status=204, headers=NO_CACHE)
 
     async def get_group(self, request: Request) -> Response:
-        path = canonical_id(request.params.get("id", ""))
-        if path == "/versions" or path.endswith(("/versions", "/apps")) or "/versions/" in path:
-            return await self.unknown(request)
+        path = _group_id(request)
+        if path.endswith("/apps"):
+            raise _unknown(request)
         return _json(await self._ask(GetGroup(id=path, embed=_embed(request))))
+
+    async def create_group(self, request: Request) -> Response:
+        found = read_group(read_json(request.body), _group_id(request))
+        if found.scale_by is not None:
+            raise Unprocessable("Object is not valid", {"/scaleBy": ["scaleBy changes a group that is there; use PUT"]})
+        command = CreateGroup(update=found.update, force=request.flag("force"), ignored=found.unknown)
+        result = await self._ask(command)
+        headers = {**_deployed(result, None, found.unknown), "Location": f"/v2/groups{found.update.id}"}
+        return _json({"version": result.version, "deploymentId": result.deployment_id}, status=201, headers=headers)
+
+    async def update_group(self, request: Request) -> Response:
+        found = read_group(read_json(request.body), _group_id(request))
+        answer = await self._ask(
+            UpdateGroup(
+                update=found.update,
+                scale_by=found.scale_by,
+                dry_run=request.flag("dryRun"),
+                force=request.flag("force"),
+                ignored=found.unknown,
+            )
+        )
+        return _result(answer, found.unknown) if isinstance(answer, Result) else _json(answer)
+
+    async def delete_group(self, request: Request) -> Response:
+        return _result(await self._ask(DeleteGroup(id=_group_id(request), force=request.flag("force"))))
 
     # Events.
 
@@ -290,7 +325,19 @@ class _Door:
         return Response(body=b"pong", content_type="text/plain", headers=NO_CACHE)
 
     async def unknown(self, request: Request) -> Response:
-        raise NotFound(f"{request.method} {request.path} is not part of this release; GET /v2/info tells its version")
+        raise _unknown(request)
+
+
+def _unknown(request: Request) -> NotFound:
+    return NotFound(f"{request.method} {request.path} is not part of this release; GET /v2/info tells its version")
+
+
+def _group_id(request: Request) -> str:
+    """Errors: `NotFound` where the path means the versions of a group."""
+    path = canonical_id(request.params.get("id", ""))
+    if path.endswith("/versions") or "/versions/" in path:
+        raise _unknown(request)
+    return path
 
 
 def _create(request: Request, found: ReadApp) -> CreateApp:

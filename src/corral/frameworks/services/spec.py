@@ -276,10 +276,11 @@ class FailureRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GroupRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A group that exists even when no app is left in it."""
+    """A group that exists even when no app is left in it. Shapes: every app below waits for what it depends on."""
 
     id: str
     version: str
+    dependencies: tuple[str, ...] = ()
 
 
 class ActionKind(StrEnum):
@@ -301,6 +302,13 @@ class Original(msgspec.Struct, frozen=True, kw_only=True):
     record: AppRecord | None
 
 
+class OriginalGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """What a group was before a deployment. Shapes: `record` None when it did not exist."""
+
+    group: str
+    record: GroupRecord | None
+
+
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """Steps one after the other, the actions of a step side by side. Shapes: `step` counts from 0."""
 
@@ -310,6 +318,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     originals: tuple[Original, ...]
     step: int = 0
     step_at: float = 0.0
+    groups: tuple[OriginalGroup, ...] = ()
 
     @property
     def apps(self) -> tuple[str, ...]:
@@ -326,6 +335,15 @@ class AppUpdate(msgspec.Struct, frozen=True, kw_only=True):
     spec: AppSpec
     given: tuple[str, ...] = ()
     to_version: str | None = None
+
+
+class GroupUpdate(msgspec.Struct, frozen=True, kw_only=True):
+    """What a group is to hold. Shapes: None keeps what there is, a list names all there shall be."""
+
+    id: str
+    apps: tuple[AppSpec, ...] | None = None
+    groups: "tuple[GroupUpdate, ...] | None" = None
+    dependencies: tuple[str, ...] | None = None
 
 
 class CreateApp(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -363,6 +381,29 @@ class DeleteApp(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class RestartApp(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    id: str
+    force: bool = False
+
+
+class CreateGroup(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Shapes: `ignored` as in `CreateApp`."""
+
+    update: GroupUpdate
+    force: bool = False
+    ignored: tuple[str, ...] = ()
+
+
+class UpdateGroup(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Shapes: with `scale_by` only the id of `update` counts; a `dry_run` changes nothing; `ignored` as before."""
+
+    update: GroupUpdate
+    scale_by: float | None = None
+    dry_run: bool = False
+    force: bool = False
+    ignored: tuple[str, ...] = ()
+
+
+class DeleteGroup(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     id: str
     force: bool = False
 
@@ -448,8 +489,9 @@ class GetLeader(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 Command = (
-    CreateApp | UpdateApps | DeleteApp | RestartApp | KillTasks | ResetDelay | CancelDeployment | GetApps | GetApp
-    | GetVersions | GetVersion | GetTasks | GetQueue | GetDeployments | GetGroup | GetInfo | GetLeader
+    CreateApp | UpdateApps | DeleteApp | RestartApp | CreateGroup | UpdateGroup | DeleteGroup | KillTasks | ResetDelay
+    | CancelDeployment | GetApps | GetApp | GetVersions | GetVersion | GetTasks | GetQueue | GetDeployments | GetGroup
+    | GetInfo | GetLeader
 )  # fmt: skip
 
 

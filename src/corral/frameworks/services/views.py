@@ -344,7 +344,8 @@ def view_group(state: State, command: GetGroup, now: float) -> Json:
     for group_id in sorted({command.id, *(g for g in state.groups if g.startswith(prefix))}):
         record = state.groups.get(group_id)
         nodes[group_id] = {
-            "id": group_id, "apps": [], "pods": [], "groups": [], "dependencies": [],
+            "id": group_id, "apps": [], "pods": [], "groups": [],
+            "dependencies": list(record.dependencies) if record is not None else [],
             "version": record.version if record is not None else root_version,
         }  # fmt: skip
     if apps_too:

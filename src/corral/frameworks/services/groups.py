@@ -1,0 +1,165 @@
+"""Groups changed as a whole: which apps and groups one request makes, changes and removes, in one deployment.
+
+A list that is given is complete, one that is missing stays as it is. Source: Marathon's contract, sections 5 and 8.
+"""
+
+import math
+from collections.abc import Iterator
+
+from corral.frameworks.services.commands import note_ignored
+from corral.frameworks.services.deployments import Change, deploy, plan_changes
+from corral.frameworks.services.spec import CreateGroup, DeleteGroup, GroupUpdate, UpdateGroup
+from corral.frameworks.services.state import State, replace
+from corral.frameworks.services.validate import parent_id
+from corral.frameworks.services.views import view_action
+from corral.lib.errors import Conflict, NotFound, TooLarge, Unprocessable
+from corral.runtime.core import Effect, Reply
+
+
+class _Tree:
+    """What a request makes of the tree. Shapes: `groups` maps to dependencies, or to None what is removed."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self.changes: dict[str, Change] = {}
+        self.groups: dict[str, tuple[str, ...] | None] = {}
+
+    def take(self, update: GroupUpdate) -> None:
+        """Make the group what the update says, all below it included."""
+        state, group_id = self._state, update.id
+        record = state.groups.get(group_id)
+        dependencies = update.dependencies
+        if dependencies is None:
+            dependencies = record.dependencies if record is not None else ()
+        if group_id != "/":
+            self.groups[group_id] = dependencies
+        if update.apps is not None:
+            named = {spec.id for spec in update.apps}
+            for app in state.visible_apps(group_id):
+                if parent_id(app.spec.id) == group_id and app.spec.id not in named:
+                    self.changes[app.spec.id] = Change(id=app.spec.id, spec=None)
+            for spec in update.apps:
+                self.changes[spec.id] = Change(id=spec.id, spec=spec)
+        if update.groups is not None:
+            kept = {below.id for below in update.groups}
+            for other in [g for g in state.groups if g != "/" and parent_id(g) == group_id and g not in kept]:
+                self.remove(other)
+            for below in update.groups:
+                self.take(below)
+
+    def remove(self, group_id: str) -> None:
+        """The group goes with all below it."""
+        prefix = group_id.rstrip("/") + "/"
+        for app in self._state.visible_apps(group_id):
+            self.changes[app.spec.id] = Change(id=app.spec.id, spec=None)
+        for other in self._state.groups:
+            if other == group_id or other.startswith(prefix):
+                self.groups[other] = None
+
+    def check_names(self, top: str) -> None:
+        """An app and a group may not share an id, and nothing is below an app; an empty group makes room for one.
+
+        Errors: `Unprocessable`.
+        """
+        state = self._state
+        for group_id in [*_above(top), *(g for g, kept in self.groups.items() if kept is not None)]:
+            if self._is_app(group_id):
+                raise Unprocessable(
+                    "Object is not valid", {"/id": [f"{group_id} is an app, so it can be no group; choose another id"]}
+                )
+        for app_id in [c.id for c in self.changes.values() if c.spec is not None and c.id in state.groups]:
+            if any(self._is_app(app.spec.id) for app in state.visible_apps(app_id)):
+                raise Unprocessable(
+                    "Object is not valid", {"/id": [f"{app_id} is a group with apps in it; choose another id"]}
+                )
+            self.remove(app_id)
+
+    def _is_app(self, app_id: str) -> bool:
+        """Whether there is an app of this id once the changes are made."""
+        change = self.changes.get(app_id)
+        return change.spec is not None if change is not None else self._state.visible(app_id) is not None
+
+
+def _above(group_id: str) -> Iterator[str]:
+    while group_id != "/":
+        group_id = parent_id(group_id)
+        yield group_id
+
+
+def create_group(state: State, ask: int, command: CreateGroup, now: float) -> list[Effect]:
+    """A new group with all in it. Errors: `Conflict` when it is there, or an app of its name; as `update_group`."""
+    group_id = command.update.id
+    if group_id == "/" or group_id in state.groups:
+        raise Conflict(f"Group {group_id} is already created. Use PUT to change this group.")
+    if state.visible(group_id) is not None:
+        raise Conflict(f"An app with the path {group_id} already exists.")
+    tree = _read_tree(state, command.update)
+    result, effects = deploy(
+        state, list(tree.changes.values()), force=command.force, why=f"create group {group_id}", now=now,
+        groups=tree.groups, at=group_id,
+    )  # fmt: skip
+    return [*effects, *note_ignored(group_id, command.ignored), Reply(ask, result)]
+
+
+def update_group(state: State, ask: int, command: UpdateGroup, now: float) -> list[Effect]:
+    """Change a group, make it, or scale all in it. Shapes: a dry run answers with the steps and changes nothing.
+
+    Errors: as `deploy`; `NotFound` when what is to be scaled is not there.
+    """
+    group_id = command.update.id
+    if command.scale_by is not None:
+        tree = _scaled(state, group_id, command.scale_by)
+        why = f"scale group {group_id} by {command.scale_by:g}"
+    else:
+        tree = _read_tree(state, command.update)
+        why = f"update group {group_id}"
+    changes = list(tree.changes.values())
+    if command.dry_run:
+        _, steps = plan_changes(state, changes, tree.groups)
+        shown = [{"actions": [view_action(action) for action in step]} for step in steps]
+        return [Reply(ask, {"steps": shown})]
+    result, effects = deploy(
+        state, changes, force=command.force, why=why, now=now, groups=tree.groups, at=group_id
+    )  # fmt: skip
+    return [*effects, *note_ignored(group_id, command.ignored), Reply(ask, result)]
+
+
+def delete_group(state: State, ask: int, command: DeleteGroup, now: float) -> list[Effect]:
+    """All apps below end, in one deployment; the groups are gone at once. Errors: `NotFound`; as `deploy`."""
+    _need_group(state, command.id)
+    tree = _Tree(state)
+    tree.remove(command.id)
+    result, effects = deploy(
+        state, list(tree.changes.values()), force=command.force, why=f"delete group {command.id}", now=now,
+        groups=tree.groups, at=command.id,
+    )  # fmt: skip
+    return [*effects, Reply(ask, result)]
+
+
+def _need_group(state: State, group_id: str) -> None:
+    if group_id != "/" and group_id not in state.groups:
+        raise NotFound(f"Group '{group_id}' does not exist")
+
+
+def _read_tree(state: State, update: GroupUpdate) -> _Tree:
+    named, most = _count_apps(update), state.config.most_apps_per_request
+    if named > most:
+        raise TooLarge(f"{named} apps in one request, at most {most} are taken; send the groups below one by one")
+    tree = _Tree(state)
+    tree.take(update)
+    tree.check_names(update.id)
+    return tree
+
+
+def _count_apps(update: GroupUpdate) -> int:
+    return len(update.apps or ()) + sum(_count_apps(below) for below in update.groups or ())
+
+
+def _scaled(state: State, group_id: str, factor: float) -> _Tree:
+    _need_group(state, group_id)
+    tree = _Tree(state)
+    for app in state.visible_apps(group_id):
+        # Rounded first, or 10 times 1.1 would be 12.
+        instances = math.ceil(round(app.spec.instances * factor, 9))
+        tree.changes[app.spec.id] = Change(id=app.spec.id, spec=replace(app.spec, instances=instances))
+    return tree
