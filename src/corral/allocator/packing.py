@@ -8,7 +8,6 @@ with Borg", EuroSys'15.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from random import Random
 
 import msgspec
 import numpy as np
@@ -234,7 +233,7 @@ class Strategy:
 
 
 class Plain(Strategy):
-    """A strategy that is one function of cluster, demand and rows."""
+    """A strategy that is one function of cluster, demand and rows, all of which the task fits on."""
 
     def __init__(self, score: Callable[[Cluster, Demand, Rows], Floats]) -> None:
         super().__init__()
@@ -256,15 +255,14 @@ class _Costs:
 
 
 class Packer:
-    """Places tasks one by one on a cluster by a strategy. With `ties`, equal costs are drawn for; else the first wins.
+    """Places tasks one by one on a cluster by a strategy; of agents that cost the same the first wins.
 
     It alone may book on its cluster.
     """
 
-    def __init__(self, cluster: Cluster, strategy: Strategy, ties: Random | None = None) -> None:
+    def __init__(self, cluster: Cluster, strategy: Strategy) -> None:
         self.cluster = cluster
         self.strategy = strategy
-        self._ties = ties
         self._kept: dict[Demand, _Costs] = {}
         self._touched: list[int] = []
         self._all: Ints = np.arange(len(cluster), dtype=np.int64)
@@ -283,9 +281,6 @@ class Packer:
         agent = int(column.argmin())
         if column[agent] == np.inf:
             return None
-        if self._ties is not None:
-            equal = np.flatnonzero(column == column[agent])
-            agent = int(equal[self._ties.randrange(len(equal))])
         gpus: tuple[int, ...] = ()
         if demand.gpus:
             chosen = self.strategy.choose(self.cluster, demand, rows_of(self.cluster, self._all[agent : agent + 1]))

@@ -10,7 +10,7 @@ from random import Random
 
 import msgspec
 
-from corral.allocator.packing import Cluster, Demand, Packer, Plain, Strategy, Supply
+from corral.allocator.packing import WHOLE, Cluster, Demand, Packer, Plain, Strategy, Supply
 from corral.allocator.packing_balance import Balance
 from corral.allocator.packing_published import DotProduct, Fgd, Shuffled, bestfit, gpu_clustering, gpu_packing
 from corral.lib.errors import Invalid, NotFound
@@ -28,10 +28,10 @@ PUBLISHED: dict[str, Build] = {
     "bestfit": lambda cluster, demands, random: Plain(bestfit),
     "fgd": lambda cluster, demands, random: Fgd(cluster, Counter(demands)),
 }
-"""Strategies of the literature, which draw among agents that tie; FGD is told the workload beforehand."""
+"""Strategies of the literature; FGD is told the whole workload beforehand, as published."""
 
 OWN: dict[str, Build] = {"balance": lambda cluster, demands, random: Balance(cluster)}
-"""Strategies that know nothing beforehand and take the first of agents that tie."""
+"""Strategies that know nothing beforehand."""
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,12 +80,11 @@ def build_packer(name: str, supplies: Iterable[Supply], demands: Sequence[Demand
 
     Errors: `NotFound` lists the names.
     """
+    build = OWN.get(name) or PUBLISHED.get(name)
+    if build is None:
+        raise NotFound(f"no packing strategy is called {name}; there are {', '.join((*PUBLISHED, *OWN))}")
     cluster = Cluster(list(supplies))
-    if name in OWN:
-        return Packer(cluster, OWN[name](cluster, demands, random))
-    if name in PUBLISHED:
-        return Packer(cluster, PUBLISHED[name](cluster, demands, random), ties=random)
-    raise NotFound(f"no packing strategy is called {name}; there are {', '.join((*PUBLISHED, *OWN))}")
+    return Packer(cluster, build(cluster, demands, random))
 
 
 def run_packing(packer: Packer, arrivals: Iterable[Demand]) -> Run:
@@ -104,14 +103,16 @@ def run_packing(packer: Packer, arrivals: Iterable[Demand]) -> Run:
 
 
 def repeat_experiment(strategy: str, supplies: Sequence[Supply], demands: Sequence[Demand], seed: int) -> Run:
-    """One whole run of one strategy. Shapes: equal seeds give equal arrivals to every strategy.
+    """One whole run of one strategy. Shapes: equal seeds give equal arrivals and agents to every strategy.
 
+    Agents stand in an order drawn for, so that no strategy lives on how the inventory happens to be sorted.
     Errors: as `build_packer`, `inflate`.
     """
     random = Random(seed)
-    everything = sum(supply.gpus for supply in supplies) * 1000
+    everything = sum(supply.gpus for supply in supplies) * WHOLE
     arrivals = inflate(demands, round(everything * ASKED_IN_ALL), random)
-    packer = build_packer(strategy, supplies, arrivals, random)
+    agents = random.sample(list(supplies), len(supplies))
+    packer = build_packer(strategy, agents, arrivals, random)
     run = run_packing(packer, arrivals)
     packer.cluster.invariants()
     return run
