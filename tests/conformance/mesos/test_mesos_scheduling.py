@@ -438,3 +438,60 @@ def test_a_tasks_sandbox_is_found_and_read_as_mesos_tools_do(cluster, scheduler)
 def _executors(agent_url, framework_id):
     frameworks = request(agent_url, "GET", "/state").json["frameworks"]
     return next(f for f in frameworks if f["id"] == framework_id)["executors"]
+
+
+HEALTH_UPDATED = "REASON_TASK_HEALTH_CHECK_STATUS_UPDATED"
+
+
+def test_a_health_check_is_told_by_updates_and_a_task_that_fails_it_is_killed(scheduler):
+    check = {
+        "command": {"value": "test ! -e ill"}, "delay_seconds": 0.1, "interval_seconds": 0.2, "timeout_seconds": 5,
+        "grace_period_seconds": 0, "consecutive_failures": 2,
+    }  # fmt: skip
+    offer = scheduler.offer()
+    scheduler.launch(offer, task(offer, "frail", "sleep 1.5; touch ill; sleep 600", health_check=check))
+    running = scheduler.update("TASK_RUNNING")
+    assert "healthy" not in running
+    well, ill = scheduler.update(), scheduler.update()
+    assert [(u["state"], u["healthy"], u["reason"]) for u in (well, ill)] == [
+        ("TASK_RUNNING", True, HEALTH_UPDATED),
+        ("TASK_RUNNING", False, HEALTH_UPDATED),
+    ]
+    assert "exited with status 1" in ill["message"]
+    assert ill["corral_health"][0]["consecutive_failures"] == 1
+    killed = scheduler.update()
+    assert (killed["state"], killed["healthy"]) == ("TASK_KILLED", False)
+    assert "failed 2 times in a row" in killed["message"]
+    assert "reason" not in killed
+
+
+def test_health_is_part_of_what_reconciliation_and_reads_tell(cluster, scheduler):
+    check = {"type": "COMMAND", "command": {"value": "true"}, "delay_seconds": 0, "interval_seconds": 0.2}
+    offer = scheduler.offer()
+    scheduler.launch(offer, task(offer, "sound", "sleep 600", health_check=check))
+    scheduler.update("TASK_RUNNING")
+    assert scheduler.update()["healthy"] is True
+    scheduler.tell("RECONCILE", {"tasks": [{"task_id": {"value": "sound"}}]})
+    answer = scheduler.update(acknowledge=False)
+    assert (answer["reason"], answer["healthy"]) == ("REASON_RECONCILIATION", True)
+    tasks = {t["id"]: t for t in request(cluster.url, "GET", "/tasks").json["tasks"]}
+    assert tasks["sound"]["health_check"]["command"]["value"] == "true"
+    assert tasks["sound"]["statuses"][-1]["healthy"] is True
+
+
+@pytest.mark.parametrize(
+    ("check", "words"),
+    [
+        ({"type": "HTTP"}, "of port 0"),
+        ({}, "without a type"),
+        ({"http": {"port": 80, "path": "up"}}, "starts with /"),
+        ({"tcp": {"port": 80, "protocol": "IPV6"}}, "health_check.tcp.protocol"),
+        ({"tcp": {"port": 80}, "interval_seconds": -1}, "interval"),
+    ],
+)
+def test_a_health_check_that_makes_no_sense_is_a_task_error(scheduler, check, words):
+    offer = scheduler.offer()
+    scheduler.launch(offer, task(offer, "senseless", "sleep 600", health_check=check))
+    error = scheduler.update("TASK_ERROR", acknowledge=False)
+    assert error["reason"] == "REASON_TASK_INVALID"
+    assert words in error["message"]
