@@ -1,5 +1,6 @@
 """Whatever a client puts in the place of a member, the answer is a call or a refusal with words, never a bug."""
 
+import copy
 import json
 from contextlib import suppress
 from typing import Any
@@ -39,7 +40,7 @@ def spoiled(draw: st.DrawFn) -> bytes:
         if isinstance(parent, dict) and draw(st.booleans()):
             del parent[last]
         else:
-            parent[last] = draw(MEMBERS)
+            parent[last] = copy.deepcopy(draw(MEMBERS))
     return json.dumps(root[0]).encode()
 
 

@@ -62,7 +62,7 @@ def spoiled(draw: st.DrawFn) -> Any:
         if isinstance(parent, dict) and draw(st.booleans()):
             del parent[last]
         else:
-            parent[last] = draw(FIELDS)
+            parent[last] = copy.deepcopy(draw(FIELDS))
     return root[0]
 
 
