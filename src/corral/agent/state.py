@@ -279,6 +279,11 @@ class AgentState:
             assert len(set(uuids)) == len(uuids), f"updates of {key} are told apart"
             terminal = [status.state in TERMINAL for status in task.pending]
             assert not any(terminal[:-1]), f"an update of {key} follows its last"
+            if task.checks and task.stage is Stage.RUNNING and not task.unsettled and task.ending is None:
+                probed = all(each.probing for each in task.checks)
+                assert probed or self.deadlines.at(task.container_id, Due.PROBE) is not None, (
+                    f"{key} is watched no more"
+                )
             if task.told:
                 assert self.deadlines.at(task.container_id, Due.UPDATE) is not None, f"{key} is told once only"
             if task.live:

@@ -352,7 +352,7 @@ def read_task_status(found: wire.TaskStatus, at: str) -> TaskStatus:
         container_status=_read_container_status(found.container_status) if found.container_status is not None else None,
         unreachable_at=read_seconds(found.unreachable_time) if found.unreachable_time is not None else None,
         limitation=read_resources(found.limitation.resources, at + ".limitation") if found.limitation else (),
-        health=tuple(read_result(r) for r in found.health),
+        health=tuple(read_result(r) for r in found.health) if found.health else (),
     )
 
 
