@@ -17,6 +17,7 @@ from prometheus_client.core import CollectorRegistry, CounterMetricFamily, Gauge
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from corral import MESOS_VERSION
 from corral.agent.runtimes import ExecSession
 from corral.agent.sandbox import Sandboxes
 from corral.agent.shell import AgentShell
@@ -184,12 +185,11 @@ class _Doors:
         return json_response({"ready": view.registered}, status=200 if view.registered else 503)
 
     async def show_version(self, request: Request) -> Response:
-        view = await self._view()
-        return json_response(write_version(view.snapshot.info.version))
+        return json_response(write_version(MESOS_VERSION))
 
     async def show_state(self, request: Request) -> Response:
         view = await self._view()
-        return json_response(write_agent_state(view.snapshot, view.snapshot.info.version))
+        return json_response(write_agent_state(view.snapshot, MESOS_VERSION))
 
     async def show_flags(self, request: Request) -> Response:
         view = await self._view()

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from corral import MESOS_VERSION
 from corral.mesos import wire
 from corral.mesos.common import AGENT_PATH, write_labels
 from corral.mesos.flat import Json, by_reservation, write_attributes, write_flat, write_full
@@ -118,7 +119,8 @@ def _write_slave(row: AgentRow) -> Json:
         "unreserved_resources": write_flat(free),
         "active": row.active,
         "deactivated": row.deactivated,
-        "version": info.version,
+        # What it speaks as an agent of Mesos; the release of corral is shown by the native API.
+        "version": MESOS_VERSION,
         "capabilities": [],
         "reserved_resources_full": {role: write_full(tuple(part)) for role, part in reserved.items()},
         "unreserved_resources_full": write_full(free),

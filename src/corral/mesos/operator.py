@@ -9,6 +9,7 @@ from enum import StrEnum
 
 import msgspec
 
+from corral import MESOS_VERSION
 from corral.lib.errors import Invalid, Unimplemented
 from corral.mesos import wire
 from corral.mesos.common import (
@@ -226,7 +227,7 @@ def _write_agent(row: AgentRow) -> Agent:
         agent_info=write_agent_info(info),
         active=row.active,
         deactivated=row.deactivated,
-        version=info.version,
+        version=MESOS_VERSION,
         pid=f"slave(1)@{info.ip}:{info.port}",
         registered_time=write_seconds(row.registered_at),
         reregistered_time=write_seconds(row.reregistered_at) if row.reregistered_at is not None else None,
