@@ -272,13 +272,16 @@ def app() -> None:
 @timeout_option(120.0)
 @click.pass_obj
 def apply_app(addr: str, file: str, force: bool, detach: bool, timeout_s: float) -> None:
-    """Create or change the app (or the list of apps) of FILE; - reads standard input."""
+    """Create or change the app, the list of apps or the group of FILE; - reads standard input."""
     client = Client(addr)
     text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     try:
         found = json.loads(text)
     except ValueError as error:
         raise Invalid(f"{file} is not JSON: {error}") from None
+    if isinstance(found, dict) and ("groups" in found or "apps" in found):
+        _apply_group(client, file, found, force=force, detach=detach, timeout_s=timeout_s)
+        return
     apps = found if isinstance(found, list) else [found]
     for one in apps:
         if not isinstance(one, dict) or not isinstance(one.get("id"), str):
@@ -288,6 +291,27 @@ def apply_app(addr: str, file: str, force: bool, detach: bool, timeout_s: float)
         click.echo(f"app {path} accepted", err=True)
         if not detach:
             follow(client, path, timeout_s)
+
+
+def _apply_group(
+    client: Client, file: str, group: dict[str, Any], *, force: bool, detach: bool, timeout_s: float
+) -> None:
+    """One deployment for all in it; what a list of the file leaves out is stopped."""
+    if not isinstance(group.get("id"), str):
+        raise Invalid(f"{file} holds a group without an id; name the group it is, such as /shop")
+    path = app_id(group["id"])
+    # Groups have no versions: the one of a group that was fetched is not what is asked for.
+    body = {key: value for key, value in group.items() if key not in ("id", "version")}
+    client.send("PUT", f"/v2/groups{path}", body, {"force": force})
+    click.echo(f"group {path} accepted", err=True)
+    if not detach:
+        for one in _apps_of(client.get(f"/v2/groups{path}")):
+            follow(client, one, timeout_s)
+
+
+def _apps_of(group: dict[str, Any]) -> list[str]:
+    below = [one for inner in group["groups"] for one in _apps_of(inner)]
+    return [*(one["id"] for one in group["apps"]), *below]
 
 
 @app.command("destroy")

@@ -209,7 +209,7 @@ def test_groups_of_apps_are_shown(site: Site, client: MarathonClient) -> None:
 
 def test_calls_of_later_releases_are_refused_by_name(site: Site, client: MarathonClient) -> None:
     with pytest.raises(NotFoundError, match="not part of this release"):
-        client.delete_group("/family")
+        client.rollback_group("/family", "2026-01-01T00:00:00.000Z")
     with pytest.raises(MarathonHttpError) as caught:
         client.create_app("/checked", sleeper(readiness_checks=[{"protocol": "HTTP"}]))
     assert caught.value.status_code == 422

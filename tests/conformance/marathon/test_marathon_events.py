@@ -138,6 +138,7 @@ def test_a_listener_that_was_cut_off_goes_on_where_it_was(site: Site, listen: "C
     first = listen()
     site.wait(lambda: first.events, "the first event")
     first.close()
+    site.wait(lambda: witness.of("event_stream_detached"), "word of its leaving")
     last = first.events[0][0]
     requests.post(f"{site.url}/v2/apps", json=sleeper("/missed"), timeout=10)
     site.wait_running("/missed", 1)

@@ -256,7 +256,8 @@ class _Door:
         return _json(await self._ask(GetGroup(id=path, embed=_embed(request))))
 
     async def create_group(self, request: Request) -> Response:
-        found = read_group(read_json(request.body), _group_id(request))
+        group_id = _group_id(request)
+        found = read_group(read_json(request.body), group_id)
         if found.scale_by is not None:
             raise Unprocessable("Object is not valid", {"/scaleBy": ["scaleBy changes a group that is there; use PUT"]})
         command = CreateGroup(update=found.update, force=request.flag("force"), ignored=found.unknown)
@@ -265,7 +266,8 @@ class _Door:
         return _json({"version": result.version, "deploymentId": result.deployment_id}, status=201, headers=headers)
 
     async def update_group(self, request: Request) -> Response:
-        found = read_group(read_json(request.body), _group_id(request))
+        group_id = _group_id(request)
+        found = read_group(read_json(request.body), group_id)
         answer = await self._ask(
             UpdateGroup(
                 update=found.update,
