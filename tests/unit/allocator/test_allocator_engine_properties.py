@@ -1,6 +1,7 @@
 """The engine under random life: it never contradicts itself, serves in fair order, refuses only what fits nowhere."""
 
 from collections.abc import Mapping
+from random import Random
 
 import numpy as np
 import pytest
@@ -323,3 +324,57 @@ Life.TestCase.settings = settings(
     max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 test_no_random_life_breaks_a_rule = Life.TestCase
+
+
+def live(seed: int, turns: int, mode: Mode = Mode.PLAIN, tuning: Tuning = Tuning()) -> World:  # noqa: B008
+    """A full cluster with a backlog that never ends, where tasks come and go."""
+    random = Random(seed)
+    world = World(mode, tuning)
+    for i in range(random.randint(1, 6)):
+        world.add_node(random.choice([2, 4, 7]), random.choice([4, 8, 16]), random.choice([0, 0, 2]), ZONES[i % 3])
+    guaranteed = {"cpus": random.randint(1, 8) * 500}
+    for name in random.sample(ROLES, random.randint(2, len(ROLES))):
+        world.add_role(
+            name,
+            weight=random.choice([0.5, 1.0, 2.0]),
+            priority=random.choice([0, 0, 0, 0, 2]),
+            guarantee=random.choice([None, None, guaranteed]),
+            limit=random.choice([None, None, None, {"cpus": 3000}]),
+            max_tasks=random.choice([None, None, None, 3]),
+        )
+    for shape in random.sample(SHAPES, 4):
+        for constraints in random.sample(CONSTRAINTS, 2):
+            cls = world.engine.intern_class(shape, constraints, random.choice(["binpack", "binpack", "spread"]))
+            world.classes[cls] = (shape, constraints)
+    roles = [world.engine.role(name) for name in sorted(world.roles)]
+    for turn in range(turns):
+        for _ in range(random.choice([0, 1, 4])):
+            world.submit(random.choice(roles), random.randrange(len(world.classes)), random.choice([1, 2, 9]), 0)
+        world.tick(random.choice([1, 3, 20]))
+        ended = random.sample(sorted(world.tasks), min(len(world.tasks), random.choice([0, 1, 1, 2, 9])))
+        if ended:
+            world.engine.release(ended)
+            for task in ended:
+                del world.tasks[task]
+        if random.random() < 0.1:
+            row = random.choice(sorted(world.nodes))
+            (world.closed.discard if row in world.closed else world.closed.add)(row)
+            world.engine.set_eligible(row, row not in world.closed)
+        if random.random() < 0.05 and len(world.nodes) < 9:
+            world.add_node(4, 8, 0, random.choice(ZONES))
+        if turn % 5 == 0:
+            world.engine.invariants()
+            assert world.engine.waiting == sum(world.waiting.values())
+    return world
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_full_cluster_serves_whoever_is_next_and_fits(seed: int) -> None:
+    world = live(seed, turns=60)
+    assert world.engine.counts.found_dead
+
+
+@pytest.mark.parametrize("tuning", [Tuning(remember=False), Tuning(walk=0), Tuning(retest=False), Tuning(walk=1)])
+def test_what_makes_it_fast_changes_nothing_that_is_promised(tuning: Tuning) -> None:
+    for seed in range(100, 104):
+        live(seed, turns=40, tuning=tuning)
