@@ -68,7 +68,8 @@ def test_ctrl_c_while_following_leaves_the_app(cluster: Daemon, run: Run) -> Non
     following.send_signal(signal.SIGINT)
     _, err = following.communicate(timeout=10)
     assert following.returncode == 130
-    assert err.strip() == "corral: interrupted"
+    assert err.endswith("corral: interrupted\n")
+    assert "Traceback" not in err
     assert read_app(cluster.url, "left")["instances"] == 1
     run("stop", "left")
 
@@ -79,15 +80,11 @@ def test_ctrl_c_while_following_leaves_the_app(cluster: Daemon, run: Run) -> Non
         (("run", "--process", "--name", "Bad Name", "--", "true"), "segments are lower-case letters"),
         (("run", "--process", "--cpus", "-1", "--name", "x", "--", "true"), "must be 0 or more"),
         (("run", "--process", "--constraint", "rack", "--name", "x", "--", "true"), "[field, operator]"),
-        (("run",), "nothing to run"),
         (("run", "--process", "--timeout", "inf", "--", "true"), "not in the range"),
         (("scale", "ticker", "-1"), "--help"),
-        (("scale", "ticker", "many"), "is not a valid integer"),
         (("logs", "ticker", "-n", "-3"), "is not in the range"),
         (("nodes", "-o", "xml"), "is not one of"),
         (("app", "apply", "/does/not/exist.json"), "does not exist"),
-        (("replay", "/does/not/exist"), "does not exist"),
-        (("stat",), "did you mean status"),
     ],
 )
 def test_words_that_are_wrong_are_exit_code_2(run: Run, words: tuple[str, ...], message: str) -> None:
