@@ -52,13 +52,17 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stream(msgspec.Struct, frozen=True, kw_only=True):
-    """A chunked response without end; each item of `chunks` is flushed by itself. `close` is called when it ends."""
+    """A chunked response without end; each item of `chunks` is flushed by itself. `close` is called when it ends.
+
+    Units: a client that takes nothing for `patience_s` seconds, though something waits for it, is cut off.
+    """
 
     chunks: AsyncIterator[bytes]
     status: int = 200
     content_type: str = "application/json"
     headers: Mapping[str, str] = {}
     close: Callable[[], None] | None = None
+    patience_s: float | None = None
 
 
 Handler = Callable[[Request], Awaitable[Response | Stream]]

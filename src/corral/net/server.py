@@ -225,10 +225,15 @@ class Server:
             await response.prepare(raw)
             async with contextlib.aclosing(_until(stream.chunks, self._stopping)) as chunks:
                 async for chunk in chunks:
-                    await response.write(chunk)
+                    async with asyncio.timeout(stream.patience_s):
+                        await response.write(chunk)
             await response.write_eof()
         except ConnectionError:
             pass
+        except TimeoutError:
+            # Closing would wait for what the client does not take.
+            if raw.transport is not None:
+                raw.transport.abort()
         finally:
             if stream.close is not None:
                 stream.close()

@@ -1,20 +1,24 @@
 """What a framework publishes for whoever follows: a bounded ring of events, read by each follower at its own pace.
 
 Nothing is published while nobody follows, and for a while after the last has left the ring is kept, so that one who was
-cut off goes on where it was. A follower that falls too far behind is let go: it holds up nobody and takes no memory.
+cut off goes on where it was. A follower that takes what it gets too slowly is let go: it holds up nobody and takes no
+memory. One that is only outrun by a burst is not slow.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
+from itertools import islice
 from typing import Any
 
 import msgspec
 
 from corral.lib.clock import Clock, system_clock
 
-MOST_KEPT = 4096
+MOST_KEPT = 16384
 MOST_UNSENT = 1024
+MOST_AT_ONCE = 256
+PATIENCE_S = 5.0
 LINGER_S = 300.0
 
 
@@ -35,8 +39,8 @@ class Published(msgspec.Struct, frozen=True, gc=False):
 class Feed:
     """The ring and its followers. All methods belong to the thread of the asyncio loop.
 
-    Shapes: `most_kept` events stay for followers that come back, `most_unsent` may wait for one that is slow. Units:
-    `linger_s` seconds after the last follower has left, publishing ends.
+    Shapes: `most_kept` events stay for followers that come back, `most_unsent` may wait for one whose last ones took
+    longer than `patience_s` to be taken. Units: `linger_s` seconds after the last follower has left, publishing ends.
     """
 
     def __init__(
@@ -45,10 +49,12 @@ class Feed:
         clock: Clock = system_clock,
         most_kept: int = MOST_KEPT,
         most_unsent: int = MOST_UNSENT,
+        patience_s: float = PATIENCE_S,
         linger_s: float = LINGER_S,
     ) -> None:
         self.seq = 0
         self.most_unsent = most_unsent
+        self.patience_s = patience_s
         self._clock = clock
         self._linger_s = linger_s
         self._ring: deque[Published] = deque(maxlen=most_kept)
@@ -93,15 +99,15 @@ class Feed:
     def id_of(self, event: Published) -> str:
         return f"{self._epoch}-{event.seq}"
 
-    def since(self, after: int) -> list[Published]:
-        """The kept events whose number is greater, oldest first."""
-        found: list[Published] = []
-        for event in reversed(self._ring):
-            if event.seq <= after:
-                break
-            found.append(event)
-        found.reverse()
-        return found
+    @property
+    def oldest(self) -> int:
+        """The number of the oldest event that is kept; the next one's when none is."""
+        return self._ring[0].seq if self._ring else self.seq + 1
+
+    def since(self, after: int, most: int = MOST_AT_ONCE) -> list[Published]:
+        """The oldest kept events whose number is greater, in order."""
+        start = max(after + 1 - self.oldest, 0)
+        return list(islice(self._ring, start, start + most))
 
     def let_go(self, follower: "Follower") -> None:
         """This one follows no longer; once is enough, twice does no harm."""
@@ -122,8 +128,7 @@ class Feed:
         if epoch != self._epoch or not number.isdecimal() or len(number) > 18:
             return None
         seq = int(number)
-        oldest = self._ring[0].seq if self._ring else self.seq + 1
-        return seq if oldest - 1 <= seq <= self.seq else None
+        return seq if self.oldest - 1 <= seq <= self.seq else None
 
     def _rest(self) -> None:
         self._resting = None
@@ -140,27 +145,25 @@ class Follower:
         self.lost = lost
         self._feed = feed
         self._after = after
-        self._began = feed.seq
-
-    @property
-    def is_slow(self) -> bool:
-        """Whether more waits for it than may; what it asked for from before its time does not count."""
-        return self._feed.seq - max(self._after, self._began) > self._feed.most_unsent
 
     def close(self) -> None:
         self._feed.let_go(self)
 
     async def batches(self, quiet_s: float) -> AsyncIterator[list[Published]]:
-        """Events as they come, all that wait at once; an empty list after each `quiet_s` seconds without any.
+        """Events as they come, many at once when they wait; an empty list after each `quiet_s` seconds without any.
 
-        Ends when the follower is too slow.
+        Ends when the follower is too slow, or has missed what is no longer kept.
         """
-        while not self.is_slow:
+        feed, clock = self._feed, asyncio.get_running_loop().time
+        while feed.oldest <= self._after + 1:
             self.news.clear()
-            found = self._feed.since(self._after)
+            found = feed.since(self._after)
             if found:
                 self._after = found[-1].seq
+                given_at = clock()
                 yield found
+                if clock() - given_at >= feed.patience_s and feed.seq - self._after > feed.most_unsent:
+                    return
                 continue
             try:
                 async with asyncio.timeout(quiet_s):

@@ -132,23 +132,30 @@ async def test_one_that_leaves_does_not_end_it_for_another() -> None:
 
 
 async def test_a_slow_follower_is_let_go() -> None:
-    told = Told(most_unsent=3)
-    follower = told.feed.follow()
-    told.publish(1, 2, 3)
-    assert not follower.is_slow
-    told.publish(4)
-    assert follower.is_slow
-    assert [batch async for batch in follower.batches(1.0)] == []
-
-
-async def test_what_is_caught_up_with_does_not_make_slow() -> None:
-    told = Told(most_unsent=3)
+    told = Told(most_unsent=3, patience_s=0.0)
     follower = told.feed.follow()
     told.publish(1)
-    first = told.feed.id_of(told.feed.since(0)[0])
-    told.publish(2, 3, 4, 5, 6)
-    assert follower.is_slow
-    assert await take(told.feed.follow(first)) == [2, 3, 4, 5, 6]
+    taken = []
+    async for batch in follower.batches(1.0):
+        taken += [event.seq for event in batch]
+        told.publish(*range(3 if len(taken) == 1 else 4))
+    assert taken == [1, 2, 3, 4]
+
+
+async def test_a_burst_does_not_make_slow() -> None:
+    told = Told(most_unsent=3)
+    follower = told.feed.follow()
+    told.publish(*range(1000))
+    assert await take(follower, 4) == list(range(1000))
+
+
+async def test_one_who_missed_what_is_no_longer_kept_is_let_go() -> None:
+    told = Told(most_kept=3)
+    follower = told.feed.follow()
+    told.publish(1, 2, 3)
+    assert await take(follower) == [1, 2, 3]
+    told.publish(4, 5, 6, 7)
+    assert [batch async for batch in follower.batches(1.0)] == []
 
 
 async def test_the_effect_reaches_the_feed_of_the_framework() -> None:

@@ -298,7 +298,13 @@ class _Door:
 
         kinds = events.read_kinds(request.query.get("event_type", ()))
         chunks = self._frames(follower, kinds)
-        return Stream(chunks=chunks, content_type="text/event-stream", headers=NO_CACHE, close=leave)
+        return Stream(
+            chunks=chunks,
+            content_type="text/event-stream",
+            headers=NO_CACHE,
+            close=leave,
+            patience_s=2 * events.KEEP_ALIVE_S,
+        )
 
     async def _frames(self, follower: Follower, kinds: frozenset[str]) -> AsyncIterator[bytes]:
         if follower.lost:
