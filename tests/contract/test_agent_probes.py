@@ -170,6 +170,32 @@ async def test_a_command_that_hangs_is_given_up_and_ended(runtime: FakeRuntime) 
     assert hanging.left
 
 
+class Stuck(Hanging):
+    """A command of a runtime that answers nothing any more."""
+
+    async def __aenter__(self) -> "Stuck":
+        await asyncio.Event().wait()
+        return self
+
+
+class Clinging(Hanging):
+    """A command that its runtime does not let go."""
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_a_runtime_that_hangs_is_not_held_against_the_task_and_does_not_end_the_probing(
+    runtime: FakeRuntime,
+) -> None:
+    stuck = Prober(lambda *_: Stuck(runtime.node, C1, ["true"]), patience_s=0.1)
+    told = await stuck.probe(shell("true", timeout_s=0.01))
+    assert (told.why, told.void) == ("process did not start the command within 0.1 s", True)
+    clinging = Prober(lambda *_: Clinging(runtime.node, C1, ["true"]), patience_s=0.1)
+    told = await clinging.probe(shell("true", timeout_s=0.1))
+    assert (told.why, told.void) == ("there was no answer within 0.1 s", False)
+
+
 @pytest.mark.parametrize("trouble", [Unavailable("Docker does not answer"), None])
 async def test_a_command_that_cannot_be_run_for_want_of_a_runtime_says_nothing_of_the_task(
     runtime: FakeRuntime, trouble: Unavailable | None

@@ -5,6 +5,7 @@ agent is short of files, is told as void: it says nothing about the task.
 """
 
 import asyncio
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Sequence
@@ -18,7 +19,6 @@ from corral.lib.errors import Conflict, CorralError, NotFound, Unavailable
 from corral.model.health import CheckKind
 
 _OWN_TROUBLE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
-_ENTER_TIMEOUT_S = 30.0
 _MOST_SAID = 200
 _MOST_REDIRECTS = 10
 
@@ -26,26 +26,29 @@ Exec = Callable[[str, str, Sequence[str]], ExecSession]
 
 
 class Prober:
-    """Shapes: `exec` opens a further command in a container, given runtime, container id and argv."""
+    """Shapes: `exec` opens a further command in a container, given runtime, container id and argv.
 
-    def __init__(self, exec: Exec) -> None:
+    Units: `patience_s` is how long a runtime may take to open or to close one, which is not the check's time.
+    """
+
+    def __init__(self, exec: Exec, *, patience_s: float = 30.0) -> None:
         self._exec = exec
+        self._patience_s = patience_s
         self._session: aiohttp.ClientSession | None = None
 
     async def probe(self, effect: Probe) -> Probed:
         """Look once, for as long as the check allows."""
         container_id, index, check = effect.container_id, effect.index, effect.check
         try:
-            async with asyncio.timeout(check.timeout_s or None):
-                match check.kind:
-                    case CheckKind.HTTP:
-                        return Probed(container_id, index, code=await self._get(effect))
-                    case CheckKind.TCP:
-                        await _connect(effect)
-                        return Probed(container_id, index)
-                    case _:
-                        code, said = await self._run(effect)
-                        return Probed(container_id, index, code=code, said=said)
+            match check.kind:
+                case CheckKind.HTTP:
+                    return Probed(container_id, index, code=await self._get(effect))
+                case CheckKind.TCP:
+                    await _connect(effect)
+                    return Probed(container_id, index)
+                case _:
+                    code, said = await self._run(effect)
+                    return Probed(container_id, index, code=code, said=said)
         except _Void as trouble:
             return Probed(container_id, index, why=str(trouble), void=True)
         except TimeoutError:
@@ -73,26 +76,28 @@ class Prober:
                 auto_decompress=False,
             )
         url = f"{check.scheme}://{_host(effect.address)}:{check.port}{check.path}"
-        async with self._session.get(
-            url, allow_redirects=not check.keeps_redirects, max_redirects=_MOST_REDIRECTS
-        ) as response:
+        asked = self._session.get(url, allow_redirects=not check.keeps_redirects, max_redirects=_MOST_REDIRECTS)
+        async with asyncio.timeout(check.timeout_s or None), asked as response:
             return response.status
 
     async def _run(self, effect: Probe) -> tuple[int, str]:
         session = self._exec(effect.runtime, effect.container_id, make_argv(effect))
         try:
-            async with asyncio.timeout(_ENTER_TIMEOUT_S):
+            async with asyncio.timeout(self._patience_s):
                 await session.__aenter__()
         except TimeoutError:
-            raise _Void(f"{effect.runtime} did not start the command within {_ENTER_TIMEOUT_S:g} s") from None
+            raise _Void(f"{effect.runtime} did not start the command within {self._patience_s:g} s") from None
+        said = b""
         try:
-            await session.write(b"")
-            said = b""
-            async for _, piece in session.output():
-                said = (said + piece)[-4 * _MOST_SAID :]
-            code = await session.exit_code()
+            async with asyncio.timeout(effect.check.timeout_s or None):
+                await session.write(b"")
+                async for _, piece in session.output():
+                    said = (said + piece)[-4 * _MOST_SAID :]
+                code = await session.exit_code()
         finally:
-            await session.__aexit__(None, None, None)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._patience_s):
+                    await session.__aexit__(None, None, None)
         lines = said.decode(errors="replace").strip().splitlines()
         return code, lines[-1].strip()[-_MOST_SAID:] if lines else ""
 
@@ -113,7 +118,8 @@ def make_argv(effect: Probe) -> tuple[str, ...]:
 
 
 async def _connect(effect: Probe) -> None:
-    _, writer = await asyncio.open_connection(effect.address, effect.check.port)
+    async with asyncio.timeout(effect.check.timeout_s or None):
+        _, writer = await asyncio.open_connection(effect.address, effect.check.port)
     writer.transport.abort()
 
 

@@ -10,8 +10,8 @@ from corral.lib.errors import Invalid
 from corral.master.ledger import Pool
 from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry
 from corral.model.constraints import check_constraint
-from corral.model.container import ContainerKind
-from corral.model.health import find_faults
+from corral.model.container import ContainerKind, NetworkMode
+from corral.model.health import CheckKind, find_faults
 from corral.model.ids import OfferId, check_id
 from corral.model.offer import Want
 from corral.model.resources import Resource, ResourceKind, Resources, describe, total_milli
@@ -137,7 +137,7 @@ def _check_body(info: TaskInfo) -> str | None:
         return f"{name} brings its own executor, which this release does not run; use command"
     if info.check is not None:
         return f"{name} has a check, which this release does not run; a health check may do"
-    if info.health_checks and (fault := find_faults(info.health_checks)) is not None:
+    if info.health_checks and (fault := _find_health_fault(info)) is not None:
         return f"{name} {fault}"
     if info.kill_grace_s is not None and info.kill_grace_s < 0:
         return f"{name} has a negative kill grace period"
@@ -180,6 +180,14 @@ def _texts(info: TaskInfo) -> Iterator[str]:
             for parameter in container.docker.parameters:
                 yield parameter.key
                 yield parameter.value
+
+
+def _find_health_fault(info: TaskInfo) -> str | None:
+    docker = info.container.docker if info.container is not None else None
+    unreachable = docker is not None and docker.network is NetworkMode.NONE
+    if unreachable and any(c.kind is not CheckKind.COMMAND for c in info.health_checks):
+        return "has a health check by network but a container without any; use a check of type COMMAND"
+    return find_faults(info.health_checks)
 
 
 def _check_resources(agent: AgentEntry, role: str, info: TaskInfo, resources: Resources, left: Pool) -> str | None:

@@ -10,7 +10,7 @@ from corral.lib.errors import Invalid
 from corral.master.ledger import charged
 from corral.master.spec import MasterConfig, SetWeight
 from corral.model import calls
-from corral.model.container import ContainerInfo, ContainerKind, DockerInfo, Volume
+from corral.model.container import ContainerInfo, ContainerKind, DockerInfo, NetworkMode, Volume
 from corral.model.framework import Capability
 from corral.model.health import CheckKind, HealthCheck
 from corral.model.ids import ExecutorId, OfferId, TaskId
@@ -129,6 +129,7 @@ def mounting(path: str) -> ContainerInfo:
 
 
 WEB = HealthCheck(kind=CheckKind.HTTP, port=80)
+SECLUDED = ContainerInfo(kind=ContainerKind.DOCKER, docker=DockerInfo(image="x", network=NetworkMode.NONE))
 
 
 def refusals() -> list[tuple[str, dict[str, Any], str]]:
@@ -161,6 +162,7 @@ def refusals() -> list[tuple[str, dict[str, Any], str]]:
         ("interval", {"health_checks": (msgspec.structs.replace(WEB, interval_s=-1.0),)}, "interval is -1 s"),
         ("timeout", {"health_checks": (msgspec.structs.replace(WEB, timeout_s=float("nan")),)}, "timeout is nan"),
         ("failures", {"health_checks": (msgspec.structs.replace(WEB, consecutive_failures=-1),)}, "-1 failures"),
+        ("no network", {"health_checks": (WEB,), "container": SECLUDED}, "container without any"),
         ("no command", {"health_checks": (HealthCheck(kind=CheckKind.COMMAND),)}, "without command.value"),
         ("check", {"check": b"{}"}, "check"),
         ("kill grace", {"kill_grace_s": -1.0}, "kill grace"),
