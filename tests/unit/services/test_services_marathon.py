@@ -160,6 +160,14 @@ def test_the_single_instance_label_stops_before_it_starts() -> None:
 
 
 WRONG: list[tuple[str, dict[str, Any]]] = [
+    ("/cmd", {"cmd": "a\0b c"}),
+    ("/user", {"user": "a\0"}),
+    ("/env/A", {"env": {"A": "x\0"}}),
+    ("/env", {"env": {"": "x"}}),
+    ("/env", {"env": {"A=B": "x"}}),
+    ("/fetch(0)/uri", {"fetch": [{"uri": "http://x/\0"}]}),
+    ("/container/volumes(0)/hostPath", {"container": {"type": "MESOS", "volumes": [
+        {"containerPath": "a", "hostPath": "/b\0", "mode": "RO"}]}}),
     ("/cpus", {"cpus": -1}),
     ("/mem", {"mem": -1}),
     ("/disk", {"disk": -0.5}),

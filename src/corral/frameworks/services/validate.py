@@ -71,6 +71,7 @@ def check_app(spec: AppSpec, config: Config) -> None:
 def _errors(spec: AppSpec, config: Config) -> Errors:
     yield from _id_errors(spec)
     yield from _command_errors(spec)
+    yield from _text_errors(spec)
     yield from _number_errors(spec, config)
     yield from _network_errors(spec)
     yield from _port_errors(spec)
@@ -111,6 +112,34 @@ def _command_errors(spec: AppSpec) -> Errors:
             "/container/docker",
             "images with container type MESOS are not supported by this release; set container.type to DOCKER",
         )
+
+
+def _text_errors(spec: AppSpec) -> Errors:
+    """Texts that no system takes: with them, every start would fail and be tried again."""
+    for name in spec.env:
+        if not name or "=" in name:
+            yield "/env", f"variable {name!r} must have a name without ="
+    for path, text in _texts(spec):
+        if "\0" in text:
+            yield path, "must not contain a NUL character"
+
+
+def _texts(spec: AppSpec) -> Iterator[tuple[str, str]]:
+    yield from (("/cmd", spec.cmd or ""), ("/user", spec.user or ""))
+    yield from (("/args", text) for text in spec.args)
+    for name, value in spec.env.items():
+        yield from (("/env", name), (f"/env/{name}", value))
+    for index, item in enumerate(spec.fetch):
+        yield from ((f"/fetch({index})/uri", item.uri), (f"/fetch({index})/destPath", item.dest_path or ""))
+    container = spec.container
+    if container is not None:
+        for index, volume in enumerate(container.volumes):
+            yield f"/container/volumes({index})/containerPath", volume.container_path
+            yield f"/container/volumes({index})/hostPath", volume.host_path
+        if container.docker is not None:
+            yield "/container/docker/image", container.docker.image
+            for pair in container.docker.parameters:
+                yield from (("/container/docker/parameters", text) for text in pair)
 
 
 def _number_errors(spec: AppSpec, config: Config) -> Errors:
