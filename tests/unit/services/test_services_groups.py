@@ -1,5 +1,6 @@
 """Groups written as a whole: what a list leaves out goes, what waits for whom, and that a refusal changes nothing."""
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -431,3 +432,19 @@ def test_after_any_changes_what_is_there_is_what_the_records_say(make_cluster, c
     cluster.subscribe()
     cluster.reconcile()
     assert cluster.ask(GetGroup(id="/g")) == tree
+
+
+def test_records_of_before_groups_had_dependencies_are_read(make_cluster) -> None:
+    cluster = make_cluster()
+    cluster.subscribe()
+    post(cluster, {"id": "/g", "apps": [app("a")]})
+    for key in [k for k in cluster.records if k.startswith(("group", "deployment"))]:
+        fields = msgspec.msgpack.decode(cluster.records[key])
+        assert fields.pop("dependencies" if key.startswith("group") else "groups", None) is not None
+        cluster.records[key] = msgspec.msgpack.encode(fields)
+    cluster.crash()
+    cluster.subscribe()
+    cluster.reconcile()
+    cluster.work()
+    assert names(cluster.ask(GetGroup(id="/g"))) == ["/g", "/g/a"]
+    assert len(cluster.running("/g/a")) == 1
