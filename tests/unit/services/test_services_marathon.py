@@ -166,8 +166,10 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("/env", {"env": {"": "x"}}),
     ("/env", {"env": {"A=B": "x"}}),
     ("/fetch(0)/uri", {"fetch": [{"uri": "http://x/\0"}]}),
-    ("/container/volumes(0)/hostPath", {"container": {"type": "MESOS", "volumes": [
-        {"containerPath": "a", "hostPath": "/b\0", "mode": "RO"}]}}),
+    (
+        "/container/volumes(0)/hostPath",
+        {"container": {"type": "MESOS", "volumes": [{"containerPath": "a", "hostPath": "/b\0", "mode": "RO"}]}},
+    ),
     ("/cpus", {"cpus": -1}),
     ("/mem", {"mem": -1}),
     ("/disk", {"disk": -0.5}),
