@@ -207,10 +207,13 @@ def view_plan(deployment: Deployment) -> dict[str, Json]:
     return {
         "id": deployment.id,
         "version": deployment.version,
-        "original": _stub(min((o.record.version for o in deployment.originals if o.record), default="")),
+        "original": _stub(max((o.record.version for o in deployment.originals if o.record), default=_BEFORE_ALL)),
         "target": _stub(deployment.version),
         "steps": steps,
     }
+
+
+_BEFORE_ALL = format_timestamp(0.0)
 
 
 def _stub(version: str) -> dict[str, Json]:
