@@ -18,7 +18,7 @@ from corral.model.agent import AgentInfo
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, FrameworkId, TaskId
 from corral.model.orders import AgentTask, Leaving, Ping, Pong, Refused, Register, Registered, UpdateTask
-from corral.model.resources import contains, describe
+from corral.model.resources import contains, describe, is_well_formed
 from corral.model.task import TERMINAL, Reason, TaskState
 from corral.runtime.core import CancelTimer, Effect, Note, Persist, SetTimer
 
@@ -136,6 +136,12 @@ def _refusal(state: MasterState, info: AgentInfo, told: _Told) -> str | None:
         )
     if info.resources and any(r.milli < 0 for r in info.resources):
         return f"agent on {info.hostname} brings {describe(info.resources)}; an amount must not be below 0"
+    for resource in info.resources:
+        if not is_well_formed(resource):
+            return (
+                f"agent on {info.hostname} brings {resource.name} with values of more than one kind, or ranges out of "
+                f"order; {resource.kind} was said"
+            )
     needed = Pool()
     for one in told.values():
         if one.state not in TERMINAL:

@@ -110,6 +110,20 @@ def is_empty(resource: Resource) -> bool:
     return resource.milli == 0 and not resource.ranges and not resource.items
 
 
+def is_well_formed(resource: Resource) -> bool:
+    """Whether it holds values of its own kind alone, in their canonical form; what comes from elsewhere may not."""
+    match resource.kind:
+        case ResourceKind.SCALAR:
+            return not resource.ranges and not resource.items
+        case ResourceKind.RANGES:
+            spans = resource.ranges
+            in_order = all(low <= high for low, high in spans) and coalesce(spans) == spans
+            return in_order and resource.milli == 0 and not resource.items
+        case ResourceKind.SET:
+            in_order = resource.items == tuple(sorted(set(resource.items)))
+            return in_order and resource.milli == 0 and not resource.ranges
+
+
 def _merge(a: Resource, b: Resource) -> Resource:
     return Resource(
         name=a.name,

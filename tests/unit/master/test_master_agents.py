@@ -23,7 +23,7 @@ from corral.model.orders import (
     RunTask,
     ShutdownFramework,
 )
-from corral.model.resources import normal, scalar
+from corral.model.resources import Resource, ResourceKind, normal, scalar
 from corral.model.task import Reason, Source, TaskInfo, TaskState, TaskStatus
 from corral.runtime.core import Persist
 
@@ -450,3 +450,23 @@ def test_the_states_of_an_agent_are_the_table() -> None:
         (AgentState.REACHABLE, AgentEvent.LINK_BROKE),
         *((s, AgentEvent.TIMED_OUT) for s in AgentState if s is not AgentState.UNREACHABLE),
     }
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [
+        Resource(name="ports", kind=ResourceKind.RANGES, milli=1000, ranges=((1, 2),)),
+        Resource(name="ports", kind=ResourceKind.RANGES, ranges=((5, 2),)),
+        Resource(name="ports", kind=ResourceKind.RANGES, ranges=((5, 6), (1, 2))),
+        Resource(name="bugs", kind=ResourceKind.SET, items=("b", "a")),
+        Resource(name="cpus", ranges=((1, 2),)),
+    ],
+)
+def test_an_agent_whose_resources_have_no_sense_is_refused(resource: Resource) -> None:
+    stage = Stage()
+    agent = stage.agent()
+    agent.close()
+    agent.info = msgspec.structs.replace(agent.info, resources=(resource,))
+    agent.connect()
+    (refused,) = agent.take(Refused)
+    assert f"brings {resource.name} with" in refused.why
