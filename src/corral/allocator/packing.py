@@ -23,7 +23,7 @@ WHOLE = 1000
 """Thousandths of one GPU."""
 
 MOST_TOUCHES = 1 << 16
-"""How long the list of changed agents may grow before all costs are renewed instead."""
+"""How many changes of agents are remembered; then all costs are computed anew instead."""
 
 MOST_DEMANDS = 1 << 12
 """For how many different demands costs are kept at a time."""
@@ -257,12 +257,13 @@ class _Costs:
 class Packer:
     """Places tasks one by one on a cluster by a strategy; of agents that cost the same the first wins.
 
-    It alone may book on its cluster.
+    It alone may book on its cluster. Shapes: after `most_touches` changes all costs are renewed.
     """
 
-    def __init__(self, cluster: Cluster, strategy: Strategy) -> None:
+    def __init__(self, cluster: Cluster, strategy: Strategy, *, most_touches: int = MOST_TOUCHES) -> None:
         self.cluster = cluster
         self.strategy = strategy
+        self._most_touches = most_touches
         self._kept: dict[Demand, _Costs] = {}
         self._touched: list[int] = []
         self._all: Ints = np.arange(len(cluster), dtype=np.int64)
@@ -323,7 +324,7 @@ class Packer:
     def _note(self, agent: int) -> None:
         self.strategy.changed(agent)
         self._touched.append(agent)
-        if len(self._touched) > MOST_TOUCHES:
+        if len(self._touched) > self._most_touches:
             self._touched.clear()
             self._kept.clear()
 

@@ -11,7 +11,7 @@ import numpy as np
 from corral.allocator.packing import Cluster, Demand, Floats, Ints, Rows, Strategy, after, rows_of, tightest, unique
 from corral.allocator.packing_mix import Usual
 
-EASE_MILLI = 30.0
+EASE_MILLI = 50.0
 """What e times the CPU per free GPU is worth."""
 
 FIRST_LOOKS, GROWTH = 16, 1.5

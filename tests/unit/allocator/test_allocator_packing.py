@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corral.allocator import packing
 from corral.allocator.packing import (
     WHOLE,
     Cluster,
@@ -23,7 +22,7 @@ from corral.allocator.packing import (
     rows_of,
     tightest,
 )
-from corral.allocator.packing_balance import Balance, wanted_by_name
+from corral.allocator.packing_balance import FORGET, Balance, wanted_by_name
 from corral.allocator.packing_mix import Usual
 from corral.allocator.packing_published import (
     DotProduct,
@@ -163,13 +162,9 @@ def test_equal_input_is_packed_equally(name: str, supplies: list[Supply], demand
 @given(supplies=SUPPLIES, demands=st.lists(DEMANDS, min_size=1, max_size=30))
 @settings(max_examples=15, deadline=None)
 def test_costs_are_kept_right_when_the_list_of_changes_overflows(supplies: list[Supply], demands: list[Demand]) -> None:
-    short, long = build("bestfit", supplies, demands), build("bestfit", supplies, demands)
-    most, packing.MOST_TOUCHES = packing.MOST_TOUCHES, 2
-    try:
-        found = [short.place(demand) for demand in demands]
-    finally:
-        packing.MOST_TOUCHES = most
-    assert found == [long.place(demand) for demand in demands]
+    long = build("bestfit", supplies, demands)
+    short = Packer(Cluster(supplies), Plain(bestfit), most_touches=2)
+    assert [short.place(demand) for demand in demands] == [long.place(demand) for demand in demands]
 
 
 def test_a_slice_lies_within_one_gpu() -> None:
@@ -338,6 +333,17 @@ def test_how_much_a_model_is_wanted_by_name_is_a_part_of_its_gpus() -> None:
     cluster = Cluster([node(2, model="A"), node(6, model="B")])
     wanted = wanted_by_name(cluster, {task(1, models=("A",)): 1, task(1): 3, task(1, models=("A", "B")): 4})
     assert wanted.tolist() == [1 / 8 * 8 / 2, 0.0]
+
+
+def test_balance_forgets_what_was_usual_long_ago() -> None:
+    cluster = Cluster([node(4, model="scarce"), node(4, model="common")])
+    strategy = Balance(cluster)
+    packer = Packer(cluster, strategy)
+    strategy.arrived(task(1, models=("scarce",)))
+    assert packer.costs(task(1)).argmin() == 1
+    for _ in range(3 * FORGET):
+        strategy.arrived(task(1, 500, models=("common",)))
+    assert packer.costs(task(1)).argmin() == 0
 
 
 def test_balance_keeps_the_cpu_that_idle_gpus_need() -> None:

@@ -29,9 +29,8 @@ def test_nodes_are_read_gzipped_or_not(tmp_path: Path, name: str) -> None:
 
 
 def test_pods_are_read_with_slices_models_and_times(tmp_path: Path) -> None:
-    lines = (
-        "p0,6000,12288,1,460,V100M32|P100|P100,LS,427061,12902960.5,\np1,8000,30517,0,0,,BE,,,\np2,1,2,8,1000,,,,,\n"
-    )
+    lines = "p0,6000,12288,1,460,V100M32|P100|P100,LS,427061,12902960.5,\n"
+    lines += "p1,8000,30517,0,0,,BE,,,\np2,1,2,8,1000,,,,,\n"
     assert list(read_pods(written(tmp_path, PODS + lines))) == [
         Pod(
             name="p0",
