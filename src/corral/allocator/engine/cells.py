@@ -5,6 +5,7 @@ said to fit nowhere. From then on it is tried only on nodes that were freed sinc
 """
 
 from corral.allocator.engine.columns import (
+    BITS,
     CELLS,
     DEAD,
     DEAD_ROWS,
@@ -321,7 +322,7 @@ def bury(h: Heaps, k: Classes, meta: Ints, cls: int) -> None:
         meta[DEAD_ROWS] |= 1 << row
     k.state[cls] = DEAD
     k.hints[cls] = 0
-    h.live[cls // 62] &= ~(1 << (cls % 62))
+    h.live[cls // BITS] &= ~(1 << (cls % BITS))
 
 
 def revive(h: Heaps, k: Classes, meta: Ints, cls: int) -> None:
@@ -338,7 +339,7 @@ def revive(h: Heaps, k: Classes, meta: Ints, cls: int) -> None:
             k.prev[after] = before
         k.state[cls] = LIVE
         k.hints[cls] = 0
-        h.live[cls // 62] |= 1 << (cls % 62)
+        h.live[cls // BITS] |= 1 << (cls % BITS)
 
 
 def hint(h: Heaps, k: Classes, meta: Ints, cls: int, node: int) -> None:
@@ -353,7 +354,7 @@ def hint(h: Heaps, k: Classes, meta: Ints, cls: int, node: int) -> None:
     k.hint[cls * HINTS + count] = node
     k.hints[cls] = count + 1
     k.state[cls] = HINTED
-    h.live[cls // 62] |= 1 << (cls % 62)
+    h.live[cls // BITS] |= 1 << (cls % BITS)
 
 
 def retest(h: Heaps, c: Cells, n: Nodes, k: Classes, meta: Ints, node: int) -> None:

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from corral.allocator.engine.catalog import Demand, Node, admits
 from corral.allocator.engine.columns import (
-    BITS,
     CELLS,
     DEAD,
     FREED,
@@ -35,6 +34,7 @@ class Facts(NamedTuple):
     demands: Sequence[Demand]
     waiting: int
     current: bool
+    bits: int
 
 
 def check(s: State, facts: Facts) -> None:
@@ -42,7 +42,7 @@ def check(s: State, facts: Facts) -> None:
     _check_nodes(s, facts)
     _check_roles(s, facts)
     _check_lines(s, facts)
-    _check_heaps(s)
+    _check_heaps(s, facts.bits)
     _check_cells(s, facts)
     _check_dead(s, facts)
 
@@ -130,7 +130,7 @@ def _check_lines(s: State, facts: Facts) -> None:
     assert waiting == facts.waiting, f"{waiting} instances stand in line, {facts.waiting} were asked"
 
 
-def _check_heaps(s: State) -> None:
+def _check_heaps(s: State, bits: int) -> None:
     h, r = s.heaps, s.roles
     words = len(h.live)
     for parent in range(s.meta[ITEMS]):
@@ -148,23 +148,23 @@ def _check_heaps(s: State) -> None:
                 assert r.kids[source] == 0 or source != item or h.size[item * 2] == 0, f"item {item} starves in plenty"
                 for w in range(words):
                     asked = h.bits[item * words + w]
-                    assert _asked(s, source, w) & ~asked == 0, f"item {item} is starved and forgets what it asks"
+                    assert _asked(s, source, w, bits) & ~asked == 0, f"item {item} is starved and forgets what it asks"
                     for child in (2 * place + 1, 2 * place + 2):
                         asked |= h.below[(base + child) * words + w] if child < size else 0
                     assert h.below[(base + place) * words + w] == asked, f"item {item} forgets what is asked below it"
 
 
-def _asked(s: State, item: int, word: int) -> int:
+def _asked(s: State, item: int, word: int, bits: int) -> int:
     """The classes of a word that unblocked lines ask at or below an item."""
     found, line = 0, s.roles.first[item]
     while line >= 0:
         cls = s.lines.cls[line]
-        if s.lines.blocked[line] < 0 and cls // BITS == word:
-            found |= 1 << (cls % BITS)
+        if s.lines.blocked[line] < 0 and cls // bits == word:
+            found |= 1 << (cls % bits)
         line = s.lines.next[line]
     for child in range(2, s.meta[ITEMS]):
         if s.heaps.parent[child] == item and item != OWED:
-            found |= _asked(s, child, word)
+            found |= _asked(s, child, word, bits)
     return int(found)
 
 
@@ -206,7 +206,7 @@ def _check_dead(s: State, facts: Facts) -> None:
     resources = s.meta[RESOURCES]
     freed = set(n.freed[: s.meta[FREED]])
     for cls, demand in enumerate(facts.demands):
-        alive = s.heaps.live[cls // BITS] >> (cls % BITS) & 1
+        alive = s.heaps.live[cls // facts.bits] >> (cls % facts.bits) & 1
         assert alive == (k.state[cls] != DEAD), f"class {cls} is dead and alive"
         if k.state[cls] == LIVE:
             continue

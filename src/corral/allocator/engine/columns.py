@@ -26,7 +26,7 @@ HINTS = 8
 LEVELS = 64
 CELLS = LEVELS * LEVELS
 BITS = 62
-"""Bits used of a word, so that it never turns negative."""
+"""Bits used of a word, so that it never turns negative. Plain kernels use longer words, which cost them nothing."""
 
 UNLIMITED = 1 << 62
 WASTEFUL, FORBIDDEN = 1, 2

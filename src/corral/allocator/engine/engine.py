@@ -14,7 +14,6 @@ import numpy.typing as npt
 from corral.allocator.engine.catalog import Catalog, Demand, Node, Signature, admits, check_demand
 from corral.allocator.engine.check import Facts, check
 from corral.allocator.engine.columns import (
-    BITS,
     DEATHS,
     FREE_LINE,
     FREE_LINES,
@@ -124,6 +123,7 @@ class Engine:
         self._unshared = [name in set(unshared) for name in resources]
         self._tables = Tables(mode, len(resources))
         self._kernels = load_kernels(mode, cache=cache)
+        self._bits = self._kernels.bits
         self._catalog = Catalog(resources, scarce)
         self._roles: dict[str, int] = {}
         self._names: dict[int, str] = {}
@@ -268,7 +268,7 @@ class Engine:
         cls = len(self._demands)
         self._demands[demand] = cls
         self._tables.ask_rows("class", cls + 1)
-        self._tables.ask_width("words", cls // BITS + 1)
+        self._tables.ask_width("words", cls // self._bits + 1)
         if self._catalog.learn_fields(demand):
             self._enlist_all()
         s = self._state
@@ -280,7 +280,7 @@ class Engine:
         s.classes.row[cls], s.classes.col[cls] = cell // LEVELS, cell % LEVELS
         s.classes.spread[cls] = int(strategy == "spread")
         s.classes.fine[cls] = int(demand.fine)
-        s.heaps.live[cls // BITS] |= 1 << (cls % BITS)
+        s.heaps.live[cls // self._bits] |= 1 << (cls % self._bits)
         for signature, number in self._catalog.signatures.items():
             self._sort_in(demand, cls, signature, number)
         self._index_changed = True
@@ -325,7 +325,7 @@ class Engine:
         rows = _numbers(tasks)[0]
         if len(rows) == 0:
             return
-        known = self._tables.array("tasks", "node")[:, 0]
+        known = np.asarray(self._state.tasks.node)
         if rows.min() < 0 or rows.max() >= len(known) or known[rows].min() < 0:
             raise Conflict("a task to release does not run; name each running task once")
         if len(rows) > 1 and len(np.unique(rows)) != len(rows):
@@ -342,8 +342,8 @@ class Engine:
         placed = int(self._kernels.serve(self._state, needed, handed))
         self._waiting -= placed
         task = out[:placed]
-        columns = (self._tables.array("tasks", name)[task, 0] for name in ("role", "cls", "node"))
-        placements = Placements(task, *columns)
+        tasks = self._state.tasks
+        placements = Placements(task, *(np.asarray(each)[task] for each in (tasks.role, tasks.cls, tasks.node)))
         for column in placements[1:]:
             self._hash.update(column.data)
         return placements
@@ -419,7 +419,7 @@ class Engine:
     def invariants(self) -> None:
         """Errors: `AssertionError` when the engine contradicts itself. Takes long: for tests."""
         current = not (self._total_changed or self._index_changed)
-        check(self._state, Facts(self._nodes, tuple(self._demands), self._waiting, current))
+        check(self._state, Facts(self._nodes, tuple(self._demands), self._waiting, current, self._bits))
 
     # How it is done.
 
@@ -431,7 +431,7 @@ class Engine:
         tables = self._tables
         level = [v if v < 4 else 4 * (v.bit_length() - 3) + (v >> (v.bit_length() - 3)) for v in range(1024)]
         low = [0] * 67
-        for bit in range(BITS):
+        for bit in range(LEVELS - 2):
             low[(1 << bit) % 67] = bit
         tables.put("cells", "level", np.array(level, dtype=np.int64))
         tables.put("cells", "low", np.array(low, dtype=np.int64))

@@ -6,6 +6,8 @@ Source: dominant resource fairness as in Mesos' sorter (section 17.2 of its cont
 """
 
 from corral.allocator.engine.columns import (
+    BITS,
+    MAIN,
     MOST_SHARE,
     OUT,
     ROOT,
@@ -50,7 +52,7 @@ def settle_shadow(h: Heaps, r: Roles, resources: int, item: int) -> None:
         key = r.base[item] + int(most * SHARE_STEPS)
         if h.side[shadow] == OUT:
             h.key[shadow] = key
-            insert(h, shadow, 0)
+            insert(h, shadow, MAIN)
         else:
             rekey(h, shadow, key)
     elif h.side[shadow] != OUT:
@@ -58,7 +60,7 @@ def settle_shadow(h: Heaps, r: Roles, resources: int, item: int) -> None:
 
 
 def charge(h: Heaps, r: Roles, shape: Ints, resources: int, leaf: int, cls: int, sign: int) -> None:
-    """Add one instance (or with -1 take it away) from a role and all above it."""
+    """Add one instance to a role and all above it, which were served and so are MAIN; or with -1 take it away."""
     held, inverse = r.held, r.inverse
     width = resources + 1
     ask = cls * width
@@ -73,9 +75,17 @@ def charge(h: Heaps, r: Roles, shape: Ints, resources: int, leaf: int, cls: int,
             if part > most:
                 most = part
         held[at + resources] += sign
-        rekey(h, item, r.base[item] + min(int(most * r.scale[item]), MOST_SHARE))
+        key = r.base[item] + min(int(most * r.scale[item]), MOST_SHARE)
+        if sign > 0 and h.side[item] == STARVED:
+            remove(h, item)
+            h.key[item] = key
+            insert(h, item, MAIN)
+        else:
+            rekey(h, item, key)
         if r.shadow[item] >= 0:
             settle_shadow(h, r, resources, item)
+            if sign > 0 and h.side[r.shadow[item]] == STARVED:
+                admit(h, r.shadow[item])
         item = h.parent[item]
 
 
@@ -113,7 +123,7 @@ def collect_bits(h: Heaps, r: Roles, lines: Lines, leaf: int) -> None:
     while line >= 0:
         if lines.blocked[line] < 0:
             cls = lines.cls[line]
-            h.bits[leaf * words + cls // 62] |= 1 << (cls % 62)
+            h.bits[leaf * words + cls // BITS] |= 1 << (cls % BITS)
         line = lines.next[line]
 
 

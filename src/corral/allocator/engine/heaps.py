@@ -49,21 +49,24 @@ def sift(h: Heaps, base: int, size: int, place: int) -> int:
     return place
 
 
-def gather(h: Heaps, base: int, size: int, place: int) -> None:
-    """Sum up anew what is asked at and below this place, and so up to the top."""
+def gather(h: Heaps, base: int, size: int, place: int, top: int) -> None:
+    """Sum up anew what is asked at and below this place, up to `top`, and further for as long as it makes a change."""
     words = len(h.live)
     items, bits, below = h.items, h.bits, h.below
     while True:
-        item = items[base + place]
+        own, at = items[base + place] * words, (base + place) * words
         left = 2 * place + 1
+        changed = False
         for w in range(words):
-            word = bits[item * words + w]
+            word = bits[own + w]
             if left < size:
                 word |= below[(base + left) * words + w]
                 if left + 1 < size:
                     word |= below[(base + left + 1) * words + w]
-            below[(base + place) * words + w] = word
-        if place == 0:
+            if below[at + w] != word:
+                below[at + w] = word
+                changed = True
+        if place == 0 or (place <= top and not changed):
             return
         place = (place - 1) >> 1
 
@@ -79,7 +82,8 @@ def insert(h: Heaps, item: int, side: int) -> None:
     h.size[parent * 2 + side] = size + 1
     sift(h, base, size + 1, size)
     if side == STARVED:
-        gather(h, base, size + 1, size)
+        # The last place is new, so what is above it has not heard of it even if its sum looks as it did long ago.
+        gather(h, base, size + 1, size, min(h.pos[item], (size - 1) >> 1))
 
 
 def remove(h: Heaps, item: int) -> None:
@@ -95,9 +99,10 @@ def remove(h: Heaps, item: int) -> None:
         h.pos[last] = place
         deepest = sift(h, base, size, place)
         if side == STARVED:
-            gather(h, base, size, deepest)
+            gather(h, base, size, deepest, min(place, h.pos[last]))
     if side == STARVED and size > 0:
-        gather(h, base, size, (size - 1) >> 1)
+        above = (size - 1) >> 1
+        gather(h, base, size, above, above)
 
 
 def rekey(h: Heaps, item: int, key: int) -> None:
@@ -113,7 +118,7 @@ def rekey(h: Heaps, item: int, key: int) -> None:
     size = h.size[parent * 2 + side]
     deepest = sift(h, base, size, place)
     if side == STARVED and h.pos[item] != place:
-        gather(h, base, size, deepest)
+        gather(h, base, size, deepest, min(place, h.pos[item]))
 
 
 def reorder(h: Heaps, parent: int) -> None:
@@ -125,8 +130,7 @@ def reorder(h: Heaps, parent: int) -> None:
             sift(h, base, size, place)
         if side == STARVED:
             for place in range(size - 1, -1, -1):
-                if 2 * place + 1 >= size:
-                    gather(h, base, size, place)
+                gather(h, base, size, place, place)
 
 
 def admit(h: Heaps, item: int) -> None:

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from enum import StrEnum
 from functools import lru_cache
 from importlib import import_module
-from types import FunctionType, ModuleType
+from types import FunctionType
 from typing import Any, NamedTuple
 
 from corral.allocator.engine import scan
-from corral.allocator.engine.columns import Ints, State
+from corral.allocator.engine.columns import BITS, Ints, State
 from corral.lib.errors import Unavailable
 
 
@@ -37,8 +37,11 @@ class Kernels(NamedTuple):
     refresh: Callable[[State], None]
     hand_down: Callable[[State, int, int], None]
     cell_of: Callable[[State, int, int], int]
-    modules: tuple[ModuleType, ...]
+    bits: int
 
+
+PLAIN_BITS = 1 << 20
+"""Bits of a word where whole numbers have no end: one word for all classes."""
 
 _PACKAGE = "corral.allocator.engine"
 _SOURCES = ("heaps", "fair", "cells", "turn")
@@ -53,7 +56,8 @@ def load_kernels(mode: Mode, *, cache: bool = False) -> Kernels:
     if mode is Mode.COMPILED:
         make = _compiler(cache)
         return _build(make, {})
-    return _build(lambda function: function, {"find_exact": scan.find_exact} if mode is Mode.PLAIN else {})
+    plain = {"find_exact": scan.find_exact, "BITS": PLAIN_BITS} if mode is Mode.PLAIN else {}
+    return _build(lambda function: function, plain)
 
 
 def _compiler(cache: bool) -> Callable[[FunctionType], Any]:
@@ -63,13 +67,13 @@ def _compiler(cache: bool) -> Callable[[FunctionType], Any]:
         raise Unavailable(
             f"compiled allocation wants the package numba, which is not here ({error}); install corral[speed]"
         ) from None
-    return lambda function: numba.njit(cache=cache, error_model="numpy")(function)
+    # Kernels allocate nothing, so that arrays need no reference counts, which cost more than all else they do.
+    return lambda function: numba.njit(cache=cache, error_model="numpy", _nrt=False)(function)
 
 
 def _build(make: Callable[[FunctionType], Any], instead: dict[str, Any]) -> Kernels:
     """Load a copy of each source; every function in it is made anew and sees only its own kind."""
     made: dict[str, Any] = {}
-    modules = []
     for name in _SOURCES:
         spec = importlib.util.find_spec(f"{_PACKAGE}.{name}")
         assert spec is not None
@@ -81,6 +85,7 @@ def _build(make: Callable[[FunctionType], Any], instead: dict[str, Any]) -> Kern
                 if value.__module__ == spec.name:
                     made[key] = instead.get(key) or make(value)
                 setattr(module, key, made[key])
-        modules.append(module)
-    entries = {name: made[name] for name in Kernels._fields if name != "modules"}
-    return Kernels(**entries, modules=tuple(modules))
+            elif key in instead:
+                setattr(module, key, instead[key])
+    entries = {name: made[name] for name in Kernels._fields if name != "bits"}
+    return Kernels(**entries, bits=instead.get("BITS", BITS))

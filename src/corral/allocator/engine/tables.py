@@ -174,13 +174,17 @@ class Tables:
         concerned = [
             (group, name, plan) for group, plans in PLANS.items() for name, plan in plans.items() if concerns(plan)
         ]
-        old = {(group, name): self.array(group, name) for group, name, _ in concerned}
+        old = {plan.rows: self.rows[plan.rows] for _, _, plan in concerned}
         enlarge()
         for group, name, plan in concerned:
-            before = old[group, name]
-            after = self._filled(plan).reshape(self.rows[plan.rows], -1)
-            after[: before.shape[0], : before.shape[1]] = before
-            self._columns[group, name] = self._column(after.ravel(), plan.shared)
+            before, after = self._columns[group, name], self._empty(plan)
+            narrow, wide = len(before) // old[plan.rows], len(after) // self.rows[plan.rows]
+            if narrow == wide:
+                after[: len(before)] = before
+            else:
+                for row in range(old[plan.rows]):
+                    after[row * wide : row * wide + narrow] = before[row * narrow : (row + 1) * narrow]
+            self._columns[group, name] = after
         self.state = self._assemble()
 
     def _filled(self, plan: Plan) -> Any:

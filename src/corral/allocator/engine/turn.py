@@ -2,6 +2,7 @@
 
 from corral.allocator.engine.cells import bury, find_node, give, level_of, move, note_freed, retest, revive, take_back
 from corral.allocator.engine.columns import (
+    BITS,
     DEAD,
     DEATHS,
     FREE_LINE,
@@ -86,7 +87,7 @@ def submit(s: State, roles: Ints, classes: Ints, counts: Ints, priorities: Ints)
             r.first[leaf] = new
         else:
             lines.next[before] = new
-        h.bits[leaf * words + cls // 62] |= 1 << (cls % 62)
+        h.bits[leaf * words + cls // BITS] |= 1 << (cls % BITS)
         wake(h, r, meta[RESOURCES], leaf)
 
 
@@ -191,7 +192,6 @@ def serve(s: State, most: int, out: Ints) -> int:
         role = lines.role[line]
         give(s.cells, s.nodes, k, resources, node, cls)
         charge(h, r, k.shape, resources, leaf, cls, 1)
-        wake(h, r, resources, leaf)
         lines.left[line] -= 1
         if lines.left[line] == 0:
             drop_line(h, r, lines, meta, leaf, line)
