@@ -86,6 +86,18 @@ def test_a_guarantee_comes_before_fair_share_and_no_further() -> None:
     assert held_tasks(engine, "late", "a", "b") == [24, 8, 8]
 
 
+def test_a_guarantee_that_was_taken_back_gives_no_precedence() -> None:
+    engine = engine_with(8)
+    core = engine.intern_class(CORE)
+    a, b = engine.add_role("a", guarantee={"cpus": 8000}), engine.add_role("b")
+    engine.submit([a, b], core, 8)
+    assert engine.tick(2).role.tolist() == [a, a]
+    engine.add_role("a")
+    engine.tick()
+    assert held_tasks(engine, "a", "b") == [4, 4]
+    engine.invariants()
+
+
 def test_a_guarantee_whose_demand_fits_nowhere_holds_nobody_up() -> None:
     engine = engine_with(8)
     core, huge = engine.intern_class(CORE), engine.intern_class({"cpus": 99_000})

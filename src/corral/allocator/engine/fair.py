@@ -39,16 +39,17 @@ def settle_shadow(h: Heaps, r: Roles, resources: int, item: int) -> None:
     shadow = r.shadow[item]
     at, goal = item * (resources + 1), item * resources
     most = 0.0
-    owed = h.side[item] != OUT
+    below, promises = h.side[item] != OUT, False
     for d in range(resources):
         promised = r.guarantee[goal + d]
         if promised > 0:
+            promises = True
             part = r.held[at + d] / promised
             if part >= 1.0:
-                owed = False
+                below = False
             if part > most:
                 most = part
-    if owed:
+    if below and promises:
         key = r.base[item] + int(most * SHARE_STEPS)
         if h.side[shadow] == OUT:
             h.key[shadow] = key
@@ -61,7 +62,7 @@ def settle_shadow(h: Heaps, r: Roles, resources: int, item: int) -> None:
 
 def charge(h: Heaps, r: Roles, shape: Ints, resources: int, leaf: int, cls: int, sign: int) -> None:
     """Add one instance to a role and all above it, which were served and so are MAIN; or with -1 take it away."""
-    held, inverse = r.held, r.inverse
+    held, inverse, base, scale, shadows, side = r.held, r.inverse, r.base, r.scale, r.shadow, h.side
     width = resources + 1
     ask = cls * width
     item = leaf
@@ -75,17 +76,17 @@ def charge(h: Heaps, r: Roles, shape: Ints, resources: int, leaf: int, cls: int,
             if part > most:
                 most = part
         held[at + resources] += sign
-        key = r.base[item] + min(int(most * r.scale[item]), MOST_SHARE)
-        if sign > 0 and h.side[item] == STARVED:
+        key = base[item] + min(int(most * scale[item]), MOST_SHARE)
+        if sign > 0 and side[item] == STARVED:
             remove(h, item)
             h.key[item] = key
             insert(h, item, MAIN)
         else:
             rekey(h, item, key)
-        if r.shadow[item] >= 0:
+        if shadows[item] >= 0:
             settle_shadow(h, r, resources, item)
-            if sign > 0 and h.side[r.shadow[item]] == STARVED:
-                admit(h, r.shadow[item])
+            if sign > 0 and side[shadows[item]] == STARVED:
+                admit(h, shadows[item])
         item = h.parent[item]
 
 
