@@ -111,6 +111,9 @@ def move(c: Cells, n: Nodes, node: int, cell: int) -> None:
 def find_cell(c: Cells, n: Nodes, resources: int, node: int) -> int:
     """The cell that a node's free amounts belong to."""
     at = node * resources
+    first, second = n.free[at] * 4 // c.unit[0], n.free[at + 1] * 4 // c.unit[1]
+    if first < 1024 and second < 1024:
+        return c.level[first] * LEVELS + c.level[second]
     return level_of(c, 0, n.free[at]) * LEVELS + level_of(c, 1, n.free[at + 1])
 
 

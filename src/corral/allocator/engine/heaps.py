@@ -155,8 +155,15 @@ def find_starved(h: Heaps, parent: int) -> int:
     size = h.size[parent * 2 + STARVED]
     if size == 0:
         return -1
-    words = len(h.live)
+    live, below = h.live, h.below
+    words = len(live)
     base = h.at[parent] + h.room[parent]
+    wanted = False
+    for w in range(words):
+        if below[base * words + w] & live[w] != 0:
+            wanted = True
+    if not wanted:
+        return -1
     stack = h.stack
     stack[0] = 0
     depth = 1
@@ -166,7 +173,7 @@ def find_starved(h: Heaps, parent: int) -> int:
         place = stack[depth]
         wanted = False
         for w in range(words):
-            if h.below[(base + place) * words + w] & h.live[w] != 0:
+            if below[(base + place) * words + w] & live[w] != 0:
                 wanted = True
                 break
         if not wanted:

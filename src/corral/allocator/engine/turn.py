@@ -114,7 +114,7 @@ def withdraw(s: State, role: int, cls: int, count: int, priority: int) -> int:
 
 def release(s: State, tasks: Ints) -> None:
     """End these tasks: their nodes and roles have their resources again."""
-    h, r, k, t, meta = s.heaps, s.roles, s.classes, s.tasks, s.meta
+    h, r, c, n, k, t, meta = s.heaps, s.roles, s.cells, s.nodes, s.classes, s.tasks, s.meta
     resources = meta[RESOURCES]
     for i in range(len(tasks)):
         task = tasks[i]
@@ -124,7 +124,7 @@ def release(s: State, tasks: Ints) -> None:
         t.spare[meta[SPARE_TASKS]] = task
         meta[SPARE_TASKS] += 1
         meta[RUNNING] -= 1
-        take_back(s.cells, s.nodes, k, meta, node, cls)
+        take_back(c, n, k, meta, node, cls)
         charge(h, r, k.shape, resources, leaf, cls, -1)
         item = leaf
         while item != ROOT:
