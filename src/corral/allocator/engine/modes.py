@@ -8,8 +8,9 @@ import importlib.util
 from collections.abc import Callable
 from enum import StrEnum
 from functools import lru_cache
+from hashlib import blake2b
 from importlib import import_module
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from corral.allocator.engine import scan
@@ -53,39 +54,61 @@ def load_kernels(mode: Mode, *, cache: bool = False) -> Kernels:
 
     Errors: `Unavailable` when the compiled form is asked for and Numba is not installed.
     """
-    if mode is Mode.COMPILED:
-        make = _compiler(cache)
-        return _build(make, {})
-    plain = {"find_exact": scan.find_exact, "BITS": PLAIN_BITS} if mode is Mode.PLAIN else {}
-    return _build(lambda function: function, plain)
-
-
-def _compiler(cache: bool) -> Callable[[FunctionType], Any]:
-    try:
-        numba = import_module("numba")
-    except ImportError as error:
-        raise Unavailable(
-            f"compiled allocation wants the package numba, which is not here ({error}); install corral[speed]"
-        ) from None
-    # Kernels allocate nothing, so that arrays need no reference counts, which cost more than all else they do.
-    return lambda function: numba.njit(cache=cache, error_model="numpy", _nrt=False)(function)
-
-
-def _build(make: Callable[[FunctionType], Any], instead: dict[str, Any]) -> Kernels:
-    """Load a copy of each source; every function in it is made anew and sees only its own kind."""
+    modules = _load_sources()
+    instead = {"find_exact": scan.find_exact, "BITS": PLAIN_BITS} if mode is Mode.PLAIN else {}
+    make = _compiler(modules, cache) if mode is Mode.COMPILED else lambda function: function
     made: dict[str, Any] = {}
+    for module in modules:
+        for key, value in list(vars(module).items()):
+            if isinstance(value, FunctionType):
+                if value.__module__ == module.__name__:
+                    made[key] = instead.get(key) or make(value)
+                setattr(module, key, made[key])
+            elif key in instead:
+                setattr(module, key, instead[key])
+    entries = {name: made[name] for name in Kernels._fields if name != "bits"}
+    return Kernels(**entries, bits=PLAIN_BITS if mode is Mode.PLAIN else BITS)
+
+
+def _load_sources() -> list[ModuleType]:
+    """Copies of the kernel modules, in which functions can be replaced without a trace elsewhere."""
+    modules = []
     for name in _SOURCES:
         spec = importlib.util.find_spec(f"{_PACKAGE}.{name}")
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        for key, value in list(vars(module).items()):
+        modules.append(module)
+    return modules
+
+
+def _compiler(modules: list[ModuleType], cache: bool) -> Callable[[FunctionType], Any]:
+    try:
+        numba = import_module("numba")
+    except ImportError as error:
+        raise Unavailable(
+            f"compiled allocation wants the package numba, which is not here ({error}); install corral[speed]"
+        ) from None
+    digest = _digest(modules)
+
+    def make(function: FunctionType) -> Any:
+        # Numba would keep a caller's code when only a file of functions that it calls has changed.
+        function.__qualname__ = f"{function.__qualname__}_{digest}"
+        # Kernels allocate nothing, so that arrays need no reference counts, which cost more than all else they do.
+        return numba.njit(cache=cache, error_model="numpy", _nrt=False)(function)
+
+    return make
+
+
+def _digest(modules: list[ModuleType]) -> str:
+    """A name for exactly this code and the constants it sees."""
+    found = blake2b(digest_size=8)
+    for module in modules:
+        for key, value in sorted(vars(module).items()):
             if isinstance(value, FunctionType):
-                if value.__module__ == spec.name:
-                    made[key] = instead.get(key) or make(value)
-                setattr(module, key, made[key])
-            elif key in instead:
-                setattr(module, key, instead[key])
-    entries = {name: made[name] for name in Kernels._fields if name != "bits"}
-    return Kernels(**entries, bits=instead.get("BITS", BITS))
+                code = value.__code__
+                found.update(repr((key, code.co_code, code.co_consts, code.co_names)).encode())
+            elif isinstance(value, int | float):
+                found.update(repr((key, value)).encode())
+    return found.hexdigest()
