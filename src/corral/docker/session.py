@@ -7,11 +7,15 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from corral.docker.engine import Engine, ExecStream
+from corral.docker.engine import Engine, ExecStream, Json
 from corral.lib.errors import Conflict, CorralError
+
+BEGIN_S = 5.0
+"""How long a command may take from the Engine's yes until its process is known."""
 
 
 class DockerExec:
@@ -38,13 +42,23 @@ class DockerExec:
         stream = self._opened()
         try:
             with contextlib.suppress(CorralError):
-                told = await stream.inspect()
+                told = await self._begun(stream)
                 if told.get("Running"):
                     self._end(int(told.get("Pid") or 0))
                     with contextlib.suppress(CorralError):
                         await stream.write(b"")  # where the process is out of reach, the end of its input must do
         finally:
             await stream.close()
+
+    async def _begun(self, stream: ExecStream) -> Json:
+        """What the Engine tells once the command runs or has ended: at first it says that it runs and names no pid."""
+        until = time.monotonic() + BEGIN_S
+        while True:
+            told = await stream.inspect()
+            known = told.get("Pid") or not self._engine_id if told.get("Running") else told.get("ExitCode") is not None
+            if known or time.monotonic() > until:
+                return told
+            await asyncio.sleep(0.01)
 
     def _end(self, pid: int) -> None:
         try:
@@ -78,7 +92,7 @@ class DockerExec:
     async def exit_code(self) -> int:
         """Wait for the command's end and return its code."""
         delay_s = 0.01
-        while (told := await self._opened().inspect()).get("Running"):
+        while (told := await self._opened().inspect()).get("Running") or told.get("ExitCode") is None:
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, 1.0)
         return int(told.get("ExitCode") or 0)

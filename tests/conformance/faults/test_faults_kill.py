@@ -63,9 +63,13 @@ class Trio:
 
     def check(self, url: str, name: str, count: int) -> list[str]:
         """The app runs so many instances: for itself, for the kernel and for the operating system."""
-        app = wait_running(url, name, count)
-        ids = sorted(t["id"] for t in app["tasks"])
-        wait_until(lambda: self.alive(name) == ids, f"{count} processes of {name}, which are {ids}")
+
+        def same() -> list[str]:
+            # What is told may be a moment behind what has just died, so both are looked at together.
+            ids = sorted(t["id"] for t in wait_running(url, name, count)["tasks"])
+            return ids if self.alive(name) == ids else []
+
+        ids = wait_until(same, f"{count} processes of {name} that are those the app tells of")
         wait_until(
             lambda: sorted(t["id"] for t in active_tasks(self.master.url, name)) == ids, "the kernel to know the same"
         )
