@@ -44,7 +44,7 @@ def execution(
         "container_id": ContainerId("c-1"),
         "task_id": TaskId("web.1"),
         "framework_id": FrameworkId("f-1"),
-        "sandbox": "/work/runs/c-1",
+        "sandbox": "/sandboxes/c-1",
         "argv": ("/bin/sh", "-c", "while sleep 10; do date -u +%T; done"),
         "docker": docker,
     }
@@ -93,7 +93,7 @@ def test_labels_let_an_agent_find_its_container_again() -> None:
         "corral.task": "web.1",
         "corral.framework": "f-1",
         "corral.agent": "agent-1",
-        "corral.sandbox": "/work/runs/c-1",
+        "corral.sandbox": "/sandboxes/c-1",
     }
 
 
@@ -109,7 +109,7 @@ def test_volumes_and_the_sandbox_are_bound() -> None:
         Mount(source="/var/data/b", target="/etc/b"),
     )
     assert host_of(mounts=mounts)["Binds"] == [
-        "/work/runs/c-1:/mnt/mesos/sandbox:rw",
+        "/sandboxes/c-1:/mnt/mesos/sandbox:rw",
         "/var/data/a:/etc/a:ro",
         "/var/data/b:/etc/b:rw",
     ]
