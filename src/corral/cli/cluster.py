@@ -67,7 +67,7 @@ def _explain(addr: str, name: str | None, output: str) -> None:
     for one in found:
         never = "; no agent of this cluster could ever hold one" if one["never"] else ""
         click.echo(
-            f"{one['want_id']} (role {one['role']}): {one['waiting']} waiting, {one['agents']} agents looked at{never}"
+            f"{one['want_id']} (role {one['role']}): {one['waiting']} waiting, agents looked at: {one['agents']}{never}"
         )
         show_table(["agents", "reason", "detail"], ((r["agents"], r["reason"], r["detail"]) for r in one["refusals"]))
         for change in one["fits_if"]:
