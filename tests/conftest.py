@@ -24,6 +24,13 @@ def lack(what: str) -> NoReturn:
 
 
 @pytest.fixture(scope="session")
+def as_root() -> None:
+    """For what only root may do: mounts and namespaces."""
+    if os.geteuid() != 0:
+        lack("mounts and namespaces of one's own need root")
+
+
+@pytest.fixture(scope="session")
 def bubblewrap() -> None:
     """The program that gives a plain process its own view of the file system."""
     if shutil.which("bwrap") is None:
@@ -34,7 +41,7 @@ def bubblewrap() -> None:
 
 @pytest.fixture(scope="session")
 def private_engine() -> Iterator[PrivateEngine]:
-    """An Engine of this session's own, for tests that stop, kill and restart it."""
+    """An Engine that belongs to this run alone, for tests that stop, kill and restart it."""
     if os.geteuid() != 0:
         lack("a Docker Engine of one's own needs root; name a running one with CORRAL_TEST_DOCKER")
     install_packages(missing_packages())

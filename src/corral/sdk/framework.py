@@ -173,6 +173,7 @@ class FrameworkService:
             notes=notes,
             check=check,
         )
+        self.name = self.loop.name
         self.shell.attach(self.loop.tell)
         if framework.feed is not None:
             framework.feed.attach(self.loop.tell)

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import dataclasses
-import gc
 from collections.abc import Awaitable, Callable, Sequence
 
 from corral.lib.config import describe_config
@@ -66,8 +65,6 @@ def _run(file: str | None, sets: Sequence[str], show: bool, work: Callable[[Conf
         return 0
     configure_log(config.log.format, config.log.level)
     raise_open_files()
-    # What is loaded by now lives as long as the process; the collector need not look at it again and again.
-    gc.freeze()
 
     async def main() -> int:
         return await work(config, origins)
@@ -166,7 +163,7 @@ async def _framework(config: Config, name: str, master_url: str) -> int:
             await service.loop.ready.wait()
             _say_ready(server.url)
 
-        return await run_services([_named(service, name), server, _once("announce", announce)])
+        return await run_services([service, server, _once("announce", announce)])
 
 
 class _Kernel:
@@ -184,7 +181,7 @@ class _Kernel:
 
     async def run(self) -> int:
         services: list[Service] = [self.part.loop]
-        services += [_named(service, name) for name, service in self.frameworks.items()]
+        services += self.frameworks.values()
         for agent in self.agents:
             services += agent.services
         # The master's server is listed last: it stops first, so nothing new comes in while turns finish.
@@ -225,24 +222,6 @@ async def _open_kernel(config: Config, stack: contextlib.AsyncExitStack) -> _Ker
     for service in frameworks.values():
         routes += service.routes
     return _Kernel(part, frameworks, Server(routes, bound, name="server"), notes)
-
-
-class _Named:
-    """A framework's service with the name it has in this process."""
-
-    def __init__(self, service: FrameworkService, name: str) -> None:
-        self.name = name
-        self._service = service
-
-    async def run(self) -> int | None:
-        return await self._service.run()
-
-    def stop(self) -> None:
-        self._service.stop()
-
-
-def _named(service: FrameworkService, name: str) -> Service:
-    return _Named(service, name)
 
 
 def _once(name: str, work: Callable[[], Awaitable[None]]) -> Service:

@@ -1,7 +1,6 @@
 """Daemons as a person starts and ends them: configuration, refusals, records, journals."""
 
 import http.server
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -224,9 +223,8 @@ def test_an_agent_and_a_framework_wait_for_a_master_that_is_not_there_yet(daemon
     assert agent.stop() == 0
 
 
+@pytest.mark.usefixtures("as_root")
 def test_an_agent_says_in_one_line_which_limits_it_cannot_keep(daemons: Site) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("hiding the machine's control groups needs root")
     hide = ("unshare", "--mount", "--propagation", "private", "sh", "-c",
             'mount -t tmpfs tmpfs /sys/fs/cgroup && exec "$0" "$@"')  # fmt: skip
     agent = daemons.agent("http://127.0.0.1:1", inside=hide)

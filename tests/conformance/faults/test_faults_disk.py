@@ -1,6 +1,5 @@
 """An agent whose disk is full: a small file system that only it and its tasks see, gone when the last of them ends."""
 
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,9 +54,7 @@ class SmallDisk:
 
 
 @pytest.fixture
-def small(daemons: Site) -> Iterator[tuple[SmallDisk, str]]:
-    if os.geteuid() != 0:
-        pytest.skip("a file system of one's own needs root")
+def small(daemons: Site, as_root: None) -> Iterator[tuple[SmallDisk, str]]:
     master = daemons.master()
     disk = SmallDisk(daemons, master.url)
     try:
