@@ -98,8 +98,9 @@ def test_a_guarantee_that_was_taken_back_gives_no_precedence() -> None:
     engine.invariants()
 
 
-def test_a_guarantee_whose_demand_fits_nowhere_holds_nobody_up() -> None:
+def test_a_guarantee_whose_demand_fits_nowhere_holds_nobody_up_beyond_the_reserve() -> None:
     engine = engine_with(8)
+    engine.set_reserve({})
     core, huge = engine.intern_class(CORE), engine.intern_class({"cpus": 99_000})
     owed = engine.add_role("ads/etl", guarantee={"cpus": 8000})
     engine.submit(owed, huge, 5)
@@ -289,7 +290,6 @@ def test_a_refused_call_changes_nothing() -> None:
         lambda: engine.add_role("x", weight=0),
         lambda: engine.add_role("x", priority=1024),
         lambda: engine.add_role("x", limit={"bananas": 1}),
-        lambda: engine.intern_class({}),
         lambda: engine.intern_class({"cpus": -1}),
         lambda: engine.intern_class(CORE, strategy="luck"),
         lambda: engine.intern_class(CORE, [Constraint(field="zone", operator=Operator.UNIQUE)]),

@@ -46,6 +46,7 @@ class World:
 
     def __init__(self, mode: Mode = Mode.PLAIN, tuning: Tuning = Tuning()) -> None:  # noqa: B008
         self.engine = Engine(RESOURCES, unshared=(), units=UNITS, mode=mode, tuning=tuning)
+        self.engine.set_reserve({})
         self.nodes: dict[int, tuple[str, Mapping[str, str], dict[str, int]]] = {}
         self.closed: set[int] = set()
         self.classes: dict[int, tuple[dict[str, int], tuple[Constraint, ...]]] = {}
@@ -216,7 +217,7 @@ class World:
             self.account(placements, servable)
 
     def account(self, placements: Placements, servable: dict[str, set[int]]) -> None:
-        for task, role, cls, node in zip(*(column.tolist() for column in placements), strict=True):
+        for task, role, cls, node in zip(*(column.tolist() for column in placements[:4]), strict=True):
             name = self.engine.role_name(role)
             assert cls in servable[name], f"{name} was given class {cls}, which it may not have"
             assert self.fits(node, cls), f"class {cls} was placed on node {node}, where it does not fit"
@@ -349,7 +350,7 @@ def live(seed: int, turns: int, mode: Mode = Mode.PLAIN, tuning: Tuning = Tuning
     roles = [world.engine.role(name) for name in sorted(world.roles)]
     for turn in range(turns):
         for _ in range(random.choice([0, 1, 4])):
-            world.submit(random.choice(roles), random.randrange(len(world.classes)), random.choice([1, 2, 9]), 0)
+            world.submit(random.choice(roles), random.choice(sorted(world.classes)), random.choice([1, 2, 9]), 0)
         world.tick(random.choice([1, 3, 20]))
         ended = random.sample(sorted(world.tasks), min(len(world.tasks), random.choice([0, 1, 1, 2, 9])))
         if ended:

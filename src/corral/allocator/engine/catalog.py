@@ -7,9 +7,23 @@ that name hosts are kept as lists of nodes, for every host would be a signature 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from corral.allocator.engine.columns import FORBIDDEN, WASTEFUL
+from corral.allocator.engine.columns import (
+    ALIGNED,
+    BINPACK,
+    FORBIDDEN,
+    HANDED,
+    LEAST_TASKS,
+    RANDOM,
+    SPREAD,
+    WASTEFUL,
+)
+from corral.allocator.engine.tallying import SIBLINGS_PLACE, Rule, Tally
 from corral.lib.errors import Invalid
 from corral.model.constraints import HOSTNAME, Constraint, allows, check_constraint, describe, field_value, is_counting
+
+
+MOST_RULES = SIBLINGS_PLACE
+"""Hard rules, soft rules and tallies fed by one class, each."""
 
 
 class Node(NamedTuple):
@@ -21,16 +35,34 @@ class Node(NamedTuple):
 
 
 class Demand(NamedTuple):
-    """A class in words. Shapes: `shape` in thousandths, one place per resource."""
+    """A class in words.
+
+    Shapes: `shape` in thousandths, one place per resource; `refused` are node rows. `rules` holds hard and soft ones,
+    `feeds` the tallies that its instances count in, `siblings` the one that spreading looks at.
+    """
 
     shape: tuple[int, ...]
     constraints: tuple[Constraint, ...]
     strategy: str
+    rules: tuple[Rule, ...] = ()
+    feeds: tuple[Tally, ...] = ()
+    siblings: Tally | None = None
+    gang: int = 1
+    revocable: bool = False
+    refused: frozenset[int] = frozenset()
+    named: bool = False
 
     @property
     def fine(self) -> bool:
-        """Whether it chooses among hosts rather than attributes."""
-        return any(each.field == HOSTNAME for each in self.constraints)
+        """Whether its nodes are named one by one, as it chooses among hosts rather than attributes."""
+        return self.named or bool(self.refused) or any(each.field == HOSTNAME for each in self.constraints)
+
+    @property
+    def searches(self) -> object:
+        """What classes have in common that search the same nodes."""
+        if self.fine:
+            return self.constraints, self.refused
+        return self.constraints, tuple(amount > 0 for amount in self.shape)
 
 
 class Signature(NamedTuple):
@@ -40,15 +72,28 @@ class Signature(NamedTuple):
     values: tuple[str | None, ...]
 
 
-STRATEGIES = ("binpack", "spread")
+STRATEGIES = {
+    "binpack": BINPACK,
+    "spread": SPREAD,
+    "random": RANDOM,
+    "least-tasks": LEAST_TASKS,
+    "aligned": ALIGNED,
+    "gpu": HANDED,
+}
+
+BY_CELLS = frozenset({"binpack", "spread"})
+"""The strategies that the order of cells serves, as long as no soft rule has a say."""
 
 
 def check_demand(demand: Demand) -> None:
-    """Errors: `Invalid` for a shape without anything, an unknown strategy, or a constraint that counts siblings."""
-    if not any(demand.shape) or min(demand.shape) < 0:
-        raise Invalid(f"a class asks amounts of 0 or more, one above; it asks {demand.shape}; name what it needs")
+    """Errors: `Invalid` for an unknown strategy, a constraint that counts siblings, or more rules than there is room."""
     if demand.strategy not in STRATEGIES:
-        raise Invalid(f"no strategy is called {demand.strategy}; choose {' or '.join(STRATEGIES)}")
+        raise Invalid(f"no strategy is called {demand.strategy}; choose one of {', '.join(STRATEGIES)}")
+    hard = sum(1 for rule in demand.rules if not rule.weight)
+    if max(hard, len(demand.rules) - hard, len(demand.feeds)) > MOST_RULES:
+        raise Invalid(f"a class has {len(demand.rules)} rules and {len(demand.feeds)} tallies; {MOST_RULES} are the most")
+    if demand.gang > 1 and demand.strategy == "gpu":
+        raise Invalid("a gang cannot be placed by the strategy gpu; choose binpack or spread")
     for each in demand.constraints:
         check_constraint(each)
         if is_counting(each):

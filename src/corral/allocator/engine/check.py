@@ -7,7 +7,10 @@ from corral.allocator.engine.catalog import Demand, Node, admits
 from corral.allocator.engine.columns import (
     CELLS,
     DEAD,
+    DEVICES,
     FREED,
+    GPUS,
+    HANDED,
     HINTS,
     ITEMS,
     LEVELS,
@@ -16,14 +19,18 @@ from corral.allocator.engine.columns import (
     NODES,
     OUT,
     OWED,
+    PROMISED,
     RESOURCES,
     ROOT,
+    RULES,
     RUNNING,
     SPARE_TASKS,
     STARVED,
+    TOUCHED,
     State,
 )
 from corral.allocator.engine.fair import exceeds, share_key
+from corral.allocator.engine.rules import suits
 from corral.allocator.engine.turn import cell_of
 
 
@@ -31,10 +38,11 @@ class Facts(NamedTuple):
     """What an engine knows beside its columns."""
 
     nodes: dict[int, Node]
-    demands: Sequence[Demand]
+    demands: Sequence[Demand | None]
     waiting: int
     current: bool
     bits: int
+    held: Sequence[tuple[int, int, tuple[int, ...], bool, int]] = ()
 
 
 def check(s: State, facts: Facts) -> None:
@@ -47,26 +55,47 @@ def check(s: State, facts: Facts) -> None:
     _check_dead(s, facts)
 
 
-def _tasks(s: State) -> Iterator[tuple[int, int, int]]:
+def _taken(s: State, facts: Facts) -> Iterator[tuple[int, int, tuple[int, ...], bool, int]]:
+    """All that is taken: role, node, amounts, whether it is revocable, and a bit for each GPU."""
     for task, node in enumerate(s.tasks.node):
         if node >= 0:
-            yield s.tasks.role[task], s.tasks.cls[task], node
+            demand = facts.demands[s.tasks.cls[task]]
+            assert demand is not None, f"task {task} is of a class that has gone"
+            yield s.tasks.role[task], node, demand.shape, demand.revocable, s.tasks.devices[task]
+    yield from facts.held
 
 
 def _check_nodes(s: State, facts: Facts) -> None:
-    resources = s.meta[RESOURCES]
+    resources, width = s.meta[RESOURCES], s.meta[DEVICES]
     free = {row: list(node.total) for row, node in facts.nodes.items()}
+    lent = {row: [0] * resources for row in facts.nodes}
+    gpus = {row: [0] * width for row in facts.nodes}
     tasks = dict.fromkeys(facts.nodes, 0)
-    for _, cls, node in _tasks(s):
+    running = s.meta[RUNNING]
+    for _, node, amounts, revocable, devices in _taken(s, facts):
         tasks[node] += 1
-        for d, ask in enumerate(facts.demands[cls].shape):
+        for d, ask in enumerate(amounts):
             free[node][d] -= ask
+            lent[node][d] += ask if revocable else 0
+        for d in range(width):
+            if devices >> d & 1:
+                gpus[node][d] += min(amounts[s.meta[GPUS]], 1000)
+    spare = [0] * resources
     for row, left in free.items():
-        assert min(left) >= 0, f"node {row} is given away twice: {left} left"
+        assert min(left) >= 0 or facts.held, f"node {row} is given away twice: {left} left"
+        assert list(s.nodes.lent[row * resources : (row + 1) * resources]) == lent[row], f"node {row} lends otherwise"
+        if s.meta[GPUS] >= 0:
+            there = facts.nodes[row].total[s.meta[GPUS]] // 1000
+            for d, used in enumerate(gpus[row]):
+                has = 1000 if d < there else 0
+                assert used <= has or facts.held, f"GPU {d} of node {row} is given away twice"
+                assert s.nodes.gpu[row * width + d] == has - used, f"GPU {d} of node {row} is miscounted"
+        if s.nodes.cell[row] >= 0:
+            spare = [sum(each) for each in zip(spare, left, lent[row], strict=True)]
         assert list(s.nodes.free[row * resources : (row + 1) * resources]) == left, f"node {row} loses resources"
         assert s.nodes.tasks[row] == tasks[row], f"node {row} miscounts its tasks"
-    running = sum(tasks.values())
-    assert s.meta[RUNNING] == running, "running tasks are miscounted"
+    assert list(s.roles.spare) == spare, "what is spare on open nodes is miscounted"
+    assert running == sum(tasks.values()) - len(facts.held), "running tasks are miscounted"
     assert s.meta[SPARE_TASKS] == len(s.tasks.node) - running, "task rows are lost"
 
 
@@ -74,11 +103,14 @@ def _check_roles(s: State, facts: Facts) -> None:
     h, r = s.heaps, s.roles
     width = s.meta[RESOURCES] + 1
     held = [[0] * width for _ in range(s.meta[ITEMS])]
-    for role, cls, _ in _tasks(s):
+    lent = [[0] * (width - 1) for _ in range(s.meta[ITEMS])]
+    for role, _, amounts, revocable, _ in _taken(s, facts):
         item = r.leaf[role]
         while item != ROOT:
-            for d, ask in enumerate((*facts.demands[cls].shape, 1)):
+            for d, ask in enumerate((*amounts, 1)):
                 held[item][d] += ask
+            for d, ask in enumerate(amounts if revocable else ()):
+                lent[item][d] += ask
             item = h.parent[item]
     for item in range(2, s.meta[ITEMS]):
         if r.stands[item] >= 0:
@@ -86,15 +118,31 @@ def _check_roles(s: State, facts: Facts) -> None:
             assert (h.side[item] != OUT) == owed, f"the shadow of role {r.stands[item]} is wrong: owed {owed}"
             continue
         assert list(r.held[item * width : (item + 1) * width]) == held[item], f"role {item} miscounts what it holds"
+        assert list(r.lent[item * (width - 1) : (item + 1) * (width - 1)]) == lent[item], f"role {item} lends otherwise"
+        if s.meta[PROMISED]:
+            _check_unmet(s, item)
         if facts.current:
             assert h.key[item] == share_key(r, width - 1, item), f"role {item} stands at an old share"
+
+
+def _check_unmet(s: State, item: int) -> None:
+    h, r, resources = s.heaps, s.roles, s.meta[RESOURCES]
+    kids = [each for each in range(2, s.meta[ITEMS]) if h.parent[each] == item and r.stands[each] < 0]
+    for d in range(resources):
+        below = sum(r.unmet[each * resources + d] for each in kids)
+        own = item * resources + d
+        lacks = r.guarantee[own] - r.held[item * (resources + 1) + d] + r.lent[own]
+        assert r.under[own] == below, f"role {item} miscounts what its children lack"
+        assert r.unmet[own] == max(0, lacks, below), f"role {item} miscounts what its guarantee lacks"
 
 
 def _is_owed(s: State, item: int) -> bool:
     resources = s.meta[RESOURCES]
     goals = s.roles.guarantee[item * resources : (item + 1) * resources]
     held = s.roles.held[item * (resources + 1) : (item + 1) * (resources + 1)]
-    below = all(have < goal for have, goal in zip(held, goals, strict=False) if goal > 0)
+    lent = s.roles.lent[item * resources : (item + 1) * resources]
+    firm = [have - soft for have, soft in zip(held, lent, strict=False)]
+    below = all(have < goal for have, goal in zip(firm, goals, strict=True) if goal > 0)
     return bool(below and s.heaps.side[item] != OUT and any(goals))
 
 
@@ -110,9 +158,11 @@ def _check_lines(s: State, facts: Facts) -> None:
             order.append(-lines.priority[line])
             if lines.blocked[line] >= 0:
                 blocked.add((line, lines.blocked[line]))
-                assert exceeds(r, s.classes, s.meta[RESOURCES], lines.blocked[line], lines.cls[line]), (
-                    f"line {line} waits for a limit that it keeps"
-                )
+                size = max(1, s.classes.gang[lines.cls[line]])
+                # Headroom comes back anywhere; it is looked at again in the next tick.
+                assert lines.blocked[line] == ROOT or exceeds(
+                    r, s.classes, s.meta[RESOURCES], lines.blocked[line], lines.cls[line], size
+                ), f"line {line} waits for a limit that it keeps"
             line = lines.next[line]
         assert order == sorted(order), f"the lines of role {item} are out of order"
         if r.stands[item] < 0:
@@ -205,15 +255,26 @@ def _check_dead(s: State, facts: Facts) -> None:
     k, n = s.classes, s.nodes
     resources = s.meta[RESOURCES]
     freed = set(n.freed[: s.meta[FREED]])
+    touched = set(s.tallies.queue[: s.meta[TOUCHED]])
     for cls, demand in enumerate(facts.demands):
+        if demand is None:
+            continue
         alive = s.heaps.live[cls // facts.bits] >> (cls % facts.bits) & 1
         assert alive == (k.state[cls] != DEAD), f"class {cls} is dead and alive"
         if k.state[cls] == LIVE:
+            continue
+        if k.gang[cls] > 1 or _reads(s, cls) & touched or k.scored[cls] == HANDED:
             continue
         known = freed | set(k.hint[cls * HINTS : cls * HINTS + k.hints[cls]])
         for row, node in facts.nodes.items():
             free = n.free[row * resources : (row + 1) * resources]
             room = all(have >= ask for have, ask in zip(free, demand.shape, strict=True))
+            room = room and row not in demand.refused and suits(n, s.tallies, k, s.meta, row, cls, 1 << 40)
             assert row in known or n.cell[row] < 0 or not room or not admits(demand, node), (
                 f"class {cls} is thought to fit nowhere but fits on node {row}"
             )
+
+
+def _reads(s: State, cls: int) -> set[int]:
+    """The tallies that may bring a class to life."""
+    return {s.classes.rule[(cls * RULES + i) * 4 + 1] for i in range(s.classes.rules[cls])}

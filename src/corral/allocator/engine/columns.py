@@ -23,6 +23,9 @@ LIVE, HINTED, DEAD = 0, 1, 2
 """What is known of a class: may fit anywhere, fits at most on its hinted nodes, fits nowhere."""
 
 HINTS = 8
+RULES = 12
+"""How many rules a class may have, hard and soft ones each, and how many tallies it may feed."""
+
 LEVELS = 64
 CELLS = LEVELS * LEVELS
 BITS = 62
@@ -38,10 +41,26 @@ SHARE_STEPS = 1 << 40
 MOST_SHARE = (1 << 52) - 1
 MOST_PRIORITY = 1023
 
+BELOW, CLEAR, EVEN, NEAR, TABLE, TARGET = range(6)
+"""Kinds of rules, by what a tally says of a node's domain: less than the bound, none, no more than evens out, some (or,
+with bound 1, none anywhere), not marked, and (soft alone) how full it is compared with its target."""
+
+BINPACK, SPREAD, RANDOM, LEAST_TASKS, ALIGNED, HANDED = range(6)
+"""Ways to choose among nodes that fit. HANDED ones are chosen outside."""
+
+ABSENT = 0
+"""The domain of nodes that lack a field; others count from 1."""
+
+SCRATCH = 0
+"""The class whose shape is written anew for each hold that came from outside."""
+
+NOT_HANDED = -2
+
 # Places in `Meta`.
 RESOURCES, NODES, SIGNATURES, FREE_LINE, SPARE_TASKS, FREED, DEAD_ROWS, REMEMBER, WALK, RETEST, RUNNING = range(11)
-SCANS, DEATHS, WALKED, ITEMS, FREE_LINES = 11, 12, 13, 14, 15
-META = 16
+SCANS, DEATHS, WALKED, ITEMS, FREE_LINES, FIELDS, DEVICES, GPUS, TOUCHED = range(11, 20)
+HANDED_LINE, HANDED_NODE, HANDED_DEVICES, SEED, MOST_FIRST, MOST_SECOND, PROMISED, UNDONE = range(20, 28)
+META = 28
 
 
 class Heaps(NamedTuple):
@@ -70,10 +89,18 @@ class Roles(NamedTuple):
     """What roles hold and may hold. Widths: `held` and `limit` have one place per resource and one for tasks.
 
     `shadow` is the item that stands for a guaranteed role under OWED, `stands` the way back. `leaf` is where a role's
-    own lines are: itself, or a child of its own when it has children.
+    own lines are: itself, or a child of its own when it has children. Of `held`, `lent` is revocable; `past` is what
+    was held before, decayed. `unmet` is what guarantees at or below an item still lack, `under` that of its children.
+    `spare` is what is free or lent on open nodes, `reserve` bounds what is kept of it for guarantees.
     """
 
     held: Ints
+    lent: Ints
+    past: Ints
+    unmet: Ints
+    under: Ints
+    spare: Ints
+    reserve: Ints
     limit: Ints
     limited: Ints
     guarantee: Ints
@@ -104,9 +131,16 @@ class Lines(NamedTuple):
 
 
 class Nodes(NamedTuple):
-    """What is free where. `cell` is -1 while a node takes nothing new; `pool` and `mark` number its two indexes."""
+    """What is free where. `cell` is -1 while a node takes nothing new; `pool` and `mark` number its two indexes.
+
+    Widths: `domain` has one place per field, `gpu` one per device. `version` counts the changes of a node.
+    """
 
     free: Ints
+    lent: Ints
+    gpu: Ints
+    domain: Ints
+    version: Ints
     cell: Ints
     signature: Ints
     pool: Ints
@@ -136,10 +170,29 @@ class Classes(NamedTuple):
     """Demand classes. Widths: `shape` has one place per resource and a 1 for the task; `tier` one per signature.
 
     `listed` from `begin` to `split` are the indexes to search first, from there to `end` the wasteful ones; a class
-    with `fine` names its nodes one by one there instead.
+    with `fine` names its nodes one by one there instead. `gpus` devices with `part` free on each are asked. `extra` tells
+    that more than resources decides; `rule` has four numbers per rule: kind, tally, bound, weight; so has `soft`.
+    `siblings` is the tally that spreading looks at, `level` how many of them a walk puts up with. A class is `fickle` when
+    more than a freed node can bring it back to life.
     """
 
     shape: Ints
+    gpus: Ints
+    part: Ints
+    gang: Ints
+    revocable: Ints
+    extra: Ints
+    fickle: Ints
+    rules: Ints
+    rule: Ints
+    heard: Ints
+    softs: Ints
+    soft: Ints
+    feeds: Ints
+    feed: Ints
+    siblings: Ints
+    level: Ints
+    scored: Ints
     row: Ints
     col: Ints
     last: Ints
@@ -158,12 +211,36 @@ class Classes(NamedTuple):
     dead: Ints
 
 
+class Tallies(NamedTuple):
+    """How many instances with some tag each domain of a field has: `count` from `at`, one place per domain.
+
+    `used` domains have any and `fuller` more than `share`; `groups` and `rest` say how many of them may. `first` is the
+    first place in `Classes.heard` of the classes that read a tally; `ups` and `downs` tell what brings them to life.
+    """
+
+    field: Ints
+    at: Ints
+    total: Ints
+    used: Ints
+    groups: Ints
+    share: Ints
+    rest: Ints
+    fuller: Ints
+    first: Ints
+    ups: Ints
+    downs: Ints
+    touched: Ints
+    queue: Ints
+    count: Ints
+
+
 class Tasks(NamedTuple):
-    """What runs: `node` is -1 in a row without a task; `spare` is a stack of such rows."""
+    """What runs: `node` is -1 in a row without a task; `devices` has a bit per GPU; `spare` is a stack of free rows."""
 
     role: Ints
     cls: Ints
     node: Ints
+    devices: Ints
     spare: Ints
 
 
@@ -176,5 +253,6 @@ class State(NamedTuple):
     nodes: Nodes
     cells: Cells
     classes: Classes
+    tallies: Tallies
     tasks: Tasks
     meta: Ints

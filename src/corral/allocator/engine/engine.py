@@ -4,47 +4,76 @@ Deterministic: equal calls in equal order give equal decisions and an equal hash
 class or node that came first.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from corral.allocator.engine.catalog import Catalog, Demand, Node, Signature, admits, check_demand
+from corral.allocator.engine.catalog import BY_CELLS, STRATEGIES, Catalog, Demand, Node, admits, check_demand
 from corral.allocator.engine.check import Facts, check
 from corral.allocator.engine.columns import (
+    BELOW,
+    CLEAR,
     DEATHS,
+    DEVICES,
+    EVEN,
+    FIELDS,
     FREE_LINE,
     FREE_LINES,
+    GPUS,
+    HANDED_DEVICES,
+    HANDED_LINE,
+    HANDED_NODE,
     HINTS,
-    ITEMS,
     LEVELS,
+    MOST_FIRST,
     MOST_PRIORITY,
+    MOST_SECOND,
+    NEAR,
     NODES,
-    OWED,
+    NOT_HANDED,
+    PROMISED,
     REMEMBER,
     RESOURCES,
     RETEST,
     ROOT,
+    RULES,
     RUNNING,
     SCANS,
+    SCRATCH,
+    SEED,
     SHARE_STEPS,
     SIGNATURES,
     SPARE_TASKS,
+    UNDONE,
     UNLIMITED,
     WALK,
     WALKED,
-    WASTEFUL,
     State,
 )
+from corral.allocator.engine.index import Index, rows_admitted
 from corral.allocator.engine.modes import Mode, load_kernels
+from corral.allocator.engine.rules import WHOLE
+from corral.allocator.engine.scan import Columns, columns_of, passing
 from corral.allocator.engine.tables import Tables
+from corral.allocator.engine.tallying import SIBLINGS_PLACE, Rule, Tally, Tallying
+from corral.allocator.engine.tree import BARE, Tree
 from corral.lib.errors import Conflict, Invalid, NotFound
-from corral.model.constraints import Constraint, allows
+from corral.model.constraints import Constraint
 
 Rows = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 Amounts = Mapping[str, int]
+Choose = Callable[[int], tuple[int, int]]
+"""Given a class, the node for one instance (-1 for none) and a bit for each of its GPUs."""
+
+MOST_DEVICES = 62
+"""GPUs of one node that are told apart."""
+
+MOST_VALUES = 256
+"""An attribute with more values than this tells single nodes apart, so classes that look at it name their nodes."""
 
 
 class Placements(NamedTuple):
@@ -54,6 +83,7 @@ class Placements(NamedTuple):
     role: Rows
     cls: Rows
     node: Rows
+    devices: Rows
 
     def __len__(self) -> int:
         return len(self.task)
@@ -81,16 +111,27 @@ class Reasons(NamedTuple):
     short: dict[str, int]
 
 
+class Held(NamedTuple):
+    """Amounts that no class describes. Shapes: `devices` has a bit for each GPU, 0 lets them be chosen."""
+
+    role: int
+    node: int
+    amounts: tuple[int, ...]
+    revocable: bool = False
+    devices: int = 0
+
+
 class Counts(NamedTuple):
     """How the engine came by its decisions so far."""
 
     exact_passes: int
     found_dead: int
     walked: int
+    undone: int
 
 
-_ROLE, _BARE = 1, 2
-"""Kinds of items that may be asked for: a role with lines of its own, and one that has had none beside children."""
+def _no_mark(marks: object, value: str | None) -> int:
+    raise Invalid(f"the engine was not told how to mark values by {marks}; give it a function")
 
 
 def _numbers(*columns: Any) -> list[Rows]:
@@ -115,6 +156,7 @@ class Engine:
         mode: Mode = Mode.PLAIN,
         cache: bool = False,
         tuning: Tuning = Tuning(),  # noqa: B008 - a constant
+        mark: Callable[[object, str | None], int] = _no_mark,
     ) -> None:
         if len(resources) < 2:
             raise Invalid(f"the engine indexes nodes by two resources and got {list(resources)}; name two or more")
@@ -124,24 +166,25 @@ class Engine:
         self._tables = Tables(mode, len(resources))
         self._kernels = load_kernels(mode, cache=cache)
         self._bits = self._kernels.bits
-        self._catalog = Catalog(resources, scarce)
-        self._roles: dict[str, int] = {}
-        self._names: dict[int, str] = {}
-        self._items = 0
-        self._places = 0
         self._nodes: dict[int, Node] = {}
         self._spare_nodes: list[int] = []
         self._node_rows = 0
-        self._demands: dict[Demand, int] = {}
-        self._pools: dict[tuple[bool, ...], int] = {}
-        self._marks: dict[int, int] = {}
-        self._indexes = 0
+        self._demands: list[Demand | None] = []
+        self._classes: dict[Demand, int] = {}
+        self._uses: dict[int, int] = {}
+        self._spare_classes: list[int] = []
         self._waiting = 0
-        self._kind = np.zeros(16, dtype=np.int8)
+        self._largest_gang = 1
         self._total = [0] * len(resources)
-        self._total_changed = self._index_changed = False
+        self._total_changed = False
         self._hash = blake2b(digest_size=16)
-        self._start(units, tuning)
+        self._prepare(units, tuning)
+        self._tree = Tree(self._tables, self._kernels, len(resources))
+        self._catalog = Catalog(resources, scarce)
+        self._index = Index(self._tables, self._kernels, self._catalog, self._nodes, self._demands)
+        self._tallying = Tallying(self._tables, mark)
+        # The class of holds that come from outside.
+        self._demands.append(None)
 
     # What there is.
 
@@ -156,17 +199,25 @@ class Engine:
             self._tables.ask_rows("node", row + 1)
             self._node_rows += 1
             self._state.meta[NODES] = self._node_rows
-        self._nodes[row] = node
-        columns = self._state.nodes
-        at = row * len(self.resources)
-        for d, amount in enumerate(node.total):
-            columns.free[at + d] = amount
-            self._total[d] += amount
-        self._enlist(row)
-        self._total_changed = True
-        self._index_changed = self._index_changed or any(demand.fine for demand in self._demands)
-        self._open(row)
+        self._describe(row, node, (0,) * len(self.resources))
+        self._index.open(row)
         return row
+
+    def change_node(
+        self, row: int, total: Amounts, hostname: str = "", attributes: Mapping[str, str] | None = None
+    ) -> None:
+        """Let a node have other amounts or attributes; what runs there goes on, even if that leaves less than nothing.
+
+        Shapes: nothing is counted in tallies for the node meanwhile. Errors: `Invalid`, `NotFound`.
+        """
+        old = self._node(row)
+        node = Node(self._amounts(total), hostname, attributes or {})
+        opened = self._state.nodes.cell[row] >= 0
+        if opened:
+            self._kernels.open_node(self._state, row, -1)
+        self._describe(row, node, old.total)
+        if opened:
+            self._index.open(row)
 
     def remove_node(self, row: int) -> None:
         """Forget a node.
@@ -185,20 +236,47 @@ class Engine:
             classes.hints[cls] = len(kept)
             for i, each in enumerate(kept):
                 classes.hint[cls * HINTS + i] = each
-        for d, amount in enumerate(node.total):
-            self._total[d] -= amount
+        self._describe(row, Node((0,) * len(self.resources), "", {}), node.total)
+        self._tallying.leave(row)
         del self._nodes[row]
         self._spare_nodes.append(row)
-        self._total_changed = self._index_changed = True
+        self._index.changed = True
 
     def set_eligible(self, row: int, eligible: bool) -> None:
         """Let a node take new work, or not; what runs there is not touched."""
         self._node(row)
         if eligible:
             if self._state.nodes.cell[row] < 0:
-                self._open(row)
+                self._index.open(row)
         else:
             self._kernels.open_node(self._state, row, -1)
+
+    def _describe(self, row: int, node: Node, before: tuple[int, ...]) -> None:
+        """Write a closed node down, whose amounts were others before."""
+        self._nodes[row] = node
+        columns, width = self._state.nodes, len(self.resources)
+        for d, amount in enumerate(node.total):
+            columns.free[row * width + d] += amount - before[d]
+            self._total[d] += amount - before[d]
+        self._describe_devices(row, node, before)
+        self._tallying.place(row, node.hostname, node.attributes)
+        self._index.enlist(row)
+        meta = self._state.meta
+        meta[MOST_FIRST], meta[MOST_SECOND] = max(meta[MOST_FIRST], node.total[0]), max(meta[MOST_SECOND], node.total[1])
+        self._total_changed = True
+        self._index.changed = self._index.changed or any(each is not None and each.fine for each in self._demands)
+
+    def _describe_devices(self, row: int, node: Node, before: tuple[int, ...]) -> None:
+        meta = self._state.meta
+        if meta[GPUS] < 0:
+            return
+        had, has = before[meta[GPUS]] // WHOLE, min(node.total[meta[GPUS]] // WHOLE, MOST_DEVICES)
+        if self._tables.ask_width("devices", max(has, 1)):
+            meta[DEVICES] = self._tables.widths["devices"]
+        at = row * meta[DEVICES]
+        gpu = self._state.nodes.gpu
+        for d in range(meta[DEVICES]):
+            gpu[at + d] += (WHOLE if d < has else 0) - (WHOLE if d < min(had, MOST_DEVICES) else 0)
 
     # Who may have how much.
 
@@ -226,11 +304,7 @@ class Engine:
         promised = self._amounts(guarantee or {})
         most = [UNLIMITED if limit is None or each not in limit else limit[each] for each in self.resources]
         self._amounts(limit or {})
-        item = self._roles.get(name)
-        if item is None:
-            above = name.rpartition("/")[0]
-            parent = ROOT if not above else self._roles.get(above) or self.add_role(above)
-            item = self._roles[name] = self._add_item(parent, name)
+        item = self._tree.add_role(name)
         width = len(self.resources)
         r = self._state.roles
         r.base[item] = (MOST_PRIORITY - priority) << 52
@@ -240,68 +314,211 @@ class Engine:
             r.limit[item * (width + 1) + d] = most[d]
         r.limit[item * (width + 1) + width] = UNLIMITED if max_tasks is None else max_tasks
         r.limited[item] = int(max_tasks is not None or bool(limit))
-        if any(promised) and r.shadow[item] < 0:
-            self._add_shadow(item)
+        if any(promised):
+            if r.shadow[item] < 0:
+                self._tree.add_shadow(item)
+            if not self._state.meta[PROMISED]:
+                self._state.meta[PROMISED] = 1
+                self._sum_promises()
         self._kernels.settle_role(self._state, item)
         return item
 
+    def add_claimant(self, role: int, priority: int) -> int:
+        """A row below a role for one framework's demands of one priority.
+
+        Among a role's claimants the higher priority is served first, then the smaller share. Errors: `Invalid`.
+        """
+        if not 0 <= priority <= MOST_PRIORITY:
+            raise Invalid(f"a claimant has the priority {priority}; it must be within 0 and {MOST_PRIORITY}")
+        return self._tree.add_claimant(role, priority)
+
+    def set_claimant(self, item: int, priority: int) -> None:
+        """Let a claimant that holds and asks nothing have another priority."""
+        self._tree.set_priority(item, priority)
+
+    def set_reserve(self, amounts: Amounts | None) -> None:
+        """Keep no more than this free for guarantees that lack something, all together; None keeps all they lack."""
+        for d, name in enumerate(self.resources):
+            self._state.roles.reserve[d] = UNLIMITED if amounts is None else amounts.get(name, 0)
+
+    def set_past(self, item: int, amounts: Sequence[int]) -> None:
+        """What a role held before, decayed; it counts where it is more than what the role holds now."""
+        width = len(self.resources)
+        for d, amount in enumerate(amounts):
+            self._state.roles.past[item * width + d] = amount
+        self._kernels.settle_role(self._state, item)
+
     def role(self, name: str) -> int:
         """The row of a role. Errors: `NotFound`."""
-        if name not in self._roles:
-            raise NotFound(f"role {name} is not known to the engine; add it first")
-        return self._roles[name]
+        return self._tree.row(name)
 
     def role_name(self, row: int) -> str:
         """The name of a role's row."""
-        return self._names[row]
+        return self._tree.name(row)
 
-    def intern_class(self, shape: Amounts, constraints: Sequence[Constraint] = (), strategy: str = "binpack") -> int:
-        """The row of a demand class; equal demands are one class.
+    def _sum_promises(self) -> None:
+        """Work out what all guarantees lack, from the deepest role up; parents are told by their children."""
+        parents = self._state.heaps.parent
+        depth: dict[int, int] = {ROOT: 0}
+        rows = [row for row in range(2, self._tree.size) if self._state.roles.stands[row] < 0]
+        for row in rows:
+            at, steps = row, 0
+            while at != ROOT:
+                at, steps = parents[at], steps + 1
+            depth[row] = steps
+        for row in sorted(rows, key=lambda each: (-depth[each], each)):
+            self._kernels.settle_unmet(self._state.heaps, self._state.roles, len(self.resources), row)
 
-        Errors: `Invalid` for a constraint that counts siblings, which no class can hold.
+    # What may be asked.
+
+    def intern_class(
+        self,
+        shape: Amounts,
+        constraints: Sequence[Constraint] = (),
+        strategy: str = "binpack",
+        *,
+        rules: Sequence[Rule] = (),
+        feeds: Sequence[Tally] = (),
+        siblings: Tally | None = None,
+        gang: int = 1,
+        revocable: bool = False,
+        refused: frozenset[int] = frozenset(),
+    ) -> int:
+        """The row of a demand class; equal demands are one class. Each call is to be matched by a `drop_class`.
+
+        Shapes: `rules` may look at tallies, which the class also counts in where `feeds` names them; `siblings` is what
+        `spread` keeps apart; a `gang` is placed whole or not at all; `refused` nodes are left out. Tallies made for it
+        are listed in `fresh_tallies`: count what is there. Errors: `Invalid`.
         """
-        demand = Demand(self._amounts(shape), tuple(constraints), strategy)
-        known = self._demands.get(demand)
-        if known is not None:
-            return known
+        demand = Demand(
+            self._amounts(shape), tuple(constraints), strategy, tuple(rules), tuple(feeds), siblings, gang, revocable,
+            refused,
+        )  # fmt: skip
         check_demand(demand)
-        cls = len(self._demands)
-        self._demands[demand] = cls
-        self._tables.ask_rows("class", cls + 1)
-        self._tables.ask_width("words", cls // self._bits + 1)
-        if self._catalog.learn_fields(demand):
-            self._enlist_all()
-        s = self._state
-        width = len(self.resources)
-        for d, amount in enumerate(demand.shape):
-            s.classes.shape[cls * (width + 1) + d] = amount
-        s.classes.shape[cls * (width + 1) + width] = 1
-        cell = int(self._kernels.cell_of(s, demand.shape[0], demand.shape[1]))
-        s.classes.row[cls], s.classes.col[cls] = cell // LEVELS, cell % LEVELS
-        s.classes.spread[cls] = int(strategy == "spread")
-        s.classes.fine[cls] = int(demand.fine)
-        s.heaps.live[cls // self._bits] |= 1 << (cls % self._bits)
-        for signature, number in self._catalog.signatures.items():
-            self._sort_in(demand, cls, signature, number)
-        self._index_changed = True
+        if any(self._tells_single_nodes(each.field) for each in constraints):
+            demand = demand._replace(named=True)
+        cls = self._classes.get(demand)
+        if cls is None:
+            cls = self._add_class(demand)
+        self._uses[cls] = self._uses.get(cls, 0) + 1
         return cls
+
+    def drop_class(self, cls: int) -> None:
+        """One user of a class less; the last takes the class along. Nothing of it may wait or run then."""
+        self._uses[cls] -= 1
+        if self._uses[cls]:
+            return
+        demand = self._demand(cls)
+        self._kernels.revive_class(self._state, cls)
+        for at, rule in enumerate(each for each in demand.rules if not each.weight):
+            row = self._tallying.row(rule.tally)
+            assert row is not None, "a tally outlives its readers"
+            self._tallying.forget(row, cls * RULES + at, *_wakes(rule))
+        if demand.siblings is not None:
+            row = self._tallying.row(demand.siblings)
+            assert row is not None, "a tally outlives its readers"
+            self._tallying.forget(row, cls * RULES + SIBLINGS_PLACE, False, True)
+        for tally in _tallies_of(demand):
+            self._tallying.drop(tally)
+        self._state.heaps.live[cls // self._bits] &= ~(1 << (cls % self._bits))
+        del self._classes[demand], self._uses[cls]
+        self._demands[cls] = None
+        self._spare_classes.append(cls)
+
+    def fresh_tallies(self) -> list[Tally]:
+        """Tallies made since the last call, in which nothing is counted yet."""
+        found, self._tallying.fresh[:] = list(self._tallying.fresh), []
+        return found
+
+    def tallies(self) -> Iterator[tuple[Tally, int]]:
+        """All tallies in use, with their rows."""
+        return iter(self._tallying)
+
+    def _tells_single_nodes(self, field: str) -> bool:
+        return len({node.attributes.get(field) for node in self._nodes.values()}) > MOST_VALUES
+
+    def _add_class(self, demand: Demand) -> int:
+        cls = self._spare_classes.pop() if self._spare_classes else len(self._demands)
+        if cls == len(self._demands):
+            self._demands.append(None)
+            self._tables.ask_rows("class", cls + 1)
+            self._tables.ask_width("words", cls // self._bits + 1)
+        self._classes[demand], self._demands[cls] = cls, demand
+        self._index.add_class(demand, cls)
+        nodes = [(row, node.hostname, node.attributes) for row, node in self._nodes.items()]
+        for tally in _tallies_of(demand):
+            self._tallying.learn_field(tally.field, iter(nodes))
+            self._tallying.use(tally)
+        k, width = self._state.classes, len(self.resources)
+        for d, amount in enumerate(demand.shape):
+            k.shape[cls * (width + 1) + d] = amount
+        k.shape[cls * (width + 1) + width] = 1
+        cell = int(self._kernels.cell_of(self._state, demand.shape[0], demand.shape[1]))
+        k.row[cls], k.col[cls] = cell // LEVELS, cell % LEVELS
+        k.spread[cls] = int(demand.strategy == "spread")
+        k.fine[cls], k.gang[cls], k.revocable[cls] = int(demand.fine), demand.gang, int(demand.revocable)
+        k.last[cls], k.level[cls], k.hints[cls] = -1, 0, 0
+        self._kernels.split_gpus(k, self._state.meta, cls)
+        soft = self._write_rules(demand, cls)
+        k.scored[cls] = -1 if demand.strategy in BY_CELLS and not soft else STRATEGIES[demand.strategy]
+        k.extra[cls] = int(k.gpus[cls] > 0 or k.rules[cls] > 0 or k.siblings[cls] >= 0)
+        fickle = k.rules[cls] > 0 or k.siblings[cls] >= 0 or k.scored[cls] >= 0 or demand.gang > 1
+        k.fickle[cls] = int(fickle)
+        self._largest_gang = max(self._largest_gang, demand.gang)
+        self._state.heaps.live[cls // self._bits] |= 1 << (cls % self._bits)
+        return cls
+
+    def _write_rules(self, demand: Demand, cls: int) -> bool:
+        """Put a class's rules into numbers; returns whether some are soft."""
+        k = self._state.classes
+        hard = soft = 0
+        for rule in demand.rules:
+            row = self._tallying.row(rule.tally)
+            assert row is not None, "a rule's tally was made before"
+            bound = rule.bound
+            if rule.target is not None:
+                bound = self._tallying.row(rule.target) or 0
+            column, at = (k.soft, cls * RULES + soft) if rule.weight else (k.rule, cls * RULES + hard)
+            for i, number in enumerate((rule.kind, row, bound, rule.weight)):
+                column[at * 4 + i] = number
+            if rule.weight:
+                soft += 1
+            else:
+                self._tallying.listen(row, at, *_wakes(rule))
+                hard += 1
+        k.rules[cls], k.softs[cls], k.feeds[cls] = hard, soft, len(demand.feeds)
+        for i, tally in enumerate(demand.feeds):
+            k.feed[cls * RULES + i] = self._tallying.row(tally)
+        k.siblings[cls] = -1
+        if demand.siblings is not None:
+            row = self._tallying.row(demand.siblings)
+            assert row is not None, "the tally of siblings was made before"
+            k.siblings[cls] = row
+            self._tallying.listen(row, cls * RULES + SIBLINGS_PLACE, False, True)
+        return soft > 0
 
     # What is wanted and what runs.
 
     def submit(self, role: Any, cls: Any, count: Any = 1, priority: Any = 0) -> None:
         """Ask for instances; each argument a number or an array of them. Higher `priority` goes first within a role.
 
-        Errors: `Invalid` for rows that do not exist or a count below 1.
+        Errors: `Invalid` for rows that do not exist, a count below 1, or part of a gang.
         """
         roles, classes, counts, priorities = _numbers(role, cls, count, priority)
         if len(roles) == 0:
             return
-        if roles.min() < 0 or roles.max() >= self._items or not self._kind[roles].all():
+        kind = self._tree.kind
+        if roles.min() < 0 or roles.max() >= self._tree.size or not kind[roles].all():
             raise Invalid("demands name a role that the engine does not have; add it first")
-        if classes.min() < 0 or classes.max() >= len(self._demands) or counts.min() < 1:
+        known = classes.min() > SCRATCH and classes.max() < len(self._demands)
+        if not known or any(self._demands[each] is None for each in set(classes.tolist())) or counts.min() < 1:
             raise Invalid("demands name a class that the engine does not have, or ask less than one; intern it first")
-        for item in sorted({int(each) for each in roles[self._kind[roles] == _BARE]}):
-            self._add_own_leaf(item)
+        if self._largest_gang > 1 and any(
+            each % self._demand(one).gang for one, each in zip(classes.tolist(), counts.tolist(), strict=True)
+        ):
+            raise Invalid("a gang is asked in part; ask for whole gangs")
+        for item in sorted({int(each) for each in roles[kind[roles] == BARE]}):
+            self._tree.add_own_leaf(item)
         self._ask_lines(len(roles))
         self._waiting += int(counts.sum())
         self._kernels.submit(self._state, *(self._handed(each) for each in (roles, classes, counts, priorities)))
@@ -311,7 +528,8 @@ class Engine:
 
         Errors: `Invalid` for rows that do not exist or a count below 1.
         """
-        if not 0 <= role < self._items or not self._kind[role] or not 0 <= cls < len(self._demands) or count < 1:
+        known = 0 <= role < self._tree.size and self._tree.kind[role] and SCRATCH < cls < len(self._demands)
+        if not known or count < 1:
             raise Invalid(f"cannot take back {count} of class {cls} from role {role}; name rows the engine has")
         taken = int(self._kernels.withdraw(self._state, role, cls, count, priority))
         self._waiting -= taken
@@ -322,28 +540,82 @@ class Engine:
 
         Errors: `Conflict` when one of them does not run, or is named twice; then nothing is released.
         """
+        self._kernels.release(self._state, self._handed(self._running_rows(tasks)))
+
+    def forget(self, tasks: Any) -> None:
+        """Forget the rows of tasks that go on holding what they hold; `hold` takes it back. Errors: as `release`."""
+        self._kernels.forget(self._state, self._handed(self._running_rows(tasks)))
+
+    def _running_rows(self, tasks: Any) -> Rows:
         rows = _numbers(tasks)[0]
         if len(rows) == 0:
-            return
+            return rows
         known = np.asarray(self._state.tasks.node)
         if rows.min() < 0 or rows.max() >= len(known) or known[rows].min() < 0:
             raise Conflict("a task to release does not run; name each running task once")
         if len(rows) > 1 and len(np.unique(rows)) != len(rows):
             raise Conflict("a task to release is named twice; name each running task once")
-        self._kernels.release(self._state, self._handed(rows))
+        return rows
 
-    def tick(self, most: int = 1 << 40) -> Placements:
-        """Place what fits, at most so many instances, in fair order."""
+    def hold(self, rows: Sequence[Held], signs: Sequence[int]) -> list[int]:
+        """Charge nodes and roles with amounts from outside, or with -1 take that back; returns the GPUs of each.
+
+        Errors: `Invalid` for a role that has no row to be charged by itself.
+        """
+        if not rows:
+            return []
+        kind = self._tree.kind
+        for item in sorted({each.role for each in rows if kind[each.role] == BARE}):
+            self._tree.add_own_leaf(item)
+        leaf = self._state.roles.leaf
+        columns = [
+            np.array(each, dtype=np.int64)
+            for each in (
+                [leaf[each.role] for each in rows],
+                [each.node for each in rows],
+                [amount for each in rows for amount in each.amounts],
+                signs,
+                [int(each.revocable) for each in rows],
+                [each.devices for each in rows],
+            )
+        ]
+        handed = [self._handed(each) for each in columns]
+        self._kernels.hold(self._state, *handed)
+        return [int(each) for each in handed[-1]]
+
+    def count(self, tallies: Sequence[int], nodes: Sequence[int], signs: Sequence[int]) -> None:
+        """Count instances in tallies, or with -1 uncount them."""
+        if tallies:
+            columns = [np.array(each, dtype=np.int64) for each in (tallies, nodes, signs)]
+            self._kernels.count(self._state, *(self._handed(each) for each in columns))
+
+    def seed(self, number: int) -> None:
+        """Let what chance decides follow this number. Shapes: 0 to 2**31 - 1."""
+        self._state.meta[SEED] = number
+
+    def tick(self, most: int = 1 << 40, choose: Choose | None = None) -> Placements:
+        """Place what fits, at most so many instances (and the rest of a gang), in fair order.
+
+        Shapes: `choose` is asked for the node of each instance whose strategy is `gpu`; without it nothing fits those.
+        """
         self._catch_up()
-        needed = min(most, self._waiting)
+        needed = min(most + self._largest_gang, self._waiting)
         self._ask_tasks(needed)
         out = np.zeros(needed, dtype=np.int64)
         handed: Any = out.data if self.mode is Mode.PLAIN else out
-        placed = int(self._kernels.serve(self._state, needed, handed))
+        meta = self._state.meta
+        placed = 0
+        while True:
+            meta[HANDED_LINE] = -1
+            placed = int(self._kernels.serve(self._state, min(most, needed), placed, handed))
+            if meta[HANDED_LINE] < 0:
+                break
+            cls = int(self._state.lines.cls[meta[HANDED_LINE]])
+            meta[HANDED_NODE], meta[HANDED_DEVICES] = choose(cls) if choose is not None else (-1, 0)
         self._waiting -= placed
         task = out[:placed]
-        tasks = self._state.tasks
-        placements = Placements(task, *(np.asarray(each)[task] for each in (tasks.role, tasks.cls, tasks.node)))
+        t = self._state.tasks
+        placements = Placements(task, *(np.asarray(each)[task] for each in (t.role, t.cls, t.node, t.devices)))
         for column in placements[1:]:
             self._hash.update(column.data)
         return placements
@@ -351,7 +623,7 @@ class Engine:
     # What is known.
 
     def decision_hash(self) -> str:
-        """A digest of all decisions so far: roles, classes and nodes in the order decided."""
+        """A digest of all decisions so far: roles, classes, nodes and GPUs in the order decided."""
         return self._hash.hexdigest()
 
     @property
@@ -366,17 +638,33 @@ class Engine:
     @property
     def counts(self) -> Counts:
         meta = self._state.meta
-        return Counts(int(meta[SCANS]), int(meta[DEATHS]), int(meta[WALKED]))
+        return Counts(int(meta[SCANS]), int(meta[DEATHS]), int(meta[WALKED]), int(meta[UNDONE]))
 
     @property
     def total(self) -> dict[str, int]:
         """What all nodes have, whether they take work or not."""
         return dict(zip(self.resources, self._total, strict=True))
 
+    @property
+    def spare(self) -> dict[str, int]:
+        """What is free or lent on open nodes."""
+        return {name: int(self._state.roles.spare[d]) for d, name in enumerate(self.resources)}
+
+    def unmet(self, role: int = ROOT) -> dict[str, int]:
+        """What guarantees at or below a role lack; of ROOT all together."""
+        roles = self._state.roles
+        column = roles.under if role == ROOT else roles.unmet
+        return {name: int(column[role * len(self.resources) + d]) for d, name in enumerate(self.resources)}
+
     def held(self, role: int) -> dict[str, int]:
         """What a role and all below it hold."""
         width = len(self.resources) + 1
         return {name: int(self._state.roles.held[role * width + d]) for d, name in enumerate(self.resources)}
+
+    def tasks_held(self, role: int) -> int:
+        """How many tasks and offers a role and all below it have."""
+        width = len(self.resources) + 1
+        return int(self._state.roles.held[role * width + width - 1])
 
     def free(self, row: int) -> dict[str, int]:
         """What is free on a node."""
@@ -388,24 +676,63 @@ class Engine:
         found: Rows = self._tables.array("nodes", "free")[: self._node_rows].copy()
         return found
 
+    def columns(self) -> Columns:
+        """The nodes as NumPy columns, a row each; not to be written to."""
+        return columns_of(self._state.nodes, self._state.meta)
+
+    def versions(self) -> Rows:
+        """A number per node row that grows whenever the node's free amounts change; not to be written to."""
+        return np.asarray(self._state.nodes.version)[: self._node_rows]
+
+    def passing(self, rule: Rule) -> Mask:
+        """The node rows that a rule of a class in use allows now."""
+        row = self._tallying.row(rule.tally)
+        assert row is not None, "rules are asked about while their class is in use"
+        return passing(self._state.tallies, self.columns().domain, rule.kind, row, rule.bound)
+
+    def fits(self, row: int, cls: int) -> bool:
+        """Whether one instance fits on a node now, its strategy aside."""
+        if not self._kernels.fits(
+            self._state.nodes, self._state.tallies, self._state.classes, self._state.meta, row, cls, 1 << 40
+        ):
+            return False
+        return bool(rows_admitted(self._demand(cls), self._nodes, [row])[0])
+
+    def demand(self, cls: int) -> Demand:
+        """A class in words. Errors: `Invalid` when there is no such class."""
+        return self._demand(cls)
+
+    def admitted(self, cls: int) -> Mask:
+        """The node rows that the constraints of a class admit; rows without a node are not."""
+        demand = self._demand(cls)
+        found = np.zeros(self._node_rows, dtype=bool)
+        rows = sorted(self._nodes)
+        if demand.fine:
+            found[rows] = rows_admitted(demand, self._nodes, rows)
+            return found
+        answers: dict[int, bool] = {}
+        signatures = self._state.nodes.signature
+        for row in rows:
+            number = int(signatures[row])
+            if number not in answers:
+                answers[number] = admits(demand, self._nodes[row])
+            found[row] = answers[number]
+        return found
+
     def explain(self, cls: int) -> Reasons:
         """Count why nodes cannot take an instance of a class now.
 
         Errors: `Invalid` when there is no such class.
         """
-        if not 0 <= cls < len(self._demands):
-            raise Invalid(f"class {cls} is not known to the engine; intern it first")
-        demand = list(self._demands)[cls]
+        demand = self._demand(cls)
         rows = np.array(sorted(self._nodes), dtype=np.int64)
-        free = self._tables.array("nodes", "free")[rows]
-        closed = self._tables.array("nodes", "cell")[rows, 0] < 0
-        if demand.fine:
-            allowed = np.array([admits(demand, self._nodes[int(row)]) for row in rows], dtype=bool)
-        else:
-            by_signature = {number: self._admits(demand, each) for each, number in self._catalog.signatures.items()}
-            numbers = self._tables.array("nodes", "signature")[rows, 0]
-            allowed = np.array([by_signature[int(number)] for number in numbers], dtype=bool)
-        lacks = free < np.array(demand.shape, dtype=np.int64)
+        all = self.columns()
+        closed = all.cell[rows] < 0
+        allowed = self.admitted(cls)[rows]
+        for rule in demand.rules:
+            if not rule.weight:
+                allowed = allowed & self.passing(rule)[rows]
+        lacks = all.free[rows] < np.array(demand.shape, dtype=np.int64)
         candidates = ~closed & allowed
         short = lacks[candidates].sum(axis=0)
         return Reasons(
@@ -416,10 +743,13 @@ class Engine:
             short={name: int(n) for name, n in zip(self.resources, short, strict=True) if n},
         )
 
-    def invariants(self) -> None:
-        """Errors: `AssertionError` when the engine contradicts itself. Takes long: for tests."""
-        current = not (self._total_changed or self._index_changed)
-        check(self._state, Facts(self._nodes, tuple(self._demands), self._waiting, current, self._bits))
+    def invariants(self, held: Sequence[Held] = ()) -> None:
+        """Takes long: for tests. Shapes: `held` is all that came from outside.
+
+        Errors: `AssertionError` when the engine contradicts itself.
+        """
+        current = not (self._total_changed or self._index.changed)
+        check(self._state, Facts(self._nodes, self._demands, self._waiting, current, self._bits, held))
 
     # How it is done.
 
@@ -427,7 +757,7 @@ class Engine:
     def _state(self) -> State:
         return self._tables.state
 
-    def _start(self, units: tuple[int, int], tuning: Tuning) -> None:
+    def _prepare(self, units: tuple[int, int], tuning: Tuning) -> None:
         tables = self._tables
         level = [v if v < 4 else 4 * (v.bit_length() - 3) + (v >> (v.bit_length() - 3)) for v in range(1024)]
         low = [0] * 67
@@ -438,14 +768,15 @@ class Engine:
         tables.put("cells", "unit", np.array(units, dtype=np.int64))
         meta = self._state.meta
         meta[RESOURCES] = len(self.resources)
-        meta[SIGNATURES] = tables.widths["signatures"]
+        meta[SIGNATURES], meta[FIELDS] = tables.widths["signatures"], tables.widths["fields"]
+        meta[DEVICES] = tables.widths["devices"]
+        meta[GPUS] = self.resources.index("gpus") if "gpus" in self.resources else -1
+        meta[MOST_FIRST] = meta[MOST_SECOND] = 1
+        meta[HANDED_LINE], meta[HANDED_NODE] = -1, NOT_HANDED
         meta[REMEMBER], meta[WALK], meta[RETEST] = int(tuning.remember), tuning.walk, int(tuning.retest)
         meta[FREE_LINE] = -1
         self._chain_lines(0)
         self._stack_tasks(0)
-        self._add_item(-1, "")
-        self._add_item(-1, "")
-        self._kind[:2] = 0
 
     def _amounts(self, amounts: Amounts) -> tuple[int, ...]:
         unknown = sorted(set(amounts) - set(self.resources))
@@ -461,6 +792,12 @@ class Engine:
             raise NotFound(f"node {row} is not known to the engine; add it first")
         return self._nodes[row]
 
+    def _demand(self, cls: int) -> Demand:
+        demand = self._demands[cls] if 0 <= cls < len(self._demands) else None
+        if demand is None:
+            raise Invalid(f"class {cls} is not known to the engine; intern it first")
+        return demand
+
     def _handed(self, rows: Rows) -> Any:
         """Numbers as the kernels of this mode take them."""
         return rows.tolist() if self.mode is Mode.PLAIN else rows
@@ -468,92 +805,6 @@ class Engine:
     def _hints(self, cls: int) -> list[int]:
         classes = self._state.classes
         return [int(classes.hint[cls * HINTS + i]) for i in range(classes.hints[cls])]
-
-    # Nodes and their indexes.
-
-    def _enlist(self, row: int) -> None:
-        """Number a node's signature and its indexes."""
-        node = self._nodes[row]
-        number, new = self._catalog.sign(node)
-        if new:
-            signature = list(self._catalog.signatures)[number]
-            if self._tables.ask_width("signatures", number + 1):
-                self._state.meta[SIGNATURES] = self._tables.widths["signatures"]
-            for demand, cls in self._demands.items():
-                self._sort_in(demand, cls, signature, number)
-            self._index_changed = True
-        has = tuple(amount > 0 for amount in node.total)
-        if has not in self._pools:
-            self._pools[has] = self._add_index()
-        mark = -1
-        if self._catalog.fields:
-            if number not in self._marks:
-                self._marks[number] = self._add_index()
-            mark = self._marks[number]
-        columns = self._state.nodes
-        columns.signature[row], columns.pool[row], columns.mark[row] = number, self._pools[has], mark
-
-    def _enlist_all(self) -> None:
-        """Tell all nodes apart anew, by the fields that are used now."""
-        opened = [row for row in self._nodes if self._state.nodes.cell[row] >= 0]
-        for row in opened:
-            self._kernels.open_node(self._state, row, -1)
-        self._marks.clear()
-        self._pools.clear()
-        self._indexes = 0
-        for row in self._nodes:
-            self._enlist(row)
-        for row in opened:
-            self._open(row)
-
-    def _add_index(self) -> int:
-        self._tables.ask_rows("index", self._indexes + 1)
-        self._indexes += 1
-        self._index_changed = True
-        return self._indexes - 1
-
-    def _open(self, row: int) -> None:
-        at = row * len(self.resources)
-        free = self._state.nodes.free
-        cell = int(self._kernels.cell_of(self._state, int(free[at]), int(free[at + 1])))
-        self._kernels.open_node(self._state, row, cell)
-
-    def _sort_in(self, demand: Demand, cls: int, signature: Signature, number: int) -> None:
-        at = cls * self._tables.widths["signatures"] + number
-        self._state.classes.tier[at] = self._catalog.tier(demand, signature)
-
-    def _admits(self, demand: Demand, signature: Signature) -> bool:
-        values = dict(zip(self._catalog.fields, signature.values, strict=True))
-        return all(allows(c, values[c.field], (), 0, 0) for c in demand.constraints)
-
-    def _rebuild_index(self) -> None:
-        """Write down which indexes (or nodes) each class searches."""
-        found: list[int] = []
-        marks: list[tuple[int, int, int]] = []
-        pools = {index: Signature(has, (None,) * len(self._catalog.fields)) for has, index in self._pools.items()}
-        stride = self._tables.widths["signatures"]
-        tiers = self._state.classes.tier
-        for demand, cls in self._demands.items():
-            begin = len(found)
-            if demand.fine:
-                found += [row for row in sorted(self._nodes) if admits(demand, self._nodes[row])]
-                marks.append((begin, len(found), len(found)))
-                continue
-            if demand.constraints:
-                by_tier = [(tiers[cls * stride + number], index) for number, index in sorted(self._marks.items())]
-            else:
-                by_tier = [(self._catalog.tier(demand, signature), index) for index, signature in pools.items()]
-            found += [index for tier, index in by_tier if tier == 0]
-            split = len(found)
-            found += [index for tier, index in by_tier if tier == WASTEFUL]
-            marks.append((begin, split, len(found)))
-        self._tables.ask_rows("listed", len(found))
-        listed = np.zeros(self._tables.rows["listed"], dtype=np.int64)
-        listed[: len(found)] = found
-        self._tables.put("classes", "listed", listed)
-        classes = self._state.classes
-        for cls, (begin, split, end) in enumerate(marks):
-            classes.begin[cls], classes.split[cls], classes.end[cls] = begin, split, end
 
     def _catch_up(self) -> None:
         """Bring shares and searches up to date with nodes and classes that came or went."""
@@ -565,76 +816,10 @@ class Engine:
             self._tables.put("roles", "inverse", np.array(shares, dtype=np.float64))
             self._kernels.refresh(self._state)
             self._total_changed = False
-        if self._index_changed:
-            self._rebuild_index()
-            self._index_changed = False
+        if self._index.changed:
+            self._index.rebuild()
 
     # Rooms.
-
-    def _add_item(self, parent: int, name: str) -> int:
-        """A new role, or with an empty name an item of the engine's own."""
-        item = self._items
-        self._tables.ask_rows("item", item + 1)
-        if item >= len(self._kind):
-            self._kind = np.concatenate((self._kind, np.zeros(len(self._kind), dtype=np.int8)))
-        self._items += 1
-        self._state.meta[ITEMS] = self._items
-        r = self._state.roles
-        r.leaf[item], r.base[item], r.scale[item] = item, MOST_PRIORITY << 52, float(SHARE_STEPS)
-        if name:
-            self._names[item] = name
-            self._kind[item] = _ROLE
-        if parent >= 0:
-            self._adopt(parent, item)
-        return item
-
-    def _adopt(self, parent: int, item: int) -> None:
-        r = self._state.roles
-        if parent > OWED and r.kids[parent] == 0:
-            width = len(self.resources) + 1
-            self._kind[parent] = _BARE
-            if r.first[parent] >= 0 or r.held[parent * width + width - 1]:
-                r.kids[parent] = 1
-                self._add_own_leaf(parent, inherits=True)
-                r = self._state.roles
-                r.kids[parent] -= 1
-        self._state.heaps.parent[item] = parent
-        r.kids[parent] += 1
-        self._ask_room(parent, r.kids[parent])
-
-    def _add_own_leaf(self, item: int, *, inherits: bool = False) -> None:
-        """Give a role that has children a child for lines of its own; what it held before the others goes there."""
-        own = self._add_item(item, "")
-        self._kind[item] = _ROLE
-        s = self._state
-        width = len(self.resources) + 1
-        for d in range(width if inherits else 0):
-            s.roles.held[own * width + d] = s.roles.held[item * width + d]
-        self._kernels.hand_down(s, item, own)
-
-    def _add_shadow(self, item: int) -> None:
-        shadow = self._add_item(OWED, "")
-        self._state.roles.shadow[item] = shadow
-        self._state.roles.stands[shadow] = item
-
-    def _ask_room(self, parent: int, needed: int) -> None:
-        """See that a parent's two heaps have room for so many children, in a new stretch if need be."""
-        h = self._state.heaps
-        room = h.room[parent]
-        if needed <= room:
-            return
-        larger, begin = max(4, 2 * room), self._places
-        self._places += 2 * larger
-        self._tables.ask_rows("place", self._places)
-        h = self._state.heaps
-        words = self._tables.widths["words"]
-        for side in range(2):
-            old, new = h.at[parent] + side * room, begin + side * larger
-            for place in range(h.size[parent * 2 + side]):
-                h.items[new + place] = h.items[old + place]
-                for w in range(words):
-                    h.below[(new + place) * words + w] = h.below[(old + place) * words + w]
-        h.at[parent], h.room[parent] = begin, larger
 
     def _ask_lines(self, needed: int) -> None:
         free = self._state.meta[FREE_LINES]
@@ -668,3 +853,19 @@ class Engine:
         # Tasks below, so that the lowest row is taken first.
         spare[count : count + end - begin] = np.arange(end - 1, begin - 1, -1)
         meta[SPARE_TASKS] += end - begin
+
+
+def _wakes(rule: Rule) -> tuple[bool, bool]:
+    """Whether a class that a rule keeps from everywhere may come to life when its tally grows, when it shrinks."""
+    return rule.kind in (NEAR, EVEN), rule.kind in (BELOW, CLEAR, EVEN, NEAR)
+
+
+def _tallies_of(demand: Demand) -> Iterator[Tally]:
+    """Each use that a class makes of a tally."""
+    for rule in demand.rules:
+        yield rule.tally
+        if rule.target is not None:
+            yield rule.target
+    yield from demand.feeds
+    if demand.siblings is not None:
+        yield demand.siblings

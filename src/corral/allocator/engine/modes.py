@@ -14,7 +14,7 @@ from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from corral.allocator.engine import scan
-from corral.allocator.engine.columns import BITS, Ints, State
+from corral.allocator.engine.columns import BITS, Classes, Heaps, Ints, Nodes, Roles, State, Tallies
 from corral.lib.errors import Unavailable
 
 
@@ -32,7 +32,14 @@ class Kernels(NamedTuple):
     submit: Callable[[State, Ints, Ints, Ints, Ints], None]
     withdraw: Callable[[State, int, int, int, int], int]
     release: Callable[[State, Ints], None]
-    serve: Callable[[State, int, Ints], int]
+    forget: Callable[[State, Ints], None]
+    hold: Callable[[State, Ints, Ints, Ints, Ints, Ints, Ints], None]
+    count: Callable[[State, Ints, Ints, Ints], None]
+    serve: Callable[[State, int, int, Ints], int]
+    revive_class: Callable[[State, int], None]
+    settle_unmet: Callable[[Heaps, Roles, int, int], None]
+    split_gpus: Callable[[Classes, Ints, int], None]
+    fits: Callable[[Nodes, Tallies, Classes, Ints, int, int, int], bool]
     open_node: Callable[[State, int, int], None]
     settle_role: Callable[[State, int], None]
     refresh: Callable[[State], None]
@@ -45,7 +52,7 @@ PLAIN_BITS = 1 << 20
 """Bits of a word where whole numbers have no end: one word for all classes."""
 
 _PACKAGE = "corral.allocator.engine"
-_SOURCES = ("heaps", "fair", "cells", "turn")
+_SOURCES = ("heaps", "rules", "fair", "cells", "search", "turn")
 
 
 @lru_cache(maxsize=8)
@@ -55,7 +62,7 @@ def load_kernels(mode: Mode, *, cache: bool = False) -> Kernels:
     Errors: `Unavailable` when the compiled form is asked for and Numba is not installed.
     """
     modules = _load_sources()
-    instead = {"find_exact": scan.find_exact, "BITS": PLAIN_BITS} if mode is Mode.PLAIN else {}
+    instead: dict[str, Any] = {"find_exact": scan.find_exact, "find_scored": scan.find_scored, "BITS": PLAIN_BITS} if mode is Mode.PLAIN else {}
     make = _compiler(modules, cache) if mode is Mode.COMPILED else lambda function: function
     made: dict[str, Any] = {}
     for module in modules:

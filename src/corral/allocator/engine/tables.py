@@ -18,8 +18,10 @@ from corral.allocator.engine.columns import (
     Heaps,
     Lines,
     Nodes,
+    RULES,
     Roles,
     State,
+    Tallies,
     Tasks,
 )
 from corral.allocator.engine.modes import Mode
@@ -50,7 +52,13 @@ PLANS: dict[str, dict[str, Plan]] = {
         "stack": Plan("once", 256),
     },
     "roles": {
-        "held": Plan("item", "asks"),
+        "held": Plan("item", "asks", shared=True),
+        "lent": Plan("item", "resources", shared=True),
+        "past": Plan("item", "resources", shared=True),
+        "unmet": Plan("item", "resources"),
+        "under": Plan("item", "resources"),
+        "spare": Plan("once", "resources"),
+        "reserve": Plan("once", "resources", UNLIMITED),
         "limit": Plan("item", "asks", UNLIMITED),
         "limited": Plan("item"),
         "guarantee": Plan("item", "resources"),
@@ -75,11 +83,15 @@ PLANS: dict[str, dict[str, Plan]] = {
     },
     "nodes": {
         "free": Plan("node", "resources", shared=True),
+        "lent": Plan("node", "resources", shared=True),
+        "gpu": Plan("node", "devices", shared=True),
+        "domain": Plan("node", "fields", shared=True),
+        "version": Plan("node", shared=True),
         "cell": Plan("node", fill=-1, shared=True),
         "signature": Plan("node", shared=True),
         "pool": Plan("node", fill=-1),
         "mark": Plan("node", fill=-1),
-        "tasks": Plan("node"),
+        "tasks": Plan("node", shared=True),
         "freed": Plan("node"),
         "dirty": Plan("node"),
     },
@@ -95,6 +107,22 @@ PLANS: dict[str, dict[str, Plan]] = {
     },
     "classes": {
         "shape": Plan("class", "asks"),
+        "gpus": Plan("class"),
+        "part": Plan("class"),
+        "gang": Plan("class"),
+        "revocable": Plan("class"),
+        "extra": Plan("class"),
+        "fickle": Plan("class"),
+        "rules": Plan("class"),
+        "rule": Plan("class", RULES * 4),
+        "heard": Plan("class", RULES, -1),
+        "softs": Plan("class"),
+        "soft": Plan("class", RULES * 4),
+        "feeds": Plan("class"),
+        "feed": Plan("class", RULES),
+        "siblings": Plan("class", fill=-1),
+        "level": Plan("class"),
+        "scored": Plan("class"),
         "row": Plan("class"),
         "col": Plan("class"),
         "last": Plan("class", fill=-1),
@@ -112,10 +140,27 @@ PLANS: dict[str, dict[str, Plan]] = {
         "prev": Plan("class", fill=-1),
         "dead": Plan("once", LEVELS, -1),
     },
+    "tallies": {
+        "field": Plan("tally"),
+        "at": Plan("tally"),
+        "total": Plan("tally"),
+        "used": Plan("tally"),
+        "groups": Plan("tally"),
+        "share": Plan("tally"),
+        "rest": Plan("tally"),
+        "fuller": Plan("tally"),
+        "first": Plan("tally", fill=-1),
+        "ups": Plan("tally"),
+        "downs": Plan("tally"),
+        "touched": Plan("tally"),
+        "queue": Plan("tally"),
+        "count": Plan("count", shared=True),
+    },
     "tasks": {
         "role": Plan("task", shared=True),
         "cls": Plan("task", shared=True),
         "node": Plan("task", fill=-1, shared=True),
+        "devices": Plan("task", shared=True),
         "spare": Plan("task", shared=True),
     },
 }
@@ -126,6 +171,7 @@ _GROUPS = {
     "nodes": Nodes,
     "cells": Cells,
     "classes": Classes,
+    "tallies": Tallies,
     "tasks": Tasks,
 }
 
@@ -136,8 +182,9 @@ class Tables:
     def __init__(self, mode: Mode, resources: int) -> None:
         self._plain = mode is Mode.PLAIN
         self.rows = {"once": 1, "item": 16, "place": 32, "line": 32, "node": 16, "index": 4, "class": 16, "task": 64}
-        self.rows["listed"] = 64
+        self.rows |= {"listed": 64, "tally": 16, "count": 1024}
         self.widths = {"resources": resources, "asks": resources + 1, "words": 1, "signatures": 4}
+        self.widths |= {"devices": 1, "fields": 1}
         self._columns = {
             (group, name): self._empty(plan) for group, plans in PLANS.items() for name, plan in plans.items()
         }

@@ -1,27 +1,35 @@
 """One call per tick: demands and ends of tasks come in as arrays, decisions go out as an array of task rows."""
 
-from corral.allocator.engine.cells import bury, find_node, give, level_of, move, note_freed, retest, revive, take_back
+from corral.allocator.engine.cells import give, level_of, move, note_freed, take_back
 from corral.allocator.engine.columns import (
     BITS,
     DEAD,
     DEATHS,
+    DEVICES,
     FREE_LINE,
     FREE_LINES,
     FREED,
+    HANDED,
+    HANDED_DEVICES,
+    HANDED_LINE,
+    HANDED_NODE,
     ITEMS,
     LEVELS,
+    NOT_HANDED,
     OWED,
     RESOURCES,
     RETEST,
     ROOT,
     RUNNING,
+    SCRATCH,
     SPARE_TASKS,
-    Classes,
+    UNDONE,
     Heaps,
     Ints,
     Lines,
     Roles,
     State,
+    Tasks,
 )
 from corral.allocator.engine.fair import (
     charge,
@@ -30,10 +38,13 @@ from corral.allocator.engine.fair import (
     reopen,
     retire,
     settle_shadow,
+    settle_unmet,
     share_key,
     wake,
 )
 from corral.allocator.engine.heaps import find_leaf, rekey, reorder
+from corral.allocator.engine.rules import count_all, count_one, mark_devices, split_gpus, take_devices
+from corral.allocator.engine.search import bury, find_node, hear, retest, revive
 
 
 def drop_line(h: Heaps, r: Roles, lines: Lines, meta: Ints, leaf: int, line: int) -> None:
@@ -112,97 +123,204 @@ def withdraw(s: State, role: int, cls: int, count: int, priority: int) -> int:
     return taken
 
 
+def give_back(s: State, leaf: int, node: int, cls: int, devices: int) -> None:
+    """A node and a role have one instance less, and those who wait for it are let on."""
+    h, r, n, k, meta = s.heaps, s.roles, s.nodes, s.classes, s.meta
+    take_back(s.cells, n, k, r, meta, node, cls)
+    if n.cell[node] >= 0:
+        note_freed(n, meta, node)
+    if devices != 0:
+        mark_devices(n, meta[DEVICES], node, devices, -k.part[cls])
+    charge(h, r, k, meta, leaf, cls, -1)
+    item = leaf
+    while item != ROOT:
+        if r.waiting[item] >= 0:
+            reopen(h, r, k, s.lines, meta, item)
+        item = h.parent[item]
+
+
 def release(s: State, tasks: Ints) -> None:
     """End these tasks: their nodes and roles have their resources again."""
-    h, r, c, n, k, t, meta = s.heaps, s.roles, s.cells, s.nodes, s.classes, s.tasks, s.meta
-    resources = meta[RESOURCES]
+    k, t, meta = s.classes, s.tasks, s.meta
     for i in range(len(tasks)):
         task = tasks[i]
         node, cls = t.node[task], t.cls[task]
-        leaf = r.leaf[t.role[task]]
-        t.node[task] = -1
-        t.spare[meta[SPARE_TASKS]] = task
-        meta[SPARE_TASKS] += 1
-        meta[RUNNING] -= 1
-        take_back(c, n, k, meta, node, cls)
-        charge(h, r, k.shape, resources, leaf, cls, -1)
-        item = leaf
-        while item != ROOT:
-            if r.waiting[item] >= 0:
-                reopen(h, r, k, s.lines, resources, item)
-            item = h.parent[item]
+        count_all(s.nodes, s.tallies, k, meta, node, cls, -1)
+        give_back(s, s.roles.leaf[t.role[task]], node, cls, t.devices[task])
+        drop_task(t, meta, task)
 
 
-def pick_line(h: Heaps, r: Roles, k: Classes, lines: Lines, resources: int, leaf: int) -> int:
+def drop_task(t: Tasks, meta: Ints, task: int) -> None:
+    """Forget a task's row; what it holds is another matter."""
+    t.node[task] = -1
+    t.spare[meta[SPARE_TASKS]] = task
+    meta[SPARE_TASKS] += 1
+    meta[RUNNING] -= 1
+
+
+def forget(s: State, tasks: Ints) -> None:
+    """Forget the rows of tasks that go on holding what they hold; `hold` with -1 takes it back."""
+    for i in range(len(tasks)):
+        drop_task(s.tasks, s.meta, tasks[i])
+
+
+def hold(s: State, leaves: Ints, nodes: Ints, amounts: Ints, signs: Ints, lends: Ints, devices: Ints) -> None:
+    """Charge nodes and roles with amounts that no class describes, or with -1 take that back.
+
+    `devices` says which GPUs; 0 lets them be chosen, and they are written there.
+    """
+    h, n, k, r, meta = s.heaps, s.nodes, s.classes, s.roles, s.meta
+    resources = meta[RESOURCES]
+    for i in range(len(leaves)):
+        leaf, node = leaves[i], nodes[i]
+        for d in range(resources):
+            k.shape[SCRATCH * (resources + 1) + d] = amounts[i * resources + d]
+        split_gpus(k, meta, SCRATCH)
+        k.revocable[SCRATCH] = lends[i]
+        if signs[i] < 0:
+            give_back(s, leaf, node, SCRATCH, devices[i])
+            continue
+        if devices[i] != 0:
+            mark_devices(n, meta[DEVICES], node, devices[i], k.part[SCRATCH])
+        elif k.gpus[SCRATCH] > 0:
+            devices[i] = take_devices(n, k, meta[DEVICES], node, SCRATCH)
+        give(s.cells, n, k, r, meta, node, SCRATCH)
+        charge(h, r, k, meta, leaf, SCRATCH, 1)
+
+
+def count(s: State, tallies: Ints, nodes: Ints, signs: Ints) -> None:
+    """Count instances that came from outside in tallies, or with -1 uncount them."""
+    for i in range(len(tallies)):
+        count_one(s.nodes, s.tallies, s.meta, tallies[i], nodes[i], signs[i])
+
+
+def pick_line(s: State, leaf: int) -> int:
     """The first line of a role that may be served; those that would break a limit are set aside, -1 if all are."""
+    h, r, k, lines, meta = s.heaps, s.roles, s.classes, s.lines, s.meta
     line = r.first[leaf]
     while line >= 0:
         cls = lines.cls[line]
         if lines.blocked[line] < 0 and k.state[cls] != DEAD:
-            item = find_limit(h, r, k, resources, leaf, cls)
+            item = find_limit(h, r, k, meta, leaf, cls, max(1, k.gang[cls]))
             if item < 0:
                 return line
             lines.blocked[line] = item
             lines.hold[line] = r.waiting[item]
             r.waiting[item] = line
-            wake(h, r, resources, leaf)
+            wake(h, r, meta[RESOURCES], leaf)
             collect_bits(h, r, lines, leaf)
         line = lines.next[line]
     return -1
 
 
 def retest_freed(s: State) -> None:
-    """Try dead classes on the nodes freed since the last tick."""
+    """Try dead classes on the nodes freed since the last tick, and lines that lacked headroom."""
     n, k, meta = s.nodes, s.classes, s.meta
     for i in range(meta[FREED]):
         node = n.freed[i]
         n.dirty[node] = 0
         if meta[RETEST] != 0:
-            retest(s.heaps, s.cells, n, k, meta, node)
+            retest(s.heaps, s.cells, n, s.tallies, k, meta, node)
     if meta[RETEST] == 0 and meta[FREED] > 0:
         for row in range(LEVELS):
             while k.dead[row] >= 0:
                 revive(s.heaps, k, meta, k.dead[row])
     meta[FREED] = 0
+    hear(s.heaps, s.tallies, k, meta)
+    if s.roles.waiting[ROOT] >= 0:
+        reopen(s.heaps, s.roles, k, s.lines, meta, ROOT)
 
 
-def serve(s: State, most: int, out: Ints) -> int:
-    """Place up to `most` instances in fair order; writes their task rows to `out` and returns how many there are."""
-    h, r, k, lines, t, meta = s.heaps, s.roles, s.classes, s.lines, s.tasks, s.meta
-    resources = meta[RESOURCES]
-    retest_freed(s)
-    placed = 0
-    while placed < most:
+def place(s: State, leaf: int, role: int, cls: int, node: int, devices: int) -> int:
+    """Put one instance there; returns its task row."""
+    n, k, t, meta = s.nodes, s.classes, s.tasks, s.meta
+    if k.gpus[cls] > 0:
+        if devices != 0:
+            mark_devices(n, meta[DEVICES], node, devices, k.part[cls])
+        else:
+            devices = take_devices(n, k, meta[DEVICES], node, cls)
+    give(s.cells, n, k, s.roles, meta, node, cls)
+    charge(s.heaps, s.roles, k, meta, leaf, cls, 1)
+    if k.feeds[cls] > 0:
+        count_all(n, s.tallies, k, meta, node, cls, 1)
+    meta[SPARE_TASKS] -= 1
+    task = t.spare[meta[SPARE_TASKS]]
+    t.role[task], t.cls[task], t.node[task], t.devices[task] = role, cls, node, devices
+    meta[RUNNING] += 1
+    return task
+
+
+def undo(s: State, leaf: int, tasks: Ints, begin: int, end: int) -> None:
+    """Take back the part of a gang that found room, as if it had never been placed."""
+    n, k, t, meta = s.nodes, s.classes, s.tasks, s.meta
+    for at in range(end - 1, begin - 1, -1):
+        task = tasks[at]
+        node, cls = t.node[task], t.cls[task]
+        count_all(n, s.tallies, k, meta, node, cls, -1)
+        take_back(s.cells, n, k, s.roles, meta, node, cls)
+        if t.devices[task] != 0:
+            mark_devices(n, meta[DEVICES], node, t.devices[task], -k.part[cls])
+        charge(s.heaps, s.roles, k, meta, leaf, cls, -1)
+        drop_task(t, meta, task)
+        meta[UNDONE] += 1
+
+
+def find_next(s: State) -> int:
+    """The role to serve next, guarantees first, or -1; classes whose tallies have changed are given another chance."""
+    h, r = s.heaps, s.roles
+    while True:
         leaf = -1
         if h.size[OWED * 2] + h.size[OWED * 2 + 1] > 0:
             leaf = find_leaf(h, r, OWED)
         if leaf < 0:
             leaf = find_leaf(h, r, ROOT)
+        if leaf >= 0 or hear(h, s.tallies, s.classes, s.meta) == 0:
+            return leaf
+
+
+def serve(s: State, most: int, placed: int, out: Ints) -> int:
+    """Place up to `most` instances in fair order, and a gang whole; writes their task rows to `out` from `placed` on.
+
+    Returns how many there are. Comes back early with HANDED_LINE set for a line whose node is chosen outside: call
+    again with the choice in HANDED_NODE, -1 when there is none.
+    """
+    h, r, k, lines, meta = s.heaps, s.roles, s.classes, s.lines, s.meta
+    if meta[HANDED_NODE] == NOT_HANDED:
+        retest_freed(s)
+    while placed < most:
+        leaf = find_next(s)
         if leaf < 0:
             break
-        line = pick_line(h, r, k, lines, resources, leaf)
+        line = pick_line(s, leaf)
         if line < 0:
             continue
-        cls = lines.cls[line]
-        node = find_node(s.cells, s.nodes, k, meta, cls)
-        if node < 0:
+        cls, role = lines.cls[line], lines.role[line]
+        size, begin = max(1, k.gang[cls]), placed
+        while placed < begin + size:
+            devices = 0
+            if k.scored[cls] == HANDED:
+                if meta[HANDED_NODE] == NOT_HANDED:
+                    meta[HANDED_LINE] = line
+                    return placed
+                node, devices = meta[HANDED_NODE], meta[HANDED_DEVICES]
+                meta[HANDED_NODE] = NOT_HANDED
+            else:
+                node = find_node(s.cells, s.nodes, s.tallies, k, meta, cls)
+            if node < 0:
+                break
+            out[placed] = place(s, leaf, role, cls, node, devices)
+            placed += 1
+        if placed < begin + size:
+            undo(s, leaf, out, begin, placed)
+            placed = begin
             bury(h, k, meta, cls)
             meta[DEATHS] += 1
             continue
-        role = lines.role[line]
-        give(s.cells, s.nodes, k, resources, node, cls)
-        charge(h, r, k.shape, resources, leaf, cls, 1)
-        lines.left[line] -= 1
-        if lines.left[line] == 0:
+        lines.left[line] -= size
+        if lines.left[line] <= 0:
             drop_line(h, r, lines, meta, leaf, line)
             if r.first[leaf] < 0:
-                retire(h, r, resources, leaf)
-        meta[SPARE_TASKS] -= 1
-        task = t.spare[meta[SPARE_TASKS]]
-        t.role[task], t.cls[task], t.node[task] = role, cls, node
-        out[placed] = task
-        placed += 1
-        meta[RUNNING] += 1
+                retire(h, r, meta[RESOURCES], leaf)
     return placed
 
 
@@ -212,8 +330,12 @@ def settle_role(s: State, item: int) -> None:
     rekey(h, item, share_key(r, meta[RESOURCES], item))
     if r.shadow[item] >= 0:
         settle_shadow(h, r, meta[RESOURCES], item)
+    above = item
+    while above != ROOT:
+        settle_unmet(h, r, meta[RESOURCES], above)
+        above = h.parent[above]
     if r.waiting[item] >= 0:
-        reopen(h, r, s.classes, s.lines, meta[RESOURCES], item)
+        reopen(h, r, s.classes, s.lines, meta, item)
 
 
 def refresh(s: State) -> None:
@@ -239,6 +361,11 @@ def hand_down(s: State, role: int, own: int) -> None:
         wake(h, r, s.meta[RESOURCES], own)
 
 
+def revive_class(s: State, cls: int) -> None:
+    """Take a class out of the list of dead ones."""
+    revive(s.heaps, s.classes, s.meta, cls)
+
+
 def cell_of(s: State, first: int, second: int) -> int:
     """The cell of these free amounts."""
     return level_of(s.cells, 0, first) * LEVELS + level_of(s.cells, 1, second)
@@ -246,7 +373,15 @@ def cell_of(s: State, first: int, second: int) -> int:
 
 def open_node(s: State, node: int, cell: int) -> None:
     """Let a node take work (put it in this cell), or with -1 nothing new."""
-    if s.nodes.cell[node] != cell:
-        move(s.cells, s.nodes, node, cell)
-        if cell >= 0:
-            note_freed(s.nodes, s.meta, node)
+    n, meta = s.nodes, s.meta
+    old = n.cell[node]
+    if old == cell:
+        return
+    move(s.cells, n, node, cell)
+    if cell >= 0:
+        note_freed(n, meta, node)
+    if old < 0 or cell < 0:
+        sign = 1 if cell >= 0 else -1
+        for d in range(meta[RESOURCES]):
+            at = node * meta[RESOURCES] + d
+            s.roles.spare[d] += sign * (n.free[at] + n.lent[at])
