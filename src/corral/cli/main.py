@@ -35,6 +35,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Cluster": {
         "nodes": ("corral.cli.cluster:nodes", "List agents with what they have and what is used"),
+        "role": ("corral.cli.roles:role", "Show and set weights, guarantees and limits of roles"),
         "events": ("corral.cli.cluster:events", "Show what happened and why"),
         "replay": ("corral.cli.replay:replay", "Run a recorded journal again and compare every decision"),
         "completion": ("corral.cli.completion:completion", "Print the completion script of a shell"),

@@ -11,11 +11,12 @@ from corral.master import (
     offers,
     reconcile,
     recovery,
+    role_views,
+    roles,
     tasks,
     timers,
     views,
     wants,
-    weights,
 )
 from corral.master.spec import (
     AgentClosed,
@@ -33,12 +34,12 @@ from corral.master.spec import (
     MasterConfig,
     SchedulerCall,
     SchedulerClosed,
-    SetWeight,
     SubscribeStream,
 )
 from corral.master.state import FrameworkEntry, MasterState
 from corral.model import calls
 from corral.model.ids import FrameworkId
+from corral.model.operator import RemoveQuota, RemoveRole, SetQuota, SetRole, UpdateQuota, UpdateWeights
 from corral.runtime.core import Asked, Effect, Loaded, Reply, Tick
 
 __all__ = ["Input", "MasterCore"]
@@ -89,12 +90,22 @@ def ask(state: MasterState, ask: int, command: Command, now: float) -> list[Effe
             effects = call(state, framework, command.call, now)
         case SubscribeStream():
             effects = frameworks.subscribe(state, command, now)
-        case SetWeight():
-            effects = weights.set_weight(state, command)
+        case SetRole():
+            effects = roles.set_role(state, command)
+        case RemoveRole():
+            effects = roles.remove_role(state, command)
+        case UpdateWeights():
+            effects = roles.update_weights(state, command)
+        case UpdateQuota():
+            effects = roles.update_quota(state, command)
+        case SetQuota():
+            effects = roles.set_quota(state, command)
+        case RemoveQuota():
+            effects = roles.remove_quota(state, command)
         case GetNodes():
             value = views.nodes(state)
         case GetRoles():
-            value = views.roles(state)
+            value = role_views.roles(state, command)
         case GetFrameworks():
             value = views.frameworks(state)
         case GetTasks():

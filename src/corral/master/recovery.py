@@ -3,6 +3,8 @@
 Rule: a new reign has a new epoch and a new master id, and what it does not know yet it does not declare lost.
 """
 
+import msgspec
+
 from corral.lib.ids import mint_uuid
 from corral.master import agents, frameworks, timers
 from corral.master.spec import (
@@ -11,9 +13,12 @@ from corral.master.spec import (
     FrameworkRecord,
     RemovedRecord,
     WeightRecord,
+    role_key,
+    weight_key,
 )
 from corral.master.state import AgentEntry, AgentState, MasterState
 from corral.model.ids import AgentId, FrameworkId
+from corral.model.role import RoleSettings
 from corral.runtime.core import Effect, Loaded, Note, Persist, SetTimer, decode_records
 
 
@@ -28,11 +33,10 @@ def load(state: MasterState, loaded: Loaded, now: float) -> list[Effect]:
     state.loaded_at = now
     for record in decode_records(loaded, "removed", RemovedRecord).values():
         state.removed_ids = dict.fromkeys(record.ids)
-    for role, weight in decode_records(loaded, "weights/", WeightRecord).items():
-        state.weights[role] = weight.weight
+    effects = _recover_roles(state, loaded)
     for id, remembered in decode_records(loaded, "agents/", AgentRecord).items():
         _recover_agent(state, AgentId(id), remembered, now)
-    effects: list[Effect] = [Persist("epoch", EpochRecord(state.epoch))]
+    effects.append(Persist("epoch", EpochRecord(state.epoch)))
     for id, known in decode_records(loaded, "frameworks/", FrameworkRecord).items():
         effects += frameworks.recover(state, FrameworkId(id), known, now)
     why = f"{len(state.agents)} agents and {len(state.frameworks)} frameworks are remembered and may come back"
@@ -44,6 +48,18 @@ def _mint_master_id(state: MasterState) -> str:
     """A new id for the new reign; the epoch is part of it, so that it is new even if chance repeats itself."""
     first, dash, rest = mint_uuid(state.random).partition("-")
     return f"{int(first, 16) ^ state.epoch & 0xFFFFFFFF:08x}{dash}{rest}"
+
+
+def _recover_roles(state: MasterState, loaded: Loaded) -> list[Effect]:
+    """Remember the roles; a weight that an older release wrote is newer than what this one has of the role."""
+    state.roles = decode_records(loaded, "roles/", RoleSettings)
+    effects: list[Effect] = []
+    for role, found in decode_records(loaded, "weights/", WeightRecord).items():
+        settings = msgspec.structs.replace(state.roles.get(role, RoleSettings()), weight=found.weight)
+        state.roles[role] = settings
+        effects += [Persist(role_key(role), settings), Persist(weight_key(role), None)]
+    state.roles_changed.update(state.roles)
+    return effects
 
 
 def _recover_agent(state: MasterState, id: AgentId, record: AgentRecord, now: float) -> None:

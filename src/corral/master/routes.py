@@ -1,4 +1,4 @@
-"""The master's endpoints: the Mesos scheduler API, Mesos' reads, the agents' links, and corral's own API.
+"""The master's endpoints: the Mesos scheduler and operator APIs, the agents' links, and corral's own API.
 
 The order of checks on a scheduler call is Mesos': recovered (503), method (405), Content-Type present (400) and known
 (415), readable (400), acceptable (406), and then what the core says. Errors of Mesos' endpoints are plain text.
@@ -15,8 +15,9 @@ from prometheus_client.core import CollectorRegistry, CounterMetricFamily, Gauge
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from corral.lib.errors import CorralError, Invalid, NotFound, Unavailable
+from corral.lib.errors import Conflict, CorralError, Invalid, NotFound, Unavailable
 from corral.lib.units import parse_duration_s
+from corral.master import role_form
 from corral.master.shell import EventStream, MasterShell
 from corral.master.spec import (
     AgentOpened,
@@ -29,12 +30,12 @@ from corral.master.spec import (
     GetRoles,
     GetTasks,
     SchedulerCall,
-    SetWeight,
 )
-from corral.mesos import legacy, operator, recordio
+from corral.mesos import legacy, operator, quota, recordio
 from corral.mesos.scheduler import STREAM_ID_HEADER, read_call, write_event
 from corral.mesos.snapshot import ClusterSnapshot
 from corral.model import calls
+from corral.model.operator import Change, RemoveRole, SetQuota
 from corral.model.orders import Report
 from corral.net.routes import RawRoute, Request, Response, Route, Stream, json_response
 from corral.net.stream import CONTENT_TYPE, ORDERS_PATH, REPORTS_PATH, FrameReader
@@ -45,6 +46,7 @@ TEXT = "text/plain; charset=utf-8"
 SCHEDULER_PATHS = ("/api/v1/scheduler", "/master/api/v1/scheduler")
 # Mesos routes by the longest prefix, and pymesos' operator client relies on it: it posts to /api/v1/operator.
 OPERATOR_PATHS = ("/api/v1", "/api/v1/{rest*}", "/master/api/v1", "/master/api/v1/{rest*}")
+ROLE_PATH = "/corral/v1/roles/{role*}"
 MOST_REQUEST_BYTES = 64 << 20
 
 _COUNTERS = frozenset(
@@ -71,8 +73,11 @@ def routes(loop: Loop, shell: MasterShell) -> list[Route | RawRoute]:
     for path, exchange in doors.mesos().items():
         for prefix in ("", "/master"):
             found += [_mesos("GET", prefix + path, exchange), _mesos("GET", f"{prefix}{path}.json", exchange)]
+    for (method, path), exchange in doors.mesos_changes().items():
+        found += [_mesos(method, prefix + path, exchange) for prefix in ("", "/master")]
     found += [Route(method="GET", path=path, handler=exchange) for path, exchange in doors.native().items()]
-    found.append(Route(method="PUT", path="/corral/v1/roles/{role*}", handler=doors.set_weight))
+    found.append(Route(method="PUT", path=ROLE_PATH, handler=doors.set_role))
+    found.append(Route(method="DELETE", path=ROLE_PATH, handler=doors.remove_role))
     return found
 
 
@@ -106,13 +111,23 @@ class _Doors:
             "/frameworks": self.show_frameworks,
             "/tasks": self.show_tasks,
             "/roles": self.show_roles,
+            "/quota": self.show_quota,
+            "/weights": self.show_weights,
             "/metrics/snapshot": self.snapshot_metrics,
+        }
+
+    def mesos_changes(self) -> dict[tuple[str, str], Exchange]:
+        return {
+            ("POST", "/quota"): self.set_quota,
+            ("DELETE", "/quota/{role*}"): self.remove_quota,
+            ("PUT", "/weights"): self.update_weights,
         }
 
     def native(self) -> dict[str, Exchange]:
         return {
             "/corral/v1/nodes": self.list_nodes,
             "/corral/v1/roles": self.list_roles,
+            ROLE_PATH: self.show_role,
             "/corral/v1/frameworks": self.list_frameworks,
             "/corral/v1/tasks": self.list_tasks,
             "/corral/v1/explain": self.explain,
@@ -146,7 +161,7 @@ class _Doors:
             close=lambda: self._shell.leave_stream(stream.id, "the connection was closed"),
         )
 
-    # Mesos' reads.
+    # Mesos' reads, and what operators change.
 
     async def operator(self, request: Request) -> Response:
         self._expect_recovered()
@@ -155,11 +170,24 @@ class _Doors:
         call = operator.read_call(request.body)
         if not _accepts_json(request):
             return _text(406, "answers are application/json; Accept admits it not")
+        if not isinstance(call, operator.OperatorCall):
+            return await self._change(call)
         if call in _LARGE:
             return await self._write(call.value, lambda s: operator.write_response(call, s, s.master.version))
         metrics = await self._metrics() if call is operator.OperatorCall.GET_METRICS else None
         snapshot = await self._snapshot(tasks=False)
         return Response(body=operator.write_response(call, snapshot, snapshot.master.version, metrics))
+
+    async def _change(self, command: Change) -> Response:
+        """Mesos answers a change with an empty 200, and calls what clashes 400 except for SET_QUOTA."""
+        self._expect_recovered()
+        try:
+            await self._loop.ask(command)
+        except Conflict as error:
+            if isinstance(command, SetQuota):
+                raise
+            raise Invalid(error.message) from None
+        return Response()
 
     async def _snapshot(self, *, tasks: bool = True) -> ClusterSnapshot:
         self._expect_recovered()
@@ -229,6 +257,24 @@ class _Doors:
     async def show_roles(self, request: Request) -> Response:
         return json_response(legacy.write_roles(await self._snapshot(tasks=False)))
 
+    async def show_quota(self, request: Request) -> Response:
+        return json_response(quota.write_quota_status(await self._snapshot(tasks=False)))
+
+    async def set_quota(self, request: Request) -> Response:
+        self._expect_recovered()
+        return await self._change(quota.read_quota_request(request.body))
+
+    async def remove_quota(self, request: Request) -> Response:
+        self._expect_recovered()
+        return await self._change(quota.read_remove_quota(request.params["role"]))
+
+    async def show_weights(self, request: Request) -> Response:
+        return json_response(quota.write_weights(await self._snapshot(tasks=False)))
+
+    async def update_weights(self, request: Request) -> Response:
+        self._expect_recovered()
+        return await self._change(quota.read_weights(request.body))
+
     async def snapshot_metrics(self, request: Request) -> Response:
         if timeout := request.first("timeout"):
             parse_duration_s(timeout)
@@ -254,13 +300,17 @@ class _Doors:
         asked = GetExplanations(want=request.first("want"), group=request.first("group"))
         return json_response(await self._loop.ask(asked))
 
-    async def set_weight(self, request: Request) -> Response:
-        try:
-            body = msgspec.json.decode(request.body, type=_Weight)
-        except msgspec.DecodeError as error:
-            raise Invalid(f'the body is not of the form {{"weight": 2.0}}: {error}') from None
-        await self._loop.ask(SetWeight(role=request.params["role"], weight=body.weight))
-        return json_response({"role": request.params["role"], "weight": body.weight})
+    async def show_role(self, request: Request) -> Response:
+        return json_response(await self._loop.ask(GetRoles(role=request.params["role"])))
+
+    async def set_role(self, request: Request) -> Response:
+        role = request.params["role"]
+        await self._loop.ask(role_form.read_set_role(role, request.body, force=request.flag("force")))
+        return json_response(await self._loop.ask(GetRoles(role=role)))
+
+    async def remove_role(self, request: Request) -> Response:
+        await self._loop.ask(RemoveRole(role=request.params["role"]))
+        return Response(status=204)
 
     async def tell_events(self, request: Request) -> Response | Stream:
         after = _number(request, "after", 0)
@@ -348,10 +398,6 @@ class _Written:
         self.made = 0
         self.snapshot: ClusterSnapshot | None = None
         self.body = b""
-
-
-class _Weight(msgspec.Struct):
-    weight: float
 
 
 class _Numbers(Collector):

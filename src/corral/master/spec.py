@@ -1,7 +1,7 @@
 """What the master remembers, what it is told and what it is asked.
 
-Records lie below the prefix `master/`: `epoch`, `agents/ID`, `frameworks/ID`, `weights/ROLE`, `removed`. Tasks are not
-among them: agents tell them anew.
+Records lie below the prefix `master/`: `epoch`, `agents/ID`, `frameworks/ID`, `roles/ROLE`, `removed`, and
+`weights/ROLE` of older releases. Tasks are not among them: agents tell them anew.
 """
 
 import msgspec
@@ -10,7 +10,9 @@ from corral.model.agent import AgentInfo
 from corral.model.calls import Call, Subscribe
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, FrameworkId
+from corral.model.operator import RemoveQuota, RemoveRole, SetQuota, SetRole, UpdateQuota, UpdateWeights
 from corral.model.orders import Report
+from corral.model.resources import Resources
 from corral.runtime.core import Asked, Loaded, Tick
 
 
@@ -23,6 +25,9 @@ class MasterConfig(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     refused coarse offer is repeated. `session_timeout_s` is how long a link may stay without a registration.
     `version` is what Mesos clients are told, `agent_version` the release whose agents may join, empty for any.
     `most_grants` is how many instances one allocation gives out, so that others have their turn in between.
+    `headroom` is what is kept free for guarantees, None keeps all that is not met yet. `evictions_per_minute` bounds
+    how many tasks make room for others. `compiled` is `auto`, `yes` or `no`: whether the allocator's engine is machine
+    code; `auto` is when it can be.
     `shutdown_margin_s` is how long beyond the longest kill grace the agents of a removed framework may take to say that
     its tasks have ended.
     """
@@ -52,6 +57,9 @@ class MasterConfig(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     most_filters: int = 16
     default_kill_grace_s: float = 3.0
     shutdown_margin_s: float = 30.0
+    headroom: Resources | None = None
+    evictions_per_minute: int = 60
+    compiled: str = "auto"
 
 
 # Records.
@@ -82,6 +90,8 @@ class FrameworkRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class WeightRecord(msgspec.Struct, frozen=True, gc=False):
+    """What releases wrote that knew only the weight of a role; read and replaced by `RoleSettings`."""
+
     weight: float
 
 
@@ -143,19 +153,14 @@ class SchedulerCall(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=Tru
     principal: str | None = None
 
 
-class SetWeight(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
-    """Errors: `Invalid` unless the role's name is well-formed and the weight above 0."""
-
-    role: str
-    weight: float
-
-
 class GetNodes(msgspec.Struct, frozen=True, gc=False, tag=True):
     pass
 
 
-class GetRoles(msgspec.Struct, frozen=True, gc=False, tag=True):
-    pass
+class GetRoles(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
+    """Shapes: with `role`, that one alone. Errors: `NotFound` when nobody knows it."""
+
+    role: str = ""
 
 
 class GetFrameworks(msgspec.Struct, frozen=True, gc=False, tag=True):
@@ -187,8 +192,8 @@ class GetCluster(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
 
 
 Command = (
-    SubscribeStream | SchedulerCall | SetWeight | GetNodes | GetRoles | GetFrameworks | GetTasks | GetExplanations
-    | GetMetrics | GetCluster
+    SubscribeStream | SchedulerCall | SetRole | RemoveRole | UpdateWeights | UpdateQuota | SetQuota | RemoveQuota
+    | GetNodes | GetRoles | GetFrameworks | GetTasks | GetExplanations | GetMetrics | GetCluster
 )  # fmt: skip
 
 Input = Loaded | Tick | Asked[Command] | AgentOpened | AgentReported | AgentClosed | SchedulerClosed
@@ -200,6 +205,10 @@ def agent_key(agent_id: AgentId) -> str:
 
 def framework_key(framework_id: FrameworkId) -> str:
     return f"frameworks/{framework_id}"
+
+
+def role_key(role: str) -> str:
+    return f"roles/{role}"
 
 
 def weight_key(role: str) -> str:

@@ -20,6 +20,7 @@ from corral.model.framework import Capability, FrameworkInfo
 from corral.model.ids import AgentId, FrameworkId, OfferId, TaskId, WantId
 from corral.model.offer import Explanation, Offer, Want
 from corral.model.resources import Resources
+from corral.model.role import RoleSettings
 from corral.model.task import TERMINAL, Reason, TaskInfo, TaskState, TaskStatus
 
 
@@ -254,11 +255,15 @@ class SessionEntry:
 
 
 class MasterState:
+    """Shapes: `roles` are those of which an operator has set something, `roles_changed` their names and those of roles
+    forgotten since the allocator was last told.
+    """
+
     __slots__ = (
         "agents", "agents_changed", "allocated", "allocated_by", "allocation_due", "allocation_runs", "coarse",
         "completed", "config", "counts", "ended", "epoch", "expiries", "explain_due", "filter_heap", "filters_due_at",
         "frameworks", "gone_offers", "live", "loaded_at", "master_id", "most_filter_ends", "offers", "offers_due_at",
-        "random", "removed_ids", "sequence", "sessions", "shown", "streams", "views", "weights",
+        "random", "removed_ids", "roles", "roles_changed", "sequence", "sessions", "shown", "streams", "views",
     )  # fmt: skip
 
     def __init__(self, config: MasterConfig, random: Random) -> None:
@@ -275,7 +280,8 @@ class MasterState:
         self.streams: dict[str, FrameworkId] = {}
         self.completed: dict[FrameworkId, FrameworkEntry] = {}
         self.removed_ids: dict[FrameworkId, None] = {}
-        self.weights: dict[str, float] = {}
+        self.roles: dict[str, RoleSettings] = {}
+        self.roles_changed: set[str] = set()
         self.offers: dict[OfferId, OfferEntry] = {}
         self.coarse: dict[OfferId, HeldOffer] = {}
         self.gone_offers: dict[OfferId, tuple[str, Reason]] = {}
@@ -305,6 +311,11 @@ class MasterState:
     def master_info(self) -> MasterInfo:
         c = self.config
         return MasterInfo(id=self.master_id, hostname=c.hostname, ip=c.ip, port=c.port, version=c.version)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weights that are not 1."""
+        return {role: settings.weight for role, settings in self.roles.items() if settings.weight != 1.0}
 
     # Accounting.
 

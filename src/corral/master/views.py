@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from corral.master import role_views
 from corral.master.ledger import Pool, Tally
 from corral.master.spec import GetCluster, GetExplanations, GetTasks
 from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, TaskEntry
-from corral.mesos.snapshot import AgentRow, ClusterSnapshot, FrameworkRow, RoleRow
-from corral.model.ids import FrameworkId, TaskId
+from corral.mesos.snapshot import AgentRow, ClusterSnapshot, FrameworkRow
+from corral.model.ids import TaskId
 from corral.model.offer import Explanation
 from corral.model.resources import ResourceKind, Resources
 from corral.model.task import TERMINAL, Task, TaskState
@@ -87,52 +88,6 @@ def flat(resources: Resources) -> Json:
         else:
             found[r.name] = "{" + ", ".join(r.items) + "}"
     return found
-
-
-def roles(state: MasterState) -> Json:
-    """All roles that somebody uses or that have a weight. Shapes: `share` is the dominant share by weight."""
-    total = Tally()
-    for agent in state.agents.values():
-        if agent.state is AgentState.REACHABLE:
-            total.add(agent.info.resources)
-    amounts = {r.name: r.milli for r in total.bundle()}
-    found = []
-    for row in _role_rows(state):
-        parts = [r.milli / amounts[r.name] for r in row.allocated if amounts.get(r.name)]
-        found.append(
-            {
-                "name": row.name,
-                "weight": row.weight,
-                "frameworks": list(row.frameworks),
-                "allocated": flat(row.allocated),
-                "offered": flat(row.offered),
-                "share": max(parts, default=0.0) / row.weight,
-            }
-        )
-    return {"roles": found}
-
-
-def _role_rows(state: MasterState) -> list[RoleRow]:
-    members: dict[str, list[FrameworkId]] = {role: [] for role in state.weights}
-    for framework in state.frameworks.values():
-        for role in framework.info.subscribed_roles:
-            members.setdefault(role, []).append(framework.id)
-    offered: dict[str, Tally] = {}
-    for entry in state.offers.values():
-        offered.setdefault(entry.offer.role, Tally()).add(entry.resources)
-    for role, tally in state.allocated.items():
-        if tally.bundle():
-            members.setdefault(role, [])
-    return [
-        RoleRow(
-            name=role,
-            weight=state.weights.get(role, 1.0),
-            frameworks=tuple(members[role]),
-            allocated=state.allocated[role].bundle() if role in state.allocated else (),
-            offered=offered[role].bundle() if role in offered else (),
-        )
-        for role in sorted(members)
-    ]
 
 
 def frameworks(state: MasterState) -> Json:
@@ -272,7 +227,7 @@ def _cluster(state: MasterState, with_tasks: bool) -> ClusterSnapshot:
         agents=tuple(_agent_row(agent) for agent in state.agents.values()),
         frameworks=tuple(_framework_row(state, f, with_tasks) for f in state.frameworks.values()),
         completed_frameworks=tuple(_framework_row(state, f, with_tasks) for f in state.completed.values()),
-        roles=tuple(_role_rows(state)),
+        roles=role_views.rows(state),
         flags=_flags(state),
     )
 

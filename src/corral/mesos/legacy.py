@@ -14,6 +14,7 @@ from corral.mesos import wire
 from corral.mesos.common import AGENT_PATH, write_labels
 from corral.mesos.flat import Json, by_reservation, write_attributes, write_flat, write_full
 from corral.mesos.health import write_health_check
+from corral.mesos.quota import write_role_quota
 from corral.mesos.resources import ANY_ROLE
 from corral.mesos.snapshot import AgentFrameworkRow, AgentRow, AgentSnapshot, ClusterSnapshot, FrameworkRow, RunRow
 from corral.mesos.tasks import write_container, write_container_status, write_discovery, write_limits
@@ -311,7 +312,7 @@ def _first_seen(task: Task) -> tuple[float, str]:
 
 
 def write_roles(snapshot: ClusterSnapshot) -> Json:
-    """`/roles`."""
+    """`/roles`. Shapes: what `quota` says is consumed includes the roles below, the other amounts do not."""
     return {
         "roles": [
             {
@@ -322,6 +323,7 @@ def write_roles(snapshot: ClusterSnapshot) -> Json:
                 "allocated": write_flat(subtract(normal(r.allocated), normal(r.offered))),
                 "offered": write_flat(r.offered),
                 "reserved": write_flat(()),
+                "quota": write_role_quota(r),
             }
             for r in snapshot.roles
         ]

@@ -1,7 +1,7 @@
-"""Reads operator calls and writes their answers: the reading part of the Mesos v1 operator API.
+"""Reads operator calls and writes their answers: the reads of the Mesos v1 operator API, and weights and quota.
 
-What changes the cluster is not carried out by this release and says so. Empty lists are left out of answers, as Mesos
-does. Source: Mesos v1, master operator API.
+What else changes the cluster is not carried out by this release and says so. Empty lists are left out of answers, as
+Mesos does. Source: Mesos v1, master operator API.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import msgspec
 
 from corral import MESOS_VERSION
 from corral.lib.errors import Invalid, Unimplemented
-from corral.mesos import wire
+from corral.mesos import quota, wire
 from corral.mesos.common import (
     write_agent_info,
     write_framework_info,
@@ -27,6 +27,7 @@ from corral.mesos.resources import write_resources
 from corral.mesos.snapshot import AgentRow, ClusterSnapshot, FrameworkRow
 from corral.mesos.tasks import write_container, write_discovery, write_limits, write_task_status
 from corral.model.framework import Capability
+from corral.model.operator import Change
 from corral.model.resources import add, with_allocation
 from corral.model.task import Task
 
@@ -35,7 +36,7 @@ PATHS = ("/api/v1", "/api/v1/{rest*}", "/master/api/v1", "/master/api/v1/{rest*}
 
 
 class OperatorCall(StrEnum):
-    """The calls that are answered."""
+    """The calls that read."""
 
     GET_HEALTH = "GET_HEALTH"
     GET_FLAGS = "GET_FLAGS"
@@ -48,23 +49,31 @@ class OperatorCall(StrEnum):
     GET_TASKS = "GET_TASKS"
     GET_ROLES = "GET_ROLES"
     GET_WEIGHTS = "GET_WEIGHTS"
+    GET_QUOTA = "GET_QUOTA"
     GET_MASTER = "GET_MASTER"
-
-
-KNOWN = frozenset(
-    {
-        *OperatorCall, "UNKNOWN", "GET_LOGGING_LEVEL", "SET_LOGGING_LEVEL", "LIST_FILES", "READ_FILE", "GET_OPERATIONS",
-        "UPDATE_WEIGHTS", "SUBSCRIBE", "RESERVE_RESOURCES", "UNRESERVE_RESOURCES", "CREATE_VOLUMES", "DESTROY_VOLUMES",
-        "GROW_VOLUME", "SHRINK_VOLUME", "GET_MAINTENANCE_STATUS", "GET_MAINTENANCE_SCHEDULE",
-        "UPDATE_MAINTENANCE_SCHEDULE", "START_MAINTENANCE", "STOP_MAINTENANCE", "DRAIN_AGENT", "DEACTIVATE_AGENT",
-        "REACTIVATE_AGENT", "GET_QUOTA", "UPDATE_QUOTA", "SET_QUOTA", "REMOVE_QUOTA", "TEARDOWN", "MARK_AGENT_GONE",
-    }
-)  # fmt: skip
-"""All calls of the API, answered or not."""
 
 
 class WireOperatorCall(wire.Wire):
     type: str | None = None
+    update_weights: quota.WireUpdateWeights | None = None
+    update_quota: quota.WireUpdateQuota | None = None
+    set_quota: quota.WireSetQuota | None = None
+    remove_quota: quota.WireRemoveQuota | None = None
+
+
+CHANGES = ("UPDATE_WEIGHTS", "UPDATE_QUOTA", "SET_QUOTA", "REMOVE_QUOTA")
+"""The calls that change something."""
+
+KNOWN = frozenset(
+    {
+        *OperatorCall, "UNKNOWN", "GET_LOGGING_LEVEL", "SET_LOGGING_LEVEL", "LIST_FILES", "READ_FILE", "GET_OPERATIONS",
+        *CHANGES, "SUBSCRIBE", "RESERVE_RESOURCES", "UNRESERVE_RESOURCES", "CREATE_VOLUMES", "DESTROY_VOLUMES",
+        "GROW_VOLUME", "SHRINK_VOLUME", "GET_MAINTENANCE_STATUS", "GET_MAINTENANCE_SCHEDULE",
+        "UPDATE_MAINTENANCE_SCHEDULE", "START_MAINTENANCE", "STOP_MAINTENANCE", "DRAIN_AGENT", "DEACTIVATE_AGENT",
+        "REACTIVATE_AGENT", "TEARDOWN", "MARK_AGENT_GONE",
+    }
+)  # fmt: skip
+"""All calls of the API, answered or not."""
 
 
 class Named(wire.Wire):
@@ -152,18 +161,42 @@ _calls = LenientDecoder(WireOperatorCall, "master::Call")
 _encode = msgspec.json.Encoder().encode
 
 
-def read_call(body: bytes) -> OperatorCall:
-    """Errors: `Invalid` without a known type; `Unimplemented` for a call that this release does not answer."""
-    kind = _calls.decode(body).type
+def read_call(body: bytes) -> OperatorCall | Change:
+    """A read by its name, or the command that a change is.
+
+    Errors: `Invalid` without a known type or without its member; `Unimplemented` for what this release does not do.
+    """
+    call = _calls.decode(body)
+    kind = call.type
     if kind is None or kind not in KNOWN:
         given = f"; found {kind!r}, which is no call" if kind is not None else ""
         raise Invalid(f"Failed to validate master::Call: Expecting 'type' to be present{given}")
+    if kind in CHANGES:
+        change = _read_change(call)
+        if change is None:
+            raise Invalid(f"Failed to validate master::Call: Expecting '{kind.lower()}' to be present")
+        return change
     try:
         return OperatorCall(kind)
     except ValueError:
         raise Unimplemented(
-            f"operator call {kind} is not part of this release; {', '.join(OperatorCall)} are"
+            f"operator call {kind} is not part of this release; {', '.join((*OperatorCall, *CHANGES))} are"
         ) from None
+
+
+def _read_change(call: WireOperatorCall) -> Change | None:
+    """None when the member that belongs to the type is missing."""
+    match call:
+        case WireOperatorCall(type="UPDATE_WEIGHTS", update_weights=quota.WireUpdateWeights() as found):
+            return quota.read_update_weights(found)
+        case WireOperatorCall(type="UPDATE_QUOTA", update_quota=quota.WireUpdateQuota() as found):
+            return quota.read_update_quota(found)
+        case WireOperatorCall(type="SET_QUOTA", set_quota=quota.WireSetQuota() as found):
+            return quota.read_set_quota(found.quota_request)
+        case WireOperatorCall(type="REMOVE_QUOTA", remove_quota=quota.WireRemoveQuota() as found):
+            return quota.read_remove_quota(found.role)
+        case _:
+            return None
 
 
 def write_response(
@@ -204,7 +237,9 @@ def _write_body(call: OperatorCall, snapshot: ClusterSnapshot, version: str, met
         case OperatorCall.GET_ROLES:
             return _lists(roles=_write_roles(snapshot))
         case OperatorCall.GET_WEIGHTS:
-            return _lists(weight_infos=[{"role": r.name, "weight": float(r.weight)} for r in snapshot.roles])
+            return _lists(weight_infos=[*quota.write_weights(snapshot)])
+        case OperatorCall.GET_QUOTA:
+            return {"status": quota.write_quota_status(snapshot)}
         case OperatorCall.GET_MASTER:
             return _write_master(snapshot)
 

@@ -11,6 +11,7 @@ from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, ContainerId, FrameworkId
 from corral.model.offer import Offer
 from corral.model.resources import Resources
+from corral.model.role import RoleSettings
 from corral.model.task import TERMINAL, Task
 
 
@@ -60,13 +61,30 @@ class FrameworkRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RoleRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Shapes: `allocated` counts tasks and offers, `offered` offers alone."""
+    """Shapes: `settings` are what operators have set of it, None for nothing.
+
+    `allocated` counts tasks and offers of the role itself, `offered` offers alone, `consumed` both with all roles below
+    it. A role comes after the one above it.
+    """
 
     name: str
-    weight: float = 1.0
+    settings: RoleSettings | None = None
     frameworks: tuple[FrameworkId, ...] = ()
     allocated: Resources = ()
     offered: Resources = ()
+    consumed: Resources = ()
+
+    @property
+    def weight(self) -> float:
+        return self.settings.weight if self.settings is not None else 1.0
+
+    @property
+    def guarantee(self) -> Resources:
+        return self.settings.guarantee if self.settings is not None else ()
+
+    @property
+    def limit(self) -> Resources:
+        return self.settings.limit if self.settings is not None else ()
 
 
 class ClusterSnapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from corral.lib.config import load_config
 from corral.lib.errors import Invalid
 from corral.model.flags import parse_attributes, parse_resources
+from corral.model.resources import ResourceKind, Resources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class ServicesSection:
 
 @dataclass(frozen=True, kw_only=True)
 class KernelSection:
-    """Timings of the kernel. Units: seconds."""
+    """Timings of the kernel, and how its allocator works. Units: seconds where the name ends in `_s`."""
 
     agent_timeout_s: float = 75.0
     ping_s: float = 15.0
@@ -50,6 +51,9 @@ class KernelSection:
     offer_timeout_s: float | None = None
     want_offer_timeout_s: float = 30.0
     allocation_delay_s: float = 0.002
+    headroom: str = ""
+    evictions_per_minute: int = 60
+    compiled: str = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +119,12 @@ def check_config(config: Config) -> None:
             f"kernel.agent_timeout_s is {config.kernel.agent_timeout_s:g}, less than two of kernel.ping_s "
             f"({config.kernel.ping_s:g}); one lost ping would make an agent unreachable"
         )
+    if not 0 <= config.kernel.evictions_per_minute <= 1_000_000:
+        raise Invalid(
+            f"kernel.evictions_per_minute is {config.kernel.evictions_per_minute}; it must be 0 to 1000000, 0 for none"
+        )
+    if config.kernel.compiled not in ("auto", "yes", "no"):
+        raise Invalid(f"kernel.compiled is {config.kernel.compiled!r}; auto, yes and no are known")
     for runtime in config.agent.runtime:
         if runtime not in ("docker", "process"):
             raise Invalid(f"agent.runtime names {runtime!r}; docker and process are known")
@@ -130,8 +140,25 @@ def _check_texts(config: Config) -> None:
     parse_listen(config.master.listen, "master.listen")
     parse_listen(config.agent.listen, "agent.listen")
     parse_store(config.master.store)
+    parse_headroom(config.kernel.headroom)
     parse_resources(config.agent.resources)
     parse_attributes(config.agent.attributes)
+
+
+def parse_headroom(text: str) -> Resources | None:
+    """What is kept free for guarantees; None for an empty text: all that is not met yet.
+
+    Errors: `Invalid` unless it is resources, and all of them scalars.
+    """
+    if not text.strip():
+        return None
+    found = parse_resources(text)
+    for resource in found:
+        if resource.kind is not ResourceKind.SCALAR:
+            raise Invalid(
+                f"kernel.headroom has {resource.name}, which has no amount; write for example cpus:8;mem:16384"
+            )
+    return found
 
 
 def parse_store(url: str) -> tuple[str, str]:

@@ -39,7 +39,15 @@ from corral.runtime.journal import Header, Journal, Replayable
 from corral.runtime.loop import Loop
 from corral.runtime.notes import Notes
 from corral.runtime.service import Background, Service
-from corral.standalone.config import AgentSection, Config, KernelSection, check_exposure, parse_listen, parse_store
+from corral.standalone.config import (
+    AgentSection,
+    Config,
+    KernelSection,
+    check_exposure,
+    parse_headroom,
+    parse_listen,
+    parse_store,
+)
 from corral.standalone.limits import OPEN_FILES_OF_TASKS
 from corral.store.base import Store
 from corral.store.memory import MemoryStore
@@ -121,7 +129,14 @@ class MasterPart:
         host, port = bound.getsockname()[:2]
         name = config.master.hostname or host
         master_config = MasterConfig(
-            hostname=name, ip=host, port=port, version=MESOS_VERSION, **_shared(config.kernel, MasterConfig)
+            hostname=name,
+            ip=host,
+            port=port,
+            version=MESOS_VERSION,
+            headroom=parse_headroom(config.kernel.headroom),
+            evictions_per_minute=config.kernel.evictions_per_minute,
+            compiled=config.kernel.compiled,
+            **_shared(config.kernel, MasterConfig),
         )
         seed = draw_seed()
         self.shell = MasterShell()

@@ -8,13 +8,14 @@ from master_stage import PARTITION_AWARE, Framework, Stage, agent_info, bundle, 
 
 from corral.lib.errors import Invalid
 from corral.master.ledger import charged
-from corral.master.spec import MasterConfig, SetWeight
+from corral.master.spec import MasterConfig
 from corral.model import calls
 from corral.model.container import ContainerInfo, ContainerKind, DockerInfo, NetworkMode, Volume
 from corral.model.framework import Capability
 from corral.model.health import CheckKind, HealthCheck
 from corral.model.ids import ExecutorId, OfferId, TaskId
 from corral.model.offer import Filters
+from corral.model.operator import SetRole
 from corral.model.orders import RunTask
 from corral.model.resources import Identity, describe, normal, scalar
 from corral.model.task import CommandInfo, ExecutorInfo, Reason, Source, TaskInfo, TaskState, Uri
@@ -328,11 +329,11 @@ def test_coarse_offers_stand_until_answered_unless_a_timeout_is_configured() -> 
 
 def test_weights_decide_who_gets_more() -> None:
     stage = Stage()
-    stage.ask(SetWeight(role="big", weight=3.0))
+    stage.ask(SetRole(role="big", weight=3.0))
     with pytest.raises(Invalid):
-        stage.ask(SetWeight(role="big", weight=0.0))
+        stage.ask(SetRole(role="big", weight=0.0))
     with pytest.raises(Invalid):
-        stage.ask(SetWeight(role="-x", weight=1.0))
+        stage.ask(SetRole(role="-x", weight=1.0))
     frameworks = {role: stage.framework(name=role, role=role) for role in ("big", "small")}
     for i in range(8):
         stage.agent(agent_info(f"h{i}"))

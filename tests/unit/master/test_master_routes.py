@@ -260,8 +260,10 @@ async def test_bad_numbers_and_flags_in_queries_are_named(door: Door) -> None:
 async def test_a_weight_is_set_and_shown(door: Door) -> None:
     answer = await door.send("PUT", "/corral/v1/roles/ads/etl", b'{"weight": 2.5}')
     assert answer.status == 200
-    assert [(r["name"], r["weight"]) for r in (await door.get("/corral/v1/roles"))["roles"]] == [("ads/etl", 2.5)]
-    assert text(await door.send("PUT", "/corral/v1/roles/x", b"{}"))[0] == 400
+    assert [(r["name"], r["weight"]) for r in (await door.get("/corral/v1/roles"))["roles"]] == [
+        ("ads", 1.0),
+        ("ads/etl", 2.5),
+    ]
     assert text(await door.send("PUT", "/corral/v1/roles/x", b'{"weight": -1}'))[0] == 400
 
 

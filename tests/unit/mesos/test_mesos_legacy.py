@@ -27,6 +27,7 @@ from corral.model.framework import Capability, FrameworkInfo
 from corral.model.health import CheckKind, HealthCheck
 from corral.model.offer import Offer
 from corral.model.resources import Identity, Reservation, normal, scalar
+from corral.model.role import RoleSettings
 from corral.model.task import (
     CommandInfo,
     ContainerStatus,
@@ -256,14 +257,21 @@ def test_the_summary_counts_tasks_instead_of_listing_them():
 def test_roles_tell_what_tasks_and_what_offers_hold():
     row = RoleRow(
         name="ads",
-        weight=2.0,
+        settings=RoleSettings(
+            weight=2.0, guarantee=parse_resources("cpus:2"), limit=(scalar("cpus", 4), scalar("gpus", 0))
+        ),
         frameworks=("f1",),
         allocated=parse_resources("cpus:3"),
         offered=parse_resources("cpus:1"),
+        consumed=parse_resources("cpus:3.5;mem:64"),
     )
     (found,) = shown(legacy.write_roles(cluster(roles=(row,))))["roles"]
     assert (found["name"], found["weight"], found["frameworks"]) == ("ads", 2.0, ["f1"])
     assert [found[kind]["cpus"] for kind in ("resources", "allocated", "offered")] == [3.0, 2.0, 1.0]
+    assert found["quota"] == {
+        "role": "ads", "guarantee": {"cpus": 2.0}, "limit": {"cpus": 4.0, "gpus": 0.0},
+        "consumed": {"cpus": 3.5, "mem": 64.0},
+    }  # fmt: skip
 
 
 def test_redirects_name_the_leader_without_scheme():
