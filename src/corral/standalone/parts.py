@@ -127,17 +127,7 @@ class MasterPart:
 
     def __init__(self, config: Config, store: Store, bound: socket.socket, notes: Notes, recording: Recording) -> None:
         host, port = bound.getsockname()[:2]
-        name = config.master.hostname or host
-        master_config = MasterConfig(
-            hostname=name,
-            ip=host,
-            port=port,
-            version=MESOS_VERSION,
-            headroom=parse_headroom(config.kernel.headroom),
-            evictions_per_minute=config.kernel.evictions_per_minute,
-            compiled=config.kernel.compiled,
-            **_shared(config.kernel, MasterConfig),
-        )
+        master_config = describe_master(config, host, port)
         seed = draw_seed()
         self.shell = MasterShell()
         self.loop = Loop(
@@ -151,6 +141,20 @@ class MasterPart:
         )
         self.shell.attach(self.loop)
         self.routes: Sequence[Route | RawRoute] = master_routes.routes(self.loop, self.shell)
+
+
+def describe_master(config: Config, host: str, port: int) -> MasterConfig:
+    """What the master's core is told of the configuration and its address."""
+    return MasterConfig(
+        hostname=config.master.hostname or host,
+        ip=host,
+        port=port,
+        version=MESOS_VERSION,
+        headroom=parse_headroom(config.kernel.headroom),
+        evictions_per_minute=config.kernel.evictions_per_minute,
+        compiled=config.kernel.compiled,
+        **_shared(config.kernel, MasterConfig),
+    )
 
 
 def _shared(section: KernelSection | AgentSection, kind: type[msgspec.Struct]) -> dict[str, Any]:

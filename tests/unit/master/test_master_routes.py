@@ -211,7 +211,19 @@ async def test_a_large_view_is_written_once_until_something_changes(door: Door, 
 @pytest.mark.parametrize("prefix", ["", "/master"])
 @pytest.mark.parametrize("suffix", ["", ".json"])
 @pytest.mark.parametrize(
-    "name", ["version", "flags", "state", "state-summary", "slaves", "frameworks", "tasks", "roles", "metrics/snapshot"]
+    "name",
+    [
+        "version",
+        "flags",
+        "state",
+        "state-summary",
+        "slaves",
+        "frameworks",
+        "tasks",
+        "roles",
+        "quota",
+        "metrics/snapshot",
+    ],
 )
 async def test_mesos_reads_answer_under_all_their_names(door: Door, prefix: str, name: str, suffix: str) -> None:
     assert isinstance(await door.get(f"{prefix}/{name}{suffix}"), dict)
@@ -257,6 +269,74 @@ async def test_bad_numbers_and_flags_in_queries_are_named(door: Door) -> None:
     assert text(await door.send("GET", "/metrics/snapshot", timeout="soon"))[0] == 400
 
 
+async def test_a_role_is_set_shown_and_forgotten(door: Door) -> None:
+    body = b'{"limit": {"cpus": 4}, "max_tasks": 7, "half_life_s": 60}'
+    status, page = text(await door.send("PUT", "/corral/v1/roles/ads/etl/nightly", body))
+    assert (status, json.loads(page)["limit"], json.loads(page)["parent"]) == (200, {"cpus": 4.0}, "ads/etl")
+    assert (await door.get("/corral/v1/roles/ads/etl/nightly"))["max_tasks"] == 7
+    assert (await door.get("/corral/v1/roles/ads"))["set"] is False
+    assert text(await door.send("GET", "/corral/v1/roles/web"))[0] == 404
+    assert text(await door.send("DELETE", "/corral/v1/roles/ads/etl/nightly")) == (204, "")
+    assert text(await door.send("DELETE", "/corral/v1/roles/ads/etl/nightly"))[0] == 404
+    assert await door.get("/corral/v1/roles") == {"roles": []}
+
+
+async def test_what_clashes_with_the_cluster_is_a_conflict_unless_forced(door: Door) -> None:
+    body = b'{"guarantee": {"cpus": 4}}'
+    assert text(await door.send("PUT", "/corral/v1/roles/ads", body))[0] == 409
+    assert text(await door.send("PUT", "/corral/v1/roles/ads", body, force="maybe"))[0] == 400
+    assert await door.get("/corral/v1/roles") == {"roles": []}
+    assert text(await door.send("PUT", "/corral/v1/roles/ads", body, force="true"))[0] == 200
+
+
+def quota_call(kind: str, **body: Any) -> bytes:
+    return json.dumps({"type": kind, kind.lower(): body}).encode()
+
+
+GUARANTEE = {"cpus": {"value": 4}}
+LISTED = [{"name": "cpus", "type": "SCALAR", "scalar": {"value": 4}}]
+
+
+async def test_mesos_statuses_of_quota_and_weights(door: Door) -> None:
+    async def post(kind: str, **body: Any) -> int:
+        return text(await door.send("POST", "/api/v1/operator", quota_call(kind, **body)))[0]
+
+    too_much = {"role": "ads", "guarantees": GUARANTEE}
+    assert await post("UPDATE_QUOTA", quota_configs=[too_much]) == 400
+    assert await post("SET_QUOTA", quota_request={"role": "ads", "guarantee": LISTED}) == 409
+    assert await post("REMOVE_QUOTA", role="ads") == 400
+    assert await post("UPDATE_WEIGHTS", weight_infos=[{"role": "ads", "weight": 0}]) == 400
+    assert await door.get("/corral/v1/roles") == {"roles": []}
+    assert await post("SET_QUOTA", quota_request={"role": "ads", "guarantee": LISTED, "force": True}) == 200
+    assert await post("SET_QUOTA", quota_request={"role": "ads", "guarantee": LISTED, "force": True}) == 400
+    assert await post("REMOVE_QUOTA", role="ads") == 200
+    assert await post("UPDATE_QUOTA", quota_configs=[too_much], force=True) == 200
+    assert await post("UPDATE_WEIGHTS", weight_infos=[{"role": "ads", "weight": 2}]) == 200
+    answer = await door.send("POST", "/api/v1", b'{"type": "GET_QUOTA"}')
+    assert json.loads(text(answer)[1])["get_quota"]["status"]["configs"] == [
+        {"role": "ads", "guarantees": {"cpus": {"value": 4.0}}}
+    ]
+
+
+@pytest.mark.parametrize("prefix", ["", "/master"])
+async def test_the_older_doors_of_quota_and_weights(door: Door, prefix: str) -> None:
+    request = json.dumps({"role": "ads", "guarantee": LISTED}).encode()
+    assert text(await door.send("POST", f"{prefix}/quota", request, {}))[0] == 409
+    request = json.dumps({"role": "ads", "guarantee": LISTED, "force": True}).encode()
+    assert text(await door.send("POST", f"{prefix}/quota", request, {})) == (200, "")
+    assert text(await door.send("POST", f"{prefix}/quota", request, {}))[0] == 400
+    assert text(await door.send("PUT", f"{prefix}/weights", b'[{"role": "ads", "weight": 2.5}]', {})) == (200, "")
+    assert text(await door.send("PUT", f"{prefix}/weights", b'[{"role": "ads", "weight": 0}]', {}))[0] == 400
+    assert await door.get(f"{prefix}/weights") == [{"role": "ads", "weight": 2.5}]
+    (config,) = (await door.get(f"{prefix}/quota"))["configs"]
+    assert config == {"role": "ads", "guarantees": {"cpus": {"value": 4.0}}, "limits": {"cpus": {"value": 4.0}}}
+    (role,) = (await door.get(f"{prefix}/roles"))["roles"]
+    assert (role["weight"], role["quota"]["guarantee"], role["quota"]["consumed"]) == (2.5, {"cpus": 4.0}, {})
+    assert text(await door.send("DELETE", f"{prefix}/quota/ads")) == (200, "")
+    assert text(await door.send("DELETE", f"{prefix}/quota/ads"))[0] == 400
+    assert await door.get(f"{prefix}/quota") == {}
+
+
 async def test_a_weight_is_set_and_shown(door: Door) -> None:
     answer = await door.send("PUT", "/corral/v1/roles/ads/etl", b'{"weight": 2.5}')
     assert answer.status == 200
@@ -295,6 +375,10 @@ async def test_nothing_is_answered_before_the_records_are_read() -> None:
         ("POST", SCHEDULER_PATHS[0]),
         ("POST", "/api/v1"),
         ("GET", "/state"),
+        ("POST", "/quota"),
+        ("DELETE", "/quota/ads"),
+        ("PUT", "/weights"),
+        ("GET", "/weights"),
         ("GET", "/health/ready"),
     ):
         answer = await door.send(method, path, b"", {})

@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 import mesos_strategies as some
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,8 +31,13 @@ def places(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int
 
 @st.composite
 def spoiled(draw: st.DrawFn) -> bytes:
+    return draw(spoiled_copies(some.all_calls.map(lambda call: json.loads(write_call(call)))))
+
+
+@st.composite
+def spoiled_copies(draw: st.DrawFn, calls: st.SearchStrategy[Any]) -> bytes:
     """A call as JSON with one to three of its members replaced or left out."""
-    root = [json.loads(write_call(draw(some.all_calls)))]
+    root = [copy.deepcopy(draw(calls))]
     for _ in range(draw(st.integers(1, 3))):
         *path, last = draw(st.sampled_from([p for p in places(root) if p]))
         parent: Any = root
@@ -42,6 +48,33 @@ def spoiled(draw: st.DrawFn) -> bytes:
         else:
             parent[last] = copy.deepcopy(draw(MEMBERS))
     return json.dumps(root[0]).encode()
+
+
+def operator_calls() -> list[Any]:
+    """Whole operator calls that change something."""
+    scalar = {"name": "cpus", "type": "SCALAR", "scalar": {"value": 1.5}, "role": "*"}
+    amounts = {"cpus": {"value": 1.5}, "mem": {"value": 0}}
+    bodies: dict[str, Any] = {
+        "UPDATE_WEIGHTS": {"weight_infos": [{"role": "ads/etl", "weight": 2.0}]},
+        "UPDATE_QUOTA": {"force": True, "quota_configs": [{"role": "ads", "guarantees": amounts, "limits": amounts}]},
+        "SET_QUOTA": {"quota_request": {"role": "ads", "force": False, "guarantee": [scalar]}},
+        "REMOVE_QUOTA": {"role": "ads"},
+    }
+    return [{"type": kind, kind.lower(): body} for kind, body in bodies.items()]
+
+
+@st.composite
+def spoiled_operator_calls(draw: st.DrawFn) -> bytes:
+    return draw(spoiled_copies(st.sampled_from(operator_calls())))
+
+
+@settings(max_examples=200, deadline=None)
+@given(spoiled_operator_calls())
+def test_a_spoiled_operator_call_is_taken_or_refused_with_words(body: bytes) -> None:
+    with suppress(Invalid, Unimplemented):
+        call = read_operator_call(body)
+        again = msgspec.json.encode(call)
+        assert again, "whatever is read can be written to a journal"
 
 
 @settings(max_examples=400, deadline=None)

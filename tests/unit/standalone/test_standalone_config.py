@@ -5,8 +5,15 @@ import pytest
 from corral.lib.errors import Invalid
 from corral.model.flags import parse_resources
 from corral.model.resources import describe
-from corral.standalone.config import Config, check_exposure, parse_listen, parse_store, read_config
-from corral.standalone.parts import divide
+from corral.standalone.config import (
+    Config,
+    check_exposure,
+    parse_headroom,
+    parse_listen,
+    parse_store,
+    read_config,
+)
+from corral.standalone.parts import describe_master, divide
 
 
 def test_the_defaults_are_accepted() -> None:
@@ -23,6 +30,12 @@ def test_the_defaults_are_accepted() -> None:
         ("agent.kill_grace_s=inf", "agent.kill_grace_s is inf"),
         ("services.launch_timeout_s=-5", "services.launch_timeout_s is -5.0"),
         ("kernel.ping_s=50", "one lost ping would make an agent unreachable"),
+        ("kernel.headroom=cpus", "is not NAME:VALUE"),
+        ("kernel.headroom=cpus:-1", "must be a finite number of 0 or more"),
+        ("kernel.headroom=ports:[1-2]", "kernel.headroom has ports, which has no amount"),
+        ("kernel.evictions_per_minute=-1", "kernel.evictions_per_minute is -1; it must be 0 to 1000000"),
+        ("kernel.evictions_per_minute=many", "which is not int"),
+        ("kernel.compiled=true", "kernel.compiled is 'true'; auto, yes and no are known"),
         ("agent.runtime=docker,rkt", "agent.runtime names 'rkt'"),
         ("agent.resources=cpus", "is not NAME:VALUE"),
         ("agent.attributes=rack", "is not NAME:VALUE"),
@@ -37,6 +50,21 @@ def test_a_value_no_daemon_could_work_with_is_refused_by_name(text: str, message
     with pytest.raises(Invalid) as refused:
         read_config(None, [text], {})
     assert message in refused.value.message
+
+
+def test_the_headroom_is_resources_and_empty_is_none_of_its_own() -> None:
+    assert parse_headroom("") is parse_headroom(" ") is None
+    assert describe(parse_headroom("cpus:100;mem:10240") or ()) == "cpus 100, mem 10240"
+    assert parse_headroom("cpus:0") == ()
+
+
+def test_the_master_is_told_how_its_allocator_works() -> None:
+    sets = ["kernel.headroom=cpus:2", "kernel.evictions_per_minute=5", "kernel.compiled=no", "kernel.ping_s=7"]
+    told = describe_master(read_config(None, sets, {})[0], "127.0.0.1", 4680)
+    assert (describe(told.headroom or ()), told.evictions_per_minute, told.compiled) == ("cpus 2", 5, "no")
+    assert (told.ping_s, told.port, told.hostname) == (7.0, 4680, "127.0.0.1")
+    default = describe_master(Config(), "127.0.0.1", 4680)
+    assert (default.headroom, default.evictions_per_minute, default.compiled) == (None, 60, "auto")
 
 
 @pytest.mark.parametrize(
