@@ -87,6 +87,18 @@ def test_the_first_five_minutes_go_as_the_readme_says(url: str, tmp_path: Path) 
     assert {a["id"] for a in get(url, "/v2/apps")["apps"]} == {"/busybox", "/from-file"}
 
 
+def test_roles_are_set_as_the_page_on_roles_says(url: str, tmp_path: Path) -> None:
+    page = (ROOT / "docs/operate/roles.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^    ((?:corral|curl) .*)$", page, re.MULTILINE)
+    assert len(lines) == 9
+    for line in lines:
+        words = shlex.split(line.replace("cpus=10,mem=10240", "cpus=1,mem=1024").replace("http://127.0.0.1:4680", url))
+        done = run([*CORRAL, *words[1:]] if words[0] == "corral" else [*words, "--fail"], url, tmp_path)
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+    (left,) = [role for role in get(url, "/corral/v1/roles")["roles"] if role["set"]]
+    assert (left["name"], left["guarantee"], left["limit"]) == ("ads", {"cpus": 1.0, "mem": 1024.0}, {"cpus": 40.0})
+
+
 def test_the_example_framework_runs_its_tasks_through_wants(url: str, tmp_path: Path) -> None:
     flag = tmp_path / "failed-once"
     command = f"mkdir {flag} || exit 0; exit 3"

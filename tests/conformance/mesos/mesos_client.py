@@ -198,3 +198,10 @@ def wait_until(check: Any, what: str, timeout_s: float = 20.0) -> Any:
             return found
         assert time.monotonic() < until, f"{what} did not happen in {timeout_s} s"
         time.sleep(0.05)
+
+
+def forget_roles(url: str) -> None:
+    """Take away all that operators have set, for the tests that follow."""
+    for role in request(url, "GET", "/corral/v1/roles").json["roles"]:
+        if role["set"]:
+            assert request(url, "DELETE", f"/corral/v1/roles/{role['name']}").status == 204

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from mesos_client import task, wait_until
+from mesos_client import forget_roles, task, wait_until
 from pymesos_build import build_pymesos
 
 if sys.version_info >= (3, 12):
@@ -69,6 +69,12 @@ class Foreign:
             event = None
         assert event is not None, f"pymesos is silent; told {self.told[-20:]}\n{''.join(self.errors)}"
         self.told.append({**event, "offers": ...} if "offers" in event else event)
+        return event
+
+    def next_of_any(self, kind):
+        """The next event of this kind, be it one that a test does not expect otherwise."""
+        while (event := self._take(20.0))["event"] != kind:
+            assert event["event"] != "answered", event
         return event
 
     def next(self, *kinds, timeout_s=20.0):
@@ -292,6 +298,9 @@ def test_the_calls_without_effect_are_taken(start):
         ("getFrameworks", (), "get_frameworks"),
         ("getTasks", (), "get_tasks"),
         ("getMetrics", ("5secs",), "get_metrics"),
+        ("getRoles", (), "get_roles"),
+        ("getWeights", (), "get_weights"),
+        ("getQuota", (), "get_quota"),
     ],
 )
 def test_its_operator_client_reads(start, method, arguments, member):
@@ -299,3 +308,34 @@ def test_its_operator_client_reads(start, method, arguments, member):
     scheduler.next("registered")
     scheduler.do("operator", method, *arguments)
     assert member in scheduler.next("answered")["answer"]
+
+
+def test_its_operator_client_sets_weights_and_quotas(cluster, start):
+    scheduler = start()
+    scheduler.next("registered")
+
+    def ask(method, *arguments):
+        scheduler.do("operator", method, *arguments)
+        return scheduler.next("answered")["answer"]
+
+    def refused(method, *arguments):
+        scheduler.do("operator", method, *arguments)
+        return scheduler.next_of_any("raised")["message"]
+
+    try:
+        ask("updateWeights", [{"role": "foreign", "weight": 2.5}, {"role": "foreign/nested", "weight": 0.5}])
+        assert {"role": "foreign", "weight": 2.5} in ask("getWeights")["get_weights"]["weight_infos"]
+        assert "code=400" in refused("updateWeights", [{"role": "foreign", "weight": 0}])
+        request = {"role": "foreign", "guarantee": [{"name": "cpus", "type": "SCALAR", "scalar": {"value": 1}}]}
+        ask("setQuota", request)
+        assert "code=400" in refused("setQuota", {**request, "force": True})
+        (config,) = ask("getQuota")["get_quota"]["status"]["configs"]
+        assert config == {"role": "foreign", "guarantees": {"cpus": {"value": 1.0}}, "limits": {"cpus": {"value": 1.0}}}
+        roles = {r["name"]: r["weight"] for r in ask("getRoles")["get_roles"]["roles"]}
+        assert (roles["foreign"], roles["foreign/nested"]) == (2.5, 0.5)
+        ask("removeQuota", "foreign")
+        assert "code=400" in refused("removeQuota", "foreign")
+        too_much = [{**request["guarantee"][0], "scalar": {"value": 1000}}]
+        assert "code=409" in refused("setQuota", {"role": "foreign", "guarantee": too_much})
+    finally:
+        forget_roles(cluster.url)
