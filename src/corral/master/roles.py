@@ -167,10 +167,12 @@ def _check_use(state: MasterState, changed: _Changed) -> None:
 
 
 def _carry_out(state: MasterState, changed: _Changed) -> list[Effect]:
+    """What is as it was is neither written nor told."""
+    changed = {role: settings for role, settings in changed.items() if settings != state.roles.get(role)}
     effects: list[Effect] = []
     for role, settings in changed.items():
         if settings is None:
-            state.roles.pop(role, None)
+            del state.roles[role]
         else:
             state.roles[role] = settings
         state.roles_changed.add(role)

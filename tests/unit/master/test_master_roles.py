@@ -98,6 +98,21 @@ def test_a_change_is_one_transaction_with_its_answer_and_names_the_roles_it_touc
     assert "allocate" in stage.timers
 
 
+def test_what_is_set_as_it_was_leaves_no_trace(stage: Stage) -> None:
+    stage.ask(SetRole(role="ads", weight=2.0))
+    stage.run()
+    before, told = memory(stage), len(stage.notes)
+    for command in (
+        SetRole(role="ads", weight=2.0),
+        UpdateWeights(weights=(("ads", 2.0),)),
+        UpdateQuota(quotas=(Quota(role="ads"), Quota(role="unknown"))),
+        UpdateQuota(),
+    ):
+        effects = stage.give(Asked(1, command))
+        assert [type(e) for e in effects] == [Reply]
+    assert (memory(stage), len(stage.notes)) == (before, told)
+
+
 def test_a_role_is_forgotten_alone_and_only_once(stage: Stage) -> None:
     stage.ask(SetRole(role="ads", weight=2.0))
     stage.ask(SetRole(role="ads/etl", weight=3.0))
