@@ -1,157 +1,445 @@
-"""Who gets what: wants first in fair order, then coarse offers of the rest. A pure function of a view.
+"""Who gets what: the one allocator behind the live master, the simulator and every what-if question.
 
-Deterministic: equal views give equal answers, down to the ports. Source: sections 4 of the design and 17 of the Mesos
-contract.
+It is told what comes and goes, and decides when it is run: wants first in fair order, then coarse offers of the rest.
+Deterministic: equal calls give equal decisions, down to the ports, with and without the compiled engine. Source:
+section 4 of the design, and 17 of the Mesos contract.
 """
 
-import sys
 from collections.abc import Iterable
 
 import msgspec
 
+from corral.allocator.book import GPUS, PORTS, AgentEntry, Book, HoldEntry, amounts_of, devices_of, plain
 from corral.allocator.coarse import offer_rest
+from corral.allocator.demands import group_of, mark
+from corral.allocator.engine import Engine, Mode, Placements, Tuning
 from corral.allocator.explain import explain
-from corral.allocator.filters import FilterIndex
-from corral.allocator.nodes import PORTS, Nodes
-from corral.allocator.rescind import Recall
-from corral.allocator.roles import FairQueue, Line
-from corral.allocator.shapes import Group, Placement, Shape, ShapeKey, shape_key
-from corral.allocator.share import Shares
-from corral.allocator.view import Allocation, Grant, View, WantView
-from corral.model.constraints import Operator
-from corral.model.offer import Explanation, Refusal
+from corral.allocator.filters import Filters
+from corral.allocator.gangs import Gangs
+from corral.allocator.history import History
+from corral.allocator.lines import Claimants, Key, Line, Lines
+from corral.allocator.ports import choose_ports, start_offset
+from corral.allocator.preempt import Evictor
+from corral.allocator.rescind import recall
+from corral.allocator.view import (
+    AgentView,
+    Allocation,
+    Eviction,
+    Filter,
+    FrameworkView,
+    Grant,
+    Hold,
+    HoldKind,
+    Settings,
+    View,
+    WantView,
+)
+from corral.lib.errors import NotFound
+from corral.model.ids import AgentId, FrameworkId, OfferId, WantId
+from corral.model.offer import Explanation
+from corral.model.resources import Resources, all_ranges, count_range, cut_ranges, normal, ports, subtract
+from corral.model.role import RoleSettings
+
+BASIC = ("cpus", "mem", "disk", GPUS, PORTS)
+"""The resources that every allocator knows; others are learned from agents, roles and wants."""
 
 
-def allocate(view: View, now: float) -> Allocation:
-    """Grant what fits, name the coarse offers that must come back for wants, explain every want that still waits.
+class Allocator:
+    """Shapes: agents, frameworks, wants and holds are known by their ids; roles by their names."""
 
-    Units: `now` float seconds UTC, compared with the filters' ends. Shapes: grants in the order they were decided;
-    explanations in the order of `view.wants`.
-    """
-    filters = FilterIndex(view.filters, now)
-    shares = Shares(view)
-    wants = [each for each in view.wants if each.missing > 0]
-    if not wants:
-        return Allocation(grants=tuple(offer_rest(view, lambda row: view.agents[row].free, (), filters, shares)))
-    nodes = Nodes(view.agents, _names(wants), view.seed)
-    lines = _lines(view, nodes, filters, wants)
-    queue = FairQueue(lines, shares)
-    grants, waiting = _serve(nodes, queue, shares, view)
-    more = queue.head() is not None
-    explanations = _explain(nodes, waiting)
-    recall = Recall(nodes, view.held if waiting else ())
-    for line in waiting:
-        rows = recall.serve(line) if view.held else []
-        if rows:
-            explanations[id(line)] = _awaiting_offers(explanations[id(line)], nodes, rows)
-    if not more:
-        grants.extend(offer_rest(view, nodes.rest, recall.kept, filters, shares))
-    return Allocation(
-        grants=tuple(grants),
-        rescind=tuple(recall.offers),
-        explanations=tuple(explanations[id(line)] for line in lines if id(line) in explanations),
-        more=more,
-    )
+    def __init__(
+        self,
+        settings: Settings = Settings(),
+        mode: Mode = Mode.PLAIN,
+        tuning: Tuning = Tuning(),  # noqa: B008
+    ) -> None:
+        self.settings = settings
+        self.mode = mode
+        self._tuning = tuning
+        self._names: tuple[str, ...] = BASIC
+        self._roles: dict[str, RoleSettings] = {}
+        self._frameworks: dict[FrameworkId, FrameworkView] = {}
+        self._filters = Filters()
+        self._grants = 0
+        self._evictor = Evictor(settings)
+        self._gangs = Gangs()
+        self._history = History()
+        self.rescinding: dict[Key, tuple[AgentId, ...]] = {}
+        self._build()
 
+    @classmethod
+    def of(cls, view: View, mode: Mode = Mode.PLAIN) -> "Allocator":
+        """An allocator that knows all that a view describes."""
+        found = cls(view.settings, mode)
+        found.learn(name for agent in view.agents for name in amounts_of(agent.total))
+        for name, role in view.roles.items():
+            found.set_role(name, role)
+        for agent in view.agents:
+            found.set_agent(agent)
+        for framework in view.frameworks:
+            found.set_framework(framework)
+        for hold in view.holds:
+            found.hold(hold)
+        for want in view.wants:
+            found.set_want(want)
+        for each in view.filters:
+            same = [
+                f
+                for f in view.filters
+                if (f.framework_id, f.role, f.agent_id) == (each.framework_id, each.role, each.agent_id)
+            ]
+            found.set_filters(each.framework_id, each.role, each.agent_id, same)
+        return found
 
-def _names(wants: Iterable[WantView]) -> set[str]:
-    """The resources that any want asks."""
-    found: set[str] = set()
-    for each in wants:
-        found.update(r.name for r in each.want.resources)
-        if each.want.ports or each.want.fixed_ports:
-            found.add(PORTS)
-    return found
+    def view(self, seed: int = 0) -> View:
+        """All that this allocator knows, in words."""
+        return View(
+            agents=tuple(entry.view for entry in self._book.agents.values()),
+            roles=dict(self._roles),
+            frameworks=tuple(self._frameworks.values()),
+            wants=tuple(line.view for line in self._lines),
+            holds=tuple(entry.hold for entry in self._book.holds.values()),
+            filters=tuple(self._filters),
+            settings=self.settings,
+            seed=seed,
+        )
 
+    # What it is told.
 
-def _lines(view: View, nodes: Nodes, filters: FilterIndex, wants: Iterable[WantView]) -> list[Line]:
-    shapes: dict[ShapeKey, Shape] = {}
-    groups: dict[tuple[str, str, str], Group] = {}
-    lines = []
-    for each in wants:
-        want = each.want
-        key = shape_key(want)
-        shape = shapes.get(key)
-        if shape is None:
-            shape = shapes[key] = Shape(nodes, key)
-        group_key = (each.framework_id, want.group, "" if want.group else want.id)
-        group = groups.get(group_key)
-        if group is None:
-            placed = view.siblings.get((each.framework_id, want.group), ()) if want.group else ()
-            group = groups[group_key] = Group(nodes, placed)
-        refused = filters.refused(each.framework_id, want.role) if filters else {}
-        lines.append(Line(each, Placement(nodes, shape, group, want, each.missing, refused)))
-    return lines
+    def set_settings(self, settings: Settings) -> None:
+        """Take what operators decided anew for the whole cluster."""
+        self.settings = settings
+        self._evictor.settings = settings
+        self._reserve()
 
+    def set_agent(self, view: AgentView) -> None:
+        """Take an agent, or what is new about it."""
+        self.learn(amounts_of(view.total))
+        self._book.set_agent(view)
 
-def _serve(nodes: Nodes, queue: FairQueue, shares: Shares, view: View) -> tuple[list[Grant], list[Line]]:
-    """Place one instance after another; returns the grants, and the lines that nothing fits as they were found."""
-    most = view.most_grants or sys.maxsize
-    grants: list[Grant] = []
-    waiting: dict[int, Line] = {}
-    evening: dict[int, list[Line]] = {}
-    while len(grants) < most and (line := queue.head()) is not None:
-        placement = line.placement
-        row = placement.pick()
-        if row is None:
-            queue.leave()
-            waiting[id(line)] = line
-            if any(c.operator is Operator.GROUP_BY for c in placement.counting):
-                evening.setdefault(id(placement.group), []).append(line)
-            continue
+    def remove_agent(self, agent_id: AgentId) -> None:
+        """Forget an agent with all that is held there."""
+        self._book.remove_agent(agent_id)
+
+    def set_role(self, name: str, role: RoleSettings) -> None:
+        """Take what an operator set for a role. Errors: `Invalid`."""
+        self.learn(each.name for each in (*role.guarantee, *role.limit))
+        self._engine.add_role(
+            name,
+            weight=role.weight,
+            guarantee=amounts_of(role.guarantee),
+            limit=amounts_of(role.limit) if role.limit else None,
+            max_tasks=role.max_tasks,
+            priority=role.priority,
+        )
+        before = self._roles.get(name)
+        self._roles[name] = role
+        self._history.set(name, role.half_life_s)
+        if before is None or before.strategy != role.strategy:
+            self._lines.renew(line for line in self._lines if line.view.want.role == name)
+
+    def remove_role(self, name: str) -> None:
+        """Let a role be as one that nobody said anything of."""
+        if name in self._roles:
+            self.set_role(name, RoleSettings())
+            del self._roles[name]
+
+    def set_framework(self, view: FrameworkView) -> None:
+        """Take a framework, or which roles it takes plain offers for now."""
+        self._frameworks[view.id] = view
+
+    def remove_framework(self, framework_id: FrameworkId) -> None:
+        """Forget a framework with its wants and filters; what its tasks hold stays until it is released."""
+        self._frameworks.pop(framework_id, None)
+        for line in [each for each in self._lines if each.view.framework_id == framework_id]:
+            self.remove_want(framework_id, line.view.want.id)
+        self._filters.forget(framework_id)
+        self._claimants.forget(framework_id)
+
+    def set_want(self, view: WantView) -> None:
+        """Take a want, or its numbers anew. Errors: `Invalid` for one that could never be decided."""
+        self.learn(each.name for each in view.want.resources)
+        line = self._lines.get(view.framework_id, view.want.id)
+        if line is not None and line.view.want != view.want:
+            self._gangs.give_up(self, line.key)
+        self._lines.state(view)
+
+    def remove_want(self, framework_id: FrameworkId, want_id: WantId) -> None:
+        """Forget a want, and what is being cleared for it."""
+        self._gangs.give_up(self, (framework_id, want_id))
+        self._evictor.give_up(self, (framework_id, want_id))
+        self._lines.remove(framework_id, want_id)
+
+    def set_filters(self, framework_id: FrameworkId, role: str, agent_id: AgentId, filters: Iterable[Filter]) -> None:
+        """Take what a framework refuses of an agent for a role; nothing lifts it."""
+        if self._filters.replace(framework_id, role, agent_id, filters):
+            self._renew_lines(framework_id, role)
+
+    def hold(self, hold: Hold, instead_of: str | None = None) -> None:
+        """Count what a task or an offer takes, in the place of another hold when one is named.
+
+        Errors: `Conflict` when the key is taken, `NotFound` when the agent is not known.
+        """
+        if instead_of is not None:
+            if self._book.replace(instead_of, hold) is not None:
+                return
+            self.release(instead_of)
+        self.learn(amounts_of(hold.resources))
+        self._book.hold(hold, self._claimants.row(hold.role, hold.framework_id, hold.priority))
+
+    def release(self, key: str) -> None:
+        """Give back what is held by a key; nothing when nothing is."""
+        self._book.release(key)
+
+    def learn(self, names: Iterable[str]) -> None:
+        """Know these resources too. A new one makes everything be counted anew."""
+        new = sorted(set(names) - set(self._names))
+        if new:
+            view = self.view()
+            self._names = (*self._names, *new)
+            self._build()
+            for name, role in view.roles.items():
+                self.set_role(name, role)
+            for agent in view.agents:
+                self._book.set_agent(agent)
+            for hold in view.holds:
+                self.hold(hold)
+            for want in view.wants:
+                self._lines.state(want)
+
+    # What it decides.
+
+    def run(self, now: float, seed: int = 0, most: int = 0) -> Allocation:
+        """Grant what fits, name the offers and tasks that must come back for wants, tell which wants still wait.
+
+        Units: `now` float seconds UTC. Shapes: `most` bounds what one run gives to wants, 0 does not; grants come in
+        the order they were decided.
+        """
+        self._prepare(now, seed)
+        grants = self._evictor.settle(self, now)
+        placements = self._engine.tick(most if most else 1 << 40, None)
+        grants += self._granted(placements, now, seed)
+        more = bool(most) and len(placements) >= most
+        if not more:
+            grants += self._gangs.run(self, now)
+        self.rescinding = {}
+        waiting = [line for line in self._lines if line.view.missing > 0]
+        rescinded: list[OfferId] = []
+        evictions: list[Eviction] = []
+        kept: set[AgentId] = set()
+        if waiting and not more:
+            rescinded, self.rescinding = recall(self, waiting)
+            kept = {each for agents in self.rescinding.values() for each in agents}
+            evictions = self._evictor.run(self, [line for line in waiting if not line.apart], now)
+        if not more:
+            grants += self._offer_rest(kept, now, seed)
+        return Allocation(
+            grants=tuple(grants),
+            rescind=tuple(rescinded),
+            evictions=tuple(evictions),
+            waiting=tuple(line.key for line in waiting if line.view.missing > 0),
+            more=more,
+        )
+
+    def explain(self, framework_id: FrameworkId, want_id: WantId) -> Explanation:
+        """Why a want waits, agent by agent. Errors: `NotFound` for a want that is not known."""
+        line = self._lines.get(framework_id, want_id)
+        if line is None:
+            raise NotFound(f"framework {framework_id} has no want {want_id}; name one that it stated")
+        self._prepare_lines()
+        return explain(self, line)
+
+    def decision_hash(self) -> str:
+        """A digest of all decisions on wants so far."""
+        return self._engine.decision_hash()
+
+    def invariants(self) -> None:
+        """Takes long: for tests. Errors: `AssertionError` when something is counted twice or lost."""
+        self._book.flush()
+        self._book.invariants()
+        self._engine.invariants(list(self._book.held()))
+
+    def clearing(self, key: Key) -> list[tuple[AgentEntry, tuple[str, ...]]]:
+        """Where room is being made for a want, and what has to end there."""
+        return self._evictor.clearing(key)
+
+    def gathered(self, key: Key) -> tuple[int, int] | None:
+        """How many instances a gang keeps room for, and of how many; None when it does not gather."""
+        gathering = self._gangs.gathering
+        if gathering is None or gathering.key != key:
+            return None
+        return len(gathering.slots), gathering.size
+
+    # What its parts share.
+
+    @property
+    def engine(self) -> Engine:
+        return self._engine
+
+    @property
+    def book(self) -> Book:
+        return self._book
+
+    @property
+    def lines(self) -> Lines:
+        return self._lines
+
+    @property
+    def claimants(self) -> Claimants:
+        return self._claimants
+
+    @property
+    def filters(self) -> Filters:
+        return self._filters
+
+    @property
+    def roles(self) -> dict[str, RoleSettings]:
+        return self._roles
+
+    @property
+    def frameworks(self) -> dict[FrameworkId, FrameworkView]:
+        return self._frameworks
+
+    def grant(self, line: Line, agent: AgentEntry, mask: int, chosen: Resources, now: float, *, counted: bool) -> Grant:
+        """One instance of a want on an agent; `counted` tells whether the engine counts it already."""
         want = line.view.want
-        bundle = placement.take(row, view.seed)
-        grants.append(
-            Grant(
-                framework_id=line.view.framework_id,
-                role=want.role,
-                agent_id=nodes.agents[row].id,
-                resources=bundle,
-                want_id=want.id,
-            )
+        hold = self.describe(line, agent, mask, chosen, now, self._next_key())
+        if counted:
+            self._book.adopt(hold, line.claimant, agent, mask)
+        else:
+            self._book.hold(hold, line.claimant)
+        return _grant_of(hold)
+
+    def describe(self, line: Line, agent: AgentEntry, mask: int, chosen: Resources, now: float, key: str) -> Hold:
+        """The hold of one instance of a want."""
+        want = line.view.want
+        ends_at = now + want.run_s if want.run_s is not None else None
+        return Hold(
+            key=key, framework_id=line.view.framework_id, role=want.role, agent_id=agent.view.id, resources=chosen,
+            kind=HoldKind.GRANT, want_id=want.id, group=group_of(want), tags=want.tags, priority=want.priority,
+            revocable=want.revocable, since_at=now, ends_at=ends_at, devices=devices_of(mask),
+        )  # fmt: skip
+
+    def give(self, line: Line, agent: AgentEntry, now: float) -> Grant:
+        """Grant one instance there, out of turn; it has been seen to fit."""
+        line.view = msgspec.structs.replace(line.view, missing=line.view.missing - 1)
+        found = self.grant(line, agent, 0, self.bundle(line, agent, agent.free(), self._grants), now, counted=False)
+        self._book.flush()
+        self._book.mark_ports()
+        self._lines.settle(line)
+        return msgspec.structs.replace(found, devices=devices_of(self._book.holds[found.key].held.devices))
+
+    def hand_over(self, line: Line, entry: HoldEntry, now: float) -> Grant:
+        """Grant what was kept for one instance."""
+        hold = msgspec.structs.replace(entry.hold, key=self._next_key(), since_at=now)
+        self._book.replace(entry.hold.key, hold)
+        return _grant_of(hold)
+
+    def _next_key(self) -> str:
+        self._grants += 1
+        return f"grant/{self._grants}"
+
+    def bundle(self, line: Line, agent: AgentEntry, free: Resources, offset: int) -> Resources:
+        """The resources of one instance there, its ports chosen from what is free."""
+        want = line.view.want
+        fixed = ports(*((p, p) for p in want.fixed_ports)) if want.fixed_ports else None
+        found = [*want.resources, *([fixed] if fixed is not None else [])]
+        if want.ports:
+            left = all_ranges(plain(free), PORTS)
+            if fixed is not None:
+                left = cut_ranges(left, fixed.ranges)
+            chosen = choose_ports(left, want.ports, start_offset(offset, self._grants, count_range(left)))
+            found.append(ports(*chosen))
+        return normal(found)
+
+    # How.
+
+    def _build(self) -> None:
+        self._engine = Engine(self._names, mode=self.mode, tuning=self._tuning, mark=mark, cache=True)
+        self._claimants = Claimants(self._engine)
+        self._book = Book(self._engine)
+        self._lines = Lines(self._engine, self._book, self._claimants, self._filters, self._roles)
+        self._reserve()
+
+    def _reserve(self) -> None:
+        headroom = self.settings.headroom
+        self._engine.set_reserve(None if headroom is None else amounts_of(headroom))
+
+    def _prepare(self, now: float, seed: int) -> None:
+        for framework_id, role in sorted(self._filters.end(now)):
+            self._renew_lines(framework_id, role)
+        self._prepare_lines()
+        self._history.catch_up(self._engine, now)
+        self._engine.seed(seed % (1 << 31))
+
+    def _prepare_lines(self) -> None:
+        """Let the engine know all that was said."""
+        self._book.flush()
+        self._lines.catch_up()
+        self._book.mark_ports()
+
+    def _renew_lines(self, framework_id: FrameworkId, role: str) -> None:
+        self._lines.renew(
+            line for line in self._lines if line.view.framework_id == framework_id and line.view.want.role == role
         )
-        line.left -= 1
-        shares.charge(want.role, line.view.framework_id, placement.shape.milli)
-        queue.step()
-        # Groups that had their part may open again when a sibling was placed elsewhere.
-        for again in evening.pop(id(placement.group), ()):
-            del waiting[id(again)]
-            queue.enter(again)
-    return grants, list(waiting.values())
+
+    def _granted(self, placements: Placements, now: float, seed: int) -> list[Grant]:
+        """What the engine placed, as grants; fixed ports are set aside before others are chosen."""
+        self._engine.forget(placements.task)
+        grants: list[Grant] = []
+        found = []
+        free: dict[AgentId, Resources] = {}
+        for claimant, cls, node, mask in zip(
+            placements.role.tolist(), placements.cls.tolist(), placements.node.tolist(), placements.devices.tolist(),
+            strict=True,
+        ):  # fmt: skip
+            line = self._lines.placed(claimant, cls)
+            agent = self._book.rows[node]
+            want = line.view.want
+            if line.gathers:
+                self._gangs.keep(self, line, agent, mask, now)
+                continue
+            if want.fixed_ports:
+                self._book.ports_given(node, want.fixed_ports)
+                there = free.get(agent.view.id)
+                fixed = (ports(*((p, p) for p in want.fixed_ports)),)
+                free[agent.view.id] = subtract(agent.free() if there is None else there, fixed)
+            found.append((line, agent, mask))
+        for line, agent, mask in found:
+            chosen: Resources
+            if line.view.want.ports:
+                there = free.get(agent.view.id)
+                there = agent.free() if there is None else there
+                chosen = self.bundle(line, agent, there, seed)
+                free[agent.view.id] = subtract(there, tuple(r for r in chosen if r.name == PORTS))
+            else:
+                chosen = self.bundle(line, agent, (), seed)
+            grants.append(self.grant(line, agent, mask, chosen, now, counted=True))
+        for line, _, _ in found:
+            self._lines.done(line)
+        return grants
+
+    def _offer_rest(self, kept: set[AgentId], now: float, seed: int) -> list[Grant]:
+        if not any(each.coarse_roles for each in self._frameworks.values()):
+            return []
+        grants = []
+        for claim in offer_rest(self, kept, seed):
+            hold = Hold(
+                key=self._next_key(), framework_id=claim.framework_id, role=claim.role, agent_id=claim.agent_id,
+                resources=claim.resources, kind=HoldKind.GRANT, since_at=now,
+            )  # fmt: skip
+            self.hold(hold)
+            grants.append(_grant_of(hold))
+        return grants
 
 
-def _explain(nodes: Nodes, lines: Iterable[Line]) -> dict[int, Explanation]:
-    """Explanations by line. Lines that fail alike share one work."""
-    found: dict[int, Explanation] = {}
-    alike: dict[object, Explanation] = {}
-    for line in lines:
-        view, placement = line.view, line.placement
-        key = (
-            id(placement.shape),
-            (view.framework_id, view.want.role) if placement.refused else None,
-            (id(placement.group), placement.counting, placement.group_size) if placement.counting else None,
-        )
-        known = alike.get(key)
-        if known is None:
-            known = alike[key] = explain(nodes, placement, view, line.left)
-        found[id(line)] = msgspec.structs.replace(
-            known,
-            want_id=view.want.id,
-            framework_id=view.framework_id,
-            role=view.want.role,
-            waiting=line.left,
-            since_at=view.since_at,
-        )
-    return found
+def _grant_of(hold: Hold) -> Grant:
+    return Grant(
+        key=hold.key, framework_id=hold.framework_id, role=hold.role, agent_id=hold.agent_id, resources=hold.resources,
+        want_id=hold.want_id, devices=hold.devices,
+    )  # fmt: skip
 
 
-def _awaiting_offers(explanation: Explanation, nodes: Nodes, rows: list[int]) -> Explanation:
-    """Adds that offers held by others are on their way back."""
-    host = nodes.agents[rows[0]].hostname
-    refusal = Refusal(
-        reason="offered",
-        detail=f"fits on {host} once offers that others hold are back; they are being rescinded",
-        agents=len(set(rows)),
-        best=host,
-    )
-    return msgspec.structs.replace(explanation, refusals=(refusal, *explanation.refusals))
+def allocate(view: View, now: float, mode: Mode = Mode.PLAIN) -> Allocation:
+    """What an allocator that knows a view decides first."""
+    return Allocator.of(view, mode).run(now, view.seed)

@@ -1,20 +1,32 @@
 """Plain Mesos offers: each agent's whole free bundle to the first claimant in fair order that has not refused it.
 
-Agents come in an order that changes with the seed; roles by weighted share, frameworks within a role by their own.
-Source: Mesos' hierarchical allocator (section 17 of its contract).
+Agents come in an order that changes with the seed; claimants by share at each level of roles, then the framework with
+the smaller one. Source: Mesos' hierarchical allocator (section 17 of its contract).
 """
 
-from collections.abc import Callable, Collection, Iterator
+from bisect import bisect_left, insort
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
-from corral.allocator.filters import FilterIndex
-from corral.allocator.nodes import CPUS, GPUS, MEM
-from corral.allocator.share import Shares, sum_scalars
+from corral.allocator.book import CPUS, GPUS, MEM, PORTS, amounts_of
 from corral.allocator.strategies import mix
-from corral.allocator.view import FrameworkView, Grant, View
-from corral.model.resources import Resources, total_milli
+from corral.model.ids import AgentId, FrameworkId
+from corral.model.resources import PLAIN, Resource, ResourceKind, Resources, total_milli
+
+if TYPE_CHECKING:
+    from corral.allocator.allocator import Allocator
 
 LEAST_CPUS_MILLI = 10
 LEAST_MEM_MILLI = 32_000
+
+
+class Claim(NamedTuple):
+    """An offer to make."""
+
+    framework_id: FrameworkId
+    role: str
+    agent_id: AgentId
+    resources: Resources
 
 
 def worth_offering(resources: Resources) -> bool:
@@ -35,45 +47,158 @@ def _within(role: str, owner: str) -> bool:
     return role == owner or role.startswith(owner + "/")
 
 
-def offer_rest(
-    view: View, rest: Callable[[int], Resources], kept: Collection[int], filters: FilterIndex, shares: Shares
-) -> Iterator[Grant]:
-    """Shapes: `rest` gives what is free on a row; nothing is offered of rows in `kept`."""
-    claimants: dict[str, list[FrameworkView]] = {}
-    for framework in view.frameworks:
-        for role in framework.coarse_roles:
-            claimants.setdefault(role, []).append(framework)
-    if not claimants:
+class _Branch:
+    """A role with claims at or below it, or (`framework_id` set) a framework of a role.
+
+    Shapes: `order` holds the branches below, sorted by key; `scale` is 1 over the weight.
+    """
+
+    __slots__ = ("above", "framework_id", "guarantee", "held", "key", "limit", "name", "order", "priority", "scale")
+
+    def __init__(self, name: str, above: "_Branch | None", framework_id: FrameworkId | None = None) -> None:
+        self.name = name
+        self.above = above
+        self.framework_id = framework_id
+        self.held: dict[str, int] = {}
+        self.scale = 1.0
+        self.priority = 0
+        self.guarantee: dict[str, int] = {}
+        self.limit: dict[str, int] = {}
+        self.order: list[_Branch] = []
+        self.key: tuple[object, ...] = ()
+
+    def __lt__(self, other: "_Branch") -> bool:
+        return self.key < other.key
+
+    def settle(self, inverse: dict[str, float]) -> None:
+        """Work out the key anew: below its guarantee first, then priority, then share."""
+        share = max((n * inverse[name] for name, n in self.held.items()), default=0.0) * self.scale
+        owed = bool(self.guarantee) and all(self.held.get(name, 0) < n for name, n in self.guarantee.items())
+        self.key = (not owed, -self.priority, share, self.name, self.framework_id or "")
+
+    @property
+    def owed(self) -> bool:
+        return not self.key[0]
+
+
+class _Order:
+    """All claimants as a tree, kept in fair order while offers are made."""
+
+    def __init__(self, allocator: "Allocator") -> None:
+        engine = allocator.engine
+        self._allocator = allocator
+        self._inverse = {name: 1 / total if total and name != PORTS else 0.0 for name, total in engine.total.items()}
+        self._roles: dict[str, _Branch] = {}
+        self._root = _Branch("", None)
+        self._spare = engine.spare
+        self._keeps = any(role.guarantee for role in allocator.roles.values())
+        headroom = allocator.settings.headroom
+        self._reserve = None if headroom is None else amounts_of(headroom)
+        for framework in allocator.frameworks.values():
+            for role in framework.coarse_roles:
+                above = self._role(role)
+                leaf = _Branch(role, above, framework.id)
+                leaf.held = allocator.claimants.held(role, framework.id)
+                leaf.settle(self._inverse)
+                insort(above.order, leaf)
+
+    def _role(self, name: str) -> _Branch:
+        found = self._roles.get(name)
+        if found is None:
+            parent = name.rpartition("/")[0]
+            above = self._role(parent) if parent else self._root
+            found = self._roles[name] = _Branch(name, above)
+            row = self._allocator.engine.find_role(name)
+            if row is not None:
+                found.held = self._allocator.engine.held(row)
+            settings = self._allocator.roles.get(name)
+            if settings is not None:
+                found.scale, found.priority = 1 / settings.weight, settings.priority
+                found.guarantee, found.limit = amounts_of(settings.guarantee), amounts_of(settings.limit)
+            found.settle(self._inverse)
+            insort(above.order, found)
+        return found
+
+    def __iter__(self) -> Iterator[_Branch]:
+        """Claimants, whoever is furthest below its share first."""
+        waiting = [iter(self._root.order)]
+        while waiting:
+            branch = next(waiting[-1], None)
+            if branch is None:
+                waiting.pop()
+            elif branch.framework_id is not None:
+                yield branch
+            else:
+                waiting.append(iter(branch.order))
+
+    def allowed(self, leaf: _Branch, bundle: Resources) -> Resources:
+        """As much of a bundle as limits and the headroom for guarantees let a claimant have."""
+        most: dict[str, int] = {}
+        branch, owed = leaf.above, False
+        while branch is not None:
+            owed = owed or branch.owed
+            for name, n in branch.limit.items():
+                most[name] = min(most.get(name, n), n - branch.held.get(name, 0))
+            branch = branch.above
+        if self._keeps and not owed:
+            for name, n in self._allocator.engine.unmet().items():
+                kept = n if self._reserve is None else min(n, self._reserve.get(name, 0))
+                most[name] = min(most.get(name, self._spare[name]), self._spare[name] - kept)
+        return chop(bundle, most) if most else bundle
+
+    def charge(self, leaf: _Branch, amounts: dict[str, int]) -> None:
+        """Count what a claimant was given, and put it where it belongs now."""
+        for name, n in amounts.items():
+            self._spare[name] = self._spare.get(name, 0) - n
+        branch: _Branch = leaf
+        while branch.above is not None:
+            order = branch.above.order
+            del order[bisect_left(order, branch)]
+            for name, n in amounts.items():
+                branch.held[name] = branch.held.get(name, 0) + n
+            branch.settle(self._inverse)
+            insort(order, branch)
+            branch = branch.above
+
+
+def chop(bundle: Resources, most: dict[str, int]) -> Resources:
+    """A bundle with no more of each plain scalar than this; what is not positive is left out."""
+    found = []
+    for r in bundle:
+        if r.name in most and r.kind is ResourceKind.SCALAR and r.identity == PLAIN:
+            n = min(r.milli, most[r.name])
+            if n > 0:
+                found.append(Resource(name=r.name, milli=n))
+        else:
+            found.append(r)
+    return tuple(found)
+
+
+def offer_rest(allocator: "Allocator", kept: Collection[AgentId], seed: int) -> Iterator[Claim]:
+    """What is free and worth an offer, to claimants in fair order; nothing of agents in `kept`."""
+    agents = list(allocator.book.agents.values())
+    if not agents:
         return
-    order = _fair_order(claimants, shares)
-    for row in sorted(range(len(view.agents)), key=lambda row: mix(view.seed * len(view.agents) + row)):
-        agent = view.agents[row]
-        if agent.ineligible or row in kept:
+    order: _Order | None = None
+    for at in sorted(range(len(agents)), key=lambda at: mix(seed * len(agents) + at)):
+        agent = agents[at]
+        if agent.view.ineligible or agent.view.id in kept:
             continue
-        free = rest(row)
+        free = agent.free()
         if not worth_offering(free):
             continue
-        has_gpus = total_milli(agent.total, GPUS) > 0
-        for role, framework in order:
-            bundle = usable(free, role)
-            if (
-                (framework.gpus or not has_gpus)
-                and worth_offering(bundle)
-                and not filters.block(framework.id, role, agent.id, bundle)
-            ):
-                yield Grant(framework_id=framework.id, role=role, agent_id=agent.id, resources=bundle)
-                shares.charge(role, framework.id, sum_scalars((bundle,)))
-                order = _fair_order(claimants, shares)
-                break
-
-
-def _fair_order(claimants: dict[str, list[FrameworkView]], shares: Shares) -> list[tuple[str, FrameworkView]]:
-    if len(claimants) == 1:
-        ((role, frameworks),) = claimants.items()
-        if len(frameworks) == 1:
-            return [(role, frameworks[0])]
-    return [
-        (role, framework)
-        for role in sorted(claimants, key=lambda role: (*shares.of_role(role), role))
-        for framework in sorted(claimants[role], key=lambda each: (*shares.of_framework(role, each.id), each.id))
-    ]
+        if order is None:
+            order = _Order(allocator)
+        has_gpus = total_milli(agent.view.total, GPUS) > 0
+        for leaf in order:
+            assert leaf.framework_id is not None, "claims are of frameworks"
+            if has_gpus and not allocator.frameworks[leaf.framework_id].gpus:
+                continue
+            bundle = order.allowed(leaf, usable(free, leaf.name))
+            if not worth_offering(bundle):
+                continue
+            if allocator.filters.block(leaf.framework_id, leaf.name, agent.view.id, bundle):
+                continue
+            yield Claim(leaf.framework_id, leaf.name, agent.view.id, bundle)
+            order.charge(leaf, amounts_of(bundle))
+            break

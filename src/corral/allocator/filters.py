@@ -1,37 +1,61 @@
 """Which refused resources hold an offer back. Source: Mesos v1, DECLINE filters (section 17.3 of its contract)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 
 from corral.allocator.view import Filter
 from corral.model.ids import AgentId, FrameworkId
-from corral.model.resources import Resource, Resources, contains, with_allocation
+from corral.model.resources import PLAIN, Resources, contains, normal, with_allocation
 
 
-class FilterIndex:
+class Filters:
     """The filters in force, by who refused what where."""
 
-    __slots__ = ("_found",)
+    def __init__(self) -> None:
+        self._found: dict[tuple[FrameworkId, str], dict[AgentId, list[Filter]]] = {}
 
-    def __init__(self, filters: Iterable[Filter], now: float) -> None:
-        self._found: dict[tuple[FrameworkId, str], dict[AgentId, list[Resources]]] = {}
-        for each in filters:
-            if each.until_at > now:
-                by_agent = self._found.setdefault((each.framework_id, each.role), {})
-                by_agent.setdefault(each.agent_id, []).append(with_allocation(each.resources, None))
+    def __iter__(self) -> Iterator[Filter]:
+        return (one for by_agent in self._found.values() for each in by_agent.values() for one in each)
 
-    def __bool__(self) -> bool:
-        return bool(self._found)
+    def replace(self, framework_id: FrameworkId, role: str, agent_id: AgentId, filters: Iterable[Filter]) -> bool:
+        """Take what a framework refuses of an agent for a role; returns whether that is something else than before."""
+        there = self._found.setdefault((framework_id, role), {})
+        found = list(filters)
+        if there.get(agent_id, []) == found:
+            return False
+        if found:
+            there[agent_id] = found
+        else:
+            del there[agent_id]
+        if not there:
+            del self._found[framework_id, role]
+        return True
 
-    def refused(self, framework_id: FrameworkId, role: str) -> Mapping[AgentId, list[Resources]]:
-        """Per agent the bundles that this framework refused for the role."""
-        return self._found.get((framework_id, role), {})
+    def forget(self, framework_id: FrameworkId) -> None:
+        for key in [each for each in self._found if each[0] == framework_id]:
+            del self._found[key]
+
+    def end(self, now: float) -> set[tuple[FrameworkId, str]]:
+        """Drop what is over; returns whose filters were."""
+        ended: set[tuple[FrameworkId, str]] = set()
+        for each in [one for one in self if one.until_at <= now]:
+            kept = [one for one in self._found[each.framework_id, each.role][each.agent_id] if one.until_at > now]
+            self.replace(each.framework_id, each.role, each.agent_id, kept)
+            ended.add((each.framework_id, each.role))
+        return ended
+
+    def refused_agents(self, framework_id: FrameworkId, role: str, resources: Resources) -> list[AgentId]:
+        """The agents of which the framework refused an instance's scalars. Its ports differ and do not count."""
+        by_agent = self._found.get((framework_id, role))
+        if not by_agent:
+            return []
+        asked = normal(r for r in resources if r.identity == PLAIN)
+        return [
+            agent_id
+            for agent_id, filters in by_agent.items()
+            if any(contains(with_allocation(each.resources, None), asked) for each in filters)
+        ]
 
     def block(self, framework_id: FrameworkId, role: str, agent_id: AgentId, resources: Resources) -> bool:
         """Whether an offer of these resources is held back: all of it lies within a refused bundle."""
-        refused = self.refused(framework_id, role).get(agent_id)
-        return refused is not None and any(contains(bundle, resources) for bundle in refused)
-
-
-def refuses(refused: Iterable[Resources], scalars: tuple[Resource, ...]) -> bool:
-    """Whether an instance of these scalars was refused. Its ports differ from offer to offer and do not count."""
-    return any(contains(bundle, scalars) for bundle in refused)
+        filters = self._found.get((framework_id, role), {}).get(agent_id, ())
+        return any(contains(with_allocation(each.resources, None), resources) for each in filters)

@@ -5,109 +5,77 @@ of the agents concerned is handed out coarsely.
 """
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from corral.allocator.nodes import PORTS, Mask, Nodes, plain
-from corral.allocator.ports import choose_ports
-from corral.allocator.roles import Line
-from corral.allocator.shapes import Shape, counting_mask, static_mask
-from corral.allocator.view import HeldOffer
-from corral.model.ids import OfferId
-from corral.model.resources import Resources, add, all_ranges, contains, count_range, cut_ranges, ports, subtract
+import numpy as np
 
-MOST_LOOKS = 10_000
+from corral.allocator.book import AgentEntry, HoldEntry
+from corral.allocator.lines import Key, Line
+from corral.allocator.view import HoldKind
+from corral.model.ids import AgentId, OfferId
+
+if TYPE_CHECKING:
+    from corral.allocator.allocator import Allocator
+
+MOST_LOOKS = 2000
 """Agents looked at in one run; the wants left over are looked at in the next."""
 
 
-class Recall:
-    """The offers to take back. Shapes: `kept` are the rows they are taken back on."""
-
-    def __init__(self, nodes: Nodes, held: Iterable[HeldOffer]) -> None:
-        self.offers: list[OfferId] = []
-        self.kept: set[int] = set()
-        self._nodes = nodes
-        self._looks = MOST_LOOKS
-        self._hopeless: set[int] = set()
-        self._static: dict[int, Mask] = {}
-        self._held: dict[int, list[HeldOffer]] = {}
-        for offer in held:
-            row = nodes.rows.get(offer.agent_id)
-            if row is not None:
-                self._held.setdefault(row, []).append(offer)
-        for offers in self._held.values():
+def recall(allocator: "Allocator", waiting: Iterable[Line]) -> tuple[list[OfferId], dict[Key, tuple[AgentId, ...]]]:
+    """The offers to take back, and the agents they are taken back on for each want."""
+    held: dict[int, list[HoldEntry]] = {}
+    for agent in allocator.book.agents.values():
+        offers = [each for each in agent.holds.values() if each.hold.kind is HoldKind.OFFER]
+        if offers:
             # Taken from the end: the offer that has been out longest had its chance.
-            offers.sort(key=lambda offer: (-offer.made_at, offer.id))
-        self._free: dict[int, Resources] = {}
-
-    def serve(self, line: Line) -> list[int]:
-        """Take back what the line's instances need; returns a row for each that will fit then."""
-        rows: list[int] = []
-        while len(rows) < line.left:
-            found = self._find(line)
-            if found is None:
+            held[agent.row] = sorted(offers, key=lambda each: (-each.hold.since_at, each.hold.key))
+    found: list[OfferId] = []
+    kept: set[AgentId] = set()
+    served: dict[Key, tuple[AgentId, ...]] = {}
+    if not held:
+        return found, served
+    looks = MOST_LOOKS
+    taken: dict[int, list[int]] = {}
+    for line in waiting:
+        if line.cls < 0:
+            continue
+        suits = allocator.engine.could_take(line.cls)
+        shape = np.array(allocator.engine.demand(line.cls).shape, dtype=np.int64)
+        for _ in range(line.view.missing):
+            best: tuple[int, int] | None = None
+            for row in sorted(held, key=lambda each: (allocator.book.rows[each].view.id not in kept, each)):
+                if looks <= 0 or (best is not None and best[0] <= 1):
+                    break
+                if suits[row]:
+                    looks -= 1
+                    needed = _offers_needed(allocator.book.rows[row], held[row], taken.get(row, []), shape, allocator)
+                    if needed is not None and (best is None or needed < best[0]):
+                        best = needed, row
+            if best is None:
                 break
-            row, offers = found
-            there = self._there(row)
-            for _ in range(offers):
-                offer = self._held[row].pop()
-                self.offers.append(offer.id)
-                there = add(there, plain(offer.resources))
-            self._free[row] = _without(there, line.placement.shape)
-            self.kept.add(row)
-            line.placement.group.add(row)
-            rows.append(row)
-        return rows
-
-    def _find(self, line: Line) -> tuple[int, int] | None:
-        """The row that needs the fewest offers back, and how many."""
-        placement = line.placement
-        shape = placement.shape
-        if id(shape) in self._hopeless:
-            return None
-        if id(shape) not in self._static:
-            self._static[id(shape)] = static_mask(self._nodes, shape.key)
-        mask = self._static[id(shape)]
-        if placement.refused:
-            mask = mask & ~placement.refused_mask()
-        for constraint in placement.counting:
-            mask = mask & counting_mask(self._nodes, constraint, placement.group, placement.group_size)
-        best: tuple[int, int] | None = None
-        for row in (*sorted(self.kept), *sorted(self._held.keys() - self.kept)):
-            if self._looks <= 0 or (best is not None and best[1] <= 1):
-                break
-            if mask[row]:
-                self._looks -= 1
-                offers = self._offers_needed(row, shape)
-                if offers is not None and (best is None or offers < best[1]):
-                    best = row, offers
-        if best is None and not placement.refused and not placement.counting:
-            self._hopeless.add(id(shape))
-        return best
-
-    def _offers_needed(self, row: int, shape: Shape) -> int | None:
-        there = self._there(row)
-        if _holds(there, shape):
-            return 0
-        for offers, offer in enumerate(reversed(self._held.get(row, ())), start=1):
-            there = add(there, plain(offer.resources))
-            if _holds(there, shape):
-                return offers
-        return None
-
-    def _there(self, row: int) -> Resources:
-        return self._free[row] if row in self._free else plain(self._nodes.rest(row))
+            count, row = best
+            there = taken.setdefault(row, [0] * len(shape))
+            for _ in range(count):
+                entry = held[row].pop()
+                assert entry.hold.offer_id is not None, "a coarse offer has an id"
+                found.append(entry.hold.offer_id)
+                taken[row] = there = [a - b for a, b in zip(there, entry.held.amounts, strict=True)]
+            taken[row] = [a + int(b) for a, b in zip(there, shape, strict=True)]
+            agent_id = allocator.book.rows[row].view.id
+            kept.add(agent_id)
+            served[line.key] = (*served.get(line.key, ()), agent_id)
+    return found, served
 
 
-def _holds(there: Resources, shape: Shape) -> bool:
-    return (
-        contains(there, shape.scalars)
-        and contains(there, shape.others)
-        and count_range(all_ranges(there, PORTS)) >= shape.port_count
-    )
-
-
-def _without(there: Resources, shape: Shape) -> Resources:
-    left = subtract(subtract(there, shape.scalars), shape.others)
-    if shape.key.ports:
-        free = cut_ranges(all_ranges(there, PORTS), shape.fixed_ports)
-        left = subtract(left, (ports(*choose_ports(free, shape.key.ports, 0)),))
-    return left
+def _offers_needed(
+    agent: AgentEntry, offers: list[HoldEntry], taken: list[int], shape: np.ndarray, allocator: "Allocator"
+) -> int | None:
+    """How many of an agent's offers, the oldest first, make room for one instance; None when all of them do not."""
+    free = allocator.engine.columns().free[agent.row]
+    there = free - np.array(taken, dtype=np.int64) if taken else free.copy()
+    for needed in range(len(offers) + 1):
+        if needed:
+            there = there + np.array(offers[-needed].held.amounts, dtype=np.int64)
+        if bool((there >= shape).all()):
+            return needed
+    return None

@@ -1,19 +1,22 @@
-"""What the allocator looks at and what it answers: plain values, the whole contract of the package.
+"""What the allocator is told and what it answers: plain values, the whole contract of the package.
 
-`allocate(view, now)` in `allocator.py` is a pure function from `View` to `Allocation`.
+`Allocator` in `allocator.py` is told agents, roles, frameworks, wants and holds as they come and go, and decides when it
+is run. A `View` describes all of that at once: what-if questions and tests build an allocator from one.
 """
 
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 
 import msgspec
 
 from corral.model.ids import AgentId, FrameworkId, OfferId, WantId
-from corral.model.offer import Explanation, Want
+from corral.model.offer import Want
 from corral.model.resources import Resources
+from corral.model.role import RoleSettings
 
 
 class AgentView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Shapes: `free` is what is neither used by a task nor out in an offer; `attributes` hold constraint texts.
+    """Shapes: `attributes` hold constraint texts.
 
     `ineligible` says why the agent takes nothing new (`draining`, `unreachable`...), empty when it does.
     """
@@ -21,11 +24,9 @@ class AgentView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     id: AgentId
     hostname: str
     total: Resources
-    free: Resources
     attributes: Mapping[str, str] = {}
     runtimes: tuple[str, ...] = ()
     ineligible: str = ""
-    tasks: int = 0
 
 
 class WantView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -55,55 +56,99 @@ class Filter(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     until_at: float
 
 
-class HeldOffer(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A coarse offer that is out, and may be rescinded for a want."""
+class HoldKind(StrEnum):
+    TASK = "task"
+    OFFER = "offer"  # a coarse offer that is out, and may be rescinded for a want
+    SHAPED = "shaped"  # an offer that is out for a want
+    GRANT = "grant"  # decided, the offer is not made yet
 
-    id: OfferId
+
+class Hold(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """What a task or an offer takes from one agent.
+
+    Shapes: `key` is unique; `group` and `tags` tell what counting constraints and affinity look at; `ends_at` is when a
+    task with a stated run time will have ended; `devices` are numbers of GPUs, empty lets the allocator say which.
+    `leaving` is set once it is on its way out and cannot be evicted again.
+    """
+
+    key: str
     framework_id: FrameworkId
     role: str
     agent_id: AgentId
     resources: Resources
-    made_at: float
+    kind: HoldKind = HoldKind.TASK
+    want_id: WantId | None = None
+    offer_id: OfferId | None = None
+    group: str = ""
+    tags: tuple[str, ...] = ()
+    priority: int = 0
+    revocable: bool = False
+    since_at: float = 0.0
+    ends_at: float | None = None
+    devices: tuple[int, ...] = ()
+    leaving: bool = False
+
+
+class Settings(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """What operators decide for the whole cluster.
+
+    Shapes: `headroom` is one reserve that all guarantees draw on together; None keeps free whatever any guarantee
+    lacks. `evictions_per_minute` bounds how fast work is moved out for other work.
+    """
+
+    headroom: Resources | None = None
+    evictions_per_minute: int = 60
 
 
 class View(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Shapes: `weights` default to 1; `allocated` counts tasks and offers per role and per (role, framework).
-
-    `siblings` maps (framework, group) to the agents of its placed instances, in the order they were placed; an offer
-    that is out for the group is as good as placed. `seed` changes from run to run (a counter will do): ports, the order
-    of coarse offers and the `random` strategy follow it. `most_grants` bounds what one run gives to wants, 0 does not.
-    """
+    """Everything an allocator knows. Shapes: `seed` changes from run to run (a counter will do)."""
 
     agents: Sequence[AgentView]
+    roles: Mapping[str, RoleSettings] = {}
     frameworks: Sequence[FrameworkView] = ()
     wants: Sequence[WantView] = ()
+    holds: Sequence[Hold] = ()
     filters: Sequence[Filter] = ()
-    held: Sequence[HeldOffer] = ()
-    weights: Mapping[str, float] = {}
-    allocated: Mapping[str, Resources] = {}
-    allocated_by: Mapping[tuple[str, FrameworkId], Resources] = {}
-    siblings: Mapping[tuple[FrameworkId, str], Sequence[AgentId]] = {}
+    settings: Settings = Settings()
     seed: int = 0
-    most_grants: int = 0
 
 
 class Grant(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """One offer to make. Shapes: with `want_id`, exactly one instance of that want, its ports chosen."""
+    """One offer to make. Shapes: with `want_id`, exactly one instance of that want, its ports and GPUs chosen.
 
+    The allocator holds its resources under `key` until that hold is replaced or released.
+    """
+
+    key: str
     framework_id: FrameworkId
     role: str
     agent_id: AgentId
     resources: Resources
     want_id: WantId | None = None
+    devices: tuple[int, ...] = ()
+
+
+class Eviction(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A task that has to make room, with its grace. Shapes: `key` of its hold; `why` names who takes its place."""
+
+    key: str
+    framework_id: FrameworkId
+    role: str
+    agent_id: AgentId
+    want_id: WantId
+    for_framework_id: FrameworkId
+    for_role: str
+    why: str
 
 
 class Allocation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Shapes: `rescind` offers must come back before the wants they block can be served, in the next run.
+    """Shapes: `rescind` offers and `evictions` must come back before the wants they block can be served, in later runs.
 
     With `more` the bound was reached: run again at once, for nothing is said yet of what has not had its turn.
     """
 
     grants: tuple[Grant, ...] = ()
     rescind: tuple[OfferId, ...] = ()
-    explanations: tuple[Explanation, ...] = ()
+    evictions: tuple[Eviction, ...] = ()
+    waiting: tuple[tuple[FrameworkId, WantId], ...] = ()
     more: bool = False

@@ -10,7 +10,7 @@ import msgspec
 
 from corral.master import frameworks, offers, tasks, timers
 from corral.master.effects import CloseSession, SendOrder
-from corral.master.ledger import Pool, stripped
+from corral.model.ledger import Pool, stripped
 from corral.master.reconcile import merge_agent
 from corral.master.spec import AgentOpened, AgentRecord, AgentReported, agent_key
 from corral.master.state import AgentEntry, AgentEvent, AgentState, FrameworkEntry, MasterState, SessionEntry, TaskEntry

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from corral.allocator.view import Filter, Grant, HeldOffer
 from corral.master import tasks, timers
 from corral.master.effects import SendEvent
-from corral.master.ledger import Pool, charged, stripped
+from corral.model.ledger import Pool, charged, stripped
 from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry, WantEntry
 from corral.master.validate import BadOffers, check_accept, check_task
 from corral.model import events

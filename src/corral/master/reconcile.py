@@ -8,7 +8,7 @@ import msgspec
 
 from corral.master import tasks
 from corral.master.effects import SendOrder
-from corral.master.ledger import Pool, stripped
+from corral.model.ledger import Pool, stripped
 from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, TaskEntry
 from corral.model.calls import Kill, Reconcile, ReconcileTask
 from corral.model.framework import Capability

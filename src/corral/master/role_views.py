@@ -5,7 +5,7 @@ from typing import Any
 
 from corral.lib.errors import NotFound
 from corral.master import role_tree
-from corral.master.ledger import Tally
+from corral.model.ledger import Tally
 from corral.master.role_tree import Amounts
 from corral.master.spec import GetRoles
 from corral.master.state import MasterState

@@ -10,7 +10,7 @@ from enum import StrEnum
 from random import Random
 
 from corral.allocator.view import AgentView, Filter, HeldOffer
-from corral.master.ledger import Pool, Tally
+from corral.model.ledger import Pool, Tally
 from corral.master.spec import MasterConfig
 from corral.mesos.snapshot import ClusterSnapshot
 from corral.model.agent import AgentInfo

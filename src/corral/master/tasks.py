@@ -11,7 +11,7 @@ import msgspec
 
 from corral.master import timers
 from corral.master.effects import SendEvent, SendOrder
-from corral.master.ledger import charged
+from corral.model.ledger import charged
 from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, TaskEntry
 from corral.model import events
 from corral.model.calls import Acknowledge, Kill, Message, Shutdown

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from corral.allocator.strategies import STRATEGIES
 from corral.lib.errors import Invalid
-from corral.master.ledger import Pool
+from corral.model.ledger import Pool
 from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry
 from corral.model.constraints import check_constraint
 from corral.model.container import ContainerKind, NetworkMode

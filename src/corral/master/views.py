@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from corral.master import role_views
-from corral.master.ledger import Pool, Tally
+from corral.model.ledger import Pool, Tally
 from corral.master.spec import GetCluster, GetExplanations, GetTasks
 from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, TaskEntry
 from corral.mesos.snapshot import AgentRow, ClusterSnapshot, FrameworkRow

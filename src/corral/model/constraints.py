@@ -30,6 +30,10 @@ class Operator(StrEnum):
     MAX_PER = "max-per"
     GROUP_BY = "group-by"
     CLUSTER = "cluster"
+    RANGE = "range"
+    NEAR = "near"
+    APART = "apart"
+    SPREAD = "spread"
 
 
 class Constraint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -39,6 +43,7 @@ class Constraint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     operator: Operator
     values: tuple[str, ...] = ()
     count: int | None = None
+    weight: int = 0
 
 
 _COMPARING = frozenset(
@@ -121,6 +126,11 @@ def _evens_out(value: str, counts: Counter[str], groups: int, group_size: int) -
 def is_counting(constraint: Constraint) -> bool:
     """Whether the answer depends on where the siblings are."""
     return constraint.operator in (Operator.UNIQUE, Operator.MAX_PER, Operator.GROUP_BY, Operator.CLUSTER)
+
+
+def looks_at_tasks(constraint: Constraint) -> bool:
+    """Whether the answer depends on which tasks run where, whosever they are."""
+    return constraint.operator in (Operator.NEAR, Operator.APART, Operator.SPREAD)
 
 
 def describe(constraint: Constraint) -> str:

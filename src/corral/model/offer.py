@@ -31,6 +31,12 @@ class Want(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     group: str = ""
     group_size: int = 0
     runtime: str = ""
+    gang: int = 0
+    gang_timeout_s: float = 300.0
+    run_s: float | None = None
+    revocable: bool = False
+    preempts: bool = True
+    tags: tuple[str, ...] = ()
 
 
 class Offer(msgspec.Struct, frozen=True, gc=False, kw_only=True):

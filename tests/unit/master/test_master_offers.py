@@ -7,7 +7,7 @@ import pytest
 from master_stage import PARTITION_AWARE, Framework, Stage, agent_info, bundle, states, task_info, want
 
 from corral.lib.errors import Invalid
-from corral.master.ledger import charged
+from corral.model.ledger import charged
 from corral.master.spec import MasterConfig
 from corral.model import calls
 from corral.model.container import ContainerInfo, ContainerKind, DockerInfo, NetworkMode, Volume

@@ -91,7 +91,9 @@ def check_demand(demand: Demand) -> None:
         raise Invalid(f"no strategy is called {demand.strategy}; choose one of {', '.join(STRATEGIES)}")
     hard = sum(1 for rule in demand.rules if not rule.weight)
     if max(hard, len(demand.rules) - hard, len(demand.feeds)) > MOST_RULES:
-        raise Invalid(f"a class has {len(demand.rules)} rules and {len(demand.feeds)} tallies; {MOST_RULES} are the most")
+        raise Invalid(
+            f"a class has {len(demand.rules)} rules and {len(demand.feeds)} tallies; {MOST_RULES} are the most"
+        )
     if demand.gang > 1 and demand.strategy == "gpu":
         raise Invalid("a gang cannot be placed by the strategy gpu; choose binpack or spread")
     for each in demand.constraints:

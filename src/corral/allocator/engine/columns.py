@@ -23,7 +23,7 @@ LIVE, HINTED, DEAD = 0, 1, 2
 """What is known of a class: may fit anywhere, fits at most on its hinted nodes, fits nowhere."""
 
 HINTS = 8
-RULES = 12
+RULES = 64
 """How many rules a class may have, hard and soft ones each, and how many tallies it may feed."""
 
 LEVELS = 64

@@ -262,7 +262,10 @@ class Engine:
         self._tallying.place(row, node.hostname, node.attributes)
         self._index.enlist(row)
         meta = self._state.meta
-        meta[MOST_FIRST], meta[MOST_SECOND] = max(meta[MOST_FIRST], node.total[0]), max(meta[MOST_SECOND], node.total[1])
+        meta[MOST_FIRST], meta[MOST_SECOND] = (
+            max(meta[MOST_FIRST], node.total[0]),
+            max(meta[MOST_SECOND], node.total[1]),
+        )
         self._total_changed = True
         self._index.changed = self._index.changed or any(each is not None and each.fine for each in self._demands)
 
@@ -352,6 +355,10 @@ class Engine:
         """The row of a role. Errors: `NotFound`."""
         return self._tree.row(name)
 
+    def find_role(self, name: str) -> int | None:
+        """The row of a role, None when it is not known."""
+        return self._tree.find(name)
+
     def role_name(self, row: int) -> str:
         """The name of a role's row."""
         return self._tree.name(row)
@@ -426,13 +433,12 @@ class Engine:
         self._spare_classes.append(cls)
 
     def fresh_tallies(self) -> list[Tally]:
-        """Tallies made since the last call, in which nothing is counted yet."""
-        found, self._tallying.fresh[:] = list(self._tallying.fresh), []
-        return found
+        """Tallies made since the last call and still in use, in which nothing is counted yet."""
+        return self._tallying.take_fresh()
 
-    def tallies(self) -> Iterator[tuple[Tally, int]]:
-        """All tallies in use, with their rows."""
-        return iter(self._tallying)
+    def gone_tallies(self) -> list[Tally]:
+        """Tallies that went out of use since the last call, though they may be in use again."""
+        return self._tallying.take_gone()
 
     def _tells_single_nodes(self, field: str) -> bool:
         return len({node.attributes.get(field) for node in self._nodes.values()}) > MOST_VALUES
@@ -583,10 +589,11 @@ class Engine:
         self._kernels.hold(self._state, *handed)
         return [int(each) for each in handed[-1]]
 
-    def count(self, tallies: Sequence[int], nodes: Sequence[int], signs: Sequence[int]) -> None:
-        """Count instances in tallies, or with -1 uncount them."""
+    def count(self, tallies: Sequence[Tally], nodes: Sequence[int], signs: Sequence[int]) -> None:
+        """Count instances in tallies in use, or with -1 uncount them."""
         if tallies:
-            columns = [np.array(each, dtype=np.int64) for each in (tallies, nodes, signs)]
+            rows = [self._tallying.row(each) for each in tallies]
+            columns = [np.array(each, dtype=np.int64) for each in (rows, nodes, signs)]
             self._kernels.count(self._state, *(self._handed(each) for each in columns))
 
     def seed(self, number: int) -> None:
@@ -698,6 +705,15 @@ class Engine:
             return False
         return bool(rows_admitted(self._demand(cls), self._nodes, [row])[0])
 
+    def keeps_headroom(self, item: int, cls: int) -> bool:
+        """Whether one more instance (or gang) of a firm class leaves enough free for all guarantees."""
+        s = self._state
+        if not s.meta[PROMISED]:
+            return True
+        size = max(1, self._demand(cls).gang)
+        leaf = s.roles.leaf[item]
+        return bool(self._kernels.keeps_headroom(s.heaps, s.roles, s.classes, s.meta, leaf, cls, size))
+
     def demand(self, cls: int) -> Demand:
         """A class in words. Errors: `Invalid` when there is no such class."""
         return self._demand(cls)
@@ -719,6 +735,14 @@ class Engine:
             found[row] = answers[number]
         return found
 
+    def could_take(self, cls: int) -> Mask:
+        """The node rows that would take an instance of a class if they had room: open, admitted and within all rules."""
+        found = (self.columns().cell >= 0) & self.admitted(cls)
+        for rule in self._demand(cls).rules:
+            if not rule.weight:
+                found &= self.passing(rule)
+        return found
+
     def explain(self, cls: int) -> Reasons:
         """Count why nodes cannot take an instance of a class now.
 
@@ -728,12 +752,9 @@ class Engine:
         rows = np.array(sorted(self._nodes), dtype=np.int64)
         all = self.columns()
         closed = all.cell[rows] < 0
-        allowed = self.admitted(cls)[rows]
-        for rule in demand.rules:
-            if not rule.weight:
-                allowed = allowed & self.passing(rule)[rows]
+        candidates = self.could_take(cls)[rows]
+        allowed = candidates | closed
         lacks = all.free[rows] < np.array(demand.shape, dtype=np.int64)
-        candidates = ~closed & allowed
         short = lacks[candidates].sum(axis=0)
         return Reasons(
             nodes=len(rows),

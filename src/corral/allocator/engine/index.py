@@ -107,7 +107,9 @@ class Index:
     def _list(self, demand: Demand, cls: int, pools: dict[int, Signature], found: list[int]) -> int:
         """Append what a class searches; returns how many of it come first."""
         if demand.fine:
-            rows = [row for row in sorted(self._nodes) if admits(demand, self._nodes[row]) and row not in demand.refused]
+            rows = [
+                row for row in sorted(self._nodes) if admits(demand, self._nodes[row]) and row not in demand.refused
+            ]
             found += rows
             return len(rows)
         tiers: Any = self._state.classes.tier

@@ -39,6 +39,7 @@ class Kernels(NamedTuple):
     revive_class: Callable[[State, int], None]
     settle_unmet: Callable[[Heaps, Roles, int, int], None]
     split_gpus: Callable[[Classes, Ints, int], None]
+    keeps_headroom: Callable[[Heaps, Roles, Classes, Ints, int, int, int], bool]
     fits: Callable[[Nodes, Tallies, Classes, Ints, int, int, int], bool]
     open_node: Callable[[State, int, int], None]
     settle_role: Callable[[State, int], None]
@@ -62,7 +63,11 @@ def load_kernels(mode: Mode, *, cache: bool = False) -> Kernels:
     Errors: `Unavailable` when the compiled form is asked for and Numba is not installed.
     """
     modules = _load_sources()
-    instead: dict[str, Any] = {"find_exact": scan.find_exact, "find_scored": scan.find_scored, "BITS": PLAIN_BITS} if mode is Mode.PLAIN else {}
+    instead: dict[str, Any] = (
+        {"find_exact": scan.find_exact, "find_scored": scan.find_scored, "BITS": PLAIN_BITS}
+        if mode is Mode.PLAIN
+        else {}
+    )
     make = _compiler(modules, cache) if mode is Mode.COMPILED else lambda function: function
     made: dict[str, Any] = {}
     for module in modules:

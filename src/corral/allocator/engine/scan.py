@@ -188,7 +188,9 @@ def bases_of(all: Columns, t: Tallies, k: Classes, meta: Ints, rows: Rows, cls: 
         for d, most in ((0, meta[MOST_FIRST]), (1, meta[MOST_SECOND])):
             found -= (k.shape[cls * (meta[RESOURCES] + 1) + d] * ALIKE // most) * (free[:, d] * ALIKE // most)
         return found
-    parts = np.maximum(free[:, 0], 0) * PARTS // meta[MOST_FIRST] + np.maximum(free[:, 1], 0) * PARTS // meta[MOST_SECOND]
+    parts = (
+        np.maximum(free[:, 0], 0) * PARTS // meta[MOST_FIRST] + np.maximum(free[:, 1], 0) * PARTS // meta[MOST_SECOND]
+    )
     if strategy == BINPACK:
         return np.asarray(parts)
     near = np.zeros(len(rows), dtype=np.int64)

@@ -64,14 +64,12 @@ class Tallying:
         self._rooms: dict[int, int] = {}
         self._by_field: dict[int, set[int]] = {}
         self._end = 0
-        self.fresh: list[Tally] = []
+        self._fresh: dict[Tally, None] = {}
+        self._gone: dict[Tally, None] = {}
 
     @property
     def _state(self) -> State:
         return self._tables.state
-
-    def __iter__(self) -> Iterator[tuple[Tally, int]]:
-        return iter(self._rows.items())
 
     def row(self, tally: Tally) -> int | None:
         return self._rows.get(tally)
@@ -146,8 +144,18 @@ class Tallying:
 
     # Tallies.
 
+    def take_fresh(self) -> list[Tally]:
+        """Tallies made since the last call and still in use: nothing is counted in them yet."""
+        found, self._fresh = list(self._fresh), {}
+        return found
+
+    def take_gone(self) -> list[Tally]:
+        """Tallies that went out of use since the last call, though they may be in use again."""
+        found, self._gone = list(self._gone), {}
+        return found
+
     def use(self, tally: Tally) -> int:
-        """The row of a tally, made when it is new; its field must be known. `fresh` then lists it, to be counted."""
+        """The row of a tally, made when it is new; its field must be known."""
         row = self._rows.get(tally)
         if row is None:
             row = self._rows[tally] = self._spare_rows.pop() if self._spare_rows else len(self._rows)
@@ -164,7 +172,7 @@ class Tallying:
                 self._fill(row, tally)
             else:
                 self._even(row, tally)
-                self.fresh.append(tally)
+                self._fresh[tally] = None
         self._uses[row] += 1
         return row
 
@@ -179,8 +187,10 @@ class Tallying:
         self._spare_rows.append(row)
         room = self._rooms.pop(row)
         self._spare_rooms.setdefault(room, []).append(self._state.tallies.at[row])
-        if tally in self.fresh:
-            self.fresh.remove(tally)
+        if tally in self._fresh:
+            del self._fresh[tally]
+        elif tally.marks is None:
+            self._gone[tally] = None
 
     def _find_room(self, row: int, needed: int) -> None:
         room = 16

@@ -23,6 +23,7 @@ from corral.allocator.engine.columns import (
     RUNNING,
     SCRATCH,
     SPARE_TASKS,
+    TOUCHED,
     UNDONE,
     Heaps,
     Ints,
@@ -295,7 +296,7 @@ def serve(s: State, most: int, placed: int, out: Ints) -> int:
         if line < 0:
             continue
         cls, role = lines.cls[line], lines.role[line]
-        size, begin = max(1, k.gang[cls]), placed
+        size, begin, touched = max(1, k.gang[cls]), placed, meta[TOUCHED]
         while placed < begin + size:
             devices = 0
             if k.scored[cls] == HANDED:
@@ -312,6 +313,9 @@ def serve(s: State, most: int, placed: int, out: Ints) -> int:
             placed += 1
         if placed < begin + size:
             undo(s, leaf, out, begin, placed)
+            while meta[TOUCHED] > touched:
+                meta[TOUCHED] -= 1
+                s.tallies.touched[s.tallies.queue[meta[TOUCHED]]] = 0
             placed = begin
             bury(h, k, meta, cls)
             meta[DEATHS] += 1

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corral.master.ledger import Pool, Tally, charged, stripped
+from corral.model.ledger import Pool, Tally, charged, stripped
 from corral.model.resources import (
     Identity,
     Reservation,

@@ -52,13 +52,16 @@ class Pool:
                 self._items[key] = tuple(sorted({*self._items.get(key, ()), *resource.items}))
         self._bundle = None
 
-    def take(self, bundle: Resources) -> None:
-        """Errors: `ValueError` when a scalar would fall below zero: the caller has not checked `holds`."""
+    def take(self, bundle: Resources, *, overdraw: bool = False) -> None:
+        """Errors: `ValueError` when a scalar would fall below zero: the caller has not checked `holds`.
+
+        Shapes: `overdraw` lets it fall, for what is taken already whatever the sums say.
+        """
         for resource in bundle:
             key = _key(resource)
             if resource.kind is ResourceKind.SCALAR:
                 left = self._milli.get(key, 0) - resource.milli
-                if left < 0:
+                if left < 0 and not overdraw:
                     raise ValueError(f"{resource.name} would fall to {left / 1000:g}")
                 self._milli[key] = left
             elif resource.kind is ResourceKind.RANGES:

@@ -1,0 +1,372 @@
+"""What is where: agents and what tasks and offers take from them, in words, with the engine kept in step.
+
+Changes are noted and carried out together before the next decision, so that a task costs no call of its own. Only
+plain resources count here: neither reserved nor revocable ones, nor volumes.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import msgspec
+
+from corral.allocator.engine import AGENT, Engine, Held, Tally
+from corral.allocator.view import AgentView, Hold
+from corral.lib.errors import Conflict, NotFound
+from corral.model.ids import AgentId, FrameworkId
+from corral.model.ledger import Pool
+from corral.model.resources import (
+    PLAIN,
+    ResourceKind,
+    Resources,
+    all_ranges,
+    count_range,
+)
+
+CPUS, MEM, GPUS, PORTS = "cpus", "mem", "gpus", "ports"
+RUNTIME = "@runtime:"
+"""The field, by the runtime's name, that every agent with that runtime has."""
+
+PORT_UNIT = 1000
+
+
+def plain(resources: Resources) -> Resources:
+    """What anybody may be given for good: not reserved, not revocable, no volume."""
+    return tuple(r for r in resources if r.identity is PLAIN or r.identity == PLAIN)
+
+
+def amounts_of(resources: Resources) -> dict[str, int]:
+    """Plain scalars in thousandths, and `ports` as a count in thousandths."""
+    found: dict[str, int] = {}
+    for r in resources:
+        if not (r.identity is PLAIN or r.identity == PLAIN):
+            continue
+        if r.kind is ResourceKind.SCALAR:
+            found[r.name] = found.get(r.name, 0) + r.milli
+        elif r.name == PORTS:
+            found[PORTS] = found.get(PORTS, 0) + PORT_UNIT * count_range(r.ranges)
+    return found
+
+
+def group_tag(framework_id: FrameworkId, group: str) -> str:
+    """The tag of the instances that counting constraints of a group look at."""
+    return f"group:{framework_id}/{group}"
+
+
+def devices_of(mask: int) -> tuple[int, ...]:
+    return tuple(i for i in range(mask.bit_length()) if mask >> i & 1)
+
+
+def mask_of(devices: Iterable[int]) -> int:
+    return sum(1 << i for i in set(devices))
+
+
+class AgentEntry:
+    """One agent. Shapes: `row` is the engine's; `holds` by key, those that are noted but not carried out included."""
+
+    __slots__ = ("_pool", "holds", "row", "view")
+
+    def __init__(self, view: AgentView, row: int) -> None:
+        self.view = view
+        self.row = row
+        self.holds: dict[str, "HoldEntry"] = {}
+        self._pool = Pool(view.total)
+
+    def describe(self, view: AgentView) -> None:
+        """Take what is new about the agent."""
+        if view.total != self.view.total:
+            self._pool = Pool(view.total)
+            for each in self.holds.values():
+                self._pool.take(each.hold.resources, overdraw=True)
+        self.view = view
+
+    def keep(self, entry: "HoldEntry") -> None:
+        self.holds[entry.hold.key] = entry
+        self._pool.take(entry.hold.resources, overdraw=True)
+
+    def drop(self, entry: "HoldEntry") -> None:
+        del self.holds[entry.hold.key]
+        self._pool.add(entry.hold.resources)
+
+    def free(self) -> Resources:
+        """All that is free, whatever its kind."""
+        return self._pool.bundle()
+
+
+class HoldEntry:
+    """One hold. Shapes: `held` is what the engine counts, `tags` what tallies count it under."""
+
+    __slots__ = ("agent", "counted", "hold", "held", "tags")
+
+    def __init__(self, hold: Hold, agent: AgentEntry, held: Held) -> None:
+        self.hold = hold
+        self.agent = agent
+        self.held = held
+        self.tags = tags_of(hold)
+        self.counted = False
+
+
+def tags_of(hold: Hold) -> tuple[str, ...]:
+    if not hold.group:
+        return hold.tags
+    return (group_tag(hold.framework_id, hold.group), *hold.tags)
+
+
+class Book:
+    """Shapes: a tally's tag may name several, parted by line ends; whoever carries any of them counts once."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.agents: dict[AgentId, AgentEntry] = {}
+        self.rows: dict[int, AgentEntry] = {}
+        self.holds: dict[str, HoldEntry] = {}
+        self._tagged: dict[str, dict[str, HoldEntry]] = {}
+        self._noted: list[tuple[HoldEntry, int]] = []
+        self._watched: dict[str, dict[Tally, None]] = {}
+        self._port_tallies: dict[int, Tally] = {}
+        self._ports_taken: set[tuple[int, int]] = set()
+        self._dirty: set[int] = set()
+
+    # Agents.
+
+    def set_agent(self, view: AgentView) -> None:
+        """Take an agent, or what is new about it."""
+        entry = self.agents.get(view.id)
+        total = {name: n for name, n in amounts_of(view.total).items() if name in self.engine.resources}
+        attributes = _attributes(view)
+        if entry is None:
+            row = self.engine.add_node(total, view.hostname, attributes)
+            entry = self.agents[view.id] = self.rows[row] = AgentEntry(view, row)
+        elif (entry.view.total, entry.view.hostname, _attributes(entry.view)) != (
+            view.total, view.hostname, attributes,
+        ):  # fmt: skip
+            self.flush()
+            moved = list(entry.holds.values())
+            self._count(moved, -1)
+            self.engine.change_node(entry.row, total, view.hostname, attributes)
+            self._count(moved, 1)
+        entry.describe(view)
+        self._dirty.add(entry.row)
+        self.engine.set_eligible(entry.row, not view.ineligible)
+
+    def remove_agent(self, agent_id: AgentId) -> None:
+        """Forget an agent with all that is held there; nothing when it is not known."""
+        entry = self.agents.get(agent_id)
+        if entry is None:
+            return
+        for key in list(entry.holds):
+            self.release(key)
+        self.flush()
+        for port in self._port_tallies:
+            self._set_port(port, entry.row, False)
+        self._dirty.discard(entry.row)
+        self.engine.remove_node(entry.row)
+        del self.agents[agent_id], self.rows[entry.row]
+
+    # Holds.
+
+    def hold(self, hold: Hold, leaf: int) -> HoldEntry:
+        """Count a hold.
+
+        Errors: `Conflict` when its key is taken, `NotFound` when its agent is not known.
+        """
+        if hold.key in self.holds:
+            raise Conflict(f"hold {hold.key} is there already; release it before")
+        agent = self.agents.get(hold.agent_id)
+        if agent is None:
+            raise NotFound(f"hold {hold.key} is on agent {hold.agent_id}, which is not known; tell of the agent first")
+        amounts = amounts_of(hold.resources)
+        counted = tuple(amounts.get(name, 0) for name in self.engine.resources)
+        entry = HoldEntry(hold, agent, Held(leaf, agent.row, counted, hold.revocable, mask_of(hold.devices)))
+        self._keep(entry)
+        self._noted.append((entry, 1))
+        return entry
+
+    def adopt(self, hold: Hold, leaf: int, agent: AgentEntry, devices: int) -> HoldEntry:
+        """Keep a hold that the engine counts already, as it placed it itself."""
+        amounts = amounts_of(hold.resources)
+        counted = tuple(amounts.get(name, 0) for name in self.engine.resources)
+        entry = HoldEntry(hold, agent, Held(leaf, agent.row, counted, hold.revocable, devices))
+        entry.counted = True
+        self._keep(entry)
+        return entry
+
+    def replace(self, key: str, hold: Hold) -> HoldEntry | None:
+        """Let another hold of the same resources and standing take the place of one; None when they differ."""
+        old = self.holds.get(key)
+        if old is None or hold.key in self.holds and hold.key != key:
+            return None
+        before = old.hold
+        same = (
+            before.agent_id == hold.agent_id
+            and before.role == hold.role
+            and before.framework_id == hold.framework_id
+            and before.priority == hold.priority
+            and before.revocable == hold.revocable
+            and old.tags == tags_of(hold)
+            and amounts_of(before.resources) == amounts_of(hold.resources)
+            and hold.devices in ((), devices_of(old.held.devices))
+        )
+        if not same:
+            return None
+        self._drop(old)
+        old.hold = hold
+        self._keep(old)
+        return old
+
+    def release(self, key: str) -> HoldEntry | None:
+        """Give back what is held; None when nothing is held by that key."""
+        entry = self.holds.get(key)
+        if entry is None:
+            return None
+        self._drop(entry)
+        self._noted.append((entry, -1))
+        return entry
+
+    def mark(self, key: str) -> None:
+        """Note that a hold is on its way out."""
+        entry = self.holds[key]
+        entry.hold = msgspec.structs.replace(entry.hold, leaving=True)
+
+    def tagged(self, tag: str) -> Iterable[HoldEntry]:
+        """What carries a tag."""
+        return self._tagged.get(tag, {}).values()
+
+    def flush(self) -> None:
+        """Let the engine know what was held and released since the last time."""
+        noted, self._noted = self._noted, []
+        # What came and went in between never happened.
+        gone = {id(entry) for entry, sign in noted if sign < 0 and not entry.counted}
+        changes = [(entry, sign) for entry, sign in noted if id(entry) not in gone]
+        if changes:
+            masks = self.engine.hold([entry.held for entry, _ in changes], [sign for _, sign in changes])
+            for (entry, sign), mask in zip(changes, masks, strict=True):
+                if sign > 0:
+                    entry.held = entry.held._replace(devices=mask)
+                    entry.counted = True
+            self._count([entry for entry, sign in changes if sign < 0], -1)
+            self._count([entry for entry, sign in changes if sign > 0], 1)
+
+    def _keep(self, entry: HoldEntry) -> None:
+        self.holds[entry.hold.key] = entry
+        entry.agent.keep(entry)
+        for tag in entry.tags:
+            self._tagged.setdefault(tag, {})[entry.hold.key] = entry
+        self._dirty.add(entry.agent.row)
+
+    def _drop(self, entry: HoldEntry) -> None:
+        key = entry.hold.key
+        del self.holds[key]
+        entry.agent.drop(entry)
+        for tag in entry.tags:
+            there = self._tagged[tag]
+            del there[key]
+            if not there:
+                del self._tagged[tag]
+        self._dirty.add(entry.agent.row)
+
+    # Tallies.
+
+    def watching(self, tags: Iterable[str]) -> list[Tally]:
+        """The tallies in use in which something with these tags counts."""
+        found: dict[Tally, None] = {}
+        for tag in tags:
+            found.update(self._watched.get(tag, ()))
+        return list(found)
+
+    def follow_tallies(self) -> set[str]:
+        """Count what is there in the tallies that are new, and forget those that have gone.
+
+        Returns the tags that are watched by a new tally.
+        """
+        for tally in self.engine.gone_tallies():
+            self._forget(tally)
+        tags: set[str] = set()
+        for tally in self.engine.fresh_tallies():
+            parts = tally.tag.split("\n")
+            for part in parts:
+                self._watched.setdefault(part, {})[tally] = None
+            if tally.tag.startswith(PORT_TAG):
+                self._port_tallies[int(tally.tag.removeprefix(PORT_TAG))] = tally
+                self._dirty.update(self.rows)
+                continue
+            tags.update(parts)
+            entries = {key: each for part in parts for key, each in self._tagged.get(part, {}).items() if each.counted}
+            nodes = [each.agent.row for each in entries.values()]
+            self.engine.count([tally] * len(nodes), nodes, [1] * len(nodes))
+        return tags
+
+    def _forget(self, tally: Tally) -> None:
+        for part in tally.tag.split("\n"):
+            there = self._watched.get(part, {})
+            there.pop(tally, None)
+            if not there:
+                self._watched.pop(part, None)
+        if tally.tag.startswith(PORT_TAG):
+            port = int(tally.tag.removeprefix(PORT_TAG))
+            self._port_tallies.pop(port, None)
+            self._ports_taken = {each for each in self._ports_taken if each[0] != port}
+
+    def _count(self, entries: list[HoldEntry], sign: int) -> None:
+        """Count holds, or uncount them, wherever somebody watches."""
+        if not self._watched:
+            return
+        tallies: list[Tally] = []
+        nodes: list[int] = []
+        for entry in entries:
+            for tally in self.watching(entry.tags):
+                tallies.append(tally)
+                nodes.append(entry.agent.row)
+        self.engine.count(tallies, nodes, [sign] * len(tallies))
+
+    # Ports.
+
+    def ports_given(self, row: int, ports: Iterable[int]) -> None:
+        """An instance was placed whose class counts itself in the tallies of these ports."""
+        self._ports_taken.update((port, row) for port in ports)
+
+    def mark_ports(self) -> None:
+        """Mark on the agents that changed which of the ports in demand are taken or missing."""
+        dirty, self._dirty = self._dirty, set()
+        if not self._port_tallies:
+            return
+        for row in sorted(dirty):
+            entry = self.rows.get(row)
+            if entry is None:
+                continue
+            free = all_ranges(plain(entry.free()), PORTS)
+            for port in self._port_tallies:
+                self._set_port(port, row, not any(low <= port <= high for low, high in free))
+
+    def _set_port(self, port: int, row: int, taken: bool) -> None:
+        if ((port, row) in self._ports_taken) == taken:
+            return
+        self.engine.count([self._port_tallies[port]], [row], [1 if taken else -1])
+        if taken:
+            self._ports_taken.add((port, row))
+        else:
+            self._ports_taken.discard((port, row))
+
+    # Laws.
+
+    def held(self) -> Iterator[Held]:
+        """All that the engine counts as coming from here."""
+        return (entry.held for entry in self.holds.values() if entry.counted)
+
+    def invariants(self) -> None:
+        """Errors: `AssertionError` when indexes disagree."""
+        for agent in self.agents.values():
+            assert self.rows[agent.row] is agent, f"agent {agent.view.id} has lost its row"
+            for key, entry in agent.holds.items():
+                assert self.holds.get(key) is entry, f"hold {key} is with its agent alone"
+        assert sum(len(agent.holds) for agent in self.agents.values()) == len(self.holds), "a hold has no agent"
+
+
+PORT_TAG = "port:"
+
+
+def port_tally(port: int) -> Tally:
+    """Where a fixed port is taken, or not there at all."""
+    return Tally(AGENT, f"{PORT_TAG}{port}")
+
+
+def _attributes(view: AgentView) -> Mapping[str, str]:
+    return {**view.attributes, **{RUNTIME + each: "yes" for each in view.runtimes}}

@@ -1,0 +1,166 @@
+"""Instances that start together or not at all, when they do not find room at once.
+
+One gang at a time keeps what it finds, instance by instance in fair order, until it is whole or its time is up; so two
+gangs never wait for each other. Short work whose run time is stated may use the holes: what it takes will be back.
+"""
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from corral.allocator.book import AgentEntry, HoldEntry
+from corral.allocator.lines import Key, Line
+from corral.allocator.view import Grant
+
+if TYPE_CHECKING:
+    from corral.allocator.allocator import Allocator
+
+MOST_LENT = 64
+"""Holes lent in one run."""
+
+
+class Gathering:
+    """A gang that gathers its instances. Units: `until_at` seconds UTC.
+
+    Shapes: `single` asks for them one by one, `slots` are the keys of what is kept.
+    """
+
+    __slots__ = ("key", "single", "size", "slots", "until_at")
+
+    def __init__(self, key: Key, size: int, until_at: float, single: Line) -> None:
+        self.key = key
+        self.size = size
+        self.until_at = until_at
+        self.single = single
+        self.slots: list[str] = []
+
+
+class Gangs:
+    """Shapes: `gathering` is the one gang that keeps what it finds; `turns` counts how often others gave up."""
+
+    def __init__(self) -> None:
+        self.gathering: Gathering | None = None
+        self._turns: dict[Key, int] = {}
+        self._kept = 0
+
+    def keep(self, allocator: "Allocator", line: Line, agent: AgentEntry, mask: int, now: float) -> None:
+        """Keep what the engine placed for one instance of the gathering gang."""
+        assert self.gathering is not None, "only a gathering gang is asked one by one"
+        key = f"gang/{self._kept}"
+        self._kept += 1
+        bundle = allocator.bundle(line, agent, agent.free(), self._kept)
+        hold = allocator.describe(line, agent, mask, bundle, now, key)
+        allocator.book.adopt(hold, line.claimant, agent, mask)
+        self.gathering.slots.append(key)
+
+    def run(self, allocator: "Allocator", now: float) -> list[Grant]:
+        """Start the gang that is whole, let go of one whose time is up, lend holes, and let the next one gather."""
+        grants = self._settle(allocator, now)
+        if self.gathering is None:
+            self._begin(allocator, now)
+        elif not grants:
+            grants = self._lend(allocator, now)
+        return grants
+
+    def give_up(self, allocator: "Allocator", key: Key) -> None:
+        """Let go of what a gang has gathered, as it is to be asked otherwise or not at all."""
+        if self.gathering is not None and self.gathering.key == key:
+            self._stop(allocator)
+
+    def forget_slot(self, key: str) -> None:
+        """What was kept has gone with its agent."""
+        if self.gathering is not None and key in self.gathering.slots:
+            self.gathering.slots.remove(key)
+
+    def _settle(self, allocator: "Allocator", now: float) -> list[Grant]:
+        gathering = self.gathering
+        if gathering is None:
+            return []
+        line = allocator.lines.get(*gathering.key)
+        lost = [key for key in gathering.slots if self._lost(allocator.book.holds.get(key))]
+        for key in lost:
+            allocator.release(key)
+            gathering.slots.remove(key)
+        if lost:
+            allocator.lines.miss(gathering.single, len(lost))
+        if line is None or now >= gathering.until_at:
+            self._turns[gathering.key] = self._turns.get(gathering.key, 0) + 1
+            self._stop(allocator)
+            return []
+        if len(gathering.slots) < gathering.size:
+            return []
+        grants = [allocator.hand_over(line, allocator.book.holds[key], now) for key in gathering.slots]
+        gathering.slots.clear()
+        line.view = msgspec.structs.replace(line.view, missing=line.view.missing - gathering.size)
+        self._turns.pop(gathering.key, None)
+        self._stop(allocator)
+        return grants
+
+    def _lost(self, entry: HoldEntry | None) -> bool:
+        return entry is None or bool(entry.agent.view.ineligible)
+
+    def _stop(self, allocator: "Allocator") -> None:
+        gathering, self.gathering = self.gathering, None
+        assert gathering is not None, "only what was begun is stopped"
+        for key in gathering.slots:
+            allocator.release(key)
+        allocator.lines.retire(gathering.single)
+        line = allocator.lines.get(*gathering.key)
+        if line is not None:
+            line.apart -= gathering.size
+            allocator.lines.settle(line)
+
+    def _begin(self, allocator: "Allocator", now: float) -> None:
+        waiting = [
+            each
+            for each in allocator.lines
+            if each.view.want.gang > 1 and each.cls >= 0 and each.view.missing - each.apart >= each.view.want.gang
+        ]
+        if not waiting:
+            self._turns.clear()
+            return
+        line = min(
+            waiting,
+            key=lambda e: (self._turns.get(e.key, 0), -e.view.want.priority, e.view.since_at, e.key),
+        )
+        want = line.view.want
+        line.apart += want.gang
+        allocator.lines.settle(line)
+        single = allocator.lines.stand(
+            msgspec.structs.replace(
+                line.view, want=msgspec.structs.replace(want, gang=0, count=want.gang), missing=want.gang
+            )
+        )
+        self.gathering = Gathering(line.key, want.gang, now + want.gang_timeout_s, single)
+
+    def _lend(self, allocator: "Allocator", now: float) -> list[Grant]:
+        """Let short work have what is kept, where it will be back in time."""
+        gathering = self.gathering
+        assert gathering is not None, "holes are lent while a gang gathers"
+        grants: list[Grant] = []
+        for line in allocator.lines:
+            run_s = line.view.want.run_s
+            if run_s is None or line.view.want.gang > 1 or line.cls < 0 or now + run_s > gathering.until_at:
+                continue
+            while line.view.missing - line.apart > 0 and len(grants) < MOST_LENT:
+                slot = next((key for key in gathering.slots if self._holds(allocator, key, line)), None)
+                if slot is None:
+                    break
+                entry = allocator.book.holds[slot]
+                allocator.release(slot)
+                gathering.slots.remove(slot)
+                allocator.book.flush()
+                if allocator.engine.fits(entry.agent.row, line.cls):
+                    grants.append(allocator.give(line, entry.agent, now))
+                allocator.lines.miss(gathering.single, 1)
+        return grants
+
+    def _holds(self, allocator: "Allocator", key: str, line: Line) -> bool:
+        """Whether an instance would fit where a slot is, were it free."""
+        entry = allocator.book.holds[key]
+        free = allocator.engine.columns().free[entry.agent.row].tolist()
+        shape = allocator.engine.demand(line.cls).shape
+        there = [a + b for a, b in zip(free, entry.held.amounts, strict=True)]
+        if any(a < b for a, b in zip(there, shape, strict=True)):
+            return False
+        return bool(allocator.engine.could_take(line.cls)[entry.agent.row])
