@@ -67,7 +67,7 @@ class AgentEntry:
     def __init__(self, view: AgentView, row: int) -> None:
         self.view = view
         self.row = row
-        self.holds: dict[str, "HoldEntry"] = {}
+        self.holds: dict[str, HoldEntry] = {}
         self._pool = Pool(view.total)
 
     def describe(self, view: AgentView) -> None:
@@ -94,7 +94,7 @@ class AgentEntry:
 class HoldEntry:
     """One hold. Shapes: `held` is what the engine counts, `tags` what tallies count it under."""
 
-    __slots__ = ("agent", "counted", "hold", "held", "tags")
+    __slots__ = ("agent", "counted", "held", "hold", "tags")
 
     def __init__(self, hold: Hold, agent: AgentEntry, held: Held) -> None:
         self.hold = hold
@@ -192,7 +192,7 @@ class Book:
     def replace(self, key: str, hold: Hold) -> HoldEntry | None:
         """Let another hold of the same resources and standing take the place of one; None when they differ."""
         old = self.holds.get(key)
-        if old is None or hold.key in self.holds and hold.key != key:
+        if old is None or (hold.key in self.holds and hold.key != key):
             return None
         before = old.hold
         same = (

@@ -77,16 +77,12 @@ class Claimants:
             self._rows[key] = found
         return found
 
-    def forget(self, framework_id: FrameworkId, idle: Iterable[int]) -> None:
-        """A framework has gone: its rows that hold and ask nothing are free."""
-        rows = set(idle)
+    def forget(self, framework_id: FrameworkId) -> None:
+        """A framework that asks nothing has gone: its rows that hold nothing are free for others of the role."""
         for key, row in [each for each in self._rows.items() if each[0][1] == framework_id]:
-            if row in rows and not self._engine.tasks_held(row):
+            if not self._engine.tasks_held(row):
                 del self._rows[key]
                 self._spare.setdefault(key[0], []).append(row)
-
-    def of_framework(self, framework_id: FrameworkId) -> list[int]:
-        return [row for (_, of, _), row in self._rows.items() if of == framework_id]
 
     def held(self, role: str, framework_id: FrameworkId) -> dict[str, int]:
         """What a framework holds in a role, at all priorities."""

@@ -10,13 +10,13 @@ import msgspec
 
 from corral.master import frameworks, offers, tasks, timers
 from corral.master.effects import CloseSession, SendOrder
-from corral.model.ledger import Pool, stripped
 from corral.master.reconcile import merge_agent
 from corral.master.spec import AgentOpened, AgentRecord, AgentReported, agent_key
 from corral.master.state import AgentEntry, AgentEvent, AgentState, FrameworkEntry, MasterState, SessionEntry, TaskEntry
 from corral.model.agent import AgentInfo
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, FrameworkId, TaskId
+from corral.model.ledger import Pool, stripped
 from corral.model.orders import AgentTask, Leaving, Ping, Pong, Refused, Register, Registered, UpdateTask
 from corral.model.resources import contains, describe, is_well_formed
 from corral.model.task import TERMINAL, Reason, TaskState

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from corral.allocator.view import Filter, Grant, HeldOffer
 from corral.master import tasks, timers
 from corral.master.effects import SendEvent
-from corral.model.ledger import Pool, charged, stripped
 from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry, WantEntry
 from corral.master.validate import BadOffers, check_accept, check_task
 from corral.model import events
 from corral.model.calls import Accept, Decline, Launch, LaunchGroup, Operation
 from corral.model.ids import AgentId, FrameworkId, OfferId
+from corral.model.ledger import Pool, charged, stripped
 from corral.model.offer import Offer
 from corral.model.resources import Resources, contains
 from corral.model.task import Reason, TaskInfo, TaskState

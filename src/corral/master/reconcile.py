@@ -8,11 +8,11 @@ import msgspec
 
 from corral.master import tasks
 from corral.master.effects import SendOrder
-from corral.model.ledger import Pool, stripped
 from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, TaskEntry
 from corral.model.calls import Kill, Reconcile, ReconcileTask
 from corral.model.framework import Capability
 from corral.model.ids import FrameworkId, TaskId
+from corral.model.ledger import Pool, stripped
 from corral.model.orders import AgentTask, KillTask
 from corral.model.task import TERMINAL, Reason, Source, TaskState, TaskStatus
 from corral.runtime.core import Effect, Note

@@ -5,12 +5,12 @@ from typing import Any
 
 from corral.lib.errors import NotFound
 from corral.master import role_tree
-from corral.model.ledger import Tally
 from corral.master.role_tree import Amounts
 from corral.master.spec import GetRoles
 from corral.master.state import MasterState
 from corral.mesos.snapshot import RoleRow
 from corral.model.ids import FrameworkId
+from corral.model.ledger import Tally
 from corral.model.resources import Resource, Resources
 from corral.model.role import RoleSettings, parent_of
 

@@ -10,7 +10,6 @@ from enum import StrEnum
 from random import Random
 
 from corral.allocator.view import AgentView, Filter, HeldOffer
-from corral.model.ledger import Pool, Tally
 from corral.master.spec import MasterConfig
 from corral.mesos.snapshot import ClusterSnapshot
 from corral.model.agent import AgentInfo
@@ -18,6 +17,7 @@ from corral.model.attributes import format_value
 from corral.model.events import MasterInfo
 from corral.model.framework import Capability, FrameworkInfo
 from corral.model.ids import AgentId, FrameworkId, OfferId, TaskId, WantId
+from corral.model.ledger import Pool, Tally
 from corral.model.offer import Explanation, Offer, Want
 from corral.model.resources import Resources
 from corral.model.role import RoleSettings

@@ -11,11 +11,11 @@ import msgspec
 
 from corral.master import timers
 from corral.master.effects import SendEvent, SendOrder
-from corral.model.ledger import charged
 from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, TaskEntry
 from corral.model import events
 from corral.model.calls import Acknowledge, Kill, Message, Shutdown
 from corral.model.ids import AgentId, TaskId
+from corral.model.ledger import charged
 from corral.model.orders import AcknowledgeUpdate, KillTask, RunTask, ShutdownFramework, UpdateTask
 from corral.model.resources import Resources, describe
 from corral.model.task import TERMINAL, Reason, Source, TaskInfo, TaskState, TaskStatus, group_of, seen_state

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 
 from corral.allocator.strategies import STRATEGIES
 from corral.lib.errors import Invalid
-from corral.model.ledger import Pool
 from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry
 from corral.model.constraints import check_constraint
 from corral.model.container import ContainerKind, NetworkMode
 from corral.model.health import CheckKind, find_faults
 from corral.model.ids import OfferId, check_id
+from corral.model.ledger import Pool
 from corral.model.offer import Want
 from corral.model.resources import Resource, ResourceKind, Resources, describe, total_milli
 from corral.model.task import Reason, TaskInfo

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from corral.master import role_views
-from corral.model.ledger import Pool, Tally
 from corral.master.spec import GetCluster, GetExplanations, GetTasks
 from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, TaskEntry
 from corral.mesos.snapshot import AgentRow, ClusterSnapshot, FrameworkRow
 from corral.model.ids import TaskId
+from corral.model.ledger import Pool, Tally
 from corral.model.offer import Explanation
 from corral.model.resources import ResourceKind, Resources
 from corral.model.task import TERMINAL, Task, TaskState

@@ -4,13 +4,13 @@ import re
 from collections import Counter
 
 import msgspec
+from corral.allocator.nodes import Nodes
+from corral.allocator.shapes import Group, counting_mask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corral.allocator.allocator import allocate
 from corral.allocator.coarse import worth_offering
-from corral.allocator.nodes import Nodes
-from corral.allocator.shapes import Group, counting_mask
 from corral.allocator.view import AgentView, Allocation, Filter, FrameworkView, HeldOffer, View, WantView
 from corral.model.constraints import HOSTNAME, Constraint, Operator, allows, describe, field_value
 from corral.model.ids import AgentId, FrameworkId, OfferId, WantId

@@ -7,13 +7,13 @@ import pytest
 from master_stage import PARTITION_AWARE, Framework, Stage, agent_info, bundle, states, task_info, want
 
 from corral.lib.errors import Invalid
-from corral.model.ledger import charged
 from corral.master.spec import MasterConfig
 from corral.model import calls
 from corral.model.container import ContainerInfo, ContainerKind, DockerInfo, NetworkMode, Volume
 from corral.model.framework import Capability
 from corral.model.health import CheckKind, HealthCheck
 from corral.model.ids import ExecutorId, OfferId, TaskId
+from corral.model.ledger import charged
 from corral.model.offer import Filters
 from corral.model.operator import SetRole
 from corral.model.orders import RunTask

@@ -21,7 +21,6 @@ from corral.allocator.engine.tallying import SIBLINGS_PLACE, Rule, Tally
 from corral.lib.errors import Invalid
 from corral.model.constraints import HOSTNAME, Constraint, allows, check_constraint, describe, field_value, is_counting
 
-
 MOST_RULES = SIBLINGS_PLACE
 """Hard rules, soft rules and tallies fed by one class, each."""
 

@@ -212,7 +212,7 @@ class Classes(NamedTuple):
 
 
 class Tallies(NamedTuple):
-    """How many instances with some tag each domain of a field has: `count` from `at`, one place per domain.
+    """How many instances with some tag each domain of a field has: `counts` from `at`, one place per domain.
 
     `used` domains have any and `fuller` more than `share`; `groups` and `rest` say how many of them may. `first` is the
     first place in `Classes.heard` of the classes that read a tally; `ups` and `downs` tell what brings them to life.
@@ -231,7 +231,7 @@ class Tallies(NamedTuple):
     downs: Ints
     touched: Ints
     queue: Ints
-    count: Ints
+    counts: Ints
 
 
 class Tasks(NamedTuple):

@@ -418,13 +418,9 @@ class Engine:
         demand = self._demand(cls)
         self._kernels.revive_class(self._state, cls)
         for at, rule in enumerate(each for each in demand.rules if not each.weight):
-            row = self._tallying.row(rule.tally)
-            assert row is not None, "a tally outlives its readers"
-            self._tallying.forget(row, cls * RULES + at, *_wakes(rule))
+            self._tallying.forget(self._tallying.row_in_use(rule.tally), cls * RULES + at, *_wakes(rule))
         if demand.siblings is not None:
-            row = self._tallying.row(demand.siblings)
-            assert row is not None, "a tally outlives its readers"
-            self._tallying.forget(row, cls * RULES + SIBLINGS_PLACE, False, True)
+            self._tallying.forget(self._tallying.row_in_use(demand.siblings), cls * RULES + SIBLINGS_PLACE, False, True)
         for tally in _tallies_of(demand):
             self._tallying.drop(tally)
         self._state.heaps.live[cls // self._bits] &= ~(1 << (cls % self._bits))
@@ -479,11 +475,8 @@ class Engine:
         k = self._state.classes
         hard = soft = 0
         for rule in demand.rules:
-            row = self._tallying.row(rule.tally)
-            assert row is not None, "a rule's tally was made before"
-            bound = rule.bound
-            if rule.target is not None:
-                bound = self._tallying.row(rule.target) or 0
+            row = self._tallying.row_in_use(rule.tally)
+            bound = rule.bound if rule.target is None else self._tallying.row_in_use(rule.target)
             column, at = (k.soft, cls * RULES + soft) if rule.weight else (k.rule, cls * RULES + hard)
             for i, number in enumerate((rule.kind, row, bound, rule.weight)):
                 column[at * 4 + i] = number
@@ -494,11 +487,10 @@ class Engine:
                 hard += 1
         k.rules[cls], k.softs[cls], k.feeds[cls] = hard, soft, len(demand.feeds)
         for i, tally in enumerate(demand.feeds):
-            k.feed[cls * RULES + i] = self._tallying.row(tally)
+            k.feed[cls * RULES + i] = self._tallying.row_in_use(tally)
         k.siblings[cls] = -1
         if demand.siblings is not None:
-            row = self._tallying.row(demand.siblings)
-            assert row is not None, "the tally of siblings was made before"
+            row = self._tallying.row_in_use(demand.siblings)
             k.siblings[cls] = row
             self._tallying.listen(row, cls * RULES + SIBLINGS_PLACE, False, True)
         return soft > 0
@@ -592,9 +584,9 @@ class Engine:
     def count(self, tallies: Sequence[Tally], nodes: Sequence[int], signs: Sequence[int]) -> None:
         """Count instances in tallies in use, or with -1 uncount them."""
         if tallies:
-            rows = [self._tallying.row(each) for each in tallies]
+            rows = [self._tallying.row_in_use(each) for each in tallies]
             columns = [np.array(each, dtype=np.int64) for each in (rows, nodes, signs)]
-            self._kernels.count(self._state, *(self._handed(each) for each in columns))
+            self._kernels.recount(self._state, *(self._handed(each) for each in columns))
 
     def seed(self, number: int) -> None:
         """Let what chance decides follow this number. Shapes: 0 to 2**31 - 1."""
@@ -693,8 +685,7 @@ class Engine:
 
     def passing(self, rule: Rule) -> Mask:
         """The node rows that a rule of a class in use allows now."""
-        row = self._tallying.row(rule.tally)
-        assert row is not None, "rules are asked about while their class is in use"
+        row = self._tallying.row_in_use(rule.tally)
         return passing(self._state.tallies, self.columns().domain, rule.kind, row, rule.bound)
 
     def fits(self, row: int, cls: int) -> bool:

@@ -34,7 +34,7 @@ class Kernels(NamedTuple):
     release: Callable[[State, Ints], None]
     forget: Callable[[State, Ints], None]
     hold: Callable[[State, Ints, Ints, Ints, Ints, Ints, Ints], None]
-    count: Callable[[State, Ints, Ints, Ints], None]
+    recount: Callable[[State, Ints, Ints, Ints], None]
     serve: Callable[[State, int, int, Ints], int]
     revive_class: Callable[[State, int], None]
     settle_unmet: Callable[[Heaps, Roles, int, int], None]

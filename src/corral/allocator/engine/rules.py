@@ -38,7 +38,7 @@ same."""
 def passes(n: Nodes, t: Tallies, fields: int, kind: int, tally: int, bound: int, node: int) -> bool:
     """Whether a rule allows one more instance on a node."""
     domain = n.domain[node * fields + t.field[tally]]
-    count = t.count[t.at[tally] + domain]
+    count = t.counts[t.at[tally] + domain]
     if kind == TABLE:
         return count == 0
     if kind == CLEAR:
@@ -74,7 +74,7 @@ def suits(n: Nodes, t: Tallies, k: Classes, meta: Ints, node: int, cls: int, lev
         if not passes(n, t, fields, k.rule[i * 4], k.rule[i * 4 + 1], k.rule[i * 4 + 2], node):
             return False
     tally = k.siblings[cls]
-    return tally < 0 or t.count[t.at[tally] + n.domain[node * fields + t.field[tally]]] <= level
+    return tally < 0 or t.counts[t.at[tally] + n.domain[node * fields + t.field[tally]]] <= level
 
 
 def soft_cost(n: Nodes, t: Tallies, k: Classes, fields: int, node: int, cls: int) -> int:
@@ -84,10 +84,10 @@ def soft_cost(n: Nodes, t: Tallies, k: Classes, fields: int, node: int, cls: int
         kind, tally, bound, weight = k.soft[i * 4], k.soft[i * 4 + 1], k.soft[i * 4 + 2], k.soft[i * 4 + 3]
         if kind == TARGET:
             domain = n.domain[node * fields + t.field[tally]]
-            target = t.count[t.at[bound] + domain]
+            target = t.counts[t.at[bound] + domain]
             fill = MOST_FILL
             if target > 0:
-                fill = min(fill, t.count[t.at[tally] + domain] * 1000 // target)
+                fill = min(fill, t.counts[t.at[tally] + domain] * 1000 // target)
             cost += weight * fill
         elif not passes(n, t, fields, kind, tally, bound, node):
             cost += weight * BROKEN
@@ -106,9 +106,9 @@ def count_one(n: Nodes, t: Tallies, meta: Ints, tally: int, node: int, sign: int
     """One instance more in a node's domain, or with -1 one less."""
     domain = n.domain[node * meta[FIELDS] + t.field[tally]]
     at = t.at[tally] + domain
-    before = t.count[at]
+    before = t.counts[at]
     now = before + sign
-    t.count[at] = now
+    t.counts[at] = now
     t.total[tally] += sign
     if domain != ABSENT:
         if before == 0:

@@ -77,7 +77,7 @@ def columns_of(n: Nodes, meta: Ints) -> Columns:
 def counts_of(t: Tallies, domains: Rows, tally: int) -> tuple[Rows, Rows]:
     """What a tally says of each row, and the row's domain."""
     there = domains[:, t.field[tally]]
-    return np.asarray(t.count)[t.at[tally] + there], there
+    return np.asarray(t.counts)[t.at[tally] + there], there
 
 
 def passing(t: Tallies, domains: Rows, kind: int, tally: int, bound: int) -> Mask:
@@ -166,7 +166,7 @@ def costs_of(all: Columns, t: Tallies, k: Classes, rows: Rows, cls: int) -> Rows
         kind, tally, bound, weight = k.soft[i * 4 : i * 4 + 4]
         if kind == TARGET:
             counts, there = counts_of(t, all.domain[rows], tally)
-            targets = np.asarray(t.count)[t.at[bound] + there]
+            targets = np.asarray(t.counts)[t.at[bound] + there]
             fill = np.minimum(counts * 1000 // np.maximum(targets, 1), MOST_FILL)
             costs += weight * np.where(targets > 0, fill, MOST_FILL)
         else:

@@ -91,7 +91,7 @@ def siblings_on(n: Nodes, t: Tallies, k: Classes, fields: int, node: int, cls: i
     tally = k.siblings[cls]
     if tally < 0:
         return 0
-    return t.count[t.at[tally] + n.domain[node * fields + t.field[tally]]]
+    return t.counts[t.at[tally] + n.domain[node * fields + t.field[tally]]]
 
 
 def names(k: Classes, node: int, cls: int) -> bool:

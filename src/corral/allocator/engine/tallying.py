@@ -71,8 +71,9 @@ class Tallying:
     def _state(self) -> State:
         return self._tables.state
 
-    def row(self, tally: Tally) -> int | None:
-        return self._rows.get(tally)
+    def row_in_use(self, tally: Tally) -> int:
+        """The row of a tally that some class reads or feeds."""
+        return self._rows[tally]
 
     def values(self, field: str) -> dict[str, int]:
         """The known values of a field, with their domains."""
@@ -205,25 +206,25 @@ class Tallying:
             self._tables.ask_rows("count", self._end)
         t = self._state.tallies
         t.at[row] = at
-        np.asarray(t.count)[at : at + room] = 0
+        np.asarray(t.counts)[at : at + room] = 0
         self._rooms[row] = room
 
     def _move(self, row: int, needed: int) -> None:
         """A tally has outgrown its room."""
         t = self._state.tallies
         room, at = self._rooms[row], t.at[row]
-        kept = np.asarray(t.count)[at : at + room].copy()
+        kept = np.asarray(t.counts)[at : at + room].copy()
         self._find_room(row, needed)
         self._spare_rooms.setdefault(room, []).append(at)
         t = self._state.tallies
-        np.asarray(t.count)[t.at[row] : t.at[row] + room] = kept
+        np.asarray(t.counts)[t.at[row] : t.at[row] + room] = kept
 
     def _fill(self, row: int, tally: Tally) -> None:
         t = self._state.tallies
         at = t.at[row]
-        t.count[at] = self._mark(tally.marks, None)
+        t.counts[at] = self._mark(tally.marks, None)
         for value, domain in self._values[self.fields[tally.field]].items():
-            t.count[at + domain] = self._mark(tally.marks, value)
+            t.counts[at + domain] = self._mark(tally.marks, value)
 
     def _even(self, row: int, tally: Tally) -> None:
         """Work out how many instances each group may have, and how many groups have more already."""
@@ -232,7 +233,7 @@ class Tallying:
         t.groups[row] = groups
         t.share[row], t.rest[row] = divmod(tally.size, max(groups, 1))
         at = t.at[row]
-        counts = np.asarray(t.count)[at + 1 : at + self._rooms[row]]
+        counts = np.asarray(t.counts)[at + 1 : at + self._rooms[row]]
         t.fuller[row] = int((counts > t.share[row]).sum())
 
     # Who listens.

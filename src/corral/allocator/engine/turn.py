@@ -189,7 +189,7 @@ def hold(s: State, leaves: Ints, nodes: Ints, amounts: Ints, signs: Ints, lends:
         charge(h, r, k, meta, leaf, SCRATCH, 1)
 
 
-def count(s: State, tallies: Ints, nodes: Ints, signs: Ints) -> None:
+def recount(s: State, tallies: Ints, nodes: Ints, signs: Ints) -> None:
     """Count instances that came from outside in tallies, or with -1 uncount them."""
     for i in range(len(tallies)):
         count_one(s.nodes, s.tallies, s.meta, tallies[i], nodes[i], signs[i])
