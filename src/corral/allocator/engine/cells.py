@@ -8,6 +8,7 @@ from corral.allocator.engine.columns import (
     FREED,
     LEVELS,
     RESOURCES,
+    STEPS,
     Cells,
     Classes,
     Ints,
@@ -19,9 +20,9 @@ from corral.allocator.engine.columns import (
 def level_of(c: Cells, axis: int, amount: int) -> int:
     """The level of a free amount: four to each doubling."""
     step = max(0, amount) * 4 // c.unit[axis]
-    if step < 1024:
+    if step < STEPS:
         return c.level[step]
-    return min(c.level[min(step >> 8, 1023)] + 32, 61)
+    return min(c.level[min(step >> 8, STEPS - 1)] + 32, 61)
 
 
 def top_bit(word: int) -> int:
@@ -91,24 +92,31 @@ def find_cell(c: Cells, n: Nodes, resources: int, node: int) -> int:
     """The cell that a node's free amounts belong to."""
     at = node * resources
     first, second = n.free[at] * 4 // c.unit[0], n.free[at + 1] * 4 // c.unit[1]
-    if 0 <= first < 1024 and 0 <= second < 1024:
+    if 0 <= first < STEPS and 0 <= second < STEPS:
         return c.level[first] * LEVELS + c.level[second]
     return level_of(c, 0, n.free[at]) * LEVELS + level_of(c, 1, n.free[at + 1])
+
+
+def take(n: Nodes, k: Classes, r: Roles, resources: int, node: int, cls: int, sign: int, open_: bool) -> None:
+    """Subtract one instance from what is free on a node and, unless it is revocable, from what is spare in all."""
+    at, ask = node * resources, cls * (resources + 1)
+    free, shape, spare, lends = n.free, k.shape, r.spare, k.revocable[cls] != 0
+    for d in range(resources):
+        asked = shape[ask + d]
+        if asked != 0:
+            asked *= sign
+            free[at + d] -= asked
+            if lends:
+                n.lent[at + d] += asked
+            elif open_:
+                spare[d] -= asked
 
 
 def give(c: Cells, n: Nodes, k: Classes, r: Roles, meta: Ints, node: int, cls: int) -> None:
     """Take one instance's resources from a node; its GPUs are another matter."""
     resources = meta[RESOURCES]
-    at, ask = node * resources, cls * (resources + 1)
-    free, shape, spare = n.free, k.shape, r.spare
-    lent, open_ = k.revocable[cls] != 0, n.cell[node] >= 0
-    for d in range(resources):
-        asked = shape[ask + d]
-        free[at + d] -= asked
-        if lent:
-            n.lent[at + d] += asked
-        elif open_:
-            spare[d] -= asked
+    open_ = n.cell[node] >= 0
+    take(n, k, r, resources, node, cls, 1, open_)
     n.tasks[node] += 1
     n.version[node] += 1
     if open_:
@@ -120,16 +128,8 @@ def give(c: Cells, n: Nodes, k: Classes, r: Roles, meta: Ints, node: int, cls: i
 def take_back(c: Cells, n: Nodes, k: Classes, r: Roles, meta: Ints, node: int, cls: int) -> None:
     """Give a node one instance's resources back."""
     resources = meta[RESOURCES]
-    at, ask = node * resources, cls * (resources + 1)
-    free, shape, spare = n.free, k.shape, r.spare
-    lent, open_ = k.revocable[cls] != 0, n.cell[node] >= 0
-    for d in range(resources):
-        asked = shape[ask + d]
-        free[at + d] += asked
-        if lent:
-            n.lent[at + d] -= asked
-        elif open_:
-            spare[d] += asked
+    open_ = n.cell[node] >= 0
+    take(n, k, r, resources, node, cls, -1, open_)
     n.tasks[node] -= 1
     n.version[node] += 1
     if open_:

@@ -28,6 +28,9 @@ RULES = 64
 
 LEVELS = 64
 CELLS = LEVELS * LEVELS
+STEPS = 1 << 14
+"""Free amounts, in quarters of a unit, whose level stands in a table."""
+
 BITS = 62
 """Bits used of a word, so that it never turns negative. Plain kernels use longer words, which cost them nothing."""
 
@@ -59,8 +62,8 @@ NOT_HANDED = -2
 # Places in `Meta`.
 RESOURCES, NODES, SIGNATURES, FREE_LINE, SPARE_TASKS, FREED, DEAD_ROWS, REMEMBER, WALK, RETEST, RUNNING = range(11)
 SCANS, DEATHS, WALKED, ITEMS, FREE_LINES, FIELDS, DEVICES, GPUS, TOUCHED = range(11, 20)
-HANDED_LINE, HANDED_NODE, HANDED_DEVICES, SEED, MOST_FIRST, MOST_SECOND, PROMISED, UNDONE = range(20, 28)
-META = 28
+HANDED_LINE, HANDED_NODE, HANDED_DEVICES, SEED, MOST_FIRST, MOST_SECOND, PROMISED, UNDONE, REMEMBERS = range(20, 29)
+META = 29
 
 
 class Heaps(NamedTuple):

@@ -36,6 +36,7 @@ from corral.allocator.engine.columns import (
     NOT_HANDED,
     PROMISED,
     REMEMBER,
+    REMEMBERS,
     RESOURCES,
     RETEST,
     ROOT,
@@ -47,6 +48,7 @@ from corral.allocator.engine.columns import (
     SHARE_STEPS,
     SIGNATURES,
     SPARE_TASKS,
+    STEPS,
     UNDONE,
     UNLIMITED,
     WALK,
@@ -347,6 +349,7 @@ class Engine:
     def set_past(self, item: int, amounts: Sequence[int]) -> None:
         """What a role held before, decayed; it counts where it is more than what the role holds now."""
         width = len(self.resources)
+        self._state.meta[REMEMBERS] = 1
         for d, amount in enumerate(amounts):
             self._state.roles.past[item * width + d] = amount
         self._kernels.settle_role(self._state, item)
@@ -771,7 +774,7 @@ class Engine:
 
     def _prepare(self, units: tuple[int, int], tuning: Tuning) -> None:
         tables = self._tables
-        level = [v if v < 4 else 4 * (v.bit_length() - 3) + (v >> (v.bit_length() - 3)) for v in range(1024)]
+        level = [v if v < 4 else 4 * (v.bit_length() - 3) + (v >> (v.bit_length() - 3)) for v in range(STEPS)]
         low = [0] * 67
         for bit in range(LEVELS - 2):
             low[(1 << bit) % 67] = bit

@@ -103,12 +103,16 @@ def charge(h: Heaps, r: Roles, k: Classes, meta: Ints, leaf: int, cls: int, sign
         at, before = item * width, item * resources
         most = 0.0
         for d in range(resources):
-            asked = sign * shape[ask + d]
-            now = held[at + d] + asked
-            held[at + d] = now
-            if lends:
-                r.lent[before + d] += asked
-            part = max(now, past[before + d]) * inverse[d]
+            now = held[at + d]
+            asked = shape[ask + d]
+            if asked != 0:
+                now += sign * asked
+                held[at + d] = now
+                if lends:
+                    r.lent[before + d] += sign * asked
+            if past[before + d] > now:
+                now = past[before + d]
+            part = now * inverse[d]
             if part > most:
                 most = part
         held[at + resources] += sign

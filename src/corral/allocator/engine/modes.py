@@ -64,7 +64,12 @@ def load_kernels(mode: Mode, *, cache: bool = False) -> Kernels:
     """
     modules = _load_sources()
     instead: dict[str, Any] = (
-        {"find_exact": scan.find_exact, "find_scored": scan.find_scored, "BITS": PLAIN_BITS}
+        {
+            "charge": scan.charge,
+            "find_exact": scan.find_exact,
+            "find_scored": scan.find_scored,
+            "BITS": PLAIN_BITS,
+        }
         if mode is Mode.PLAIN
         else {}
     )

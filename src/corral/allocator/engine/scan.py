@@ -1,5 +1,8 @@
-"""The exact passes over all nodes by NumPy, for kernels that are not compiled: the same answers as in `search`."""
+"""What kernels do otherwise when they are not compiled: the same answers as in `search`, `fair` and `cells`, by means
+that cost Python less (whole rows at a time, NumPy over all nodes).
+"""
 
+from operator import add, mul
 from typing import NamedTuple
 
 import numpy as np
@@ -16,23 +19,33 @@ from corral.allocator.engine.columns import (
     FIELDS,
     FORBIDDEN,
     LEAST_TASKS,
+    MAIN,
     MOST_FIRST,
     MOST_SECOND,
+    MOST_SHARE,
     NEAR,
     NODES,
+    PROMISED,
     RANDOM,
+    REMEMBERS,
     RESOURCES,
+    ROOT,
     RULES,
     SEED,
     SIGNATURES,
+    STARVED,
     TABLE,
     TARGET,
     WASTEFUL,
     Classes,
+    Heaps,
     Ints,
     Nodes,
+    Roles,
     Tallies,
 )
+from corral.allocator.engine.fair import settle_shadow, settle_unmet
+from corral.allocator.engine.heaps import admit, insert, rekey, remove
 from corral.allocator.engine.rules import BROKEN, MOST_FILL
 from corral.allocator.engine.search import (
     ALIKE,
@@ -197,3 +210,37 @@ def bases_of(all: Columns, t: Tallies, k: Classes, meta: Ints, rows: Rows, cls: 
     if k.siblings[cls] >= 0:
         near = np.minimum(counts_of(t, all.domain[rows], k.siblings[cls])[0], MOST_SIBLINGS)
     return np.asarray(near * 4 * PARTS + 2 * PARTS - parts)
+
+
+def charge(h: Heaps, r: Roles, k: Classes, meta: Ints, leaf: int, cls: int, sign: int) -> None:
+    """As `fair.charge`."""
+    held, past, inverse, parents = r.held, r.past, r.inverse, h.parent
+    resources = meta[RESOURCES]
+    width = resources + 1
+    shape = k.shape[cls * width : cls * width + width]
+    if sign < 0:
+        shape = [-each for each in shape]
+    lends, promised = k.revocable[cls] != 0, meta[PROMISED] != 0
+    item = leaf
+    while item != ROOT:
+        at, before = item * width, item * resources
+        row = list(map(add, held[at : at + width], shape))
+        held[at : at + width] = row
+        most = max(map(mul, map(max, row, past[before : before + resources]) if meta[REMEMBERS] else row, inverse))
+        if lends:
+            r.lent[before : before + resources] = map(add, r.lent[before : before + resources], shape[:resources])
+        if promised:
+            settle_unmet(h, r, resources, item)
+        key = r.base[item] + min(int(max(most, 0.0) * r.scale[item]), MOST_SHARE)
+        if sign > 0 and h.side[item] == STARVED:
+            remove(h, item)
+            h.key[item] = key
+            insert(h, item, MAIN)
+        elif h.key[item] != key:
+            rekey(h, item, key)
+        shadow = r.shadow[item]
+        if shadow >= 0:
+            settle_shadow(h, r, resources, item)
+            if sign > 0 and h.side[shadow] == STARVED:
+                admit(h, shadow)
+        item = parents[item]

@@ -67,22 +67,16 @@ COST = 1 << 27
 WASTE = 1 << 60
 
 
-def has_room(n: Nodes, k: Classes, resources: int, node: int, cls: int) -> bool:
-    """Whether an eligible node has the amounts of one instance free."""
-    if n.cell[node] < 0:
-        return False
-    at, ask = node * resources, cls * (resources + 1)
-    free, shape = n.free, k.shape
-    for d in range(resources):  # noqa: SIM110 - a generator is nothing to compile
-        if free[at + d] < shape[ask + d]:
-            return False
-    return True
-
-
 def fits(n: Nodes, t: Tallies, k: Classes, meta: Ints, node: int, cls: int, level: int) -> bool:
     """Whether an eligible node may take one instance, if it has at most `level` of its siblings."""
-    if not has_room(n, k, meta[RESOURCES], node, cls):
+    if n.cell[node] < 0:
         return False
+    resources = meta[RESOURCES]
+    at, ask = node * resources, cls * (resources + 1)
+    free, shape = n.free, k.shape
+    for d in range(resources):
+        if free[at + d] < shape[ask + d]:
+            return False
     return k.extra[cls] == 0 or suits(n, t, k, meta, node, cls, level)
 
 
