@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from tests.bench.report import Measure, show
 
-from corral.allocator.engine import Engine, Mode, Tuning
-from corral.model.constraints import Constraint, Operator
+from corral.allocator.engine import AGENT, Engine, Mode, Rule, Tally, Tuning
+from corral.allocator.engine.columns import BELOW, CLEAR, NEAR
+from corral.model.constraints import HOSTNAME, Constraint, Operator
 
 COMPILES = importlib.util.find_spec("numba") is not None
 BEST = Mode.COMPILED if COMPILES else Mode.PLAIN
@@ -68,6 +69,8 @@ class Load:
         self.parents = np.array([i % groups for i in range(roles)])
         self.roles = np.array([self.engine.add_role(f"t{i % groups}/r{i}", weight=weights[i]) for i in range(roles)])
         self.running: Numbers = np.zeros(0, dtype=np.int64)
+        self.kept_classes: list[Numbers] = []
+        self.kinds: dict[int, str] = {}
         self.placed: list[Numbers] = []
         self.cursor = 0
         self._make_classes(scale)
@@ -102,14 +105,40 @@ class Load:
             + [10]
         )
         self.classes = np.array([*self.plain, *self.bound, *self.gpu, self.never])
+        self.size = np.ones(len(self.classes), dtype=np.int64)
+        self.scale = scale
         self.odds = odds / odds.sum()
         self.mean_cpus = scale * sum(c * o for c, o in zip(CORES, CORE_ODDS, strict=True)) / 100
 
+    def add_groups(self, groups: int, gang: int) -> None:
+        """Let four tenths of the demands be of groups: spread out, one per host, kept near or apart, or gangs."""
+        intern = self.engine.intern_class
+        found = []
+        for i in range(groups):
+            shape = {"cpus": CORES[i % 4] * self.scale, "mem": CORES[i % 4] * self.scale * MB_PER_CORE[i % 8]}
+            agents, hosts, zones = (Tally(field, f"group:{i}") for field in (AGENT, HOSTNAME, "zone"))
+            other = Tally(HOSTNAME, f"group:{(i + 1) % groups}")
+            found += [
+                (intern(shape, strategy="spread", feeds=[agents, hosts], siblings=agents), 1),
+                (intern(shape, rules=[Rule(BELOW, hosts, 1)], feeds=[hosts]), 1),
+                (intern(shape, rules=[Rule(CLEAR, other), Rule(NEAR, zones, 1)], feeds=[hosts, zones]), 1),
+                (intern(shape, gang=gang), gang),
+            ]
+        grouped = np.array([cls for cls, _ in found])
+        self.size = np.concatenate((np.ones(len(self.classes), dtype=np.int64), [size for _, size in found]))
+        self.classes = np.concatenate((self.classes, grouped))
+        sizes = np.array([size for _, size in found])
+        self.odds = np.concatenate((0.6 * self.odds, 0.4 / len(grouped) / sizes))
+        self.odds /= self.odds.sum()
+        self.kinds = {int(cls): ("spread", "unique", "affinity", "gang")[i % 4] for i, cls in enumerate(grouped)}
+
+    def draw(self, count: int) -> tuple[Numbers, Numbers, Numbers]:
+        """Roles, classes and numbers of so many demands; a gang counts as one."""
+        at = self.random.choice(len(self.classes), count, p=self.odds)
+        return self.roles[self.random.integers(0, len(self.roles), count)], self.classes[at], self.size[at]
+
     def submit(self, count: int) -> None:
-        self.engine.submit(
-            self.roles[self.random.integers(0, len(self.roles), count)],
-            self.classes[self.random.choice(len(self.classes), count, p=self.odds)],
-        )
+        self.engine.submit(*self.draw(count))
 
     def used(self) -> float:
         """The allocated part of all cpus."""
@@ -150,11 +179,10 @@ def swap(load: Load, rounds: int, batch: int) -> tuple[float, list[float]]:
     placed, spent, ticks = 0, 0.0, []
     for _ in range(rounds):
         ended = load.end(batch)
-        roles = load.roles[load.random.integers(0, len(load.roles), batch)]
-        classes = load.classes[load.random.choice(len(load.classes), batch, p=load.odds)]
+        asked = load.draw(batch)
         begun = time.perf_counter()
         load.engine.release(ended)
-        load.engine.submit(roles, classes)
+        load.engine.submit(*asked)
         before = time.perf_counter()
         placements = load.engine.tick(batch)
         done = time.perf_counter()
@@ -162,6 +190,7 @@ def swap(load: Load, rounds: int, batch: int) -> tuple[float, list[float]]:
         ticks.append(done - before)
         placed += len(placements)
         load.placed.append(placements.task)
+        load.kept_classes.append(placements.cls)
     return placed / spent, ticks
 
 
@@ -230,6 +259,30 @@ def measure_pairs(short: bool) -> list[Measure]:
             ),
         ]  # fmt: skip
     return found
+
+
+def measure_groups(short: bool) -> list[Measure]:
+    """The same pairs with demands that look at other tasks: spread, one per host, near and apart, gangs of four."""
+    load = Load(BEST, nodes=2000 if short else 10_000, scale=4)
+    load.add_groups(20 if short else 100, 4)
+    load.fill(0.9)
+    swap(load, 3, BATCH)
+    speeds = [swap(load, 3 if short else 20, BATCH)[0] for _ in range(5)]
+    there: dict[str, int] = {}
+    for cls in np.concatenate(load.kept_classes[-50:]).tolist():
+        kind = load.kinds.get(cls, "others")
+        there[kind] = there.get(kind, 0) + 1
+    everything = sum(there.values())
+    parts = ", ".join(f"{kind} {100 * n / everything:.0f}%" for kind, n in sorted(there.items()))
+    counts = load.engine.counts
+    return [
+        Measure(
+            name=f"pairs with spread, unique-host, affinity and gang demands in the mix, {BEST}", unit="/s",
+            runs=tuple(speeds), at_least=True, budget=50_000 if BEST is Mode.COMPILED else None,
+            note=f"of the last placements {parts}; {100 * load.used():.1f}% of cpus allocated; "
+            f"exact passes {counts.exact_passes:,}, undone {counts.undone:,}",
+        )
+    ]  # fmt: skip
 
 
 def measure_scaling(short: bool) -> list[Measure]:
@@ -363,6 +416,7 @@ def measure_ablations(short: bool) -> list[Measure]:
 
 PARTS: dict[str, Callable[[bool], list[Measure]]] = {
     "pairs": measure_pairs,
+    "groups": measure_groups,
     "fill": measure_fill,
     "scaling": measure_scaling,
     "fairness": measure_fairness,

@@ -49,7 +49,7 @@ class Allocator:
 
     def __init__(
         self,
-        settings: Settings = Settings(),
+        settings: Settings = Settings(),  # noqa: B008 - a constant
         mode: Mode = Mode.PLAIN,
         tuning: Tuning = Tuning(),  # noqa: B008
     ) -> None:
@@ -302,7 +302,6 @@ class Allocator:
 
     def grant(self, line: Line, agent: AgentEntry, mask: int, chosen: Resources, now: float, *, counted: bool) -> Grant:
         """One instance of a want on an agent; `counted` tells whether the engine counts it already."""
-        want = line.view.want
         hold = self.describe(line, agent, mask, chosen, now, self._next_key())
         if counted:
             self._book.adopt(hold, line.claimant, agent, mask)

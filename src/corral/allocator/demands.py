@@ -24,7 +24,7 @@ THOUSAND = 1000
 
 
 class Context(NamedTuple):
-    """What a want's class depends on beside the want: siblings in all, the role's strategy, who refused it, watched tags.
+    """What a want's class depends on beside the want: how many siblings, the role's strategy, refusals, watched tags.
 
     Shapes: `watched` gives the tallies in use in which an instance with these tags counts.
     """
@@ -105,7 +105,7 @@ def strategy_of(want: Want, of_role: str) -> str:
 
 
 def mark(marks: object, value: str | None) -> int:
-    """What the table of a soft constraint says of a value: 1 where it is broken; targets, in thousandths, for shares."""
+    """What the table of a soft constraint says of a value: 1 where it is broken; for shares, thousandths aimed at."""
     assert isinstance(marks, Constraint), "tables are made of constraints"
     if marks.operator is Operator.SPREAD:
         return _target(marks.values, value)

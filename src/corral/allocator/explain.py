@@ -249,7 +249,8 @@ def _missing_devices(board: _Board) -> Iterator[_Cause]:
 
     def detail(at: int) -> str:
         most = format_milli(int(board.gpu[at].max(initial=0)))
-        return f"wants {count} GPUs with {format_milli(part)} free each, the most free of one is {most} on {board.name(at)}"
+        each = format_milli(part)
+        return f"wants {count} GPUs with {each} free each, the most free of one is {most} on {board.name(at)}"
 
     yield _Cause("gpu slices", mask, detail, lambda at: f"gpus ≤ {format_milli(int(board.gpu[at].max(initial=0)))}")
 

@@ -30,7 +30,7 @@ def claimant_priority(priority: int) -> int:
 
 
 class Line:
-    """A want in line. Shapes: `cls` -1 while it stands nowhere; of `missing` instances `submitted` are asked of the engine.
+    """A want in line. Shapes: `cls` -1 while it stands nowhere; of `missing` instances `submitted` are asked for.
 
     `age` sorts it among the lines of its claimant. `apart` instances are being placed by other means. A line that
     `gathers` asks for the instances of a gang one by one.
@@ -54,7 +54,7 @@ class Line:
 
 
 class Claimants:
-    """Rows of the engine for (role, framework, priority). One that holds and asks nothing serves the next of its role."""
+    """Rows of the engine for (role, framework, priority). Those of frameworks that have gone serve others of the role."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -1,7 +1,7 @@
 """The ways to choose among agents that fit, by name, and the order that looks like chance.
 
-`spread` (for services) puts siblings apart and takes the roomiest, `binpack` (for batch) the tightest, `least-tasks` the
-one that runs least, `aligned` the one whose free resources lie along the demand, `random` any, `gpu` the one whose
+`spread` (for services) puts siblings apart and takes the roomiest, `binpack` (for batch) the tightest, `least-tasks`
+the one that runs least, `aligned` the one whose free resources lie along the demand, `random` any, `gpu` the one whose
 GPUs stay most useful. Source: Swarm's strategies; Grandl et al., "Multi-resource packing", SIGCOMM'14, for `aligned`.
 """
 

@@ -1,7 +1,7 @@
 """What the allocator is told and what it answers: plain values, the whole contract of the package.
 
-`Allocator` in `allocator.py` is told agents, roles, frameworks, wants and holds as they come and go, and decides when it
-is run. A `View` describes all of that at once: what-if questions and tests build an allocator from one.
+`Allocator` in `allocator.py` is told agents, roles, frameworks, wants and holds as they come and go, and decides when
+it is run. A `View` describes all of that at once: what-if questions and tests build an allocator from one.
 """
 
 from collections.abc import Mapping, Sequence

@@ -85,7 +85,7 @@ BY_CELLS = frozenset({"binpack", "spread"})
 
 
 def check_demand(demand: Demand) -> None:
-    """Errors: `Invalid` for an unknown strategy, a constraint that counts siblings, or more rules than there is room."""
+    """Errors: `Invalid` for an unknown strategy, a constraint that counts siblings, or more rules than have room."""
     if demand.strategy not in STRATEGIES:
         raise Invalid(f"no strategy is called {demand.strategy}; choose one of {', '.join(STRATEGIES)}")
     hard = sum(1 for rule in demand.rules if not rule.weight)

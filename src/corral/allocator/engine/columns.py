@@ -173,10 +173,10 @@ class Classes(NamedTuple):
     """Demand classes. Widths: `shape` has one place per resource and a 1 for the task; `tier` one per signature.
 
     `listed` from `begin` to `split` are the indexes to search first, from there to `end` the wasteful ones; a class
-    with `fine` names its nodes one by one there instead. `gpus` devices with `part` free on each are asked. `extra` tells
-    that more than resources decides; `rule` has four numbers per rule: kind, tally, bound, weight; so has `soft`.
-    `siblings` is the tally that spreading looks at, `level` how many of them a walk puts up with. A class is `fickle` when
-    more than a freed node can bring it back to life.
+    with `fine` names its nodes one by one there instead. `gpus` devices with `part` free on each are asked. `extra`
+    tells that more than resources decides; `rule` has four numbers per rule: kind, tally, bound, weight; so has `soft`.
+    `siblings` is the tally that spreading looks at, `level` how many of them a walk puts up with. A class is `fickle`
+    when more than a freed node can bring it back to life.
     """
 
     shape: Ints

@@ -673,6 +673,10 @@ class Engine:
         width = len(self.resources)
         return {name: int(self._state.nodes.free[row * width + d]) for d, name in enumerate(self.resources)}
 
+    def total_of(self, row: int) -> dict[str, int]:
+        """What a node has, free or not."""
+        return dict(zip(self.resources, self._node(row).total, strict=True))
+
     def free_by_node(self) -> Rows:
         """Free amounts per node row and resource; rows without a node are 0. A copy."""
         found: Rows = self._tables.array("nodes", "free")[: self._node_rows].copy()
@@ -730,7 +734,7 @@ class Engine:
         return found
 
     def could_take(self, cls: int) -> Mask:
-        """The node rows that would take an instance of a class if they had room: open, admitted and within all rules."""
+        """The node rows that would take an instance of a class if they had room: open, admitted, within all rules."""
         found = (self.columns().cell >= 0) & self.admitted(cls)
         for rule in self._demand(cls).rules:
             if not rule.weight:

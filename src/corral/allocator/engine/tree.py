@@ -77,7 +77,7 @@ class Tree:
         return item
 
     def add_claimant(self, role: int, priority: int) -> int:
-        """A child that demands for a role by a priority of its own; the higher is served earlier, then the smaller share.
+        """A child that demands for a role by a priority of its own; the higher is served first, then the smaller share.
 
         Shapes: `priority` 0 to MOST_PRIORITY.
         """
