@@ -319,6 +319,15 @@ class Allocator:
             revocable=want.revocable, since_at=now, ends_at=ends_at, devices=devices_of(mask),
         )  # fmt: skip
 
+    def may_give(self, line: Line, agent: AgentEntry) -> bool:
+        """Whether one instance of a want fits there now, within all limits."""
+        return (
+            line.view.missing > 0
+            and line.cls >= 0
+            and self._engine.fits(agent.row, line.cls)
+            and self._engine.may_have(line.claimant, line.cls)
+        )
+
     def give(self, line: Line, agent: AgentEntry, now: float) -> Grant:
         """Grant one instance there, out of turn; it has been seen to fit."""
         line.view = msgspec.structs.replace(line.view, missing=line.view.missing - 1)

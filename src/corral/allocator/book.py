@@ -267,6 +267,7 @@ class Book:
 
     def watching(self, tags: Iterable[str]) -> list[Tally]:
         """The tallies in use in which something with these tags counts."""
+        self._forget_gone()
         found: dict[Tally, None] = {}
         for tag in tags:
             found.update(self._watched.get(tag, ()))
@@ -277,8 +278,7 @@ class Book:
 
         Returns the tags that are watched by a new tally.
         """
-        for tally in self.engine.gone_tallies():
-            self._forget(tally)
+        self._forget_gone()
         tags: set[str] = set()
         for tally in self.engine.fresh_tallies():
             parts = tally.tag.split("\n")
@@ -294,6 +294,10 @@ class Book:
             self.engine.count([tally] * len(nodes), nodes, [1] * len(nodes))
         return tags
 
+    def _forget_gone(self) -> None:
+        for tally in self.engine.gone_tallies():
+            self._forget(tally)
+
     def _forget(self, tally: Tally) -> None:
         for part in tally.tag.split("\n"):
             there = self._watched.get(part, {})
@@ -307,6 +311,7 @@ class Book:
 
     def _count(self, entries: list[HoldEntry], sign: int) -> None:
         """Count holds, or uncount them, wherever somebody watches."""
+        self._forget_gone()
         if not self._watched:
             return
         tallies: list[Tally] = []

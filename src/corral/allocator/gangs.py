@@ -142,7 +142,8 @@ class Gangs:
             run_s = line.view.want.run_s
             if run_s is None or line.view.want.gang > 1 or line.cls < 0 or now + run_s > gathering.until_at:
                 continue
-            while line.view.missing - line.apart > 0 and len(grants) < MOST_LENT:
+            may = allocator.engine.may_have(line.claimant, line.cls)
+            while may and line.view.missing - line.apart > 0 and len(grants) < MOST_LENT:
                 slot = next((key for key in gathering.slots if self._holds(allocator, key, line)), None)
                 if slot is None:
                     break
@@ -150,7 +151,7 @@ class Gangs:
                 allocator.release(slot)
                 gathering.slots.remove(slot)
                 allocator.book.flush()
-                if allocator.engine.fits(entry.agent.row, line.cls):
+                if allocator.may_give(line, entry.agent):
                     grants.append(allocator.give(line, entry.agent, now))
                 allocator.lines.miss(gathering.single, 1)
         return grants

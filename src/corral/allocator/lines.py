@@ -54,7 +54,7 @@ class Line:
 
 
 class Claimants:
-    """Rows of the engine for (role, framework, priority). Those of frameworks that have gone serve others of the role."""
+    """Rows of the engine for (role, framework, priority); those of frameworks that have gone serve others."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -90,7 +90,7 @@ class Evictor:
             line.apart -= 1
             allocator.lines.settle(line)
             allocator.lines.catch_up()
-            if there and line.view.missing > 0 and line.cls >= 0 and allocator.engine.fits(each.agent.row, line.cls):
+            if there and allocator.may_give(line, each.agent):
                 grants.append(allocator.give(line, each.agent, now))
         return grants
 
@@ -111,6 +111,9 @@ class Evictor:
         want = line.view.want
         free = allocator.engine.free(agent.row)
         kept = {name: min(free[name], n) for name, n in shape_of(want).items() if name != PORTS}
+        if not allocator.engine.may_have(line.claimant, line.cls):
+            # What the victims give back is all that the role may have.
+            kept = {}
         hold = Hold(
             key=f"kept/{self._count}", framework_id=line.view.framework_id, role=want.role, agent_id=agent.view.id,
             resources=normal(Resource(name=name, milli=n) for name, n in kept.items() if n > 0), kind=HoldKind.GRANT,
@@ -143,19 +146,21 @@ def _choose(
 ) -> tuple[AgentEntry, list[HoldEntry]] | None:
     """The agent whose victims cost least, and these; None when no allowed set of at most `most` makes room."""
     want = line.view.want
+    engine = allocator.engine
+    within = engine.may_have(line.claimant, line.cls)
     by_row: dict[int, dict[str, HoldEntry]] = {}
-    for entry in candidates.get("", ()):
+    for entry in candidates.get("", ()) if within else ():
         if not entry.hold.leaving:
             by_row.setdefault(entry.agent.row, {})[entry.hold.key] = entry
     for entry in candidates.get(want.role, ()) if want.preempts else ():
-        if entry.hold.priority < want.priority and not entry.hold.leaving:
+        if entry.hold.priority < want.priority and not entry.hold.leaving and (within or not entry.hold.revocable):
             by_row.setdefault(entry.agent.row, {})[entry.hold.key] = entry
     if not by_row:
         return None
-    engine = allocator.engine
     suits = engine.could_take(line.cls)
     shape = np.array(engine.demand(line.cls).shape, dtype=np.int64)
-    free = engine.columns().free
+    # A role at its limit gets no more than its own victims give back, whatever is free.
+    free = engine.columns().free if within else np.zeros_like(engine.columns().free)
     best: tuple[tuple[object, ...], AgentEntry, list[HoldEntry]] | None = None
     for row in sorted(each for each in by_row if suits[each])[:MOST_AGENTS]:
         victims = _victims(by_row[row].values(), shape - free[row])

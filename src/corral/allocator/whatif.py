@@ -174,8 +174,8 @@ def _change(view: View, found: WantView, name: str, value: str) -> tuple[View, W
         case "without":
             left = tuple(each for each in want.constraints if describe(each) != value)
             if len(left) == len(want.constraints):
-                known = "; ".join(describe(each) for each in want.constraints) or "none"
-                raise Invalid(f"want {want.id} has no constraint {value!r}; it has {known}")
+                names = "; ".join(describe(each) for each in want.constraints) or "none"
+                raise Invalid(f"want {want.id} has no constraint {value!r}; it has {names}")
             return view, _with(found, constraints=left)
         case "role-limit" | "max-tasks" | "guarantee" | "weight":
             return _change_role(view, want.role, name, value), found

@@ -185,8 +185,9 @@ class Engine:
         self._catalog = Catalog(resources, scarce)
         self._index = Index(self._tables, self._kernels, self._catalog, self._nodes, self._demands)
         self._tallying = Tallying(self._tables, mark)
-        # The class of holds that come from outside.
+        # The class of holds that come from outside; each is one task.
         self._demands.append(None)
+        self._state.classes.shape[SCRATCH * (len(resources) + 1) + len(resources)] = 1
 
     # What there is.
 
@@ -711,6 +712,12 @@ class Engine:
         size = max(1, self._demand(cls).gang)
         leaf = s.roles.leaf[item]
         return bool(self._kernels.keeps_headroom(s.heaps, s.roles, s.classes, s.meta, leaf, cls, size))
+
+    def may_have(self, item: int, cls: int) -> bool:
+        """Whether one more instance (or gang) of a class keeps all limits and the headroom for guarantees."""
+        s = self._state
+        size, leaf = max(1, self._demand(cls).gang), s.roles.leaf[item]
+        return int(self._kernels.find_limit(s.heaps, s.roles, s.classes, s.meta, leaf, cls, size)) < 0
 
     def demand(self, cls: int) -> Demand:
         """A class in words. Errors: `Invalid` when there is no such class."""
