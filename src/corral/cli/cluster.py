@@ -9,7 +9,7 @@ import click
 from corral.cli.client import Client
 from corral.cli.output import clock_time, output_option, repeat, show, show_table, watch_option
 from corral.cli.services import app_id
-from corral.lib.errors import NotFound
+from corral.lib.errors import Invalid, NotFound
 
 
 @click.command()
@@ -45,19 +45,37 @@ def _share(node: dict[str, Any], name: str) -> str:
 
 @click.command()
 @click.argument("name", required=False)
+@click.option(
+    "--if",
+    "changes",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Try the want with a change, without making it: cpus=2, count=1, role-limit=cpus:8, agents=1...; repeatable.",
+)
 @output_option
 @watch_option
 @click.pass_obj
-def explain(addr: str, name: str | None, output: str, watch: bool) -> None:
-    """Say why instances of app NAME (or of all apps) wait, node by node."""
-    repeat(watch, lambda: _explain(addr, name, output))
+def explain(addr: str, name: str | None, changes: tuple[str, ...], output: str, watch: bool) -> None:
+    """Say why instances of app NAME (or of all apps) wait, node by node; with --if, whether a change would help."""
+    if changes and not name:
+        raise Invalid("a change is tried for one app; name it before --if")
+    if changes:
+        _explain_if(Client(addr), str(name), changes, output)
+    else:
+        repeat(watch, lambda: _explain(addr, name, output))
+
+
+def _waiting(client: Client, name: str | None) -> list[dict[str, Any]]:
+    """The explanations of an app, or of the want of that name."""
+    found: list[dict[str, Any]] = client.get("/corral/v1/explain", group=app_id(name) if name else None)["explanations"]
+    if name and not found:
+        found = client.get("/corral/v1/explain", want=name)["explanations"]
+    return found
 
 
 def _explain(addr: str, name: str | None, output: str) -> None:
     client = Client(addr)
-    found = client.get("/corral/v1/explain", group=app_id(name) if name else None)["explanations"]
-    if name and not found:
-        found = client.get("/corral/v1/explain", want=name)["explanations"]
+    found = _waiting(client, name)
     if output in ("json", "yaml"):
         show(found, output, [], list)
         return
@@ -65,13 +83,36 @@ def _explain(addr: str, name: str | None, output: str) -> None:
         click.echo(_nothing_waits(client, name))
         return
     for one in found:
-        never = "; no agent of this cluster could ever hold one" if one["never"] else ""
-        click.echo(
-            f"{one['want_id']} (role {one['role']}): {one['waiting']} waiting, agents looked at: {one['agents']}{never}"
-        )
-        show_table(["agents", "reason", "detail"], ((r["agents"], r["reason"], r["detail"]) for r in one["refusals"]))
-        for change in one["fits_if"]:
-            click.echo(f"fits if {change}")
+        show_explanation(one)
+
+
+def show_explanation(one: dict[str, Any]) -> None:
+    """Print why one want waits."""
+    never = "; no agent of this cluster could ever hold one" if one["never"] else ""
+    click.echo(
+        f"{one['want_id']} (role {one['role']}): {one['waiting']} waiting, agents looked at: {one['agents']}{never}"
+    )
+    show_table(["agents", "reason", "detail"], ((r["agents"], r["reason"], r["detail"]) for r in one["refusals"]))
+    for change in one["fits_if"]:
+        click.echo(f"fits if {change}")
+
+
+def _explain_if(client: Client, name: str, changes: tuple[str, ...], output: str) -> None:
+    waiting = _waiting(client, name)
+    if not waiting:
+        click.echo(_nothing_waits(client, name))
+        return
+    from corral.cli.planning import show_plan
+
+    for one in waiting:
+        query = {"want": one["want_id"], "framework": one["framework_id"], "if": list(changes)}
+        found = client.send("GET", "/corral/v1/whatif", query=query)
+        if output in ("json", "yaml"):
+            show(found, output, [], list)
+            continue
+        verdict = "would fit" if found["fits"] else "would still wait"
+        click.echo(f"{one['want_id']} {verdict} if {' and '.join(changes)}")
+        show_plan(found)
 
 
 def _nothing_waits(client: Client, name: str | None) -> str:

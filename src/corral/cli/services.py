@@ -265,6 +265,14 @@ def app() -> None:
     """Apply Marathon app files."""
 
 
+def read_file(file: str) -> Any:
+    """The JSON of a file, - for standard input. Errors: `Invalid`."""
+    try:
+        return json.loads(sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise Invalid(f"{file} is not JSON: {error}") from None
+
+
 @app.command("apply")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option("--force", is_flag=True, help="Replace a deployment that is under way.")
@@ -274,11 +282,7 @@ def app() -> None:
 def apply_app(addr: str, file: str, force: bool, detach: bool, timeout_s: float) -> None:
     """Create or change the app, the list of apps or the group of FILE; - reads standard input."""
     client = Client(addr)
-    text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise Invalid(f"{file} is not JSON: {error}") from None
+    found = read_file(file)
     if isinstance(found, dict) and ("groups" in found or "apps" in found):
         _apply_group(client, file, found, force=force, detach=detach, timeout_s=timeout_s)
         return

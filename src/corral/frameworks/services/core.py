@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any
 
-from corral.frameworks.services import commands, groups, offers, recovery, updates, upkeep, views
+from corral.frameworks.services import commands, groups, offers, planning, recovery, updates, upkeep, views
 from corral.frameworks.services.events import refuse, take_heard, tell_message
 from corral.frameworks.services.spec import (
     CancelDeployment,
@@ -30,6 +30,7 @@ from corral.frameworks.services.spec import (
     GetVersion,
     GetVersions,
     KillTasks,
+    PlanApps,
     ResetDelay,
     RestartApp,
     UpdateApps,
@@ -178,6 +179,8 @@ class ServicesCore:
                 return group
             case GetInfo():
                 return views.view_info(state)
+            case PlanApps():
+                return planning.view_wants(state, command, now)
             case GetLeader():
                 return {"leader": state.config.address}
             case _:

@@ -3,7 +3,7 @@
 Source: Marathon's contract, sections 16 to 18.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from corral.frameworks.services import events
@@ -11,6 +11,7 @@ from corral.frameworks.services.marathon import ReadApp, read_app, read_update, 
 from corral.frameworks.services.names import TaskName, read_task_id, read_task_ids, read_version
 from corral.frameworks.services.reader import read_json
 from corral.frameworks.services.spec import (
+    AppSpec,
     AppUpdate,
     CancelDeployment,
     Command,
@@ -28,7 +29,9 @@ from corral.frameworks.services.spec import (
     GetTasks,
     GetVersion,
     GetVersions,
+    GroupUpdate,
     KillTasks,
+    PlanApps,
     ResetDelay,
     RestartApp,
     Result,
@@ -83,6 +86,7 @@ def routes(ask: Ask, feed: Feed | None = None) -> list[Route]:
         ("POST", "/v2/groups/{id*}", door.create_group),
         ("PUT", "/v2/groups/{id*}", door.update_group),
         ("DELETE", "/v2/groups/{id*}", door.delete_group),
+        ("POST", "/v2/plan", door.plan),
         ("GET", "/v2/events", door.list_events),
         ("GET", "/v2/info", door.get_info),
         ("GET", "/v2/leader", door.get_leader),
@@ -284,6 +288,14 @@ class _Door:
 
     # Events.
 
+    async def plan(self, request: Request) -> Response:
+        found = read_json(request.body)
+        if isinstance(found, dict) and ("apps" in found or "groups" in found):
+            specs = tuple(_apps_in(read_group(found, "/").update))
+        else:
+            specs = tuple(read_app(one).spec for one in (found if isinstance(found, list) else [found]))
+        return _json(await self._ask(PlanApps(specs=specs)))
+
     async def list_events(self, request: Request) -> Response | Stream:
         if not events.accepts(request.headers.get("accept", "")):
             message = "events come as a stream; ask with the header Accept: text/event-stream"
@@ -352,6 +364,12 @@ def _create(request: Request, found: ReadApp) -> CreateApp:
     return CreateApp(
         spec=found.spec, force=request.flag("force"), ignored=found.unknown, client=request.peer, uri=request.path
     )
+
+
+def _apps_in(group: GroupUpdate) -> Iterator[AppSpec]:
+    yield from group.apps or ()
+    for below in group.groups or ():
+        yield from _apps_in(below)
 
 
 def _id(request: Request) -> str:

@@ -488,10 +488,16 @@ class GetLeader(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     pass
 
 
+class PlanApps(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """What would be asked of the kernel if these apps were applied; nothing is changed. corral's own."""
+
+    specs: tuple[AppSpec, ...]
+
+
 Command = (
     CreateApp | UpdateApps | DeleteApp | RestartApp | CreateGroup | UpdateGroup | DeleteGroup | KillTasks | ResetDelay
     | CancelDeployment | GetApps | GetApp | GetVersions | GetVersion | GetTasks | GetQueue | GetDeployments | GetGroup
-    | GetInfo | GetLeader
+    | GetInfo | GetLeader | PlanApps
 )  # fmt: skip
 
 

@@ -1,0 +1,140 @@
+"""Commands that ask the allocator before anything happens: plan and rebalance."""
+
+import math
+import sys
+import time
+from typing import Any
+
+import click
+
+from corral.cli.client import Client
+from corral.cli.output import output_option, show, show_table
+from corral.cli.services import read_file
+from corral.lib.errors import CorralError
+
+WOULD_NOT_FIT = 2
+_POLL_S = 0.5
+_MINUTE_S = 60.0
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@output_option
+@click.pass_obj
+def plan(addr: str, file: str, output: str) -> None:
+    """Say where the apps of FILE would run, what they would displace and what their roles would hold.
+
+    Nothing is changed. The exit code is 2 when something would not fit.
+    """
+    client = Client(addr)
+    asked = client.send("POST", "/v2/plan", read_file(file))
+    found = client.send("POST", "/corral/v1/plan", asked)
+    if output in ("json", "yaml"):
+        show(found, output, [], list)
+    else:
+        show_plan(found)
+        click.echo("everything fits" if found["fits"] else "something would not fit")
+    if not found["fits"]:
+        sys.exit(WOULD_NOT_FIT)
+
+
+def show_plan(found: dict[str, Any]) -> None:
+    """Print placements, evictions, effects on roles, and what would wait."""
+    from corral.cli.cluster import show_explanation
+
+    if found["placements"]:
+        show_table(
+            ["want", "node", "instances"], ((p["want_id"], p["hostname"], p["count"]) for p in found["placements"])
+        )
+    if found["evictions"]:
+        rows = ((e["task_id"], e["role"], e["hostname"], e["why"]) for e in found["evictions"])
+        show_table(["evicted", "role", "node", "why"], rows)
+    if found["roles"]:
+        show_table(["role", "resource", "now", "then", "guarantee", "limit"], (_effect(e) for e in found["roles"]))
+    for one in found["waiting"]:
+        show_explanation(one)
+
+
+def _effect(effect: dict[str, Any]) -> tuple[Any, ...]:
+    limit = effect["limit"]
+    return (
+        effect["role"], effect["resource"], f"{effect['before']:g}", f"{effect['after']:g}",
+        f"{effect['guarantee']:g}", "-" if limit is None else f"{limit:g}",
+    )  # fmt: skip
+
+
+@click.command()
+@click.option("--plan", "mode", flag_value="plan", default="plan", help="Only show the moves (the default).")
+@click.option("--apply", "mode", flag_value="apply", help="Move them, one after another.")
+@click.option("--most", default=10, show_default=True, type=click.IntRange(1, 1000), help="How many moves.")
+@click.option(
+    "--per-minute", default=6, show_default=True, type=click.IntRange(1, 600), help="How many of them in a minute."
+)
+@output_option
+@click.pass_obj
+def rebalance(addr: str, mode: str, most: int, per_minute: int, output: str) -> None:
+    """Move tasks so that what waits finds room and agents are evenly used.
+
+    Only tasks of apps with the label corral.rebalance=true move, and no app falls below its minimumHealthCapacity.
+    """
+    client = Client(addr)
+    moves = client.get("/corral/v1/rebalance", most=most)["moves"]
+    if output in ("json", "yaml"):
+        show(moves, output, [], list)
+    elif moves:
+        rows = ((m["task_id"], m["from_host"], m["to_host"], m["why"]) for m in moves)
+        show_table(["task", "from", "to", "why"], rows)
+    else:
+        click.echo("nothing is better placed elsewhere")
+    if mode == "apply":
+        done = _apply(client, moves, per_minute)
+        click.echo(f"{done} of {len(moves)} moved", err=True)
+
+
+def _apply(client: Client, moves: list[dict[str, Any]], per_minute: int) -> int:
+    """Restart one task after another, as fast as asked, each only when its app can spare it."""
+    done = 0
+    apps = {task["id"]: task["appId"] for task in client.get("/v2/tasks")["tasks"]}
+    for move in moves:
+        begun = time.monotonic()
+        task_id = move["task_id"]
+        app = apps.get(task_id)
+        why = "its framework is not services; it moves its own tasks" if app is None else _spare(client, app)
+        if why:
+            click.echo(f"{task_id} stays: {why}", err=True)
+            continue
+        try:
+            client.send("DELETE", f"/v2/apps{app}/tasks/{task_id}")
+        except CorralError as error:
+            click.echo(f"{task_id} stays: {error.message}", err=True)
+            continue
+        done += 1
+        click.echo(f"{task_id} is moved from {move['from_host']}", err=True)
+        # The next one waits its turn, and until this app is whole again.
+        deadline = begun + 2 * _MINUTE_S
+        while time.monotonic() < begun + _MINUTE_S / per_minute or (
+            move is not moves[-1] and not _whole(client, str(app)) and time.monotonic() < deadline
+        ):
+            time.sleep(_POLL_S)
+    return done
+
+
+def _whole(client: Client, app: str) -> bool:
+    found = client.get(f"/v2/apps{app}")["app"]
+    return _healthy(found) >= int(found["instances"])
+
+
+def _healthy(app: dict[str, Any]) -> int:
+    return int(app["tasksHealthy"] if app.get("healthChecks") else app["tasksRunning"])
+
+
+def _spare(client: Client, app: str) -> str:
+    """Why an app cannot spare an instance now; empty when it can."""
+    found = client.get(f"/v2/apps{app}")["app"]
+    least = math.ceil(found["instances"] * found["upgradeStrategy"]["minimumHealthCapacity"])
+    have = _healthy(found)
+    if have - 1 < least:
+        return f"app {app} has {have} healthy instances and needs {least}; lower its minimumHealthCapacity"
+    if found.get("deployments"):
+        return f"app {app} is being deployed; try again when that is done"
+    return ""
