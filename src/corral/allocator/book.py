@@ -232,6 +232,7 @@ class Book:
 
     def flush(self) -> None:
         """Let the engine know what was held and released since the last time."""
+        self._forget_gone()
         noted, self._noted = self._noted, []
         # What came and went in between never happened.
         gone = {id(entry) for entry, sign in noted if sign < 0 and not entry.counted}
@@ -277,8 +278,7 @@ class Book:
 
         Returns the tags that are watched by a new tally.
         """
-        for tally in self.engine.gone_tallies():
-            self._forget(tally)
+        self._forget_gone()
         tags: set[str] = set()
         for tally in self.engine.fresh_tallies():
             parts = tally.tag.split("\n")
@@ -293,6 +293,11 @@ class Book:
             nodes = [each.agent.row for each in entries.values()]
             self.engine.count([tally] * len(nodes), nodes, [1] * len(nodes))
         return tags
+
+    def _forget_gone(self) -> None:
+        """Count nothing more in tallies that went out of use; one that is in use again counts once it is followed."""
+        for tally in self.engine.gone_tallies():
+            self._forget(tally)
 
     def _forget(self, tally: Tally) -> None:
         for part in tally.tag.split("\n"):
