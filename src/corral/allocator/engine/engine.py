@@ -5,6 +5,7 @@ class or node that came first.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -185,8 +186,9 @@ class Engine:
         self._catalog = Catalog(resources, scarce)
         self._index = Index(self._tables, self._kernels, self._catalog, self._nodes, self._demands)
         self._tallying = Tallying(self._tables, mark)
-        # The class of holds that come from outside.
+        # The class of holds that come from outside: each counts as one task.
         self._demands.append(None)
+        self._state.classes.shape[SCRATCH * (len(resources) + 1) + len(resources)] = 1
 
     # What there is.
 
@@ -778,11 +780,10 @@ class Engine:
 
     def _prepare(self, units: tuple[int, int], tuning: Tuning) -> None:
         tables = self._tables
-        level = [v if v < 4 else 4 * (v.bit_length() - 3) + (v >> (v.bit_length() - 3)) for v in range(STEPS)]
         low = [0] * 67
         for bit in range(LEVELS - 2):
             low[(1 << bit) % 67] = bit
-        tables.put("cells", "level", np.array(level, dtype=np.int64))
+        tables.put("cells", "level", _levels())
         tables.put("cells", "low", np.array(low, dtype=np.int64))
         tables.put("cells", "unit", np.array(units, dtype=np.int64))
         meta = self._state.meta
@@ -872,6 +873,13 @@ class Engine:
         # Tasks below, so that the lowest row is taken first.
         spare[count : count + end - begin] = np.arange(end - 1, begin - 1, -1)
         meta[SPARE_TASKS] += end - begin
+
+
+@lru_cache(maxsize=1)
+def _levels() -> Rows:
+    """The level of each number of steps: within a doubling there are four."""
+    found = [v if v < 4 else 4 * (v.bit_length() - 3) + (v >> (v.bit_length() - 3)) for v in range(STEPS)]
+    return np.array(found, dtype=np.int64)
 
 
 def _wakes(rule: Rule) -> tuple[bool, bool]:
