@@ -40,6 +40,7 @@ class Kernels(NamedTuple):
     settle_unmet: Callable[[Heaps, Roles, int, int], None]
     split_gpus: Callable[[Classes, Ints, int], None]
     keeps_headroom: Callable[[Heaps, Roles, Classes, Ints, int, int, int], bool]
+    find_limit: Callable[[Heaps, Roles, Classes, Ints, int, int, int], int]
     fits: Callable[[Nodes, Tallies, Classes, Ints, int, int, int], bool]
     open_node: Callable[[State, int, int], None]
     settle_role: Callable[[State, int], None]
