@@ -1,8 +1,13 @@
 """Where an instance may go: one vocabulary that every dialect translates into.
 
-A constraint names a field: `@hostname`, or an agent attribute. Counting constraints (`unique`, `max_per`, `group_by`,
-`cluster`) look at the siblings: tasks of the same framework whose group label equals the want's group.
-Source: Marathon's operators (section 11 of its contract), Swarm's filters.
+A constraint names a field: `@hostname`, or an agent attribute. Counting constraints (`unique`, `max-per`, `group-by`,
+`cluster`) look at the siblings: tasks of the same framework whose group label equals the want's group. `near` and
+`apart` look at tasks by their tags, whosever they are; `spread` fills the values of a field by target shares. With a
+weight a constraint is soft: it is broken where nothing else fits, and then the sum of broken weights is the least.
+
+Attributes are compared as their canonical texts. Of a set `{a,b}` each item counts as a value of its own, of ranges
+`[1-5,8-9]` each number inside; `range` also reads scalars. Source: Marathon's operators (section 11 of its contract),
+Swarm's filters and affinities.
 """
 
 import re
@@ -37,7 +42,11 @@ class Operator(StrEnum):
 
 
 class Constraint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Shapes: `values` holds the texts to compare with; `count` is the bound of max-per or the groups of group-by."""
+    """Shapes: `values` holds the texts to compare with; `count` is the bound of max-per or the groups of group-by.
+
+    `weight` 0 must hold, 1 to 1000 is soft. Values of `range` are `10-20`, `5`, `100-` or `-3`; of `near` and `apart`
+    tags, any of which will do; of `spread` `zone=60` in percent, plain names for equal parts, `*` for all others.
+    """
 
     field: str
     operator: Operator
@@ -46,9 +55,15 @@ class Constraint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     weight: int = 0
 
 
+MOST_WEIGHT = 1000
+MOST_PATTERN = 512
+
 _COMPARING = frozenset(
-    {Operator.EQUAL, Operator.UNEQUAL, Operator.IN, Operator.MATCH, Operator.MISMATCH, Operator.GLOB}
-)
+    {
+        Operator.EQUAL, Operator.UNEQUAL, Operator.IN, Operator.MATCH, Operator.MISMATCH, Operator.GLOB, Operator.RANGE,
+        Operator.NEAR, Operator.APART, Operator.SPREAD,
+    }
+)  # fmt: skip
 """The operators that need a value to compare with."""
 
 
@@ -63,14 +78,115 @@ def check_constraint(constraint: Constraint) -> None:
     if constraint.operator in _COMPARING and not constraint.values:
         raise Invalid(f"constraint {text!r} has no value; {constraint.operator} compares with one")
     if constraint.operator in (Operator.MATCH, Operator.MISMATCH):
-        try:
-            _compiled(constraint.values[0])
-        except re.error as error:
-            raise Invalid(f"constraint {text!r} has no valid regular expression: {error}") from None
+        _check_pattern(text, constraint.values[0])
+    if constraint.operator is Operator.RANGE:
+        for each in constraint.values:
+            if _span(each) is None:
+                raise Invalid(f"constraint {text!r} has the range {each!r}; write 10-20, 5, 100- or -3")
+    if constraint.operator is Operator.SPREAD:
+        _check_targets(text, constraint.values)
     if constraint.operator is Operator.MAX_PER and constraint.count is None:
         raise Invalid(f"constraint {text!r} has no count; say how many instances may share a value")
     if constraint.count is not None and constraint.count < 1:
         raise Invalid(f"constraint {text!r} has the count {constraint.count}; it must be 1 or more")
+    if not 0 <= constraint.weight <= MOST_WEIGHT:
+        raise Invalid(f"constraint {text!r} has the weight {constraint.weight}; it must be within 0 and {MOST_WEIGHT}")
+
+
+_NESTED = re.compile(r"\((?:[^()\\]|\\.)*[+*}](?:[^()\\]|\\.)*\)[+*{]")
+_DEEP = re.compile(r"\)[+*}]?(?:[^()\\]|\\.)*\)[+*{]")
+
+
+def _check_pattern(text: str, pattern: str) -> None:
+    """Patterns run in the loop of the master: none may take long, whatever it is matched with.
+
+    A group that is repeated and repeats something itself is refused, for such patterns can take exponential time.
+    """
+    if len(pattern) > MOST_PATTERN:
+        raise Invalid(
+            f"constraint {text[:80]!r} has a pattern of {len(pattern)} characters; {MOST_PATTERN} are the most"
+        )
+    try:
+        _compiled(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise Invalid(f"constraint {text!r} has no valid regular expression: {error}") from None
+    plain = re.sub(r"\[(?:[^\]\\]|\\.)*\]", "x", pattern)
+    if _NESTED.search(plain) or _DEEP.search(plain):
+        raise Invalid(
+            f"constraint {text!r} repeats a group that repeats something itself, which can take for ever to match; "
+            "write it without the inner or the outer repetition"
+        )
+
+
+def _check_targets(text: str, values: Sequence[str]) -> None:
+    total = 0.0
+    for each in values:
+        name, equals, percent = each.rpartition("=")
+        if not equals:
+            continue
+        try:
+            part = float(percent)
+        except ValueError:
+            part = -1.0
+        if not name or not 0 < part <= 100:
+            raise Invalid(f"constraint {text!r} has the share {each!r}; write NAME=PERCENT, such as zone-a=60")
+        total += part
+    if total > 100.0001:
+        raise Invalid(f"constraint {text!r} shares out {total:g}%; the shares together are at most 100")
+
+
+@lru_cache(maxsize=4096)
+def _span(text: str) -> tuple[float, float] | None:
+    """The bounds of a range as it is written, None when it is none."""
+    found = re.fullmatch(r"(-?\d+(?:\.\d+)?)?(-)?(-?\d+(?:\.\d+)?)?", text.strip())
+    if found is None or not text.strip():
+        return None
+    low, dash, high = found.groups()
+    if low is not None and dash is None and high is None:
+        # `-3` alone reads as everything up to 3, as ports and versions are never below nothing.
+        value = float(low)
+        return (float("-inf"), -value) if text.strip().startswith("-") else (value, value)
+    if dash is None:
+        return None
+    span = (float(low) if low else float("-inf"), float(high) if high else float("inf"))
+    return span if span[0] <= span[1] else None
+
+
+@lru_cache(maxsize=65536)
+def _values_of(text: str) -> tuple[str, ...]:
+    """What an attribute's text counts as: itself, and each item of a set."""
+    if len(text) > 2 and text.startswith("{") and text.endswith("}"):
+        return (text, *(each.strip() for each in text[1:-1].split(",")))
+    return (text,)
+
+
+@lru_cache(maxsize=65536)
+def _spans_of(text: str) -> tuple[tuple[float, float], ...]:
+    """The numbers an attribute's text holds, as ranges: one for a scalar, none for a text that is no number."""
+    if text.startswith("[") and text.endswith("]"):
+        found = []
+        for part in text[1:-1].split(","):
+            low, _, high = part.strip().partition("-")
+            try:
+                found.append((float(low), float(high or low)))
+            except ValueError:
+                return ()
+        return tuple(found)
+    try:
+        number = float(text)
+    except ValueError:
+        return ()
+    return ((number, number),) if number == number else ()
+
+
+def _equals(wanted: str, value: str) -> bool:
+    """Whether an attribute is or holds this value."""
+    if wanted in _values_of(value):
+        return True
+    if not value.startswith("["):
+        return False
+    number = _spans_of(wanted)
+    return bool(number) and any(low <= number[0][0] <= high for low, high in _spans_of(value))
 
 
 @lru_cache(maxsize=4096)
@@ -85,31 +201,47 @@ def allows(
 
     Shapes: `value` None when the agent lacks the field; `siblings` are the field's values where instances already are,
     in the order they were placed; `groups_known` counts the distinct values among all agents; `group_size` is the
-    number of instances wanted in all.
+    number of instances wanted in all. What depends on tasks by their tags is not decided here: it allows all.
     """
+    values = constraint.values
     match constraint.operator:
         case Operator.MISMATCH:
-            return value is None or _compiled(constraint.values[0]).fullmatch(value) is None
+            return value is None or not _matches(values[0], value)
         case Operator.UNEQUAL:
-            return value is None or value not in constraint.values
+            return value is None or not any(_equals(each, value) for each in values)
+        case Operator.SPREAD | Operator.APART:
+            return True
         case _ if value is None:
             return False
         case Operator.EQUAL | Operator.IN:
-            return value in constraint.values
+            return any(_equals(each, value) for each in values)
         case Operator.MATCH:
-            return _compiled(constraint.values[0]).fullmatch(value) is not None
+            return _matches(values[0], value)
         case Operator.GLOB:
-            return any(fnmatchcase(value, pattern) for pattern in constraint.values)
+            return any(fnmatchcase(item, pattern) for item in _values_of(value) for pattern in values)
+        case Operator.RANGE:
+            return any(_overlaps(each, value) for each in values)
         case Operator.UNIQUE:
             return value not in siblings
         case Operator.MAX_PER:
             return sum(1 for s in siblings if s == value) < (constraint.count or 0)
         case Operator.CLUSTER:
-            wanted = constraint.values[0] if constraint.values else next((s for s in siblings if s is not None), value)
+            wanted = values[0] if values else next((s for s in siblings if s is not None), value)
             return value == wanted
         case Operator.GROUP_BY:
             return _evens_out(value, Counter(s for s in siblings if s is not None), constraint.count or groups_known,
                               group_size)  # fmt: skip
+        case Operator.NEAR:
+            return True
+
+
+def _matches(pattern: str, value: str) -> bool:
+    return any(_compiled(pattern).fullmatch(item) is not None for item in _values_of(value))
+
+
+def _overlaps(wanted: str, value: str) -> bool:
+    span = _span(wanted)
+    return span is not None and any(low <= span[1] and span[0] <= high for low, high in _spans_of(value))
 
 
 def _evens_out(value: str, counts: Counter[str], groups: int, group_size: int) -> bool:
@@ -140,6 +272,8 @@ def describe(constraint: Constraint) -> str:
         words.append(constraint.values[0] if len(constraint.values) == 1 else f"({', '.join(constraint.values)})")
     if constraint.count is not None:
         words.append(str(constraint.count))
+    if constraint.weight:
+        words.append(f"weight {constraint.weight}")
     return " ".join(words)
 
 
