@@ -232,6 +232,7 @@ class Book:
 
     def flush(self) -> None:
         """Let the engine know what was held and released since the last time."""
+        self._forget_gone()
         noted, self._noted = self._noted, []
         # What came and went in between never happened.
         gone = {id(entry) for entry, sign in noted if sign < 0 and not entry.counted}
@@ -295,6 +296,7 @@ class Book:
         return tags
 
     def _forget_gone(self) -> None:
+        """Count nothing more in tallies that went out of use; one that is in use again counts once it is followed."""
         for tally in self.engine.gone_tallies():
             self._forget(tally)
 

@@ -178,6 +178,8 @@ class Lines:
         line.submitted = wanted
         if wanted:
             self._list(line)
+        else:
+            self._unlist(line)
         if line.view.missing <= 0:
             self._leave(line)
 
