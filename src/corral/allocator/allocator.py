@@ -11,7 +11,7 @@ import msgspec
 
 from corral.allocator.book import GPUS, PORTS, AgentEntry, Book, HoldEntry, amounts_of, devices_of, plain
 from corral.allocator.coarse import offer_rest
-from corral.allocator.demands import group_of, mark
+from corral.allocator.demands import check_want, group_of, mark
 from corral.allocator.engine import Engine, Mode, Placements, Tuning
 from corral.allocator.explain import explain
 from corral.allocator.filters import Filters
@@ -158,6 +158,7 @@ class Allocator:
 
     def set_want(self, view: WantView) -> None:
         """Take a want, or its numbers anew. Errors: `Invalid` for one that could never be decided."""
+        check_want(view.want)
         self.learn(each.name for each in view.want.resources)
         line = self._lines.get(view.framework_id, view.want.id)
         if line is not None and line.view.want != view.want:

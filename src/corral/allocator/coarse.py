@@ -134,8 +134,8 @@ class _Order:
     def allowed(self, leaf: _Branch, bundle: Resources) -> Resources:
         """As much of a bundle as limits and the headroom for guarantees let a claimant have."""
         most: dict[str, int] = {}
-        branch, owed = leaf.above, False
-        while branch is not None:
+        branch, owed = leaf, False
+        while branch.above is not None:
             owed = owed or branch.owed
             for name, n in branch.limit.items():
                 most[name] = min(most.get(name, n), n - branch.held.get(name, 0))

@@ -11,9 +11,11 @@ from corral.allocator.book import GPUS, PORT_UNIT, PORTS, RUNTIME, amounts_of, g
 from corral.allocator.engine import AGENT, Rule, Tally
 from corral.allocator.engine.columns import BELOW, CLEAR, EVEN, NEAR, TABLE, TARGET
 from corral.allocator.strategies import STRATEGIES
-from corral.model.constraints import Constraint, Operator, allows, is_counting, looks_at_tasks
+from corral.lib.errors import Invalid
+from corral.model.constraints import Constraint, Operator, allows, check_constraint, is_counting, looks_at_tasks
 from corral.model.ids import FrameworkId
 from corral.model.offer import Want
+from corral.model.resources import PLAIN, ResourceKind, describe
 
 DEFAULT_STRATEGY, GPU_STRATEGY, GANG_STRATEGY = "spread", "gpu", "binpack"
 
@@ -21,6 +23,9 @@ TARGET_WEIGHT = 100
 """What a share over the values of a field weighs that names no weight."""
 
 THOUSAND = 1000
+
+MOST_OWN_RULES = 32
+"""What a want may ask of tallies: its class has room for about twice as many, for others count its instances too."""
 
 
 class Context(NamedTuple):
@@ -47,6 +52,24 @@ class Asked(NamedTuple):
     gang: int
     revocable: bool
     refused: frozenset[int]
+
+
+def check_want(want: Want) -> None:
+    """Errors: `Invalid` for a want that could never be decided."""
+    for each in want.resources:
+        if each.kind is not ResourceKind.SCALAR or each.milli < 0 or each.identity != PLAIN:
+            raise Invalid(
+                f"want {want.id} asks {describe((each,))}, which is no plain scalar of 0 or more; "
+                "state ports as ports or fixed_ports"
+            )
+    for constraint in want.constraints:
+        check_constraint(constraint)
+    rules = sum(1 for each in want.constraints if each.weight or _is_rule(each)) + len(set(want.fixed_ports))
+    if rules > MOST_OWN_RULES:
+        raise Invalid(
+            f"want {want.id} has {rules} fixed ports and constraints that count or are soft; "
+            f"{MOST_OWN_RULES} are the most"
+        )
 
 
 def ask(want: Want, framework_id: FrameworkId, context: Context) -> Asked:

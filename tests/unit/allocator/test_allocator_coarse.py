@@ -2,23 +2,16 @@
 
 from collections import Counter
 
+from tests.unit.allocator.words import agent, framework, granted, offer, role, run, taken, task, told, want
+
 from corral.allocator.allocator import allocate
-from corral.allocator.view import AgentView, Filter, FrameworkView, HeldOffer, View, WantView
+from corral.allocator.view import Filter, FrameworkView, View
 from corral.model.constraints import HOSTNAME, Constraint, Operator
 from corral.model.flags import parse_resources
-from corral.model.ids import AgentId, FrameworkId, OfferId, WantId
-from corral.model.offer import Want
+from corral.model.ids import AgentId, FrameworkId, WantId
 from corral.model.resources import Identity, Reservation, Resources, add, ports, scalar, subtract, with_allocation
 
 BOX = parse_resources("cpus:4;mem:4096;ports:[31000-31009]")
-
-
-def agent(name: str, total: Resources = BOX, **fields: object) -> AgentView:
-    return AgentView(id=AgentId(name), hostname=name, total=total, **{"free": total, **fields})  # type: ignore[arg-type]
-
-
-def framework(name: str, *roles: str, gpus: bool = False) -> FrameworkView:
-    return FrameworkView(id=FrameworkId(name), coarse_roles=roles or ("*",), gpus=gpus)
 
 
 def refusal(framework_id: str, agent_id: str, resources: Resources, until_at: float, role: str = "*") -> Filter:
@@ -29,22 +22,6 @@ def refusal(framework_id: str, agent_id: str, resources: Resources, until_at: fl
         resources=resources,
         until_at=until_at,
     )
-
-
-def held(name: str, agent_id: str, resources: Resources, made_at: float = 0.0) -> HeldOffer:
-    return HeldOffer(
-        id=OfferId(name),
-        framework_id=FrameworkId("hoarder"),
-        role="*",
-        agent_id=AgentId(agent_id),
-        resources=resources,
-        made_at=made_at,
-    )
-
-
-def want(name: str, resources: str, count: int = 1, **fields: object) -> WantView:
-    stated = Want(id=WantId(name), role="r", count=count, resources=parse_resources(resources), **fields)  # type: ignore[arg-type]
-    return WantView(want=stated, framework_id=FrameworkId("w"), missing=count, since_at=0.0)
 
 
 class TestFairOrder:
@@ -58,13 +35,13 @@ class TestFairOrder:
 
     def test_roles_are_served_by_weighted_share(self) -> None:
         agents = [agent(f"a{i}") for i in range(9)]
-        view = View(agents=agents, frameworks=[framework("f", "a"), framework("g", "b")], weights={"b": 2.0})
+        view = View(agents=agents, frameworks=[framework("f", "a"), framework("g", "b")], roles={"b": role(weight=2.0)})
         assert Counter(g.role for g in allocate(view, 0.0).grants) == {"a": 3, "b": 6}
 
     def test_who_holds_more_already_comes_later(self) -> None:
         frameworks = [framework("f"), framework("g")]
-        allocated_by = {("*", FrameworkId("f")): parse_resources("cpus:1")}
-        view = View(agents=[agent("a")], frameworks=frameworks, allocated_by=allocated_by)
+        holds = [task("t", "b", "cpus:1", framework="f", role="*")]
+        view = View(agents=[agent("a"), agent("b", "cpus:1")], frameworks=frameworks, holds=holds)
         assert [g.framework_id for g in allocate(view, 0.0).grants] == ["g"]
 
     def test_a_framework_without_roles_that_take_offers_gets_none(self) -> None:
@@ -103,8 +80,8 @@ class TestWhatIsOffered:
     def test_resources_reserved_for_a_role_are_offered_to_it_and_below_it_only(self) -> None:
         mine = scalar("cpus", 2, Identity(reservations=(Reservation(role="a"),)))
         there = (*parse_resources("mem:64"), mine)
-        for role, expected in (("a", there), ("a/b", there), ("ab", parse_resources("mem:64"))):
-            (grant,) = allocate(View(agents=[agent("x", there)], frameworks=[framework("f", role)]), 0.0).grants
+        for name, expected in (("a", there), ("a/b", there), ("ab", parse_resources("mem:64"))):
+            (grant,) = allocate(View(agents=[agent("x", there)], frameworks=[framework("f", name)]), 0.0).grants
             assert add(grant.resources) == add(expected)
 
     def test_revocable_resources_are_not_offered(self) -> None:
@@ -141,79 +118,124 @@ class TestFilters:
         assert allocate(view, 0.0).grants == ()
 
     def test_a_want_is_not_answered_with_what_its_framework_just_refused(self) -> None:
-        stated = want("w", "cpus:1", ports=1)
         shaped = add(parse_resources("cpus:1"), (ports((31007, 31007)),))
-        view = View(agents=[agent("a")], wants=[stated], filters=[refusal("w", "a", shaped, 10.0, role="r")])
-        allocation = allocate(view, 0.0)
-        assert allocation.grants == ()
-        assert allocation.explanations[0].refusals[0].reason == "filtered"
-        assert len(allocate(view, 10.0).grants) == 1
+        allocator = told(agent("a"), want("w", 1, "cpus:1", ports=1))
+        allocator.set_filters(FrameworkId("f"), "r", AgentId("a"), [refusal("f", "a", shaped, 10.0, role="r")])
+        assert allocator.run(0.0).grants == ()
+        assert allocator.explain(FrameworkId("f"), WantId("w")).refusals[0].reason == "filtered"
+        assert allocator.run(9.9).grants == ()
+        assert granted(allocator.run(10.0)) == ["w"]
+
+    def test_a_want_gets_of_another_agent_what_was_refused_of_one(self) -> None:
+        allocator = told(agent("a"), agent("b"), want("w", 3, "cpus:2"))
+        allocator.set_filters(FrameworkId("f"), "r", AgentId("a"), [refusal("f", "a", BOX, 10.0, role="r")])
+        assert [g.agent_id for g in run(allocator, 0.0).grants] == ["b", "b"]
+        assert [g.agent_id for g in run(allocator, 10.0).grants] == ["a"]
+
+    def test_lifted_filters_hold_nothing_back(self) -> None:
+        allocator = told(agent("a"), framework("f"), want("w", 1, "cpus:1", framework="f", role="*"))
+        allocator.set_filters(FrameworkId("f"), "*", AgentId("a"), [refusal("f", "a", BOX, 10.0)])
+        assert allocator.run(0.0).grants == ()
+        allocator.set_filters(FrameworkId("f"), "*", AgentId("a"), [])
+        assert granted(allocator.run(0.0)) == ["w", None]
+
+    def test_filters_go_with_their_framework(self) -> None:
+        allocator = told(agent("a"), framework("f"))
+        allocator.set_filters(FrameworkId("f"), "*", AgentId("a"), [refusal("f", "a", BOX, 10.0)])
+        allocator.remove_framework(FrameworkId("f"))
+        allocator.set_framework(framework("f"))
+        assert granted(allocator.run(0.0)) == [None]
+
+
+class TestQuotas:
+    def test_an_offer_holds_no_more_than_a_roles_limit_leaves(self) -> None:
+        allocator = told(
+            agent("a"), framework("f", "x/y"), task("t", "a", "cpus:1", role="x/z"), x=role(limit="cpus:3;mem:1024")
+        )
+        (grant,) = allocator.run(0.0).grants
+        assert grant.resources == parse_resources("cpus:2;mem:1024;ports:[31000-31009]")
+        assert allocator.run(1.0).grants == ()
+
+    def test_an_offer_leaves_what_guarantees_of_others_lack(self) -> None:
+        allocator = told(agent("a"), framework("f", "x"), y=role(guarantee="cpus:3"))
+        (grant,) = allocator.run(0.0).grants
+        assert grant.resources == parse_resources("cpus:1;mem:4096;ports:[31000-31009]")
+
+    def test_a_role_below_its_guarantee_is_offered_first_and_all(self) -> None:
+        allocator = told(agent("a"), framework("f", "x"), framework("g", "y"), y=role(guarantee="cpus:3"))
+        (grant,) = allocator.run(0.0).grants
+        assert (grant.role, grant.resources) == ("y", BOX)
+
+    def test_a_role_at_its_most_tasks_is_offered_nothing(self) -> None:
+        allocator = told(agent("a"), framework("f", "x"), task("t", "a", role="x"), x=role(max_tasks=1))
+        assert allocator.run(0.0).grants == ()
+        allocator.set_role("x", role(max_tasks=2))
+        assert granted(allocator.run(0.0)) == [None]
 
 
 class TestWantsComeFirst:
     def test_coarse_offers_hold_only_what_wants_leave(self) -> None:
-        view = View(agents=[agent("a")], wants=[want("w", "cpus:1;mem:96", ports=2)], frameworks=[framework("f")])
+        view = View(agents=[agent("a")], wants=[want("w", 1, "cpus:1;mem:96", ports=2)], frameworks=[framework("f")])
         shaped, coarse = allocate(view, 0.0).grants
         assert (shaped.want_id, coarse.want_id) == ("w", None)
         assert coarse.resources == subtract(BOX, shaped.resources)
 
     def test_the_coarse_offer_that_blocks_a_want_is_rescinded_and_its_agent_kept(self) -> None:
         part = parse_resources("cpus:3")
-        agents = [agent("a", free=subtract(BOX, part)), agent("b", free=())]
-        view = View(
-            agents=agents, wants=[want("w", "cpus:2")], frameworks=[framework("f")], held=[held("o", "a", part)]
-        )
-        allocation = allocate(view, 0.0)
+        allocator = told(
+            agent("a"), agent("b"), want("w", 1, "cpus:2"), framework("f"), offer("o", "a", part),
+            taken(agent("b"), ""),
+        )  # fmt: skip
+        allocation = allocator.run(0.0)
         assert allocation.rescind == ("o",)
         assert allocation.grants == (), "the free cpu of a must wait for the want"
-        assert allocation.explanations[0].refusals[0].reason == "offered"
+        assert allocator.explain(FrameworkId("f"), WantId("w")).refusals[0].reason == "offered"
 
     def test_no_more_offers_are_rescinded_than_the_missing_instances_need(self) -> None:
-        offers = [held(f"o{i}", f"a{i}", BOX, made_at=i) for i in range(5)]
-        agents = [agent(f"a{i}", free=()) for i in range(5)]
-        view = View(agents=agents, wants=[want("w", "cpus:2", count=3, ports=1)], held=offers)
+        offers = [offer(f"o{i}", f"a{i}", BOX, float(i)) for i in range(5)]
+        agents = [agent(f"a{i}") for i in range(5)]
+        view = View(agents=agents, wants=[want("w", 3, "cpus:2", ports=1)], holds=offers)
         assert len(allocate(view, 0.0).rescind) == 2, "one agent holds two instances"
 
     def test_the_agent_that_needs_the_fewest_offers_back_is_chosen(self) -> None:
         one = parse_resources("cpus:1")
-        offers = [held("o1", "a", one), held("o2", "a", one), held("o3", "b", parse_resources("cpus:2"))]
-        agents = [agent("a", free=()), agent("b", free=())]
-        assert allocate(View(agents=agents, wants=[want("w", "cpus:2")], held=offers), 0.0).rescind == ("o3",)
+        offers = [offer("o1", "a", one), offer("o2", "a", one), offer("o3", "b", parse_resources("cpus:2"))]
+        agents = [agent("a", "cpus:2"), agent("b", "cpus:2")]
+        assert allocate(View(agents=agents, wants=[want("w", 1, "cpus:2")], holds=offers), 0.0).rescind == ("o3",)
 
     def test_the_offer_that_has_been_out_longest_goes_first(self) -> None:
         one = parse_resources("cpus:1")
-        offers = [held("new", "a", one, made_at=9.0), held("old", "a", one, made_at=1.0)]
-        view = View(agents=[agent("a", free=())], wants=[want("w", "cpus:1")], held=offers)
+        offers = [offer("new", "a", one, 9.0), offer("old", "a", one, 1.0)]
+        view = View(agents=[agent("a", "cpus:2")], wants=[want("w", 1, "cpus:1")], holds=offers)
         assert allocate(view, 0.0).rescind == ("old",)
 
     def test_offers_that_would_not_help_stay_out(self) -> None:
-        view = View(agents=[agent("a", free=())], wants=[want("w", "cpus:8")], held=[held("o", "a", BOX)])
+        view = View(agents=[agent("a")], wants=[want("w", 1, "cpus:8")], holds=[offer("o", "a", BOX)])
         assert allocate(view, 0.0).rescind == ()
 
     def test_offers_on_agents_that_a_constraint_forbids_stay_out(self) -> None:
         elsewhere = (Constraint(field=HOSTNAME, operator=Operator.EQUAL, values=("b",)),)
         unique = (Constraint(field=HOSTNAME, operator=Operator.UNIQUE),)
-        agents = [agent("a", free=())]
-        for constraints, siblings in ((elsewhere, []), (unique, [AgentId("a")])):
+        agents = [agent("a")]
+        for constraints, group in ((elsewhere, "h"), (unique, "g")):
             view = View(
                 agents=agents,
-                wants=[want("w", "cpus:1", constraints=constraints, group="g")],
-                siblings={(FrameworkId("w"), "g"): siblings},
-                held=[held("o", "a", BOX)],
+                wants=[want("w", 1, "cpus:1", constraints=constraints, group=group)],
+                holds=[task("t", "a", "cpus:1", group="g"), offer("o", "a", "cpus:3")],
             )
             assert allocate(view, 0.0).rescind == ()
 
     def test_offers_out_on_an_agent_that_takes_nothing_new_stay_out(self) -> None:
         view = View(
-            agents=[agent("a", free=(), ineligible="draining")],
-            wants=[want("w", "cpus:1")],
-            held=[held("o", "a", BOX)],
+            agents=[agent("a", ineligible="draining")],
+            wants=[want("w", 1, "cpus:1")],
+            holds=[offer("o", "a", BOX)],
         )
         assert allocate(view, 0.0).rescind == ()
 
     def test_after_the_rescind_the_want_is_served(self) -> None:
-        wants = [want("w", "cpus:2", ports=1, fixed_ports=(31003,))]
-        before = View(agents=[agent("a", free=())], wants=wants, held=[held("o", "a", BOX)])
+        wants = [want("w", 1, "cpus:2", ports=1, fixed_ports=(31003,))]
+        before = View(agents=[agent("a")], wants=wants, holds=[offer("o", "a", BOX)])
         assert allocate(before, 0.0).rescind == ("o",)
         after = View(agents=[agent("a")], wants=wants, frameworks=[framework("f")])
         assert allocate(after, 0.0).grants[0].want_id == "w"

@@ -1,30 +1,34 @@
 """Explanations: which reasons, in whose words, and hints that hold."""
 
-from corral.allocator.allocator import allocate
+from tests.unit.allocator.words import agent as place
+from tests.unit.allocator.words import taken, told, want
+
+from corral.allocator.allocator import Allocator
 from corral.allocator.explain import MOST_HINTS, MOST_REFUSALS
-from corral.allocator.view import AgentView, View, WantView
+from corral.allocator.view import AgentView, Hold, WantView
 from corral.model.constraints import HOSTNAME, Constraint, Operator
-from corral.model.flags import parse_resources
-from corral.model.ids import AgentId, FrameworkId, WantId
-from corral.model.offer import Explanation, Want
+from corral.model.offer import Explanation
 
 
-def agent(name: str, total: str, free: str | None = None, **fields: object) -> AgentView:
-    there = parse_resources(total)
-    return AgentView(
-        id=AgentId("id-" + name),
-        hostname=name,
-        total=there,
-        free=there if free is None else parse_resources(free),
-        **{"runtimes": ("docker",), **fields},  # type: ignore[arg-type]
-    )
+def agent(name: str, total: str, **fields: object) -> AgentView:
+    """An agent whose id is not its host's name, so that it shows which of them people are told."""
+    return place("id-" + name, total, **{"hostname": name, "runtimes": ("docker",), **fields})
 
 
-def why(*agents: AgentView, resources: str = "cpus:1;mem:64", **fields: object) -> Explanation:
-    stated = Want(id=WantId("w"), role="r", count=1, resources=parse_resources(resources), **fields)  # type: ignore[arg-type]
-    wants = [WantView(want=stated, framework_id=FrameworkId("f"), missing=1, since_at=7.0)]
-    (explanation,) = allocate(View(agents=list(agents), wants=wants), 0.0).explanations
-    return explanation
+def full(name: str, total: str, free: str, **fields: object) -> tuple[AgentView, Hold]:
+    there = agent(name, total, **fields)
+    return there, taken(there, free)
+
+
+def asked(allocator: Allocator, stated: WantView) -> Explanation:
+    """What is said of a want that got nothing."""
+    allocator.set_want(stated)
+    assert (stated.framework_id, stated.want.id) in allocator.run(0.0).waiting
+    return allocator.explain(stated.framework_id, stated.want.id)
+
+
+def why(*facts: AgentView | Hold, resources: str = "cpus:1;mem:64", **fields: object) -> Explanation:
+    return asked(told(*facts), want("w", 1, resources, since_at=7.0, **fields))  # type: ignore[arg-type]
 
 
 def table(explanation: Explanation) -> dict[str, int]:
@@ -41,7 +45,7 @@ def test_a_terabyte_app_is_told_what_the_largest_agent_has_and_that_it_never_fit
 
 
 def test_a_full_cluster_that_could_hold_it_later_is_not_never() -> None:
-    explanation = why(agent("h1", "cpus:8;mem:4096", free="cpus:8;mem:32"))
+    explanation = why(*full("h1", "cpus:8;mem:4096", "cpus:8;mem:32"))
     assert (explanation.never, explanation.fits_if) == (False, ("mem ≤ 32",))
 
 
@@ -69,7 +73,7 @@ def test_the_agent_named_is_the_one_with_the_fewest_other_reasons() -> None:
 
 
 def test_nothing_free_at_all_gives_no_hint_of_zero() -> None:
-    assert why(agent("h1", "cpus:8;mem:64", free="cpus:8")).fits_if == ()
+    assert why(*full("h1", "cpus:8;mem:64", "cpus:8")).fits_if == ()
 
 
 def test_a_resource_no_agent_has_is_named() -> None:
@@ -91,9 +95,7 @@ def test_constraints_are_quoted_with_what_the_agent_has() -> None:
 
 def test_a_counting_constraint_is_a_reason_but_not_for_ever() -> None:
     unique = Constraint(field=HOSTNAME, operator=Operator.UNIQUE)
-    stated = Want(id=WantId("w"), role="r", count=2, resources=parse_resources("cpus:1"), constraints=(unique,))
-    wants = [WantView(want=stated, framework_id=FrameworkId("f"), missing=2, since_at=0.0)]
-    (explanation,) = allocate(View(agents=[agent("h1", "cpus:8")], wants=wants), 0.0).explanations
+    explanation = asked(told(agent("h1", "cpus:8")), want("w", 2, "cpus:1", constraints=(unique,)))
     assert table(explanation) == {"constraint": 1}
     assert explanation.fits_if == ("without the constraint @hostname unique",)
     assert not explanation.never
@@ -115,7 +117,7 @@ def test_agents_that_take_nothing_new_count_under_the_word_for_it() -> None:
 
 
 def test_an_agent_that_takes_nothing_new_does_not_blur_the_other_reasons() -> None:
-    explanation = why(agent("h1", "cpus:8;mem:64", free="", ineligible="unreachable"), agent("h2", "cpus:8;mem:32"))
+    explanation = why(*full("h1", "cpus:8;mem:64", "", ineligible="unreachable"), agent("h2", "cpus:8;mem:32"))
     assert table(explanation) == {"unreachable": 1, "mem": 1}
     assert explanation.fits_if == ("mem ≤ 32",), "nobody knows what h1 would have free"
 
@@ -127,9 +129,7 @@ def test_too_few_ports_are_counted() -> None:
 
 
 def test_a_fixed_port_in_use_is_named_with_its_host() -> None:
-    explanation = why(
-        agent("h1", "cpus:8;mem:64;ports:[80-90]", free="cpus:8;mem:64;ports:[81-90]"), fixed_ports=(80, 81)
-    )
+    explanation = why(*full("h1", "cpus:8;mem:64;ports:[80-90]", "cpus:8;mem:64;ports:[81-90]"), fixed_ports=(80, 81))
     assert table(explanation) == {"port taken": 1}
     assert explanation.refusals[0].detail == "wants port 80, which h1 does not have free"
     assert explanation.fits_if == ("port 80 is free on h1",)

@@ -1,43 +1,37 @@
 """Wants: order, placement, ports, constraints. Small clusters, answers worked out by hand."""
 
+import re
 from collections import Counter
 
 import pytest
+from tests.unit.allocator.words import (
+    SMALL,
+    agent,
+    framework,
+    granted,
+    places,
+    role,
+    run,
+    taken,
+    task,
+    told,
+    want,
+)
 
 from corral.allocator.allocator import allocate
-from corral.allocator.view import AgentView, Allocation, FrameworkView, View, WantView
+from corral.allocator.view import Allocation, View
+from corral.lib.errors import Invalid
 from corral.model.constraints import HOSTNAME, Constraint, Operator
 from corral.model.flags import parse_resources
-from corral.model.ids import AgentId, FrameworkId, WantId
-from corral.model.offer import Want
+from corral.model.ids import FrameworkId, WantId
 from corral.model.resources import Identity, Reservation, all_ranges, count_range, ports, scalar, total_milli
-
-SMALL = parse_resources("cpus:1;mem:128")
-BOX = "cpus:4;mem:4096;ports:[31000-31009]"
-
-
-def agent(name: str, resources: str = BOX, **fields: object) -> AgentView:
-    there = parse_resources(resources)
-    given = {"total": there, "free": there, "hostname": name, "runtimes": ("docker", "process"), **fields}
-    return AgentView(id=AgentId(name), **given)  # type: ignore[arg-type]
-
-
-def want(
-    name: str, count: int = 1, *, framework: str = "f", role: str = "r", since_at: float = 0.0, **fields: object
-) -> WantView:
-    stated = Want(id=WantId(name), role=role, count=count, **{"resources": SMALL, **fields})  # type: ignore[arg-type]
-    return WantView(want=stated, framework_id=FrameworkId(framework), missing=count, since_at=since_at)
-
-
-def places(allocation: Allocation, want_id: str | None = None) -> list[str]:
-    return [g.agent_id for g in allocation.grants if want_id is None or g.want_id == want_id]
 
 
 def test_a_want_gets_one_grant_per_missing_instance_with_exactly_its_shape() -> None:
     allocation = allocate(View(agents=[agent("a")], wants=[want("w", 3)]), 0.0)
     assert [g.resources for g in allocation.grants] == [SMALL] * 3
     assert {(g.framework_id, g.role, g.want_id) for g in allocation.grants} == {("f", "r", "w")}
-    assert allocation.explanations == ()
+    assert allocation.waiting == ()
 
 
 def test_a_want_without_missing_instances_gets_nothing_and_needs_no_explanation() -> None:
@@ -45,14 +39,16 @@ def test_a_want_without_missing_instances_gets_nothing_and_needs_no_explanation(
 
 
 def test_no_agents_leave_every_want_explained_but_not_hopeless() -> None:
-    (explanation,) = allocate(View(agents=[], wants=[want("w", 2)]), 0.0).explanations
+    allocator = told(want("w", 2))
+    assert allocator.run(0.0).waiting == (("f", "w"),)
+    explanation = allocator.explain(FrameworkId("f"), WantId("w"))
     assert (explanation.waiting, explanation.agents, explanation.never) == (2, 0, False)
 
 
 def test_what_does_not_fit_any_more_waits_with_its_number() -> None:
-    allocation = allocate(View(agents=[agent("a")], wants=[want("w", 6)]), 0.0)
-    assert len(allocation.grants) == 4
-    assert allocation.explanations[0].waiting == 2
+    allocator = told(agent("a"), want("w", 6))
+    assert len(allocator.run(0.0).grants) == 4
+    assert allocator.explain(FrameworkId("f"), WantId("w")).waiting == 2
 
 
 def test_equal_roles_take_turns_when_both_ask_for_more_than_there_is() -> None:
@@ -63,7 +59,7 @@ def test_equal_roles_take_turns_when_both_ask_for_more_than_there_is() -> None:
 
 def test_a_role_of_twice_the_weight_gets_twice_as_much() -> None:
     wants = [want("w1", 9, role="a"), want("w2", 9, role="b")]
-    view = View(agents=[agent("x", "cpus:9;mem:4096")], wants=wants, weights={"b": 2.0})
+    view = View(agents=[agent("x", "cpus:9;mem:4096")], wants=wants, roles={"b": role(weight=2.0)})
     assert Counter(g.role for g in allocate(view, 0.0).grants) == {"a": 3, "b": 6}
 
 
@@ -79,25 +75,28 @@ def test_the_dominant_resource_decides_the_share() -> None:
 
 def test_what_a_role_holds_already_counts_against_it() -> None:
     wants = [want("w1", 4, role="a"), want("w2", 4, role="b")]
-    view = View(
-        agents=[agent("x", "cpus:8;mem:4096", free=parse_resources("cpus:4;mem:4096"))],
-        wants=wants,
-        allocated={"a": parse_resources("cpus:4")},
-    )
+    view = View(agents=[agent("x", "cpus:8;mem:4096")], wants=wants, holds=[task("t", "x", "cpus:4", role="a")])
     assert Counter(g.role for g in allocate(view, 0.0).grants) == {"b": 4}
 
 
-def test_within_a_role_priority_goes_before_age_and_age_before_share() -> None:
+def test_within_a_role_priority_goes_first_and_frameworks_share_evenly_below_it() -> None:
     wants = [
         want("young", 2, framework="f1", since_at=3.0),
         want("old", 2, framework="f2", since_at=1.0),
         want("urgent", 1, framework="f2", since_at=9.0, priority=5),
     ]
-    allocation = allocate(View(agents=[agent("x")], wants=wants), 0.0)
-    assert [g.want_id for g in allocation.grants] == ["urgent", "old", "old", "young"]
+    allocation = allocate(View(agents=[agent("x", "cpus:5;mem:4096")], wants=wants), 0.0)
+    assert granted(allocation)[0] == "urgent"
+    assert Counter(granted(allocation)[1:3]) == {"young": 1, "old": 1}
+    assert Counter(granted(allocation)[3:]) == {"young": 1, "old": 1}
 
 
-def test_frameworks_of_one_role_that_came_together_take_turns() -> None:
+def test_the_older_of_a_frameworks_wants_goes_first() -> None:
+    wants = [want("young", 2, since_at=3.0), want("old", 2, since_at=1.0), want("urgent", since_at=9.0, priority=5)]
+    assert granted(allocate(View(agents=[agent("x")], wants=wants), 0.0)) == ["urgent", "old", "old", "young"]
+
+
+def test_frameworks_of_one_role_take_turns() -> None:
     wants = [want("w1", 4, framework="f1"), want("w2", 4, framework="f2")]
     allocation = allocate(View(agents=[agent("x")], wants=wants), 0.0)
     assert [g.framework_id for g in allocation.grants] == ["f1", "f2", "f1", "f2"]
@@ -107,7 +106,7 @@ def test_a_want_too_large_to_fit_does_not_hold_up_the_next() -> None:
     wants = [want("big", resources=parse_resources("cpus:64"), since_at=1.0), want("small", since_at=2.0)]
     allocation = allocate(View(agents=[agent("x")], wants=wants), 0.0)
     assert [g.want_id for g in allocation.grants] == ["small"]
-    assert [e.want_id for e in allocation.explanations] == ["big"]
+    assert allocation.waiting == (("f", "big"),)
 
 
 def test_an_agent_that_takes_nothing_new_is_left_alone() -> None:
@@ -122,34 +121,38 @@ def test_a_runtime_is_looked_for() -> None:
 
 def test_reserved_resources_are_not_given_to_a_want() -> None:
     reserved = scalar("cpus", 4, Identity(reservations=(Reservation(role="other"),)))
-    view = View(agents=[agent("x", free=(*parse_resources("mem:4096"), reserved))], wants=[want("w")])
+    view = View(agents=[agent("x", (*parse_resources("mem:4096"), reserved))], wants=[want("w")])
     assert allocate(view, 0.0).grants == ()
 
 
 class TestStrategies:
-    def test_spread_prefers_agents_without_siblings_then_with_few_tasks_then_with_room(self) -> None:
+    def test_spread_prefers_agents_with_the_fewest_siblings_then_those_with_most_room(self) -> None:
         agents = [
-            agent("sibling", "cpus:8;mem:8192", tasks=1),
-            agent("busy", "cpus:8;mem:8192", tasks=1),
+            agent("sibling", "cpus:8;mem:8192"),
             agent("tight", "cpus:2;mem:2048"),
+            agent("busy", "cpus:8;mem:8192"),
             agent("roomy", "cpus:8;mem:8192"),
         ]
-        siblings = {(FrameworkId("f"), "g"): [AgentId("sibling")]}
-        view = View(agents=agents, wants=[want("w", 4, group="g")], siblings=siblings)
-        assert places(allocate(view, 0.0)) == ["roomy", "tight", "busy", "sibling"]
+        holds = [task("s", "sibling", "cpus:0.01", group="g"), task("t", "busy", "cpus:4;mem:4096", role="other")]
+        view = View(agents=agents, wants=[want("w", 4, group="g")], holds=holds)
+        assert places(allocate(view, 0.0)) == ["roomy", "busy", "tight", "sibling"]
 
     def test_spread_deals_instances_of_one_group_out_evenly(self) -> None:
         view = View(agents=[agent("x"), agent("y"), agent("z")], wants=[want("w", 6, group="g")])
         assert Counter(places(allocate(view, 0.0))) == {"x": 2, "y": 2, "z": 2}
 
     def test_binpack_fills_the_fullest_agent_first(self) -> None:
-        agents = [agent("empty"), agent("used", free=parse_resources("cpus:2;mem:4096"))]
-        view = View(agents=agents, wants=[want("w", 3, strategy="binpack")])
+        view = View(
+            agents=[agent("empty"), agent("used")],
+            wants=[want("w", 3, strategy="binpack")],
+            holds=[taken(agent("used"), "cpus:2;mem:4096")],
+        )
         assert places(allocate(view, 0.0)) == ["used", "used", "empty"]
 
     def test_least_tasks_looks_at_nothing_else(self) -> None:
-        agents = [agent("x", tasks=3), agent("y", "cpus:2;mem:256", tasks=1)]
-        view = View(agents=agents, wants=[want("w", 2, strategy="least-tasks")])
+        agents = [agent("x"), agent("y", "cpus:2.1;mem:300")]
+        holds = [task(f"t{i}", each, "cpus:0.01", role="other") for i, each in enumerate("xxxy")]
+        view = View(agents=agents, wants=[want("w", 2, strategy="least-tasks")], holds=holds)
         assert places(allocate(view, 0.0)) == ["y", "y"]
 
     def test_random_follows_the_seed_and_reaches_every_agent(self) -> None:
@@ -180,11 +183,9 @@ class TestPorts:
         assert set(taken) <= set(range(31000, 31010))
 
     def test_the_last_port_of_an_agent_can_be_had_and_not_one_more(self) -> None:
-        allocation = allocate(
-            View(agents=[agent("x", "cpus:9;mem:9000;ports:[1-2]")], wants=[want("w", 3, ports=1)]), 0
-        )
-        assert len(allocation.grants) == 2
-        assert allocation.explanations[0].refusals[0].reason == "ports"
+        allocator = told(agent("x", "cpus:9;mem:9000;ports:[1-2]"), want("w", 3, ports=1))
+        assert len(allocator.run(0.0).grants) == 2
+        assert allocator.explain(FrameworkId("f"), WantId("w")).refusals[0].reason == "ports"
 
     def test_fixed_ports_are_given_as_asked_and_only_once_per_agent(self) -> None:
         view = View(agents=[agent("x"), agent("y")], wants=[want("w", 3, fixed_ports=(31005,))])
@@ -221,9 +222,9 @@ class TestConstraints:
     ]
 
     def place(self, *constraints: Constraint, count: int = 4, placed: tuple[str, ...] = (), **fields: int) -> list[str]:
-        siblings = {(FrameworkId("f"), "g"): [AgentId(p) for p in placed]}
+        holds = [task(f"t{i}", each, "cpus:0.1", group="g") for i, each in enumerate(placed)]
         wants = [want("w", count, group="g", constraints=constraints, **fields)]
-        return sorted(places(allocate(View(agents=self.racks, wants=wants, siblings=siblings), 0.0)))
+        return sorted(places(allocate(View(agents=self.racks, wants=wants, holds=holds), 0.0)))
 
     def test_equality_looks_at_attributes(self) -> None:
         assert set(self.place(Constraint(field="rack", operator=Operator.EQUAL, values=("r2",)))) == {"b1"}
@@ -237,7 +238,7 @@ class TestConstraints:
 
     def test_unique_counts_what_is_placed_already(self) -> None:
         unique = Constraint(field=HOSTNAME, operator=Operator.UNIQUE)
-        assert self.place(unique, count=9, placed=("a1", "n1", "unknown")) == ["a2", "b1"]
+        assert self.place(unique, count=9, placed=("a1", "n1")) == ["a2", "b1"]
 
     def test_max_per_bounds_each_value(self) -> None:
         bound = Constraint(field="rack", operator=Operator.MAX_PER, count=2)
@@ -281,48 +282,65 @@ class TestConstraints:
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
-def test_the_order_in_which_wants_are_listed_changes_nothing(order: tuple[int, int, int]) -> None:
+def test_the_order_in_which_wants_are_listed_decides_only_who_is_first_of_equals(order: tuple[int, int, int]) -> None:
     wants = [want("w0", 3, role="a"), want("w1", 3, role="b", ports=1), want("w2", 3, role="a", priority=1)]
     agents = [agent("x"), agent("y")]
-    expected = allocate(View(agents=agents, wants=wants), 0.0).grants
-    assert allocate(View(agents=agents, wants=[wants[i] for i in order]), 0.0).grants == expected
+    allocation = allocate(View(agents=agents, wants=[wants[i] for i in order]), 0.0)
+    assert Counter(granted(allocation)) == {"w1": 3, "w2": 3, "w0": 2}
 
 
 def test_a_want_may_name_resources_of_the_agents_own_invention() -> None:
-    agents = [agent("x"), agent("y", "cpus:4;mem:4096;licences:2;cards:{red,blue}")]
-    stated = (*parse_resources("cpus:1;licences:1"), *parse_resources("cards:{red}"))
+    agents = [agent("x"), agent("y", "cpus:4;mem:4096;licences:1.5")]
+    stated = parse_resources("cpus:1;licences:1")
     allocation = allocate(View(agents=agents, wants=[want("w", 2, resources=stated)]), 0.0)
-    assert places(allocation) == ["y"], "the red card is there only once"
+    assert places(allocation) == ["y"]
     assert total_milli(allocation.grants[0].resources, "licences") == 1000
 
 
-def test_ports_that_a_want_states_as_resources_count_as_fixed() -> None:
-    stated = (*SMALL, ports((31001, 31002)))
-    view = View(
-        agents=[agent("x")], wants=[want("w", 2, resources=stated)], frameworks=[FrameworkView(id=FrameworkId("f"))]
-    )
-    (grant,) = allocate(view, 0.0).grants
-    assert all_ranges(grant.resources, "ports") == ((31001, 31002),)
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"resources": (*SMALL, ports((31001, 31002)))}, "ports 31001-31002, which is no plain scalar"),
+        ({"resources": parse_resources("cpus:1;cards:{red}")}, "cards {red}, which is no plain scalar"),
+        ({"resources": (scalar("cpus", 1, Identity(revocable=True)),)}, "no plain scalar"),
+        ({"resources": (scalar("cpus", -1),)}, "no plain scalar of 0 or more"),
+        ({"fixed_ports": tuple(range(33))}, "33 fixed ports and constraints"),
+        ({"constraints": (Constraint(field="zone", operator=Operator.MATCH, values=("(",)),)}, "regular expression"),
+    ],
+)
+def test_a_want_that_could_never_be_decided_is_refused_when_it_is_told(fields: dict[str, object], words: str) -> None:
+    allocator = told(agent("x"))
+    with pytest.raises(Invalid, match=re.escape(words)):
+        allocator.set_want(want("w", **fields))  # type: ignore[arg-type]
+    assert allocator.run(0.0) == Allocation()
 
 
 class TestBoundedRuns:
     def test_a_bounded_run_says_that_there_is_more_and_gives_nothing_coarse_meanwhile(self) -> None:
-        coarse = FrameworkView(id=FrameworkId("c"), coarse_roles=("*",))
-        view = View(agents=[agent("x")], wants=[want("w", 4)], frameworks=[coarse], most_grants=3)
-        allocation = allocate(view, 0.0)
-        assert (len(allocation.grants), allocation.more, allocation.explanations) == (3, True, ())
+        allocator = told(agent("x"), want("w", 4), framework("c"))
+        allocation = allocator.run(0.0, most=3)
+        assert (len(allocation.grants), allocation.more) == (3, True)
         assert all(g.want_id for g in allocation.grants)
 
-    def test_a_run_that_ends_at_its_bound_has_no_more(self) -> None:
-        allocation = allocate(View(agents=[agent("x")], wants=[want("w", 3)], most_grants=3), 0.0)
-        assert (len(allocation.grants), allocation.more) == (3, False)
-
-    def test_what_was_found_to_wait_before_the_bound_is_explained(self) -> None:
-        wants = [want("big", resources=parse_resources("cpus:64"), since_at=1.0), want("small", 4, since_at=2.0)]
-        allocation = allocate(View(agents=[agent("x")], wants=wants, most_grants=2), 0.0)
-        assert [e.want_id for e in allocation.explanations] == ["big"]
+    def test_run_again_until_there_is_no_more_all_is_served_and_the_rest_offered(self) -> None:
+        allocator = told(agent("x", "cpus:5;mem:4096"), want("w", 4), framework("c"))
+        assert granted(allocator.run(0.0, most=3)) == ["w", "w", "w"]
+        last = allocator.run(0.0, most=3)
+        assert (granted(last), last.more) == (["w", None], False)
 
     def test_a_bound_is_divided_fairly(self) -> None:
-        wants = [want("w1", 4, role="a", since_at=1.0), want("w2", 4, role="b", since_at=2.0)]
-        allocation = allocate(View(agents=[agent("x")], wants=wants, most_grants=2), 0.0)
-        assert [g.role for g in allocation.grants] == ["a", "b"]
+        allocator = told(agent("x"), want("w1", 4, role="a", since_at=1.0), want("w2", 4, role="b", since_at=2.0))
+        assert [g.role for g in allocator.run(0.0, most=2).grants] == ["a", "b"]
+
+    def test_many_bounded_runs_decide_what_one_run_does(self) -> None:
+        def fill(most: int) -> list[Allocation]:
+            allocator = told(
+                *(agent(f"a{i}", f"cpus:{3 + i};mem:2048") for i in range(5)),
+                *(want(f"w{i}", 4, role=f"r{i % 3}", priority=i % 2) for i in range(8)),
+            )
+            return [run(allocator, most=most) for _ in range(100 // max(most, 1))]
+
+        found = []
+        for most in (0, 1, 3):
+            found.append([(g.want_id, g.agent_id) for each in fill(most) for g in each.grants])
+        assert found[0] == found[1] == found[2]

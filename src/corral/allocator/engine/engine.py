@@ -5,6 +5,7 @@ class or node that came first.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -785,11 +786,10 @@ class Engine:
 
     def _prepare(self, units: tuple[int, int], tuning: Tuning) -> None:
         tables = self._tables
-        level = [v if v < 4 else 4 * (v.bit_length() - 3) + (v >> (v.bit_length() - 3)) for v in range(STEPS)]
         low = [0] * 67
         for bit in range(LEVELS - 2):
             low[(1 << bit) % 67] = bit
-        tables.put("cells", "level", np.array(level, dtype=np.int64))
+        tables.put("cells", "level", _levels())
         tables.put("cells", "low", np.array(low, dtype=np.int64))
         tables.put("cells", "unit", np.array(units, dtype=np.int64))
         meta = self._state.meta
@@ -879,6 +879,13 @@ class Engine:
         # Tasks below, so that the lowest row is taken first.
         spare[count : count + end - begin] = np.arange(end - 1, begin - 1, -1)
         meta[SPARE_TASKS] += end - begin
+
+
+@lru_cache(maxsize=1)
+def _levels() -> Rows:
+    """The level of each number of steps: within a doubling there are four."""
+    found = [v if v < 4 else 4 * (v.bit_length() - 3) + (v >> (v.bit_length() - 3)) for v in range(STEPS)]
+    return np.array(found, dtype=np.int64)
 
 
 def _wakes(rule: Rule) -> tuple[bool, bool]:
