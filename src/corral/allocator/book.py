@@ -4,11 +4,12 @@ Changes are noted and carried out together before the next decision, so that a t
 plain resources count here: neither reserved nor revocable ones, nor volumes.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
-from corral.allocator.engine import AGENT, Engine, Held, Tally
+from corral.allocator.engine import AGENT, Engine, Held, Rule, Tally
 from corral.allocator.view import AgentView, Hold
 from corral.lib.errors import Conflict, NotFound
 from corral.model.ids import AgentId, FrameworkId
@@ -19,6 +20,7 @@ from corral.model.resources import (
     Resources,
     all_ranges,
     count_range,
+    cut_ranges,
 )
 
 CPUS, MEM, GPUS, PORTS = "cpus", "mem", "gpus", "ports"
@@ -59,6 +61,21 @@ def mask_of(devices: Iterable[int]) -> int:
     return sum(1 << i for i in set(devices))
 
 
+def _within(resources: Resources, total: Resources) -> Resources:
+    """The ports and items that an agent has; scalars may be more, for they stand for a difference."""
+    there = {(r.name, r.identity): r for r in total}
+    found = []
+    for r in resources:
+        of = there.get((r.name, r.identity))
+        if r.kind is ResourceKind.RANGES:
+            gone = cut_ranges(r.ranges, of.ranges if of is not None else ())
+            r = msgspec.structs.replace(r, ranges=cut_ranges(r.ranges, gone))
+        elif r.kind is ResourceKind.SET:
+            r = msgspec.structs.replace(r, items=tuple(i for i in r.items if of is not None and i in of.items))
+        found.append(r)
+    return tuple(found)
+
+
 class AgentEntry:
     """One agent. Shapes: `row` is the engine's; `holds` by key, those that are noted but not carried out included."""
 
@@ -84,7 +101,18 @@ class AgentEntry:
 
     def drop(self, entry: "HoldEntry") -> None:
         del self.holds[entry.hold.key]
-        self._pool.add(entry.hold.resources)
+        self.take(entry.hold.resources, -1)
+
+    def take(self, resources: Resources, sign: int) -> None:
+        """Let less be free, or with -1 more: of ports and named items no more than the agent still has."""
+        if sign > 0:
+            self._pool.take(resources, overdraw=True)
+        else:
+            simple = all(r.kind is ResourceKind.SCALAR for r in resources)
+            self._pool.add(resources if simple else _within(resources, self.view.total))
+
+    def free_ports(self) -> tuple[tuple[int, int], ...]:
+        return all_ranges(plain(self.free()), PORTS)
 
     def free(self) -> Resources:
         """All that is free, whatever its kind."""
@@ -246,6 +274,21 @@ class Book:
             self._count([entry for entry, sign in changes if sign < 0], -1)
             self._count([entry for entry, sign in changes if sign > 0], 1)
 
+    @contextmanager
+    def without(self, entries: Sequence[HoldEntry]) -> Iterator[None]:
+        """As if these holds had been given back, for a question in between."""
+        self._lift(entries, -1)
+        yield
+        self._lift(entries, 1)
+
+    def _lift(self, entries: Sequence[HoldEntry], sign: int) -> None:
+        self.engine.hold([each.held for each in entries], [sign] * len(entries))
+        self._count(entries, sign)
+        for each in entries:
+            each.agent.take(each.hold.resources, sign)
+            self._dirty.add(each.agent.row)
+        self.mark_ports()
+
     def _keep(self, entry: HoldEntry) -> None:
         self.holds[entry.hold.key] = entry
         entry.agent.keep(entry)
@@ -311,7 +354,7 @@ class Book:
             self._port_tallies.pop(port, None)
             self._ports_taken = {each for each in self._ports_taken if each[0] != port}
 
-    def _count(self, entries: list[HoldEntry], sign: int) -> None:
+    def _count(self, entries: Sequence[HoldEntry], sign: int) -> None:
         """Count holds, or uncount them, wherever somebody watches."""
         self._forget_gone()
         if not self._watched:
@@ -339,7 +382,7 @@ class Book:
             entry = self.rows.get(row)
             if entry is None:
                 continue
-            free = all_ranges(plain(entry.free()), PORTS)
+            free = entry.free_ports()
             for port in self._port_tallies:
                 self._set_port(port, row, not any(low <= port <= high for low, high in free))
 
@@ -373,6 +416,11 @@ PORT_TAG = "port:"
 def port_tally(port: int) -> Tally:
     """Where a fixed port is taken, or not there at all."""
     return Tally(AGENT, f"{PORT_TAG}{port}")
+
+
+def is_port_rule(rule: Rule) -> bool:
+    """Whether a rule asks for a fixed port to be free."""
+    return rule.tally.tag.startswith(PORT_TAG)
 
 
 def _attributes(view: AgentView) -> Mapping[str, str]:

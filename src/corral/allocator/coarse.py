@@ -50,10 +50,13 @@ def _within(role: str, owner: str) -> bool:
 class _Branch:
     """A role with claims at or below it, or (`framework_id` set) a framework of a role.
 
-    Shapes: `order` holds the branches below, sorted by key; `scale` is 1 over the weight.
+    Shapes: `order` holds the branches below, sorted by key; `scale` is 1 over the weight; each offer counts as a task.
     """
 
-    __slots__ = ("above", "framework_id", "guarantee", "held", "key", "limit", "name", "order", "priority", "scale")
+    __slots__ = (
+        "above", "framework_id", "guarantee", "held", "key", "limit", "most_tasks", "name", "order", "priority", "scale",
+        "tasks",
+    )  # fmt: skip
 
     def __init__(self, name: str, above: "_Branch | None", framework_id: FrameworkId | None = None) -> None:
         self.name = name
@@ -64,6 +67,8 @@ class _Branch:
         self.priority = 0
         self.guarantee: dict[str, int] = {}
         self.limit: dict[str, int] = {}
+        self.tasks = 0
+        self.most_tasks: int | None = None
         self.order: list[_Branch] = []
         self.key: tuple[object, ...] = ()
 
@@ -111,9 +116,11 @@ class _Order:
             row = self._allocator.engine.find_role(name)
             if row is not None:
                 found.held = self._allocator.engine.held(row)
+                found.tasks = self._allocator.engine.tasks_held(row)
             settings = self._allocator.roles.get(name)
             if settings is not None:
                 found.scale, found.priority = 1 / settings.weight, settings.priority
+                found.most_tasks = settings.max_tasks
                 found.guarantee, found.limit = amounts_of(settings.guarantee), amounts_of(settings.limit)
             found.settle(self._inverse)
             insort(above.order, found)
@@ -137,6 +144,8 @@ class _Order:
         branch, owed = leaf, False
         while branch.above is not None:
             owed = owed or branch.owed
+            if branch.most_tasks is not None and branch.tasks >= branch.most_tasks:
+                return ()
             for name, n in branch.limit.items():
                 most[name] = min(most.get(name, n), n - branch.held.get(name, 0))
             branch = branch.above
@@ -154,6 +163,7 @@ class _Order:
         while branch.above is not None:
             order = branch.above.order
             del order[bisect_left(order, branch)]
+            branch.tasks += 1
             for name, n in amounts.items():
                 branch.held[name] = branch.held.get(name, 0) + n
             branch.settle(self._inverse)

@@ -4,17 +4,19 @@ Victims are tasks of lower priority in the want's own role, or revocable ones of
 priority, never what is not revocable of another role. What the victims leave is kept for the want until it fits.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from corral.allocator.book import PORTS, AgentEntry, Book, HoldEntry
+from corral.allocator.book import GPUS, PORTS, AgentEntry, Book, HoldEntry, amounts_of, devices_of, is_port_rule
 from corral.allocator.demands import shape_of
+from corral.allocator.engine.rules import WHOLE
 from corral.allocator.lines import Key, Line
 from corral.allocator.view import Eviction, Grant, Hold, HoldKind, Settings
-from corral.model.resources import Resource, normal
+from corral.model.resources import Resource, all_ranges, normal, ports
+from corral.model.role import line_of
 
 if TYPE_CHECKING:
     from corral.allocator.allocator import Allocator
@@ -24,6 +26,9 @@ MOST_WANTS = 16
 
 MOST_AGENTS = 256
 """Agents looked at for one instance."""
+
+MOST_TRIALS = 8
+"""Agents, the cheapest first, of which it is tried whether an instance would fit there once its victims have gone."""
 
 MINUTE_S = 60.0
 
@@ -74,23 +79,26 @@ class Evictor:
         return found
 
     def settle(self, allocator: "Allocator", now: float) -> list[Grant]:
-        """Give the wants what was cleared for them, where all victims have gone."""
+        """Give the wants what was cleared for them, where all victims have gone; keep for them what the others left."""
         grants: list[Grant] = []
         clearings, self._clearings = self._clearings, []
+        under_way: Counter[Key] = Counter()
         for each in clearings:
             line = allocator.lines.get(*each.key)
             there = allocator.book.agents.get(each.agent.view.id) is each.agent and not each.agent.view.ineligible
-            if line is not None and there and any(key in allocator.book.holds for key in each.victims):
-                self._clearings.append(each)
-                continue
             allocator.release(each.kept)
-            allocator.book.flush()
             if line is None:
+                continue
+            wanted = there and line.view.missing > under_way[each.key]
+            if wanted and any(key in allocator.book.holds for key in each.victims):
+                under_way[each.key] += 1
+                self._clearings.append(each._replace(kept=self._keep(allocator, line, each.agent, now)))
                 continue
             line.apart -= 1
             allocator.lines.settle(line)
             allocator.lines.catch_up()
-            if there and allocator.may_give(line, each.agent):
+            allocator.book.flush()
+            if wanted and allocator.may_give(line, each.agent):
                 grants.append(allocator.give(line, each.agent, now))
         return grants
 
@@ -108,24 +116,32 @@ class Evictor:
         self, allocator: "Allocator", line: Line, agent: AgentEntry, victims: list[HoldEntry], now: float
     ) -> None:
         """Keep what is free for the instance, and ask no other place for it meanwhile."""
-        want = line.view.want
-        free = allocator.engine.free(agent.row)
-        kept = {name: min(free[name], n) for name, n in shape_of(want).items() if name != PORTS}
-        if not allocator.engine.may_have(line.claimant, line.cls):
-            # What the victims give back is all that the role may have.
-            kept = {}
-        hold = Hold(
-            key=f"kept/{self._count}", framework_id=line.view.framework_id, role=want.role, agent_id=agent.view.id,
-            resources=normal(Resource(name=name, milli=n) for name, n in kept.items() if n > 0), kind=HoldKind.GRANT,
-            priority=want.priority, since_at=now,
-        )  # fmt: skip
-        self._count += 1
-        allocator.hold(hold)
-        self._clearings.append(Clearing(line.key, agent, hold.key, tuple(each.hold.key for each in victims)))
+        kept = self._keep(allocator, line, agent, now)
+        self._clearings.append(Clearing(line.key, agent, kept, tuple(each.hold.key for each in victims)))
         line.apart += 1
         allocator.lines.settle(line)
         for each in victims:
             allocator.book.mark(each.hold.key)
+
+    def _keep(self, allocator: "Allocator", line: Line, agent: AgentEntry, now: float) -> str:
+        """Hold as much of one instance as is free on an agent and within limits; returns the key, empty for nothing."""
+        want = line.view.want
+        allocator.book.flush()
+        over = dict(zip(allocator.engine.resources, _over_limits(allocator, line).tolist(), strict=False))
+        free = allocator.engine.free(agent.row)
+        kept = {name: min(free[name], n - over[name]) for name, n in shape_of(want).items() if name != PORTS}
+        found = [Resource(name=name, milli=n) for name, n in kept.items() if n > 0]
+        if not found or _over_limits(allocator, line)[-1] > 0:
+            return ""
+        spans = agent.free_ports()
+        fixed = [(p, p) for p in want.fixed_ports if any(low <= p <= high for low, high in spans)]
+        hold = Hold(
+            key=f"kept/{self._count}", framework_id=line.view.framework_id, role=want.role, agent_id=agent.view.id,
+            resources=normal([*found, ports(*fixed)]), kind=HoldKind.GRANT, priority=want.priority, since_at=now,
+        )  # fmt: skip
+        self._count += 1
+        allocator.hold(hold)
+        return hold.key
 
 
 def _candidates(book: Book) -> dict[str, list[HoldEntry]]:
@@ -146,51 +162,118 @@ def _choose(
 ) -> tuple[AgentEntry, list[HoldEntry]] | None:
     """The agent whose victims cost least, and these; None when no allowed set of at most `most` makes room."""
     want = line.view.want
-    engine = allocator.engine
-    within = engine.may_have(line.claimant, line.cls)
     by_row: dict[int, dict[str, HoldEntry]] = {}
-    for entry in candidates.get("", ()) if within else ():
+    for entry in candidates.get("", ()):
         if not entry.hold.leaving:
             by_row.setdefault(entry.agent.row, {})[entry.hold.key] = entry
     for entry in candidates.get(want.role, ()) if want.preempts else ():
-        if entry.hold.priority < want.priority and not entry.hold.leaving and (within or not entry.hold.revocable):
+        if entry.hold.priority < want.priority and not entry.hold.leaving:
             by_row.setdefault(entry.agent.row, {})[entry.hold.key] = entry
     if not by_row:
         return None
-    suits = engine.could_take(line.cls)
-    shape = np.array(engine.demand(line.cls).shape, dtype=np.int64)
-    # A role at its limit gets no more than its own victims give back, whatever is free.
-    free = engine.columns().free if within else np.zeros_like(engine.columns().free)
-    best: tuple[tuple[object, ...], AgentEntry, list[HoldEntry]] | None = None
+    suits = allocator.engine.could_take(line.cls, is_port_rule)
+    over = _over_limits(allocator, line)
+    found: list[tuple[tuple[object, ...], int, list[HoldEntry]]] = []
     for row in sorted(each for each in by_row if suits[each])[:MOST_AGENTS]:
-        victims = _victims(by_row[row].values(), shape - free[row])
-        if victims is None or len(victims) > most:
+        victims = _victims(by_row[row].values(), _Lack(allocator, line, row, over))
+        if victims is not None and len(victims) <= most:
+            found.append(((*_cost(victims), row), row, victims))
+    for _, row, victims in sorted(found, key=lambda each: each[0])[:MOST_TRIALS]:
+        with allocator.book.without(victims):
+            helps = allocator.engine.fits(row, line.cls) and allocator.engine.may_have(line.claimant, line.cls)
+        if helps:
+            return allocator.book.rows[row], victims
+    return None
+
+
+def _over_limits(allocator: "Allocator", line: Line) -> "np.ndarray":
+    """By how much one instance more would exceed limits of the role and those above it, and their number of tasks."""
+    engine = allocator.engine
+    over = np.zeros(len(engine.resources) + 1, dtype=np.int64)
+    shape = shape_of(line.view.want)
+    for name in line_of(line.view.want.role):
+        settings, row = allocator.roles.get(name), engine.find_role(name)
+        if settings is None or row is None:
             continue
-        cost = (*_cost(victims), row)
-        if best is None or cost < best[0]:
-            best = cost, allocator.book.rows[row], victims
-    return (best[1], best[2]) if best is not None else None
+        held = engine.held(row)
+        for resource, n in amounts_of(settings.limit).items():
+            if shape.get(resource):
+                at = engine.resources.index(resource)
+                over[at] = max(over[at], held[resource] + shape[resource] - n)
+        if settings.max_tasks is not None:
+            over[-1] = max(over[-1], engine.tasks_held(row) + 1 - settings.max_tasks)
+    return over
 
 
-def _victims(entries: Iterable[HoldEntry], lacking: "np.ndarray") -> list[HoldEntry] | None:
-    """The cheapest first until what is lacking is there, then without those that turn out not to be needed."""
-    order = sorted(entries, key=_worth)
-    chosen: list[HoldEntry] = []
-    left = lacking.copy()
-    for entry in order:
-        if (left <= 0).all():
-            break
+class _Lack:
+    """What an agent lacks for one instance of a want: amounts, whole enough GPUs, fixed ports, room within limits."""
+
+    def __init__(self, allocator: "Allocator", line: Line, row: int, over: "np.ndarray") -> None:
+        columns = allocator.engine.columns()
+        self._role = line.view.want.role
+        self._amounts = np.array(allocator.engine.demand(line.cls).shape, dtype=np.int64) - columns.free[row]
+        self._over = over.copy()
+        self._gpus = columns.gpu[row].copy()
+        asked = shape_of(line.view.want).get(GPUS, 0)
+        self._gpu_at = allocator.engine.resources.index(GPUS)
+        self._part = min(asked, WHOLE)
+        self._count = -(-asked // WHOLE)
+        free = allocator.book.rows[row].free_ports()
+        self._ports = {p for p in line.view.want.fixed_ports if not any(low <= p <= high for low, high in free)}
+        self._given: set[int] = set()
+
+    @property
+    def met(self) -> bool:
+        return (
+            bool((self._amounts <= 0).all() and (self._over <= 0).all())
+            and self._ports <= self._given
+            and int((self._gpus >= self._part).sum()) >= self._count
+        )
+
+    def helped_by(self, entry: HoldEntry) -> bool:
         amounts = np.array(entry.held.amounts, dtype=np.int64)
-        if ((amounts > 0) & (left > 0)).any():
+        if ((amounts > 0) & (self._amounts > 0)).any() or (self._ports - self._given) & self._ports_of(entry):
+            return True
+        if entry.hold.role == self._role and ((np.append(amounts, 1) > 0) & (self._over > 0)).any():
+            return True
+        return any(self._gpus[d] < self._part for d in devices_of(entry.held.devices))
+
+    def count(self, entry: HoldEntry, sign: int) -> None:
+        """The hold goes, or with -1 stays after all."""
+        amounts = np.array(entry.held.amounts, dtype=np.int64)
+        self._amounts = self._amounts - sign * amounts
+        if entry.hold.role == self._role:
+            self._over = self._over - sign * np.append(amounts, 1)
+        devices = devices_of(entry.held.devices)
+        for d in devices:
+            self._gpus[d] += sign * (entry.held.amounts[self._gpu_at] // len(devices))
+        given = self._ports_of(entry)
+        self._given = self._given | given if sign > 0 else self._given - given
+
+    def _ports_of(self, entry: HoldEntry) -> set[int]:
+        if not self._ports:
+            return set()
+        spans = all_ranges(entry.hold.resources, PORTS)
+        return {p for p in self._ports if any(low <= p <= high for low, high in spans)}
+
+
+def _victims(entries: Iterable[HoldEntry], lack: _Lack) -> list[HoldEntry] | None:
+    """The cheapest first until nothing is lacking, then without those that turn out not to be needed."""
+    chosen: list[HoldEntry] = []
+    for entry in sorted(entries, key=_worth):
+        if lack.met:
+            break
+        if lack.helped_by(entry):
             chosen.append(entry)
-            left = left - amounts
-    if not (left <= 0).all() or not chosen:
+            lack.count(entry, 1)
+    if not lack.met or not chosen:
         return None
     for entry in sorted(chosen, key=_worth, reverse=True):
-        amounts = np.array(entry.held.amounts, dtype=np.int64)
-        if len(chosen) > 1 and (left + amounts <= 0).all():
+        lack.count(entry, -1)
+        if lack.met and len(chosen) > 1:
             chosen.remove(entry)
-            left = left + amounts
+        else:
+            lack.count(entry, 1)
     return chosen
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from corral.allocator.book import AgentEntry, HoldEntry
+from corral.allocator.book import HoldEntry, is_port_rule
 from corral.allocator.lines import Key, Line
 from corral.allocator.view import HoldKind
 from corral.model.ids import AgentId, OfferId
@@ -39,8 +39,8 @@ def recall(allocator: "Allocator", waiting: Iterable[Line]) -> tuple[list[OfferI
     for line in waiting:
         if line.cls < 0:
             continue
-        suits = allocator.engine.could_take(line.cls)
-        shape = np.array(allocator.engine.demand(line.cls).shape, dtype=np.int64)
+        suits = allocator.engine.could_take(line.cls, is_port_rule)
+        shape = allocator.engine.demand(line.cls).shape
         for _ in range(line.view.missing):
             best: tuple[int, int] | None = None
             for row in sorted(held, key=lambda each: (allocator.book.rows[each].view.id not in kept, each)):
@@ -48,7 +48,7 @@ def recall(allocator: "Allocator", waiting: Iterable[Line]) -> tuple[list[OfferI
                     break
                 if suits[row]:
                     looks -= 1
-                    needed = _offers_needed(allocator.book.rows[row], held[row], taken.get(row, []), shape, allocator)
+                    needed = _offers_needed(allocator, line, row, held[row], taken.get(row))
                     if needed is not None and (best is None or needed < best[0]):
                         best = needed, row
             if best is None:
@@ -60,7 +60,7 @@ def recall(allocator: "Allocator", waiting: Iterable[Line]) -> tuple[list[OfferI
                 assert entry.hold.offer_id is not None, "a coarse offer has an id"
                 found.append(entry.hold.offer_id)
                 taken[row] = there = [a - b for a, b in zip(there, entry.held.amounts, strict=True)]
-            taken[row] = [a + int(b) for a, b in zip(there, shape, strict=True)]
+            taken[row] = [a + b for a, b in zip(there, shape, strict=True)]
             agent_id = allocator.book.rows[row].view.id
             kept.add(agent_id)
             served[line.key] = (*served.get(line.key, ()), agent_id)
@@ -68,14 +68,26 @@ def recall(allocator: "Allocator", waiting: Iterable[Line]) -> tuple[list[OfferI
 
 
 def _offers_needed(
-    agent: AgentEntry, offers: list[HoldEntry], taken: list[int], shape: np.ndarray, allocator: "Allocator"
+    allocator: "Allocator", line: Line, row: int, offers: list[HoldEntry], taken: list[int] | None
 ) -> int | None:
-    """How many of an agent's offers, the oldest first, make room for one instance; None when all of them do not."""
-    free = allocator.engine.columns().free[agent.row]
-    there = free - np.array(taken, dtype=np.int64) if taken else free.copy()
+    """How many of an agent's offers, the oldest first, make room for one instance; None when all of them do not.
+
+    Shapes: `taken` is what other instances take there of what came back; GPUs and ports are looked at for the first.
+    """
+    engine = allocator.engine
+    shape = np.array(engine.demand(line.cls).shape, dtype=np.int64)
+    there = engine.columns().free[row] - np.array(taken or [0] * len(shape), dtype=np.int64)
+    if taken is not None and line.view.want.fixed_ports:
+        return None
     for needed in range(len(offers) + 1):
         if needed:
             there = there + np.array(offers[-needed].held.amounts, dtype=np.int64)
-        if bool((there >= shape).all()):
+        if not bool((there >= shape).all()):
+            continue
+        if taken is not None:
+            return needed
+        with allocator.book.without(offers[len(offers) - needed :]):
+            fits = engine.fits(row, line.cls)
+        if fits:
             return needed
     return None

@@ -741,11 +741,14 @@ class Engine:
             found[row] = answers[number]
         return found
 
-    def could_take(self, cls: int) -> Mask:
-        """The node rows that would take an instance of a class if they had room: open, admitted, within all rules."""
+    def could_take(self, cls: int, aside: Callable[[Rule], bool] = lambda rule: False) -> Mask:
+        """The node rows that would take an instance of a class if they had room: open, admitted, within all rules.
+
+        Shapes: rules of which `aside` is true are left out.
+        """
         found = (self.columns().cell >= 0) & self.admitted(cls)
         for rule in self._demand(cls).rules:
-            if not rule.weight:
+            if not rule.weight and not aside(rule):
                 found &= self.passing(rule)
         return found
 
