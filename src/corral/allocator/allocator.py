@@ -15,11 +15,11 @@ from corral.allocator.demands import check_want, group_of, mark
 from corral.allocator.engine import Engine, Mode, Placements, Tuning
 from corral.allocator.explain import explain
 from corral.allocator.filters import Filters
-from corral.allocator.gangs import Gangs
+from corral.allocator.gangs import SLOT, Gangs
 from corral.allocator.history import History
 from corral.allocator.lines import Claimants, Key, Line, Lines
 from corral.allocator.ports import choose_ports, start_offset
-from corral.allocator.preempt import Evictor
+from corral.allocator.preempt import KEPT, Evictor
 from corral.allocator.rescind import recall
 from corral.allocator.view import (
     AgentView,
@@ -42,6 +42,12 @@ from corral.model.role import RoleSettings
 
 BASIC = ("cpus", "mem", "disk", GPUS, PORTS)
 """The resources that every allocator knows; others are learned from agents, roles and wants."""
+
+GRANTED = "grant"
+"""What the keys of grants begin with."""
+
+OWN_KEYS = (KEPT, SLOT)
+"""What the keys of holds begin with that no grant has named yet."""
 
 
 class Allocator:
@@ -80,6 +86,9 @@ class Allocator:
             found.set_framework(framework)
         for hold in view.holds:
             found.hold(hold)
+            name, _, number = hold.key.partition("/")
+            if name == GRANTED and number.isdigit():
+                found._grants = max(found._grants, int(number))
         for want in view.wants:
             found.set_want(want)
         for each in view.filters:
@@ -92,13 +101,13 @@ class Allocator:
         return found
 
     def view(self, seed: int = 0) -> View:
-        """All that this allocator knows, in words."""
+        """All that this allocator was told and has granted, in words; what it keeps for wants it would keep again."""
         return View(
             agents=tuple(entry.view for entry in self._book.agents.values()),
             roles=dict(self._roles),
             frameworks=tuple(self._frameworks.values()),
             wants=tuple(line.view for line in self._lines),
-            holds=tuple(entry.hold for entry in self._book.holds.values()),
+            holds=tuple(each.hold for key, each in self._book.holds.items() if not key.startswith(OWN_KEYS)),
             filters=tuple(self._filters),
             settings=self.settings,
             seed=seed,
@@ -207,6 +216,8 @@ class Allocator:
                 self.hold(hold)
             for want in view.wants:
                 self._lines.state(want)
+            self._gangs.restart()
+            self._evictor.follow(self)
 
     # What it decides.
 
@@ -346,7 +357,7 @@ class Allocator:
 
     def _next_key(self) -> str:
         self._grants += 1
-        return f"grant/{self._grants}"
+        return f"{GRANTED}/{self._grants}"
 
     def bundle(self, line: Line, agent: AgentEntry, free: Resources, offset: int) -> Resources:
         """The resources of one instance there, its ports chosen from what is free."""

@@ -54,8 +54,8 @@ class _Branch:
     """
 
     __slots__ = (
-        "above", "framework_id", "guarantee", "held", "key", "limit", "most_tasks", "name", "order", "priority", "scale",
-        "tasks",
+        "above", "framework_id", "guarantee", "held", "key", "limit", "most_tasks", "name", "order", "priority",
+        "scale", "tasks",
     )  # fmt: skip
 
     def __init__(self, name: str, above: "_Branch | None", framework_id: FrameworkId | None = None) -> None:

@@ -15,6 +15,9 @@ from corral.allocator.view import Grant
 if TYPE_CHECKING:
     from corral.allocator.allocator import Allocator
 
+SLOT = "gang/"
+"""What the keys of holds begin with that a gathering gang keeps."""
+
 MOST_LENT = 64
 """Holes lent in one run."""
 
@@ -46,7 +49,7 @@ class Gangs:
     def keep(self, allocator: "Allocator", line: Line, agent: AgentEntry, mask: int, now: float) -> None:
         """Keep what the engine placed for one instance of the gathering gang."""
         assert self.gathering is not None, "only a gathering gang is asked one by one"
-        key = f"gang/{self._kept}"
+        key = f"{SLOT}{self._kept}"
         self._kept += 1
         bundle = allocator.bundle(line, agent, agent.free(), self._kept)
         hold = allocator.describe(line, agent, mask, bundle, now, key)
@@ -61,6 +64,10 @@ class Gangs:
         elif not grants:
             grants = self._lend(allocator, now)
         return grants
+
+    def restart(self) -> None:
+        """The allocator counts everything anew: what was gathered is free, and whoever gathered may begin again."""
+        self.gathering = None
 
     def give_up(self, allocator: "Allocator", key: Key) -> None:
         """Let go of what a gang has gathered, as it is to be asked otherwise or not at all."""
