@@ -229,6 +229,7 @@ class Allocator:
         """
         self._prepare(now, seed)
         grants = self._evictor.settle(self, now)
+        self._gangs.collect(self, now)
         placements = self._engine.tick(most if most else 1 << 40, None)
         grants += self._granted(placements, now, seed)
         more = bool(most) and len(placements) >= most
@@ -312,13 +313,10 @@ class Allocator:
     def frameworks(self) -> dict[FrameworkId, FrameworkView]:
         return self._frameworks
 
-    def grant(self, line: Line, agent: AgentEntry, mask: int, chosen: Resources, now: float, *, counted: bool) -> Grant:
-        """One instance of a want on an agent; `counted` tells whether the engine counts it already."""
+    def grant(self, line: Line, agent: AgentEntry, mask: int, chosen: Resources, now: float) -> Grant:
+        """One instance of a want on an agent, which the engine placed and counts already."""
         hold = self.describe(line, agent, mask, chosen, now, self._next_key())
-        if counted:
-            self._book.adopt(hold, line.claimant, agent, mask)
-        else:
-            self._book.hold(hold, line.claimant)
+        self._book.adopt(hold, line.claimant, agent, mask)
         return _grant_of(hold)
 
     def describe(self, line: Line, agent: AgentEntry, mask: int, chosen: Resources, now: float, key: str) -> Hold:
@@ -342,12 +340,18 @@ class Allocator:
 
     def give(self, line: Line, agent: AgentEntry, now: float) -> Grant:
         """Grant one instance there, out of turn; it has been seen to fit."""
+        return _grant_of(self.take(line, agent, now, self._next_key()))
+
+    def take(self, line: Line, agent: AgentEntry, now: float, key: str) -> Hold:
+        """Hold one instance there, out of turn; it has been seen to fit."""
         line.view = msgspec.structs.replace(line.view, missing=line.view.missing - 1)
-        found = self.grant(line, agent, 0, self.bundle(line, agent, agent.free(), self._grants), now, counted=False)
+        bundle = self.bundle(line, agent, agent.free(), self._grants)
+        entry = self._book.hold(self.describe(line, agent, 0, bundle, now, key), line.claimant)
         self._book.flush()
+        entry.hold = msgspec.structs.replace(entry.hold, devices=devices_of(entry.held.devices))
         self._book.mark_ports()
         self._lines.settle(line)
-        return msgspec.structs.replace(found, devices=devices_of(self._book.holds[found.key].held.devices))
+        return entry.hold
 
     def hand_over(self, line: Line, entry: HoldEntry, now: float) -> Grant:
         """Grant what was kept for one instance."""
@@ -434,7 +438,7 @@ class Allocator:
                 free[agent.view.id] = subtract(there, tuple(r for r in chosen if r.name == PORTS))
             else:
                 chosen = self.bundle(line, agent, (), seed)
-            grants.append(self.grant(line, agent, mask, chosen, now, counted=True))
+            grants.append(self.grant(line, agent, mask, chosen, now))
         for line, _, _ in found:
             self._lines.done(line)
         return grants
