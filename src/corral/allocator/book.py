@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import msgspec
 
 from corral.allocator.engine import AGENT, Engine, Held, Rule, Tally
-from corral.allocator.view import AgentView, Hold
+from corral.allocator.view import AgentView, Hold, HoldKind
 from corral.lib.errors import Conflict, NotFound
 from corral.model.ids import AgentId, FrameworkId
 from corral.model.ledger import Pool
@@ -147,6 +147,9 @@ class Book:
         self.rows: dict[int, AgentEntry] = {}
         self.holds: dict[str, HoldEntry] = {}
         self._tagged: dict[str, dict[str, HoldEntry]] = {}
+        self._offers: dict[int, dict[str, HoldEntry]] = {}
+        self._revocable: dict[str, HoldEntry] = {}
+        self._tasks: dict[str, dict[int, dict[str, HoldEntry]]] = {}
         self._noted: list[tuple[HoldEntry, int]] = []
         self._watched: dict[str, dict[Tally, None]] = {}
         self._port_tallies: dict[int, Tally] = {}
@@ -258,6 +261,18 @@ class Book:
         """What carries a tag."""
         return self._tagged.get(tag, {}).values()
 
+    def offers(self) -> dict[int, list[HoldEntry]]:
+        """The coarse offers that are out, by the row of their agent."""
+        return {row: list(there.values()) for row, there in self._offers.items()}
+
+    def evictable(self, role: str, priority: int | None) -> Iterator[HoldEntry]:
+        """Tasks that may have to go: revocable ones, and those of the role below a priority, None for none of these."""
+        yield from self._revocable.values()
+        if priority is not None:
+            for there, tasks in self._tasks.get(role, {}).items():
+                if there < priority:
+                    yield from (each for each in tasks.values() if not each.hold.revocable)
+
     def flush(self) -> None:
         """Let the engine know what was held and released since the last time."""
         self._forget_gone()
@@ -294,6 +309,8 @@ class Book:
         entry.agent.keep(entry)
         for tag in entry.tags:
             self._tagged.setdefault(tag, {})[entry.hold.key] = entry
+        for index in self._indexes(entry):
+            index[entry.hold.key] = entry
         self._dirty.add(entry.agent.row)
 
     def _drop(self, entry: HoldEntry) -> None:
@@ -305,7 +322,21 @@ class Book:
             del there[key]
             if not there:
                 del self._tagged[tag]
+        for index in self._indexes(entry):
+            del index[key]
+        if entry.hold.kind is HoldKind.OFFER and not self._offers[entry.agent.row]:
+            del self._offers[entry.agent.row]
         self._dirty.add(entry.agent.row)
+
+    def _indexes(self, entry: HoldEntry) -> Iterator[dict[str, HoldEntry]]:
+        """Where those look who take offers back or move tasks out."""
+        hold = entry.hold
+        if hold.kind is HoldKind.OFFER:
+            yield self._offers.setdefault(entry.agent.row, {})
+        elif hold.kind is HoldKind.TASK:
+            yield self._tasks.setdefault(hold.role, {}).setdefault(hold.priority, {})
+            if hold.revocable:
+                yield self._revocable
 
     # Tallies.
 

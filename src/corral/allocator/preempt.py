@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from corral.allocator.book import GPUS, PORTS, AgentEntry, Book, HoldEntry, amounts_of, devices_of, is_port_rule
+from corral.allocator.book import GPUS, PORTS, AgentEntry, HoldEntry, amounts_of, devices_of, is_port_rule
 from corral.allocator.demands import shape_of
 from corral.allocator.engine.rules import WHOLE
 from corral.allocator.lines import Key, Line
@@ -53,6 +53,7 @@ class Evictor:
         self._clearings: list[Clearing] = []
         self._recent: deque[float] = deque()
         self._count = 0
+        self._turn = 0
 
     def run(self, allocator: "Allocator", waiting: Iterable[Line], now: float) -> list[Eviction]:
         """Choose victims for wants that wait, in the order they are served, as many as the operator allows."""
@@ -64,14 +65,13 @@ class Evictor:
         found: list[Eviction] = []
         if left <= 0 or not lines:
             return found
-        candidates = _candidates(allocator.book)
-        if not candidates:
-            return found
-        for line in lines[:MOST_WANTS]:
+        # Wants for which nothing can be done do not keep the others from being looked at.
+        begin = self._turn % len(lines) if len(lines) > MOST_WANTS else 0
+        for line in (lines[begin:] + lines[:begin])[:MOST_WANTS]:
             if line.view.want.gang > 1:
                 continue
             while line.view.missing - line.apart > 0:
-                chosen = _choose(allocator, line, candidates, left)
+                chosen = _choose(allocator, line, left)
                 if chosen is None:
                     break
                 agent, victims = chosen
@@ -79,6 +79,7 @@ class Evictor:
                 self._recent.extend([now] * len(victims))
                 found += [_evict(allocator, line, victim) for victim in victims]
                 self._begin(allocator, line, agent, victims, now)
+        self._turn = 0 if found else self._turn + MOST_WANTS
         return found
 
     def settle(self, allocator: "Allocator", now: float) -> list[Grant]:
@@ -158,30 +159,12 @@ class Evictor:
                 self._clearings.append(each._replace(agent=agent, kept=""))
 
 
-def _candidates(book: Book) -> dict[str, list[HoldEntry]]:
-    """Tasks that may have to go, by role; revocable ones also under the empty name."""
-    found: dict[str, list[HoldEntry]] = {}
-    for entry in book.holds.values():
-        hold = entry.hold
-        if hold.kind is not HoldKind.TASK or hold.leaving or entry.agent.view.ineligible:
-            continue
-        found.setdefault(hold.role, []).append(entry)
-        if hold.revocable:
-            found.setdefault("", []).append(entry)
-    return found
-
-
-def _choose(
-    allocator: "Allocator", line: Line, candidates: dict[str, list[HoldEntry]], most: int
-) -> tuple[AgentEntry, list[HoldEntry]] | None:
+def _choose(allocator: "Allocator", line: Line, most: int) -> tuple[AgentEntry, list[HoldEntry]] | None:
     """The agent whose victims cost least, and these; None when no allowed set of at most `most` makes room."""
     want = line.view.want
     by_row: dict[int, dict[str, HoldEntry]] = {}
-    for entry in candidates.get("", ()):
-        if not entry.hold.leaving:
-            by_row.setdefault(entry.agent.row, {})[entry.hold.key] = entry
-    for entry in candidates.get(want.role, ()) if want.preempts else ():
-        if entry.hold.priority < want.priority and not entry.hold.leaving:
+    for entry in allocator.book.evictable(want.role, want.priority if want.preempts else None):
+        if not entry.hold.leaving and not entry.agent.view.ineligible:
             by_row.setdefault(entry.agent.row, {})[entry.hold.key] = entry
     if not by_row:
         return None
