@@ -15,11 +15,11 @@ from corral.allocator.demands import check_want, group_of, mark
 from corral.allocator.engine import Engine, Mode, Placements, Tuning
 from corral.allocator.explain import explain
 from corral.allocator.filters import Filters
-from corral.allocator.gangs import Gangs
+from corral.allocator.gangs import SLOT, Gangs
 from corral.allocator.history import History
 from corral.allocator.lines import Claimants, Key, Line, Lines
 from corral.allocator.ports import choose_ports, start_offset
-from corral.allocator.preempt import Evictor
+from corral.allocator.preempt import KEPT, Evictor
 from corral.allocator.rescind import recall
 from corral.allocator.view import (
     AgentView,
@@ -42,6 +42,12 @@ from corral.model.role import RoleSettings
 
 BASIC = ("cpus", "mem", "disk", GPUS, PORTS)
 """The resources that every allocator knows; others are learned from agents, roles and wants."""
+
+GRANTED = "grant"
+"""What the keys of grants begin with."""
+
+OWN_KEYS = (KEPT, SLOT)
+"""What the keys of holds begin with that no grant has named yet."""
 
 
 class Allocator:
@@ -80,6 +86,9 @@ class Allocator:
             found.set_framework(framework)
         for hold in view.holds:
             found.hold(hold)
+            name, _, number = hold.key.partition("/")
+            if name == GRANTED and number.isdigit():
+                found._grants = max(found._grants, int(number))
         for want in view.wants:
             found.set_want(want)
         for each in view.filters:
@@ -92,13 +101,13 @@ class Allocator:
         return found
 
     def view(self, seed: int = 0) -> View:
-        """All that this allocator knows, in words."""
+        """All that this allocator was told and has granted, in words; what it keeps for wants it would keep again."""
         return View(
             agents=tuple(entry.view for entry in self._book.agents.values()),
             roles=dict(self._roles),
             frameworks=tuple(self._frameworks.values()),
             wants=tuple(line.view for line in self._lines),
-            holds=tuple(entry.hold for entry in self._book.holds.values()),
+            holds=tuple(each.hold for key, each in self._book.holds.items() if not key.startswith(OWN_KEYS)),
             filters=tuple(self._filters),
             settings=self.settings,
             seed=seed,
@@ -207,6 +216,8 @@ class Allocator:
                 self.hold(hold)
             for want in view.wants:
                 self._lines.state(want)
+            self._gangs.restart()
+            self._evictor.follow(self)
 
     # What it decides.
 
@@ -218,6 +229,7 @@ class Allocator:
         """
         self._prepare(now, seed)
         grants = self._evictor.settle(self, now)
+        self._gangs.collect(self, now)
         placements = self._engine.tick(most if most else 1 << 40, None)
         grants += self._granted(placements, now, seed)
         more = bool(most) and len(placements) >= most
@@ -301,13 +313,10 @@ class Allocator:
     def frameworks(self) -> dict[FrameworkId, FrameworkView]:
         return self._frameworks
 
-    def grant(self, line: Line, agent: AgentEntry, mask: int, chosen: Resources, now: float, *, counted: bool) -> Grant:
-        """One instance of a want on an agent; `counted` tells whether the engine counts it already."""
+    def grant(self, line: Line, agent: AgentEntry, mask: int, chosen: Resources, now: float) -> Grant:
+        """One instance of a want on an agent, which the engine placed and counts already."""
         hold = self.describe(line, agent, mask, chosen, now, self._next_key())
-        if counted:
-            self._book.adopt(hold, line.claimant, agent, mask)
-        else:
-            self._book.hold(hold, line.claimant)
+        self._book.adopt(hold, line.claimant, agent, mask)
         return _grant_of(hold)
 
     def describe(self, line: Line, agent: AgentEntry, mask: int, chosen: Resources, now: float, key: str) -> Hold:
@@ -331,12 +340,18 @@ class Allocator:
 
     def give(self, line: Line, agent: AgentEntry, now: float) -> Grant:
         """Grant one instance there, out of turn; it has been seen to fit."""
+        return _grant_of(self.take(line, agent, now, self._next_key()))
+
+    def take(self, line: Line, agent: AgentEntry, now: float, key: str) -> Hold:
+        """Hold one instance there, out of turn; it has been seen to fit."""
         line.view = msgspec.structs.replace(line.view, missing=line.view.missing - 1)
-        found = self.grant(line, agent, 0, self.bundle(line, agent, agent.free(), self._grants), now, counted=False)
+        bundle = self.bundle(line, agent, agent.free(), self._grants)
+        entry = self._book.hold(self.describe(line, agent, 0, bundle, now, key), line.claimant)
         self._book.flush()
+        entry.hold = msgspec.structs.replace(entry.hold, devices=devices_of(entry.held.devices))
         self._book.mark_ports()
         self._lines.settle(line)
-        return msgspec.structs.replace(found, devices=devices_of(self._book.holds[found.key].held.devices))
+        return entry.hold
 
     def hand_over(self, line: Line, entry: HoldEntry, now: float) -> Grant:
         """Grant what was kept for one instance."""
@@ -346,7 +361,7 @@ class Allocator:
 
     def _next_key(self) -> str:
         self._grants += 1
-        return f"grant/{self._grants}"
+        return f"{GRANTED}/{self._grants}"
 
     def bundle(self, line: Line, agent: AgentEntry, free: Resources, offset: int) -> Resources:
         """The resources of one instance there, its ports chosen from what is free."""
@@ -423,7 +438,7 @@ class Allocator:
                 free[agent.view.id] = subtract(there, tuple(r for r in chosen if r.name == PORTS))
             else:
                 chosen = self.bundle(line, agent, (), seed)
-            grants.append(self.grant(line, agent, mask, chosen, now, counted=True))
+            grants.append(self.grant(line, agent, mask, chosen, now))
         for line, _, _ in found:
             self._lines.done(line)
         return grants

@@ -15,6 +15,9 @@ from corral.allocator.view import Grant
 if TYPE_CHECKING:
     from corral.allocator.allocator import Allocator
 
+SLOT = "gang/"
+"""What the keys of holds begin with that a gathering gang keeps."""
+
 MOST_LENT = 64
 """Holes lent in one run."""
 
@@ -22,10 +25,10 @@ MOST_LENT = 64
 class Gathering:
     """A gang that gathers its instances. Units: `until_at` seconds UTC.
 
-    Shapes: `single` asks for them one by one, `slots` are the keys of what is kept.
+    Shapes: `single` asks for them one by one, `slots` are the keys of what is kept, `lent` who has what was kept.
     """
 
-    __slots__ = ("key", "single", "size", "slots", "until_at")
+    __slots__ = ("key", "lent", "single", "size", "slots", "until_at")
 
     def __init__(self, key: Key, size: int, until_at: float, single: Line) -> None:
         self.key = key
@@ -33,6 +36,7 @@ class Gathering:
         self.until_at = until_at
         self.single = single
         self.slots: list[str] = []
+        self.lent: list[HoldEntry] = []
 
 
 class Gangs:
@@ -46,21 +50,47 @@ class Gangs:
     def keep(self, allocator: "Allocator", line: Line, agent: AgentEntry, mask: int, now: float) -> None:
         """Keep what the engine placed for one instance of the gathering gang."""
         assert self.gathering is not None, "only a gathering gang is asked one by one"
-        key = f"gang/{self._kept}"
-        self._kept += 1
+        key = self._next_key()
         bundle = allocator.bundle(line, agent, agent.free(), self._kept)
         hold = allocator.describe(line, agent, mask, bundle, now, key)
         allocator.book.adopt(hold, line.claimant, agent, mask)
         self.gathering.slots.append(key)
 
+    def collect(self, allocator: "Allocator", now: float) -> None:
+        """Keep again what was lent and is back, before anybody else is served."""
+        gathering = self.gathering
+        if gathering is None:
+            return
+        lent, gathering.lent = gathering.lent, []
+        for entry in lent:
+            if allocator.book.holds.get(entry.hold.key) is entry:
+                gathering.lent.append(entry)
+            elif allocator.book.agents.get(entry.hold.agent_id) is entry.agent:
+                single = gathering.single
+                if single.view.missing > 0 and allocator.may_give(single, entry.agent):
+                    hold = allocator.take(single, entry.agent, now, self._next_key())
+                    gathering.slots.append(hold.key)
+
     def run(self, allocator: "Allocator", now: float) -> list[Grant]:
-        """Start the gang that is whole, let go of one whose time is up, lend holes, and let the next one gather."""
+        """Start the gang that is whole, let go of one whose time is up, lend holes, and let the next one gather.
+
+        What a gang lets go of is for anybody in one run before the next gang gathers.
+        """
+        before = self.gathering
         grants = self._settle(allocator, now)
-        if self.gathering is None:
+        if self.gathering is not None:
+            return grants or self._lend(allocator, now)
+        if before is None or grants:
             self._begin(allocator, now)
-        elif not grants:
-            grants = self._lend(allocator, now)
         return grants
+
+    def _next_key(self) -> str:
+        self._kept += 1
+        return f"{SLOT}{self._kept}"
+
+    def restart(self) -> None:
+        """The allocator counts everything anew: what was gathered is free, and whoever gathered may begin again."""
+        self.gathering = None
 
     def give_up(self, allocator: "Allocator", key: Key) -> None:
         """Let go of what a gang has gathered, as it is to be asked otherwise or not at all."""
@@ -153,6 +183,7 @@ class Gangs:
                 allocator.book.flush()
                 if allocator.may_give(line, entry.agent):
                     grants.append(allocator.give(line, entry.agent, now))
+                    gathering.lent.append(allocator.book.holds[grants[-1].key])
                 allocator.lines.miss(gathering.single, 1)
         return grants
 

@@ -21,6 +21,9 @@ from corral.model.role import line_of
 if TYPE_CHECKING:
     from corral.allocator.allocator import Allocator
 
+KEPT = "kept/"
+"""What the keys of holds begin with that keep room for a want while its victims leave."""
+
 MOST_WANTS = 16
 """Wants that victims are looked for in one run; the others have their turn later."""
 
@@ -128,21 +131,32 @@ class Evictor:
         """Hold as much of one instance as is free on an agent and within limits; returns the key, empty for nothing."""
         want = line.view.want
         allocator.book.flush()
-        over = dict(zip(allocator.engine.resources, _over_limits(allocator, line).tolist(), strict=False))
+        *most, tasks = _over_limits(allocator, line).tolist()
+        over = dict(zip(allocator.engine.resources, most, strict=True))
         free = allocator.engine.free(agent.row)
         kept = {name: min(free[name], n - over[name]) for name, n in shape_of(want).items() if name != PORTS}
         found = [Resource(name=name, milli=n) for name, n in kept.items() if n > 0]
-        if not found or _over_limits(allocator, line)[-1] > 0:
+        if not found or tasks > 0:
             return ""
         spans = agent.free_ports()
         fixed = [(p, p) for p in want.fixed_ports if any(low <= p <= high for low, high in spans)]
         hold = Hold(
-            key=f"kept/{self._count}", framework_id=line.view.framework_id, role=want.role, agent_id=agent.view.id,
+            key=f"{KEPT}{self._count}", framework_id=line.view.framework_id, role=want.role, agent_id=agent.view.id,
             resources=normal([*found, ports(*fixed)]), kind=HoldKind.GRANT, priority=want.priority, since_at=now,
         )  # fmt: skip
         self._count += 1
         allocator.hold(hold)
+        allocator.book.flush()
         return hold.key
+
+    def follow(self, allocator: "Allocator") -> None:
+        """The allocator counts everything anew: what was kept is kept again in the next run."""
+        clearings, self._clearings = self._clearings, []
+        for each in clearings:
+            line, agent = allocator.lines.get(*each.key), allocator.book.agents.get(each.agent.view.id)
+            if line is not None and agent is not None:
+                line.apart += 1
+                self._clearings.append(each._replace(agent=agent, kept=""))
 
 
 def _choose(allocator: "Allocator", line: Line, most: int) -> tuple[AgentEntry, list[HoldEntry]] | None:
@@ -201,8 +215,10 @@ class _Lack:
         self._gpu_at = allocator.engine.resources.index(GPUS)
         self._part = min(asked, WHOLE)
         self._count = -(-asked // WHOLE)
-        free = allocator.book.rows[row].free_ports()
-        self._ports = {p for p in line.view.want.fixed_ports if not any(low <= p <= high for low, high in free)}
+        self._ports = set(line.view.want.fixed_ports)
+        if self._ports:
+            free = allocator.book.rows[row].free_ports()
+            self._ports = {p for p in self._ports if not any(low <= p <= high for low, high in free)}
         self._given: set[int] = set()
 
     @property

@@ -1,14 +1,17 @@
 """The tree of roles as rows: who stands below whom, and room in everybody's heaps.
 
 A role that has children and lines of its own gets a child that stands for it itself. A claimant is a nameless child of
-a role: one framework's demands of one priority.
+a role: one framework's demands of one priority. Of a role that has roles below it, all claimants together stand below
+one child, which takes part among those roles as if it were one of them.
 """
 
 from typing import Any
 
 import numpy as np
 
-from corral.allocator.engine.columns import ITEMS, MOST_PRIORITY, OWED, ROOT, SHARE_STEPS, State
+from corral.allocator.engine.columns import ITEMS, MOST_PRIORITY, OUT, OWED, ROOT, SHARE_STEPS, State
+from corral.allocator.engine.fair import wake
+from corral.allocator.engine.heaps import remove
 from corral.allocator.engine.modes import Kernels
 from corral.allocator.engine.tables import Tables
 from corral.lib.errors import NotFound
@@ -18,7 +21,10 @@ NAMED, BARE = 1, 2
 
 
 class Tree:
-    """Shapes: items are row numbers; `kind` is 0 for items of the engine's own."""
+    """Shapes: items are row numbers; `kind` is 0 for items of the engine's own.
+
+    Roles with roles below them are in `_own`, with the item that their claimants stand below, once there is one.
+    """
 
     def __init__(self, tables: Tables, kernels: Kernels, resources: int) -> None:
         self._tables = tables
@@ -26,6 +32,8 @@ class Tree:
         self._resources = resources
         self._rows: dict[str, int] = {}
         self._names: dict[int, str] = {}
+        self._claimants: dict[int, list[int]] = {}
+        self._own: dict[int, int | None] = {}
         self._places = 0
         self.size = 0
         self.kind: Any = np.zeros(16, dtype=np.int8)
@@ -55,6 +63,9 @@ class Tree:
         if item is None:
             above = name.rpartition("/")[0]
             parent = ROOT if not above else self.add_role(above)
+            if parent not in self._own:
+                self._own[parent] = None
+                self._gather(parent)
             item = self._rows[name] = self.add_item(parent, name)
             self._kernels.settle_role(self._state, item)
         return item
@@ -81,10 +92,44 @@ class Tree:
 
         Shapes: `priority` 0 to MOST_PRIORITY.
         """
-        item = self.add_item(role, "")
+        if role in self._own:
+            item = self.add_item(self._own_of(role), "")
+        else:
+            item = self.add_item(role, "")
+            self._claimants.setdefault(role, []).append(item)
         self.kind[item] = NAMED
         self.set_priority(item, priority)
         return item
+
+    def _own_of(self, role: int) -> int:
+        found = self._own[role]
+        if found is None:
+            found = self._own[role] = self.add_item(role, "")
+            self._kernels.settle_role(self._state, found)
+        return found
+
+    def _gather(self, role: int) -> None:
+        """Let the claimants of a role stand below one child, as it is to have roles below it."""
+        claimants = self._claimants.pop(role, [])
+        if not claimants:
+            return
+        own = self._own_of(role)
+        asking = [each for each in claimants if self._state.heaps.side[each] != OUT]
+        for each in asking:
+            remove(self._state.heaps, each)
+        self._ask_room(own, len(claimants))
+        h, r = self._state.heaps, self._state.roles
+        self.kind[own] = BARE
+        r.kids[role] -= len(claimants)
+        r.kids[own] = len(claimants)
+        for each in claimants:
+            h.parent[each] = own
+            for column, width in ((r.held, self._resources + 1), (r.lent, self._resources)):
+                for d in range(width):
+                    column[own * width + d] += column[each * width + d]
+        self._kernels.settle_role(self._state, own)
+        for each in asking:
+            wake(h, r, self._resources, each)
 
     def set_priority(self, item: int, priority: int) -> None:
         self._state.roles.base[item] = (MOST_PRIORITY - priority) << 52
