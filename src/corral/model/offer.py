@@ -16,7 +16,8 @@ class Want(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     Shapes: `resources` hold scalars of one instance; `ports` counts dynamic ports, `fixed_ports` must be free as they
     are. `group` names the siblings that counting constraints look at and `group_size` how many there shall be in all.
-    `spread` is a placement strategy by name. `runtime` is `docker`, `process`, or empty for either.
+    `strategy` names how agents are chosen; empty is the role's, else `gpu` where GPUs are asked, else `spread`.
+    `runtime` is `docker`, `process`, or empty for either.
     """
 
     id: WantId
@@ -26,7 +27,7 @@ class Want(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     ports: int = 0
     fixed_ports: tuple[int, ...] = ()
     constraints: tuple[Constraint, ...] = ()
-    strategy: str = "spread"
+    strategy: str = ""
     priority: int = 0
     group: str = ""
     group_size: int = 0

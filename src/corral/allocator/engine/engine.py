@@ -58,7 +58,7 @@ from corral.allocator.engine.columns import (
 from corral.allocator.engine.index import Index, rows_admitted
 from corral.allocator.engine.modes import Mode, load_kernels
 from corral.allocator.engine.rules import WHOLE
-from corral.allocator.engine.scan import Columns, columns_of, passing
+from corral.allocator.engine.scan import Columns, columns_of, costs_of, passing
 from corral.allocator.engine.tables import Tables
 from corral.allocator.engine.tallying import SIBLINGS_PLACE, Rule, Tally, Tallying
 from corral.allocator.engine.tree import BARE, Tree
@@ -258,6 +258,7 @@ class Engine:
         """Write a closed node down, whose amounts were others before."""
         self._nodes[row] = node
         columns, width = self._state.nodes, len(self.resources)
+        columns.version[row] += 1
         for d, amount in enumerate(node.total):
             columns.free[row * width + d] += amount - before[d]
             self._total[d] += amount - before[d]
@@ -688,8 +689,16 @@ class Engine:
         return columns_of(self._state.nodes, self._state.meta)
 
     def versions(self) -> Rows:
-        """A number per node row that grows whenever the node's free amounts change; not to be written to."""
+        """A number per node row that grows whenever the node or its free amounts change; not to be written to."""
         return np.asarray(self._state.nodes.version)[: self._node_rows]
+
+    def node(self, row: int) -> Node | None:
+        """The node of a row in words, another one each time it is described; None for a row without a node."""
+        return self._nodes.get(row)
+
+    def soft_costs(self, cls: int, rows: Rows) -> Rows:
+        """What the soft rules of a class hold against each of these nodes."""
+        return costs_of(self.columns(), self._state.tallies, self._state.classes, rows, cls)
 
     def passing(self, rule: Rule) -> Mask:
         """The node rows that a rule of a class in use allows now."""
@@ -731,13 +740,12 @@ class Engine:
         if demand.fine:
             found[rows] = rows_admitted(demand, self._nodes, rows)
             return found
-        answers: dict[int, bool] = {}
-        signatures = self._state.nodes.signature
-        for row in rows:
-            number = int(signatures[row])
-            if number not in answers:
-                answers[number] = admits(demand, self._nodes[row])
-            found[row] = answers[number]
+        numbers, first, of_row = np.unique(
+            np.asarray(self._state.nodes.signature)[rows], return_index=True, return_inverse=True
+        )
+        answers = np.array([admits(demand, self._nodes[rows[at]]) for at in first.tolist()], dtype=bool)
+        if len(numbers):
+            found[rows] = answers[of_row]
         return found
 
     def could_take(self, cls: int) -> Mask:
