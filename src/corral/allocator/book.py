@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from corral.allocator.engine import AGENT, Engine, Held, Tally
-from corral.allocator.view import AgentView, Hold
+from corral.allocator.view import AgentView, Hold, HoldKind
 from corral.lib.errors import Conflict, NotFound
 from corral.model.ids import AgentId, FrameworkId
 from corral.model.ledger import Pool
@@ -111,13 +111,15 @@ def tags_of(hold: Hold) -> tuple[str, ...]:
 
 
 class Book:
-    """Shapes: a tally's tag may name several, parted by line ends; whoever carries any of them counts once."""
+    """Shapes: a tally's tag may name several, parted by line ends; whoever carries any of them counts once. `offered` has
+    the coarse offers that are out, by the agent's row."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.agents: dict[AgentId, AgentEntry] = {}
         self.rows: dict[int, AgentEntry] = {}
         self.holds: dict[str, HoldEntry] = {}
+        self.offered: dict[int, dict[str, HoldEntry]] = {}
         self._tagged: dict[str, dict[str, HoldEntry]] = {}
         self._noted: list[tuple[HoldEntry, int]] = []
         self._watched: dict[str, dict[Tally, None]] = {}
@@ -248,6 +250,8 @@ class Book:
     def _keep(self, entry: HoldEntry) -> None:
         self.holds[entry.hold.key] = entry
         entry.agent.keep(entry)
+        if entry.hold.kind is HoldKind.OFFER:
+            self.offered.setdefault(entry.agent.row, {})[entry.hold.key] = entry
         for tag in entry.tags:
             self._tagged.setdefault(tag, {})[entry.hold.key] = entry
         self._dirty.add(entry.agent.row)
@@ -256,6 +260,11 @@ class Book:
         key = entry.hold.key
         del self.holds[key]
         entry.agent.drop(entry)
+        offered = self.offered.get(entry.agent.row)
+        if offered is not None:
+            offered.pop(key, None)
+            if not offered:
+                del self.offered[entry.agent.row]
         for tag in entry.tags:
             there = self._tagged[tag]
             del there[key]
@@ -362,6 +371,8 @@ class Book:
             assert self.rows[agent.row] is agent, f"agent {agent.view.id} has lost its row"
             for key, entry in agent.holds.items():
                 assert self.holds.get(key) is entry, f"hold {key} is with its agent alone"
+        offers = {key for key, each in self.holds.items() if each.hold.kind is HoldKind.OFFER}
+        assert offers == {key for there in self.offered.values() for key in there}, "an offer is not found by its agent"
         assert sum(len(agent.holds) for agent in self.agents.values()) == len(self.holds), "a hold has no agent"
 
 

@@ -248,10 +248,11 @@ class GpuChooser:
         columns, cluster = self._engine.columns(), self._cluster
         width = min(columns.gpu.shape[1], cluster.gpu_free.shape[1])
         # What runs may exceed what a node has been changed to; then it takes nothing.
-        self._sound[places] = (columns.free[rows] >= 0).all(axis=1)
-        cluster.cpu_free[places] = np.maximum(columns.free[rows, self._at[CPUS]], 0)
-        cluster.mem_free[places] = np.maximum(columns.free[rows, self._at[MEM]], 0)
-        cluster.gpu_free[places, :width] = np.clip(columns.gpu[rows, :width], 0, WHOLE)
+        free, gpu = columns.free[rows], columns.gpu[rows, :width]
+        self._sound[places] = free.min(axis=1) >= 0
+        cluster.cpu_free[places] = np.maximum(free[:, self._at[CPUS]], 0)
+        cluster.mem_free[places] = np.maximum(free[:, self._at[MEM]], 0)
+        cluster.gpu_free[places, :width] = np.minimum(np.maximum(gpu, 0), WHOLE)
         self._ranking.note(places.tolist())
 
     def _describe(self, nodes: Sequence[tuple[int, Node | None]]) -> None:

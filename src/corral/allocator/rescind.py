@@ -11,7 +11,6 @@ import numpy as np
 
 from corral.allocator.book import AgentEntry, HoldEntry
 from corral.allocator.lines import Key, Line
-from corral.allocator.view import HoldKind
 from corral.model.ids import AgentId, OfferId
 
 if TYPE_CHECKING:
@@ -23,12 +22,11 @@ MOST_LOOKS = 2000
 
 def recall(allocator: "Allocator", waiting: Iterable[Line]) -> tuple[list[OfferId], dict[Key, tuple[AgentId, ...]]]:
     """The offers to take back, and the agents they are taken back on for each want."""
-    held: dict[int, list[HoldEntry]] = {}
-    for agent in allocator.book.agents.values():
-        offers = [each for each in agent.holds.values() if each.hold.kind is HoldKind.OFFER]
-        if offers:
-            # Taken from the end: the offer that has been out longest had its chance.
-            held[agent.row] = sorted(offers, key=lambda each: (-each.hold.since_at, each.hold.key))
+    # Taken from the end: the offer that has been out longest had its chance.
+    held: dict[int, list[HoldEntry]] = {
+        row: sorted(offers.values(), key=lambda each: (-each.hold.since_at, each.hold.key))
+        for row, offers in allocator.book.offered.items()
+    }
     found: list[OfferId] = []
     kept: set[AgentId] = set()
     served: dict[Key, tuple[AgentId, ...]] = {}

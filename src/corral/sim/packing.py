@@ -17,7 +17,7 @@ from corral.allocator.gpus import MODEL
 from corral.allocator.packing import WHOLE, Cluster, Demand, Packer, Plain, Strategy, Supply
 from corral.allocator.packing_balance import Balance
 from corral.allocator.packing_published import DotProduct, Fgd, Shuffled, bestfit, gpu_clustering, gpu_packing
-from corral.allocator.view import AgentView, Grant, WantView
+from corral.allocator.view import AgentView, Grant, Settings, WantView
 from corral.lib.errors import Invalid, NotFound
 from corral.model.constraints import Constraint, Operator
 from corral.model.ids import AgentId, FrameworkId, WantId
@@ -107,10 +107,13 @@ class Places(Protocol):
 
 
 class LivePacker:
-    """Places tasks by the production allocator: each is a want of one instance, taken back when it is not granted."""
+    """Places tasks by the production allocator: each is a want of one instance, taken back when it is not granted.
+
+    Nothing is evicted for them.
+    """
 
     def __init__(self, supplies: Iterable[Supply], mode: Mode = Mode.PLAIN) -> None:
-        self.allocator = Allocator(mode=mode)
+        self.allocator = Allocator(Settings(evictions_per_minute=0), mode)
         self.allocator.set_role(ROLE, RoleSettings(strategy=LIVE))
         self.gpu_milli = 0
         self._arrivals = 0

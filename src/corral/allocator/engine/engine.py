@@ -179,6 +179,7 @@ class Engine:
         self._largest_gang = 1
         self._total = [0] * len(resources)
         self._total_changed = False
+        self._seen: tuple[tuple[Any, ...], Columns] | None = None
         self._hash = blake2b(digest_size=16)
         self._prepare(units, tuning)
         self._tree = Tree(self._tables, self._kernels, len(resources))
@@ -452,9 +453,9 @@ class Engine:
             self._tables.ask_width("words", cls // self._bits + 1)
         self._classes[demand], self._demands[cls] = cls, demand
         self._index.add_class(demand, cls)
-        nodes = [(row, node.hostname, node.attributes) for row, node in self._nodes.items()]
         for tally in _tallies_of(demand):
-            self._tallying.learn_field(tally.field, iter(nodes))
+            nodes = ((row, node.hostname, node.attributes) for row, node in self._nodes.items())
+            self._tallying.learn_field(tally.field, nodes)
             self._tallying.use(tally)
         k, width = self._state.classes, len(self.resources)
         for d, amount in enumerate(demand.shape):
@@ -686,7 +687,11 @@ class Engine:
 
     def columns(self) -> Columns:
         """The nodes as NumPy columns, a row each; not to be written to."""
-        return columns_of(self._state.nodes, self._state.meta)
+        nodes = self._state.nodes
+        parts = nodes.free, nodes.cell, nodes.signature, nodes.domain, nodes.gpu, nodes.tasks, self._node_rows
+        if self._seen is None or any(a is not b for a, b in zip(parts, self._seen[0], strict=True)):
+            self._seen = parts, columns_of(nodes, self._state.meta)
+        return self._seen[1]
 
     def versions(self) -> Rows:
         """A number per node row that grows whenever the node or its free amounts change; not to be written to."""
