@@ -36,7 +36,7 @@ class WireWant(wire.Wire):
     ports: wire.UInt = 0
     fixed_ports: tuple[wire.UInt, ...] = ()
     constraints: tuple[WireConstraint, ...] = ()
-    strategy: str = "spread"
+    strategy: str = ""
     priority: int = 0
     group: str = ""
     group_size: wire.UInt = 0

@@ -17,7 +17,8 @@ class Want(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     Shapes: `resources` hold scalars of one instance; `ports` counts dynamic ports, `fixed_ports` must be free as they
     are. `group` names the siblings that counting constraints look at and `group_size` how many there shall be in all.
-    `strategy` is how an agent is chosen, by name. `runtime` is `docker`, `process`, or empty for either. A `gang` of so
+    `strategy` is how an agent is chosen, by name; empty is the role's, else `gpu` where GPUs are asked, else `spread`.
+    `runtime` is `docker`, `process`, or empty for either. A `gang` of so
     many instances starts together or not at all, and may keep what it has gathered for `gang_timeout_s`; `run_s` is how
     long an instance runs at most, so that it may use what a gang keeps meanwhile. `revocable` instances run on what is
     lent and may be ended at any time. With `preempts` tasks of lower `priority` of the same role may have to go. `tags`
@@ -31,7 +32,7 @@ class Want(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     ports: int = 0
     fixed_ports: tuple[int, ...] = ()
     constraints: tuple[Constraint, ...] = ()
-    strategy: str = "spread"
+    strategy: str = ""
     priority: int = 0
     group: str = ""
     group_size: int = 0
