@@ -1,7 +1,7 @@
 """Regular expressions that strangers write: refused when matching one could take very long.
 
-The check counts in how many ways an expression might be tried on a text of 64 characters. Each repetition without end
-counts 64, an optional part 2, alternatives that may begin alike their number; what follows one another is multiplied. A
+The check counts in how many ways an expression might be tried on a text of 16 characters. Each repetition without end
+counts 16, an optional part 2, alternatives that may begin alike their number; what follows one another is multiplied. A
 repeated part that can itself be tried in several ways, such as `(a+)+`, has no bound at all.
 """
 
@@ -14,11 +14,11 @@ from corral.lib.errors import Invalid
 MOST_PATTERN = 512
 """Characters of an expression."""
 
-_BOUND = 30
+_BOUND = 20
 MOST_WAYS = 2.0**_BOUND
 """As many as five repetitions without end have."""
 
-_LENGTH = 64
+_LENGTH = 16
 _MOST_DEPTH = 16
 _SIMPLE_GROUP = re.compile(r"\((?!\?)|\(\?(?:[:>=!]|<[=!]|P<\w+>|[aimsLu]*(?:-[ims]+)?:)")
 _ALONE = re.compile(r"\(\?(?:[aimsLu]+|P=\w+)\)")
