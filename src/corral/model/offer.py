@@ -10,6 +10,7 @@ from corral.model.attributes import Attribute
 from corral.model.constraints import Constraint, check_constraint
 from corral.model.ids import AgentId, FrameworkId, OfferId, WantId
 from corral.model.resources import Resources
+from corral.model.tags import MOST_TAGS, find_tag_fault
 
 
 class Want(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -96,8 +97,6 @@ class Explanation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 LEAST_PRIORITY, MOST_PRIORITY = -512, 511
 MOST_CONSTRAINTS = 24
 MOST_FIXED_PORTS = 32
-MOST_TAGS = 64
-MOST_TAG = 600
 
 
 def check_want(want: Want) -> None:
@@ -120,12 +119,12 @@ def check_want(want: Want) -> None:
         ("constraints", len(want.constraints), MOST_CONSTRAINTS),
         ("fixed_ports", len(want.fixed_ports), MOST_FIXED_PORTS),
         ("tags", len(want.tags), MOST_TAGS),
-        ("characters in a tag", max(map(len, want.tags), default=0), MOST_TAG),
     ):
         if found > most:
             raise Invalid(f"{name} has {found} {what}; {most} are the most")
-    if any(not tag or "\n" in tag for tag in want.tags):
-        raise Invalid(f"{name} has a tag that is empty or has line ends; write for example label:tier=db")
+    fault = next(filter(None, map(find_tag_fault, want.tags)), None)
+    if fault is not None:
+        raise Invalid(f"{name} {fault}")
     if any(not 0 < port < 65536 for port in want.fixed_ports):
         raise Invalid(f"{name} has a fixed port outside of 1 to 65535")
     for constraint in want.constraints:

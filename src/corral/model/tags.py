@@ -1,25 +1,48 @@
-"""What tasks are called by affinity: short texts such as `image:nginx`, `label:tier=db`, `task:web`."""
+"""What an instance is, in words that affinity looks for: `image:nginx:1.2`, `label:tier=db`, `task:web`.
 
-from collections.abc import Iterator, Mapping
+A want says which tags its instances carry; `near` and `apart` look for tags of tasks of any framework.
+"""
 
-from corral.model.offer import MOST_TAG
+from collections.abc import Iterable, Mapping
 
+MOST_TAGS = 64
+MOST_TAG_LENGTH = 255
 MOST_LABELS = 32
 
-
-def tags_of(*, name: str = "", image: str = "", labels: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """The tags of a task, sorted. Shapes: an image counts with its version and without; at most MOST_LABELS labels."""
-    return tuple(sorted({tag for tag in _tags(name, image, labels or {}) if len(tag) <= MOST_TAG and "\n" not in tag}))
+RESERVED = ("group:", "port:")
+"""Beginnings of the tags by which the allocator counts siblings and ports."""
 
 
-def _tags(name: str, image: str, labels: Mapping[str, str]) -> Iterator[str]:
-    if name:
-        yield f"task:{name}"
-    if image:
-        yield f"image:{image}"
-        repository, colon, version = image.rpartition(":")
-        # What stands behind a colon is a version only where no path follows; else it is a registry's port.
-        if colon and "/" not in version:
-            yield f"image:{repository}"
-    for key in sorted(labels)[:MOST_LABELS]:
-        yield f"label:{key}={labels[key]}"
+def find_tag_fault(tag: str) -> str | None:
+    """What keeps a text from being a tag, None when nothing does."""
+    if not tag:
+        return "has an empty tag; leave it out"
+    if len(tag) > MOST_TAG_LENGTH:
+        return f"has the tag {tag[:40]!r}… of {len(tag)} characters; {MOST_TAG_LENGTH} are the most"
+    if not tag.isprintable():
+        return f"has the tag {tag!r}; a tag must hold neither line breaks nor other control characters"
+    if tag.startswith(RESERVED):
+        return f"has the tag {tag!r}; tags that begin with {' or '.join(RESERVED)} are kept for the allocator"
+    return None
+
+
+def make_tags(*, image: str = "", labels: Mapping[str, str] | None = None, name: str = "") -> tuple[str, ...]:
+    """The tags of a task of this image, these labels and this name, each once.
+
+    Shapes: an image has one tag as it is written and one without its version and digest; of labels, the first 32 by
+    name. What could be no tag, such as a label of 300 characters, is left out.
+    """
+    found = [f"image:{image}", f"image:{_plain_image(image)}"] if image else []
+    found += [f"label:{key}={value}" for key, value in sorted((labels or {}).items())[:MOST_LABELS]]
+    found += [f"task:{name}"] if name else []
+    return tuple(dict.fromkeys(_fitting(found)))
+
+
+def _fitting(tags: Iterable[str]) -> Iterable[str]:
+    return (tag for tag in tags if find_tag_fault(tag) is None)
+
+
+def _plain_image(image: str) -> str:
+    """`host:5000/web:1.2@sha256:abc` as `host:5000/web`."""
+    path, slash, last = image.partition("@")[0].rpartition("/")
+    return path + slash + last.partition(":")[0]

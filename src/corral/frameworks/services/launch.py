@@ -25,7 +25,7 @@ from corral.model.constraints import HOSTNAME, Constraint, Operator, field_value
 from corral.model.ids import WantId
 from corral.model.offer import Offer, Want
 from corral.model.resources import normal, scalar
-from corral.model.tags import tags_of
+from corral.model.tags import make_tags
 from corral.model.task import (
     GROUP_LABEL,
     INSTANCE_LABEL,
@@ -85,7 +85,7 @@ def make_want(app: App, config: Config, count: int) -> Want:
 def _tags(spec: AppSpec) -> tuple[str, ...]:
     """What affinity of other apps may name: the app, its image, its labels."""
     docker = _docker(spec)
-    return tags_of(name=spec.id.strip("/"), image=docker.image if docker is not None else "", labels=spec.labels)
+    return make_tags(name=spec.id.strip("/"), image=docker.image if docker is not None else "", labels=spec.labels)
 
 
 def _host_ports(spec: AppSpec) -> tuple[list[int], int]:
