@@ -181,7 +181,10 @@ def test_a_plain_request_states_no_wants_and_an_empty_list_withdraws_all():
         ({"constraints": [{"field": "rack", "operator": "regex", "values": ["a" * 600]}]}, "512 are the most"),
         ({"constraints": [{"field": "rack", "operator": "range", "values": ["5-1"]}]}, "ends before it begins"),
         ({"constraints": [{"field": "rack", "operator": "spread", "values": ["a=60", "b=50"]}]}, "100 are the most"),
-        ({"constraints": [{"field": "rack", "operator": "spread", "values": ["a=x"]}]}, "write a value and its percentage"),
+        (
+            {"constraints": [{"field": "rack", "operator": "spread", "values": ["a=x"]}]},
+            "write a value and its percentage",
+        ),
         ({"constraints": [{"field": "rack", "operator": "==", "values": ["a"], "weight": 1001}]}, "or 1 to 1000"),
         ({"constraints": [{"field": "rack", "operator": "unique"}] * 25}, "24 are the most"),
         ({"priority": 512}, "within -512 and 511"),
