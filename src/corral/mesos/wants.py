@@ -1,11 +1,11 @@
 """Reads and writes corral's extension of the REQUEST call: wants, and the explanations of those that wait.
 
 `request.wants[]` states demands: `{id, role, count, resources[], ports, fixed_ports[], constraints[{field, operator,
-values[], count}], strategy, priority, group, group_size, runtime}` with resources in the Mesos form. A plain Mesos
-REQUEST has no `wants`. The event EXPLANATIONS says why wants wait; offers name their want in `corral_want_id`.
+values[], count, weight}], strategy, priority, group, group_size, runtime, gang, gang_timeout_s, run_s, revocable,
+preempts, tags[]}` with resources in the Mesos form. A plain Mesos REQUEST has no `wants`. The event EXPLANATIONS says
+why wants wait; offers name their want in `corral_want_id`.
 """
 
-import re
 from collections.abc import Iterable
 
 from corral.lib.errors import Invalid
@@ -14,14 +14,8 @@ from corral.mesos.common import read_enum
 from corral.mesos.resources import read_resources, write_resources
 from corral.model.constraints import Constraint, Operator
 from corral.model.ids import FrameworkId, WantId, check_id, check_role
-from corral.model.offer import Explanation, Refusal, Want
+from corral.model.offer import Explanation, Refusal, Want, find_want_fault
 from corral.model.resources import PLAIN, ResourceKind
-
-_VALUED = frozenset(
-    {Operator.EQUAL, Operator.UNEQUAL, Operator.IN, Operator.MATCH, Operator.MISMATCH, Operator.GLOB}
-)  # fmt: skip
-_PATTERNS = frozenset({Operator.MATCH, Operator.MISMATCH})
-_MOST_PORT = 65535
 
 
 class WireConstraint(wire.Wire):
@@ -29,6 +23,7 @@ class WireConstraint(wire.Wire):
     operator: str
     values: tuple[str, ...] = ()
     count: wire.UInt | None = None
+    weight: int = 0
 
 
 class WireWant(wire.Wire):
@@ -44,6 +39,12 @@ class WireWant(wire.Wire):
     group: str = ""
     group_size: wire.UInt = 0
     runtime: str = ""
+    gang: int = 0
+    gang_timeout_s: float = 300.0
+    run_s: float | None = None
+    revocable: bool = False
+    preempts: bool = True
+    tags: tuple[str, ...] = ()
 
 
 class WireRefusal(wire.Wire):
@@ -86,7 +87,9 @@ def write_wants(wants: Iterable[Want]) -> tuple[WireWant, ...]:
             ports=w.ports,
             fixed_ports=w.fixed_ports,
             constraints=tuple(
-                WireConstraint(field=c.field, operator=c.operator.value, values=c.values, count=c.count)
+                WireConstraint(
+                    field=c.field, operator=c.operator.value, values=c.values, count=c.count, weight=c.weight
+                )
                 for c in w.constraints
             ),
             strategy=w.strategy,
@@ -94,6 +97,12 @@ def write_wants(wants: Iterable[Want]) -> tuple[WireWant, ...]:
             group=w.group,
             group_size=w.group_size,
             runtime=w.runtime,
+            gang=w.gang,
+            gang_timeout_s=float(w.gang_timeout_s),
+            run_s=None if w.run_s is None else float(w.run_s),
+            revocable=w.revocable,
+            preempts=w.preempts,
+            tags=w.tags,
         )
         for w in wants
     )
@@ -109,39 +118,37 @@ def _read_want(found: WireWant, at: str) -> Want:
                 f"field '{at}.resources': {resource.name} is not a plain scalar of 0 or more; state ports as 'ports' "
                 "or 'fixed_ports'"
             )
-    for port in found.fixed_ports:
-        if not 0 < port <= _MOST_PORT:
-            raise Invalid(f"field '{at}.fixed_ports': {port} is no port; give one of 1 to {_MOST_PORT}")
-    if found.ports > _MOST_PORT:
-        raise Invalid(f"field '{at}.ports': {found.ports} ports are more than a host has")
-    return Want(
+    want = Want(
         id=WantId(found.id),
         role=found.role,
         count=found.count,
         resources=resources,
         ports=found.ports,
         fixed_ports=found.fixed_ports,
-        constraints=tuple(_read_constraint(c, at + ".constraints") for c in found.constraints),
+        constraints=tuple(_read_constraint(c, f"{at}.constraints[{i}]") for i, c in enumerate(found.constraints)),
         strategy=found.strategy,
         priority=found.priority,
         group=found.group,
         group_size=found.group_size,
         runtime=found.runtime,
+        gang=found.gang,
+        gang_timeout_s=found.gang_timeout_s,
+        run_s=found.run_s,
+        revocable=found.revocable,
+        preempts=found.preempts,
+        tags=found.tags,
     )
+    fault = find_want_fault(want)
+    if fault is not None:
+        raise Invalid(f"field '{at}.{fault[0]}': {fault[1]}")
+    return want
 
 
 def _read_constraint(found: WireConstraint, at: str) -> Constraint:
     operator = read_enum(Operator, found.operator, at + ".operator")
-    if operator in _VALUED and not found.values:
-        raise Invalid(f"field '{at}': {found.field} {operator} needs 'values' to compare with")
-    if operator is Operator.MAX_PER and found.count is None:
-        raise Invalid(f"field '{at}': {found.field} {operator} needs 'count'")
-    if operator in _PATTERNS:
-        try:
-            re.compile(found.values[0])
-        except (re.error, OverflowError, RecursionError) as error:
-            raise Invalid(f"field '{at}': {found.values[0]!r} is no regular expression: {error}") from None
-    return Constraint(field=found.field, operator=operator, values=found.values, count=found.count)
+    return Constraint(
+        field=found.field, operator=operator, values=found.values, count=found.count, weight=found.weight
+    )  # fmt: skip
 
 
 def read_explanation(found: WireExplanation) -> Explanation:
