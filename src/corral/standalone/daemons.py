@@ -12,6 +12,7 @@ from corral.net.routes import RawRoute, Route
 from corral.net.server import Server, bind
 from corral.runtime.notes import Notes
 from corral.runtime.service import Background, Service, run_services
+from corral.runtime.turn import Recorder
 from corral.sdk.framework import FrameworkService
 from corral.sdk.http import HttpTransport
 from corral.sdk.local import LocalTransport
@@ -29,14 +30,27 @@ STORE_FAILED = 70
 Origins = dict[str, str]
 
 
-def run_dev(file: str | None, sets: Sequence[str], *, agents: int = 1, show_config: bool = False) -> int:
+BeginTrace = Callable[[], Recorder]
+"""Begins one more recording of what the master's core is told and decides, handed in from above."""
+
+
+def run_dev(
+    file: str | None,
+    sets: Sequence[str],
+    *,
+    agents: int = 1,
+    show_config: bool = False,
+    begin_trace: BeginTrace | None = None,
+) -> int:
     """Run a whole cluster in one process until a signal; returns the exit code."""
-    return _run(file, sets, show_config, lambda config, origins: _dev(config, agents))
+    return _run(file, sets, show_config, lambda config, origins: _dev(config, agents, begin_trace))
 
 
-def run_master(file: str | None, sets: Sequence[str], *, show_config: bool = False) -> int:
+def run_master(
+    file: str | None, sets: Sequence[str], *, show_config: bool = False, begin_trace: BeginTrace | None = None
+) -> int:
     """Run the kernel and its frameworks until a signal; returns the exit code."""
-    return _run(file, sets, show_config, lambda config, origins: _master(config))
+    return _run(file, sets, show_config, lambda config, origins: _master(config, begin_trace))
 
 
 def run_agent(file: str | None, sets: Sequence[str], *, show_config: bool = False) -> int:
@@ -95,11 +109,11 @@ def _with_master(config: Config, *, listen: str | None = None, work_dir: str | N
     return dataclasses.replace(config, master=changed)
 
 
-async def _dev(config: Config, agents: int) -> int:
+async def _dev(config: Config, agents: int, begin_trace: BeginTrace | None) -> int:
     work_dir = choose_work_dir(config.master.work_dir, "dev")
     config = _with_master(config, work_dir=str(work_dir))
     async with contextlib.AsyncExitStack() as stack:
-        kernel = await _open_kernel(config, stack)
+        kernel = await _open_kernel(config, stack, begin_trace)
         kernel.start()
         for index in range(agents):
             section = dataclasses.replace(
@@ -124,10 +138,10 @@ def _node_name(given: str, index: int, count: int) -> str:
     return f"{given}-{index + 1}" if given else f"127.0.0.{index + 1}"
 
 
-async def _master(config: Config) -> int:
+async def _master(config: Config, begin_trace: BeginTrace | None) -> int:
     work_dir = choose_work_dir(config.master.work_dir, "master")
     async with contextlib.AsyncExitStack() as stack:
-        kernel = await _open_kernel(_with_master(config, work_dir=str(work_dir)), stack)
+        kernel = await _open_kernel(_with_master(config, work_dir=str(work_dir)), stack, begin_trace)
         kernel.start()
         return await kernel.run()
 
@@ -204,7 +218,7 @@ class _Kernel:
             await asyncio.sleep(0.01)
 
 
-async def _open_kernel(config: Config, stack: contextlib.AsyncExitStack) -> _Kernel:
+async def _open_kernel(config: Config, stack: contextlib.AsyncExitStack, begin_trace: BeginTrace | None) -> _Kernel:
     work_dir = choose_work_dir(config.master.work_dir, "master")
     host, port = parse_listen(config.master.listen, "master.listen")
     _warn(check_exposure(host, config.master.insecure, "master.listen"))
@@ -212,7 +226,8 @@ async def _open_kernel(config: Config, stack: contextlib.AsyncExitStack) -> _Ker
     store: Store = await open_store(config.master.store, work_dir, "master")
     stack.push_async_callback(store.close)
     notes, recording = Notes(), Recording(work_dir if config.master.journal else None)
-    part = MasterPart(config, store, bound, notes, recording)
+    trace = begin_trace() if begin_trace is not None else None
+    part = MasterPart(config, store, bound, notes, recording, trace)
     address = f"{config.master.hostname or host}:{bound.getsockname()[1]}"
     frameworks = {
         name: make_framework(name, config, address, LocalTransport(part.shell), store, notes, recording)
