@@ -17,6 +17,11 @@ from corral.model.offer import Want
 from corral.model.resources import Resource, ResourceKind, Resources, describe, total_milli
 from corral.model.task import Reason, TaskInfo
 
+LEAST_PRIORITY, MOST_PRIORITY = -512, 511
+MOST_RULES = 48
+MOST_GANG = 10_000
+MOST_TIME_S = 1e9
+
 
 def check_wants(framework: FrameworkEntry, wants: Sequence[Want]) -> None:
     """Errors: `Invalid` names the want and the rule it breaks."""
@@ -36,12 +41,30 @@ def check_wants(framework: FrameworkEntry, wants: Sequence[Want]) -> None:
             raise Invalid(f"want {want.id} asks {describe(want.resources)}; ask more than 0 of at least one scalar")
         if any(r.kind is not ResourceKind.SCALAR for r in want.resources):
             raise Invalid(f"want {want.id} lists ports or sets among its resources; use ports and fixed_ports")
-        if want.strategy not in STRATEGIES:
+        if want.strategy not in ("", *STRATEGIES):
             raise Invalid(f"want {want.id} names the strategy {want.strategy!r}; there are {', '.join(STRATEGIES)}")
         for constraint in want.constraints:
             check_constraint(constraint)
         if any(not 0 < port < 65536 for port in want.fixed_ports):
             raise Invalid(f"want {want.id} has a fixed port outside of 1 to 65535")
+        if len(want.constraints) + len(set(want.fixed_ports)) > MOST_RULES:
+            raise Invalid(f"want {want.id} has more than {MOST_RULES} constraints and fixed ports together; use fewer")
+        _check_standing(want)
+
+
+def _check_standing(want: Want) -> None:
+    if not LEAST_PRIORITY <= want.priority <= MOST_PRIORITY:
+        raise Invalid(
+            f"want {want.id} has the priority {want.priority}; it must be {LEAST_PRIORITY} to {MOST_PRIORITY}"
+        )
+    if not 0 <= want.gang <= MOST_GANG:
+        raise Invalid(f"want {want.id} has a gang of {want.gang}; it must be 0 to {MOST_GANG}")
+    if want.gang > 1 and want.count % want.gang:
+        raise Invalid(f"want {want.id} asks {want.count} in gangs of {want.gang}; ask for whole gangs")
+    if not 0 < want.gang_timeout_s <= MOST_TIME_S:
+        raise Invalid(f"want {want.id} has a gang timeout of {want.gang_timeout_s:g} s; it must be above 0")
+    if want.run_s is not None and not 0 < want.run_s <= MOST_TIME_S:
+        raise Invalid(f"want {want.id} states a run time of {want.run_s:g} s; it must be above 0")
 
 
 class BadOffers(Exception):
@@ -59,7 +82,8 @@ def check_accept(
 ) -> tuple[AgentEntry, list[OfferEntry]]:
     """The agent and the offers of an ACCEPT.
 
-    Errors: `BadOffers` unless they all exist, are this framework's, of one agent and one role, and none is named twice.
+    Errors: `BadOffers` unless they all exist, are this framework's, of one agent and one role, all revocable or none,
+    and none is named twice.
     """
     found: dict[OfferId, OfferEntry] = {}
     why: str | None = None
@@ -80,6 +104,8 @@ def check_accept(
         why = f"offers {', '.join(found)} are of different agents"
     if why is None and len({e.offer.role for e in entries}) > 1:
         why = f"offers {', '.join(found)} are of different roles"
+    if why is None and len({e.want is not None and e.want.want.revocable for e in entries}) > 1:
+        why = f"offers {', '.join(found)} are revocable in part"
     if why is not None:
         raise BadOffers(why, reason, entries)
     return state.agents[entries[0].offer.agent_id], entries

@@ -3,8 +3,11 @@
 import asyncio
 import contextlib
 import dataclasses
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
+from corral.allocator.engine import Mode
+from corral.allocator.start import choose_mode, warm
 from corral.lib.config import describe_config
 from corral.lib.errors import Unavailable
 from corral.lib.log import configure_log, get_logger
@@ -31,7 +34,14 @@ Origins = dict[str, str]
 
 def run_dev(file: str | None, sets: Sequence[str], *, agents: int = 1, show_config: bool = False) -> int:
     """Run a whole cluster in one process until a signal; returns the exit code."""
-    return _run(file, sets, show_config, lambda config, origins: _dev(config, agents))
+
+    def work(config: Config, origins: Origins) -> Awaitable[int]:
+        # Compiling takes longer than anybody waits for a cluster to try things on.
+        compiled = "no" if origins["kernel.compiled"] == "default" else config.kernel.compiled
+        kernel = dataclasses.replace(config.kernel, compiled=compiled)
+        return _dev(dataclasses.replace(config, kernel=kernel), agents)
+
+    return _run(file, sets, show_config, work)
 
 
 def run_master(file: str | None, sets: Sequence[str], *, show_config: bool = False) -> int:
@@ -211,6 +221,7 @@ async def _open_kernel(config: Config, stack: contextlib.AsyncExitStack) -> _Ker
     bound = bind(host, port)
     store: Store = await open_store(config.master.store, work_dir, "master")
     stack.push_async_callback(store.close)
+    await _warm(config)
     notes, recording = Notes(), Recording(work_dir if config.master.journal else None)
     part = MasterPart(config, store, bound, notes, recording)
     address = f"{config.master.hostname or host}:{bound.getsockname()[1]}"
@@ -222,6 +233,19 @@ async def _open_kernel(config: Config, stack: contextlib.AsyncExitStack) -> _Ker
     for service in frameworks.values():
         routes += service.routes
     return _Kernel(part, frameworks, Server(routes, bound, name="server"), notes)
+
+
+async def _warm(config: Config) -> None:
+    """Compile the allocator's engine, where it shall be, before anybody can come and wait for it.
+
+    Errors: `Unavailable` when it shall be compiled and cannot be.
+    """
+    mode = choose_mode(config.kernel.compiled)
+    if mode is Mode.COMPILED:
+        began_at = time.monotonic()
+        log.info("compiling the engine", why="the first time on a node takes minutes, later ones seconds")
+        await asyncio.to_thread(warm, mode)
+        log.info("engine compiled", seconds=round(time.monotonic() - began_at, 1))
 
 
 def _once(name: str, work: Callable[[], Awaitable[None]]) -> Service:
