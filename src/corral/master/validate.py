@@ -57,7 +57,8 @@ def check_accept(
 ) -> tuple[AgentEntry, list[OfferEntry]]:
     """The agent and the offers of an ACCEPT.
 
-    Errors: `BadOffers` unless they all exist, are this framework's, of one agent and one role, and none is named twice.
+    Errors: `BadOffers` unless they all exist, are this framework's, of one agent and one role, all revocable or none,
+    and none is named twice.
     """
     found: dict[OfferId, OfferEntry] = {}
     why: str | None = None
@@ -78,6 +79,8 @@ def check_accept(
         why = f"offers {', '.join(found)} are of different agents"
     if why is None and len({e.offer.role for e in entries}) > 1:
         why = f"offers {', '.join(found)} are of different roles"
+    if why is None and len({e.want is not None and e.want.want.revocable for e in entries}) > 1:
+        why = f"offers {', '.join(found)} are revocable in part"
     if why is not None:
         raise BadOffers(why, reason, entries)
     return state.agents[entries[0].offer.agent_id], entries

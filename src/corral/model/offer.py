@@ -127,7 +127,10 @@ def _find_constraint_fault(want: Want) -> tuple[str, str] | None:
 
 
 class Offer(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Resources of one agent for one role; with `want_id`, shaped to one instance of that want."""
+    """Resources of one agent for one role; with `want_id`, shaped to one instance of that want.
+
+    Shapes: `devices` are the numbers of the GPUs that go with it.
+    """
 
     id: OfferId
     framework_id: FrameworkId
@@ -139,6 +142,7 @@ class Offer(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     resources: Resources
     attributes: tuple[Attribute, ...] = ()
     want_id: WantId | None = None
+    devices: tuple[int, ...] = ()
 
 
 class Filters(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -3,8 +3,11 @@
 import asyncio
 import contextlib
 import dataclasses
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
+from corral.allocator.engine import Mode
+from corral.allocator.start import choose_mode, warm
 from corral.lib.config import describe_config
 from corral.lib.errors import Unavailable
 from corral.lib.log import configure_log, get_logger
@@ -43,7 +46,14 @@ def run_dev(
     begin_trace: BeginTrace | None = None,
 ) -> int:
     """Run a whole cluster in one process until a signal; returns the exit code."""
-    return _run(file, sets, show_config, lambda config, origins: _dev(config, agents, begin_trace))
+
+    def work(config: Config, origins: Origins) -> Awaitable[int]:
+        # Compiling takes longer than anybody waits for a cluster to try things on.
+        compiled = "no" if origins["kernel.compiled"] == "default" else config.kernel.compiled
+        kernel = dataclasses.replace(config.kernel, compiled=compiled)
+        return _dev(dataclasses.replace(config, kernel=kernel), agents, begin_trace)
+
+    return _run(file, sets, show_config, work)
 
 
 def run_master(
@@ -225,6 +235,7 @@ async def _open_kernel(config: Config, stack: contextlib.AsyncExitStack, begin_t
     bound = bind(host, port)
     store: Store = await open_store(config.master.store, work_dir, "master")
     stack.push_async_callback(store.close)
+    await _warm(config)
     notes, recording = Notes(), Recording(work_dir if config.master.journal else None)
     trace = begin_trace() if begin_trace is not None else None
     part = MasterPart(config, store, bound, notes, recording, trace)
@@ -237,6 +248,19 @@ async def _open_kernel(config: Config, stack: contextlib.AsyncExitStack, begin_t
     for service in frameworks.values():
         routes += service.routes
     return _Kernel(part, frameworks, Server(routes, bound, name="server"), notes)
+
+
+async def _warm(config: Config) -> None:
+    """Compile the allocator's engine, where it shall be, before anybody can come and wait for it.
+
+    Errors: `Unavailable` when it shall be compiled and cannot be.
+    """
+    mode = choose_mode(config.kernel.compiled)
+    if mode is Mode.COMPILED:
+        began_at = time.monotonic()
+        log.info("compiling the engine", why="the first time on a node takes minutes, later ones seconds")
+        await asyncio.to_thread(warm, mode)
+        log.info("engine compiled", seconds=round(time.monotonic() - began_at, 1))
 
 
 def _once(name: str, work: Callable[[], Awaitable[None]]) -> Service:

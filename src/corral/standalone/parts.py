@@ -107,7 +107,9 @@ def replayable_cores() -> dict[str, Replayable]:
     from corral.standalone.frameworks import replayable_frameworks
 
     def master(header: Header) -> Core:
-        return MasterCore(msgspec.msgpack.decode(header.config, type=MasterConfig), Random(header.seed))
+        config = msgspec.msgpack.decode(header.config, type=MasterConfig)
+        # Decisions are the same, and a journal may be run where nothing can be compiled.
+        return MasterCore(msgspec.structs.replace(config, compiled="no"), Random(header.seed))
 
     def agent(header: Header) -> Core:
         return AgentCore(msgspec.msgpack.decode(header.config, type=AgentConfig), Random(header.seed))
