@@ -7,6 +7,7 @@ import asyncio
 import smtplib
 import ssl
 from email.message import EmailMessage
+from pathlib import Path
 
 import aiohttp
 import msgspec
@@ -18,12 +19,13 @@ MOST_AT_ONCE = 8
 
 
 class MailServer(msgspec.Struct, frozen=True, kw_only=True):
-    """How mails leave. Shapes: `server` is `host:port`; `security` is `none`, `starttls` or `tls`."""
+    """How mails leave. Shapes: `server` is `host:port`; `security` is `none`, `starttls` or `tls`; the password is read
+    from its file each time."""
 
     server: str = "127.0.0.1:25"
     sender: str = ""
     user: str = ""
-    password: str = ""
+    password_file: str = ""
     security: str = "none"
 
 
@@ -78,5 +80,6 @@ def _hand_over(mail: MailServer, message: EmailMessage) -> None:
         if mail.security == "starttls":
             smtp.starttls(context=context)
         if mail.user:
-            smtp.login(mail.user, mail.password)
+            password = Path(mail.password_file).read_text(encoding="utf-8").strip() if mail.password_file else ""
+            smtp.login(mail.user, password)
         smtp.send_message(message)

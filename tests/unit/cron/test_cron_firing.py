@@ -6,6 +6,7 @@ from cron_driver import due_of, job_of
 from corral.frameworks.cron.spec import GetNext, PurgeQueue, StartBackfill
 from corral.lib.errors import Conflict, Invalid
 from corral.lib.units import parse_timestamp
+from corral.model import events
 from corral.model.task import TaskState
 
 
@@ -127,8 +128,6 @@ def test_an_offer_that_comes_too_late_for_a_firing_is_given_back(cluster) -> Non
     cluster.advance(3600)
     offers = cluster.make_offers()
     cluster.now += 400
-    from corral.model import events
-
     cluster.send(events.Offers(offers=offers))
     assert cluster.tasks == {}
     assert cluster.declined == [offers[0].id]

@@ -30,7 +30,7 @@ def build(config: Config, random: Random) -> Framework:
             server=config.mail_server,
             sender=config.mail_from,
             user=config.mail_user,
-            password=config.mail_password,
+            password_file=config.mail_password_file,
             security=config.mail_security,
         )
     return Framework(info=info, core=CronCore(config, random), routes=routes, records="cron/", mail=mail)

@@ -9,6 +9,7 @@ Source: Chronos' contract, section 2; Debian's cron for lines of five fields.
 
 import re
 from calendar import monthrange
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
 from zoneinfo import ZoneInfo
@@ -205,30 +206,37 @@ class CronLine:
 
     def after(self, ms: int) -> int | None:
         """The first occurrence later than an instant; None when none comes within 50 years."""
-        try:
-            moment = (EPOCH + timedelta(milliseconds=ms)).astimezone(self.zone)
-            for found in CronSim(self.line, moment):
-                # A line of fixed times forgets which of two equal hours it starts in, and so may look back.
-                if to_ms(found) > ms:
-                    return to_ms(found)
-        except (OverflowError, ValueError):
-            pass
-        return None
+        return next(self._from(ms), None)
 
     def latest(self, ms: int) -> int | None:
         """The last occurrence up to and with an instant."""
         try:
             moment = (EPOCH + timedelta(milliseconds=ms)).astimezone(self.zone) + timedelta(seconds=1)
-            near = next(CronSim(self.line, moment, reverse=True), None)
+            back = CronSim(self.line, moment, reverse=True)
+            near = next((found for found in map(to_ms, back) if found <= ms), None)
         except (OverflowError, ValueError):
             return None
         if near is None:
             return None
-        # Backwards, the neighbourhood of a clock change may be seen otherwise: only what lies ahead of here is asked.
-        found, following = None, self.after(min(to_ms(near), ms) - _EDGE_MS)
-        while following is not None and following <= ms:
-            found, following = following, self.after(following)
-        return found
+        # Backwards, the neighbourhood of a clock change may be seen otherwise: only what lies ahead of here counts.
+        latest = None
+        for found in self._from(near - _EDGE_MS):
+            if found > ms:
+                break
+            latest = found
+        return latest
+
+    def _from(self, ms: int) -> Iterator[int]:
+        """All occurrences later than an instant, as far as the calendar goes."""
+        try:
+            moment = (EPOCH + timedelta(milliseconds=ms)).astimezone(self.zone)
+            for found in CronSim(self.line, moment):
+                # A line of fixed times forgets which of two equal hours it starts in, and so may look back.
+                if to_ms(found) > ms:
+                    ms = to_ms(found)
+                    yield ms
+        except (OverflowError, ValueError):
+            return
 
     def write(self, left: int | None, next_ms: int | None) -> str:
         return self.line
@@ -361,7 +369,7 @@ def _find_each(grid: Grid, first: int, now: int, most_late: int | None) -> Due:
 def list_between(grid: Grid, start: int, end: int, most: int) -> list[int]:
     """The occurrences from `start` up to but without `end`, `most` of them at most."""
     found: list[int] = []
-    following: int | None = grid.after(start - 1)
+    following = grid.after(start - 1)
     while following is not None and following < end and len(found) < most:
         found.append(following)
         following = grid.after(following)

@@ -429,6 +429,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     Shapes: `address` is the `host:port` under which this API is reached; `most_writes` bounds the records that one
     input may touch in bulk work; `disable_after` failures in a row disable a job, 0 never does. `webhook_url` is told
     everything that job owners are told; mails go out when `mail_from` is set.
+    The password is named by its file, as configurations are written to journals.
     """
 
     name: str = "cron"
@@ -454,5 +455,5 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     mail_from: str = ""
     mail_server: str = "127.0.0.1:25"
     mail_user: str = ""
-    mail_password: str = ""
+    mail_password_file: str = ""
     mail_security: str = "none"
