@@ -1,7 +1,7 @@
 """What a calendar says, found the slow way: by counting months one by one and by trying every offset of a clock.
 
-It shares no code with `frameworks/cron/schedule.py` and no idea either: local times are looked for among instants, where
-the code under test turns local times into instants.
+It shares no code with `frameworks/cron/schedule.py` and no idea either: local times are looked for among instants,
+where the code under test turns local times into instants.
 """
 
 from collections.abc import Iterator

@@ -32,7 +32,7 @@ from corral.frameworks.cron.spec import (
     StartBackfill,
 )
 from corral.frameworks.cron.views import write_prometheus
-from corral.lib.errors import Invalid, NotFound
+from corral.lib.errors import Invalid
 from corral.lib.units import parse_timestamp
 from corral.net.routes import Request, Response, Route, json_response
 
@@ -70,7 +70,6 @@ def routes(ask: Ask) -> list[Route]:
         ("GET", "/stats/{which}", door.get_stats),
         ("GET", "/leader", door.get_leader),
         ("GET", "/metrics", door.get_metrics),
-        ("*", "/{rest*}", door.unknown),
     )
     found = [(method, prefix + path, handler) for prefix in PREFIXES for method, path, handler in table]
     found += [("GET", "/leader", door.get_leader), ("GET", "/ping", door.ping), ("GET", "/metrics", door.get_metrics)]
@@ -214,9 +213,6 @@ class _Door:
 
     async def ping(self, request: Request) -> Response:
         return Response(body=b"pong", content_type="text/plain")
-
-    async def unknown(self, request: Request) -> Response:
-        raise NotFound(f"{request.method} {request.path} is not part of Chronos' API; docs/frameworks/cron.md has it")
 
 
 _NO_CONTENT = Response(status=204)
