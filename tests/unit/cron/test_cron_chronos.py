@@ -167,6 +167,7 @@ def test_a_listing_mirrors_uris_and_fetch_and_shows_every_field_with_its_default
     shown = write_job(spec_of(uris=["http://x/y"]), Progress(), WHEN, CONFIG)
     assert mirror_fetch(shown)["fetch"][0]["uri"] == "http://x/y"
     assert shown["fetch"] == []
+    assert read_job(mirror_fetch(shown)).spec.fetch == (Fetch(uri="http://x/y"),)
     assert (shown["cpus"], shown["mem"], shown["disk"], shown["runAsUser"]) == (0.1, 128.0, 256.0, "root")
     assert shown["arguments"] == shown["constraints"] == shown["environmentVariables"] == []
     assert {"async", "softError", "lastSuccess", "lastError", "scheduleTimeZone"} <= set(shown)

@@ -67,13 +67,14 @@ def read_job(body: Json, kind: Kind | None = None) -> ReadJob:
     check_name(name)
     schedule, parents = _read_kind(reader, name, kind)
     given: dict[str, Any] = {field: read(reader, key) for key, (field, read) in _SIMPLE.items() if reader.has(key)}
+    uris, fetch = _read_uris(reader)
     spec = JobSpec(
         name=name,
         schedule=schedule,
         parents=parents,
         concurrency=_read_concurrency(reader),
-        uris=reader.texts("uris"),
-        fetch=tuple(_read_fetch(item) for item in reader.objects("fetch")),
+        uris=uris,
+        fetch=fetch,
         env=reader.pairs("environmentVariables", "name"),
         constraints=_read_constraints(reader),
         container=_read_container(reader),
@@ -175,6 +176,12 @@ def _read_concurrency(reader: Reader) -> Concurrency:
     if concurrent and policy is not Concurrency.ALLOW:
         raise Invalid(f"concurrent is true and concurrencyPolicy is {policy}; leave concurrent out")
     return policy
+
+
+def _read_uris(reader: Reader) -> tuple[tuple[str, ...], tuple[Fetch, ...]]:
+    """Shapes: what a listing has mirrored into both forms is taken once, as fetch."""
+    uris, fetch = reader.texts("uris"), tuple(_read_fetch(item) for item in reader.objects("fetch"))
+    return ((), fetch) if uris == tuple(f.uri for f in fetch) else (uris, fetch)
 
 
 def _read_fetch(item: Reader) -> Fetch:
