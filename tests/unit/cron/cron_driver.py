@@ -62,6 +62,7 @@ class Cluster:
         self.wants: dict[str, Want] = {}
         self.tasks: dict[TaskId, TaskInfo] = {}
         self.launched: list[TaskInfo] = []
+        self.ever: set[TaskId] = set()
         self.killed: list[TaskId] = []
         self.declined: list[str] = []
         self.replies: dict[int, Any] = {}
@@ -199,7 +200,8 @@ class Cluster:
                 for operation in operations:
                     assert isinstance(operation, calls.Launch)
                     for task in operation.tasks:
-                        assert task.task_id not in {t.task_id for t in self.launched}, f"{task.task_id} again"
+                        assert task.task_id not in self.ever, f"{task.task_id} again"
+                        self.ever.add(task.task_id)
                         self.tasks[task.task_id] = task
                         self.launched.append(task)
             case calls.Decline(offer_ids=offer_ids):

@@ -6,7 +6,7 @@ is launched: it follows from the schedule and the progress, and so cannot be los
 """
 
 import heapq
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha1
 from random import Random
@@ -54,7 +54,8 @@ class Queue:
 
     def __init__(self, want: Want) -> None:
         self.want = want
-        self.items: dict[Item, None] = {}
+        # Not a plain dict: taking the first of many again and again would walk over all that were taken before.
+        self.items: OrderedDict[Item, None] = OrderedDict()
         self.explanation: Explanation | None = None
 
 
@@ -149,7 +150,7 @@ class State:
         self.roots: dict[str, str | None] = {}
         self.queues: dict[WantId, Queue] = {}
         self.tasks: dict[TaskId, tuple[str, str]] = {}
-        self.dirty: dict[str, None] = {}
+        self.dirty: OrderedDict[str, None] = OrderedDict()
         self.heap: list[tuple[int, str]] = []
         self.backlog: list[Offer] = []
         self.stated: dict[WantId, int] = {}
