@@ -204,6 +204,16 @@ def test_a_replacing_firing_takes_the_place_of_a_retry(cluster) -> None:
     assert cluster.wanted() == 0
 
 
+def test_the_last_firing_of_a_job_may_end_by_being_replaced(cluster) -> None:
+    cluster.put("a", schedule="R1/2026-01-01T01:00:00Z/PT1H", concurrencyPolicy="replace", retryDelay=7200)
+    cluster.advance(3600)
+    cluster.cycle(TaskState.FAILED)
+    assert cluster.show("a")["disabled"] is False
+    cluster.run_now("a", arguments="other")
+    cluster.settle()
+    assert cluster.show("a")["disabled"] is True
+
+
 # Asked for.
 
 

@@ -95,7 +95,8 @@ def end_run(state: State, job: Job, run: Run, why: str, now: float) -> list[Effe
     """Kill the run's task, or drop the run when there is nothing to kill."""
     if run.state in (RunState.QUEUED, RunState.WAITING):
         state.drop_run(job, run)
-        return [Persist(run_key(run), None), Note("run dropped", why, facts={"job": job.name, "due": run.due})]
+        note = Note("run dropped", why, facts={"job": job.name, "due": run.due})
+        return [Persist(run_key(run), None), note, *outcomes.exhaust(state, job, run, now)]
     if run.ending:
         return []
     run = replace(run, ending=why)

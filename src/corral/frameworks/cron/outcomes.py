@@ -58,9 +58,14 @@ def end_attempt(
         effects += succeed(state, job, run.round, run.due, now)
     elif failed:
         effects += _fail(state, job, run, message, now)
-    if run.fired and job.is_exhausted() and not job.spec.disabled:
-        effects += disable(state, job, "its last scheduled firing is over", now)
-    return effects
+    return [*effects, *exhaust(state, job, run, now)]
+
+
+def exhaust(state: State, job: Job, run: Run, now: float) -> list[Effect]:
+    """After a run that has gone: when it was the last of the job's scheduled ones, the job is disabled."""
+    if not run.fired or not job.is_exhausted() or job.spec.disabled:
+        return []
+    return disable(state, job, "its last scheduled firing is over", now)
 
 
 def retry_delay_s(state: State, job: Job, run: Run) -> float:
