@@ -1,7 +1,7 @@
 """The cron framework through a crash of anybody at every step of firing, retrying and joining.
 
-Whatever crashes, and wherever: every scheduled firing that the count allows succeeds, no attempt is started twice unless
-the job allows it, every complete round joins once, and nothing is left behind.
+Whatever crashes, and wherever: every scheduled firing that the count allows succeeds, no attempt is started twice
+unless the job allows it, every complete round joins once, and nothing is left behind.
 The person who asks repeats a command until it is answered.
 """
 

@@ -183,6 +183,36 @@ class RunState(StrEnum):
     REPORTING = "reporting"
 
 
+class RunEvent(StrEnum):
+    """What moves a run on; what ends it for good needs no state."""
+
+    LAUNCH = "launch"
+    START = "start"
+    SILENCE = "silence"
+    RETURN = "return"
+    EXIT = "exit"
+    AGAIN = "again"
+
+
+RUN_STATES: dict[tuple[RunState, RunEvent], RunState] = {
+    (RunState.QUEUED, RunEvent.LAUNCH): RunState.LAUNCHED,
+    (RunState.WAITING, RunEvent.LAUNCH): RunState.LAUNCHED,
+    (RunState.LAUNCHED, RunEvent.START): RunState.RUNNING,
+    (RunState.LAUNCHED, RunEvent.SILENCE): RunState.UNREACHABLE,
+    (RunState.RUNNING, RunEvent.SILENCE): RunState.UNREACHABLE,
+    (RunState.UNREACHABLE, RunEvent.RETURN): RunState.LAUNCHED,
+    (RunState.UNREACHABLE, RunEvent.START): RunState.RUNNING,
+    (RunState.LAUNCHED, RunEvent.EXIT): RunState.REPORTING,
+    (RunState.RUNNING, RunEvent.EXIT): RunState.REPORTING,
+    (RunState.UNREACHABLE, RunEvent.EXIT): RunState.REPORTING,
+    (RunState.LAUNCHED, RunEvent.AGAIN): RunState.WAITING,
+    (RunState.RUNNING, RunEvent.AGAIN): RunState.WAITING,
+    (RunState.UNREACHABLE, RunEvent.AGAIN): RunState.WAITING,
+    (RunState.REPORTING, RunEvent.AGAIN): RunState.WAITING,
+}
+"""AGAIN is a retry, or a launch that is repeated because nobody saw it start; EXIT that of an asynchronous job."""
+
+
 LIVE = frozenset({RunState.LAUNCHED, RunState.RUNNING, RunState.UNREACHABLE, RunState.REPORTING})
 """The states in which a run has a task, or may have one, or its work goes on elsewhere."""
 

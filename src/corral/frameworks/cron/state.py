@@ -17,6 +17,7 @@ from corral.frameworks.cron.graph import common_root
 from corral.frameworks.cron.schedule import Grid, period_s, read_schedule
 from corral.frameworks.cron.spec import (
     LIVE,
+    RUN_STATES,
     Backfill,
     Config,
     Edges,
@@ -33,6 +34,8 @@ from corral.model.ids import FrameworkId, TaskId, WantId
 from corral.model.offer import Explanation, Offer, Want
 
 replace = msgspec.structs.replace
+
+_MOVES = frozenset((old, new) for (old, _), new in RUN_STATES.items())
 
 SCHEDULED = "schedule"
 BACKFILLED = "backfill"
@@ -223,6 +226,7 @@ class State:
     def place(self, job: Job, run: Run) -> None:
         """Add the run, or put its new form in the place of the old one."""
         old = job.runs.get(run.id)
+        assert old is None or old.state is run.state or (old.state, run.state) in _MOVES, f"{run.id}: {old} to {run}"
         if old is not None and old.task_id is not None and old.task_id != run.task_id:
             self.forget_task(old)
         if run.task_id is not None:
