@@ -79,7 +79,7 @@ specs = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(spec=specs)
 def test_what_is_written_is_read_as_the_same(spec: JobSpec) -> None:
     found = read_job(write_job(spec, Progress(), WHEN, CONFIG))
@@ -117,6 +117,7 @@ REFUSED: list[tuple[Mapping[str, Any], str]] = [
     ({"retries": -1}, "retries is -1; it must be from 0"),
     ({"retries": 1.5}, "retries must be a whole number"),
     ({"retries": True}, "retries must be a number, got true"),
+    ({"cpus": 0.0001}, "cpus is 0.0001; it must be 0.001 or more"),
     ({"cpus": "many"}, "cpus must be a number, got the string 'many'"),
     ({"mem": -5}, "mem is -5"),
     ({"disabled": "yes"}, "disabled must be true or false"),

@@ -177,6 +177,30 @@ def test_allowed_to_overlap_runs_stand_side_by_side(cluster) -> None:
     assert cluster.show("a")["concurrent"] is True
 
 
+def test_a_job_that_may_no_longer_overlap_lets_its_runs_end_first(cluster) -> None:
+    cluster.put("a", schedule="R/2026-01-01T01:00:00Z/PT1H", concurrent=True)
+    for _ in range(2):
+        cluster.advance(3600)
+        cluster.start()
+    cluster.put("a", schedule="R/2026-01-01T01:00:00Z/PT1H")
+    cluster.advance(3600)
+    first, second = cluster.tasks
+    cluster.finish(first)
+    assert cluster.wanted() == 0
+    cluster.finish(second)
+    assert cluster.wanted() == 1
+
+
+def test_the_clock_forgets_what_no_longer_counts(cluster) -> None:
+    cluster.put("a", schedule="R/2030-01-01T00:00:00Z/P1D", retryDelay=1, retries=9)
+    for _ in range(560):
+        cluster.run_now("a")
+        cluster.cycle(TaskState.FAILED)
+        cluster.advance(1.1)
+        cluster.cycle()
+    assert len(cluster.state.heap) <= 1002 + 1
+
+
 def test_a_replacing_firing_ends_the_run_before_it_and_never_runs_beside_it(cluster) -> None:
     cluster.put("a", schedule="R/2026-01-01T01:00:00Z/PT1H", concurrencyPolicy="replace")
     cluster.advance(3600)

@@ -59,7 +59,7 @@ def test_open_rounds_are_forgotten_oldest_first() -> None:
     assert edges.rounds[-1][0] == str(MOST_ROUNDS + 9)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 4)), max_size=40))
 def test_a_round_fires_exactly_when_its_last_parent_is_heard(told: list[tuple[str, int]]) -> None:
     edges, heard = Edges(), {n: set[str]() for n in range(5)}

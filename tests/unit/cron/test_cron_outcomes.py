@@ -120,6 +120,16 @@ def test_a_killed_run_is_neither_retried_nor_counted(cluster) -> None:
     cluster.kill("a")
 
 
+def test_a_task_that_somebody_else_has_killed_is_a_failed_attempt(cluster) -> None:
+    cluster.put("a", schedule=FAR)
+    cluster.run_now("a")
+    (task,) = cluster.start()
+    cluster.update(task, TaskState.KILLED, message="the node is drained")
+    assert cluster.history("a")["attempts"][0]["message"] == "killed by somebody else: the node is drained"
+    cluster.advance(61)
+    assert cluster.wanted() == 1
+
+
 def test_a_kill_is_repeated_until_it_is_heard(cluster) -> None:
     cluster.put("a", schedule=FAR)
     cluster.run_now("a")
@@ -489,6 +499,23 @@ def test_a_deletion_that_a_crash_cuts_in_two_is_gone_through_with(cluster) -> No
     cluster.settle()
     assert "job/a" not in cluster.records
     assert not any(j.spec.parents for j in cluster.state.jobs.values())
+
+
+def test_a_success_that_comes_while_a_child_is_being_deleted_fires_nothing(cluster) -> None:
+    cluster.put("a", schedule=FAR)
+    cluster.put("b", parents=["a"])
+    for n in range(40):
+        cluster.put(f"c{n:02}", parents=["b"])
+    cluster.run_now("a")
+    (task,) = cluster.start()
+    cluster.ask(DeleteJob(name="b"))
+    assert "b" in cluster.state.leaving
+    cluster.tasks.pop(task)
+    status = TaskStatus(task_id=task, state=TaskState.FINISHED, at=cluster.now, source=Source.EXECUTOR)
+    cluster.send(events.Update(status=status))
+    cluster.settle()
+    assert "b" not in cluster.state.jobs
+    assert not [key for key in cluster.records if key.startswith(("run/b/", "edge/b", "job/b"))]
 
 
 def test_a_circle_or_a_missing_parent_is_refused_with_the_path(cluster) -> None:

@@ -35,6 +35,8 @@ from corral.net.routes import Request, Response, json_response
 Json = Any
 ONCE_NOW = "R1//PT24H"
 MOST_NAME = 190
+LEAST_AMOUNT = 0.001
+"""Amounts are counted in thousandths."""
 _NAME = re.compile(r"[A-Za-z0-9_. #-]+", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
@@ -292,6 +294,9 @@ def _check(spec: JobSpec) -> None:
         raise Invalid(f"job {spec.name!r} has both uris and fetch; keep fetch, the newer form")
     if not spec.command and spec.container is None:
         raise Invalid(f"job {spec.name!r} has neither a command nor a container image, so there is nothing to run")
+    for field, value in (("cpus", spec.cpus), ("mem", spec.mem_mb), ("disk", spec.disk_mb)):
+        if 0 < value < LEAST_AMOUNT:
+            raise Invalid(f"{field} is {value:g}; it must be {LEAST_AMOUNT:g} or more, or 0 for the server's default")
     for name, _ in spec.env:
         if "=" in name or "\0" in name:
             raise Invalid(f"environmentVariables has the name {name!r}; a name of a variable holds no =")

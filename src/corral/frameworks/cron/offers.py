@@ -8,7 +8,7 @@ is there and the master is asked what became of its task. Source: Chronos' contr
 from corral.frameworks.cron.launch import build_task, name_task
 from corral.frameworks.cron.outcomes import run_key, start_edges
 from corral.frameworks.cron.plan import due_now
-from corral.frameworks.cron.spec import Cause, Run, RunState, Tokens
+from corral.frameworks.cron.spec import Cause, Concurrency, Run, RunState, Tokens
 from corral.frameworks.cron.state import BACKFILLED, SCHEDULED, Job, State, replace
 from corral.model import calls, events
 from corral.model.ids import OfferId, WantId
@@ -152,6 +152,7 @@ def _launch(
     state: State, job: Job, run: Run, placement: Placement, effects: list[Effect], now: float
 ) -> tuple[Run, list[Effect]]:
     offer = placement.offer
+    assert job.spec.concurrency is Concurrency.ALLOW or not job.live, f"a second run of {job.name} at once"
     if run.attempt == 0 and run.lost == 0:
         job.progress = replace(job.progress, round=run.round)
         effects.append(Persist(f"progress/{job.name}", job.progress))

@@ -184,6 +184,8 @@ def pass_on(state: State, key: str, now: float) -> list[Effect]:
 def hear(state: State, name: str, parent: str, round: str, now: float) -> list[Effect]:
     """A child hears of its parent's success and fires when that completes its join."""
     job = state.jobs[name]
+    if job.record.leaving:
+        return []
     by_round = state.root_of_parents(job) is not None
     job.edges, fires = hear_success(job.edges, job.spec.parents, parent, round, by_round)
     effects: list[Effect] = [Persist(f"edge/{name}", job.edges)]

@@ -43,8 +43,9 @@ def update(state: State, event: events.Update, now: float) -> list[Effect]:
         return lose(state, job, run, message, now, surely_unstarted=unstarted)
     if status.state is TaskState.FINISHED:
         return _finished(state, job, run, message, now)
-    if status.state is TaskState.KILLED:
-        return end_attempt(state, job, run, Result.KILLED, message, now)
+    if status.state is TaskState.KILLED and not run.ending:
+        # Nobody asked cron for it, so the firing is still to be done.
+        return end_attempt(state, job, run, Result.FAILURE, f"killed by somebody else: {message}", now)
     # An ERROR says that the task cannot be run as it is, which a further try would not change.
     return end_attempt(state, job, run, Result.FAILURE, message, now, may_retry=status.state is not TaskState.ERROR)
 
