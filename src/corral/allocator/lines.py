@@ -84,11 +84,11 @@ class Claimants:
                 del self._rows[key]
                 self._spare.setdefault(key[0], []).append(row)
 
-    def held(self, role: str, framework_id: FrameworkId) -> dict[str, int]:
-        """What a framework holds in a role, at all priorities."""
+    def held(self, role: str, framework_id: FrameworkId | None = None) -> dict[str, int]:
+        """What a framework, or all of them, holds in a role itself, at all priorities."""
         found: dict[str, int] = {}
         for (name, of, _), row in self._rows.items():
-            if name == role and of == framework_id:
+            if name == role and framework_id in (of, None):
                 for resource, amount in self._engine.held(row).items():
                     found[resource] = found.get(resource, 0) + amount
         return found
