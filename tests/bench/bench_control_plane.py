@@ -95,8 +95,8 @@ async def _run_cluster(directory: Path, tasks: int, agents: int) -> float:
     try:
         await master.ready.wait()
         await server.start()
-        async with _agents(directory, server.url, agents):
-            await _until_registered(master, agents, work)
+        async with fake_agents(directory, server.url, agents):
+            await until_registered(master, agents, work)
             work.append(asyncio.create_task(service.run()))
             await flood.ready.wait()
             started = time.perf_counter()
@@ -122,9 +122,10 @@ def _framework() -> Framework:
 
 
 @asynccontextmanager
-async def _agents(directory: Path, master: str, count: int) -> AsyncIterator[None]:
+async def fake_agents(directory: Path, master: str, count: int, *options: str) -> AsyncIterator[None]:
+    """So many agents in a process of their own."""
     command = [sys.executable, "-m", "tests.bench.fake_agents", "--master", master, "--directory", str(directory)]
-    process = subprocess.Popen([*command, "--agents", str(count)], stdin=subprocess.PIPE)
+    process = subprocess.Popen([*command, "--agents", str(count), *options], stdin=subprocess.PIPE)
     try:
         yield
     finally:
@@ -134,7 +135,7 @@ async def _agents(directory: Path, master: str, count: int) -> AsyncIterator[Non
         assert code == 0, f"the agents' process ended with {code}"
 
 
-async def _until_registered(master: Loop, agents: int, work: list["asyncio.Task[int]"]) -> None:
+async def until_registered(master: Loop, agents: int, work: list["asyncio.Task[int]"]) -> None:
     while True:
         _check(work)
         metrics = await master.ask(GetMetrics())

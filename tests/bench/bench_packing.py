@@ -18,14 +18,14 @@ from tests.bench.report import Measure
 from corral.allocator.packing import Demand, Supply
 from corral.lib.errors import NotFound
 from corral.sim.openb import read_nodes, read_pods
-from corral.sim.packing import OWN, PUBLISHED, Run, repeat_experiment
+from corral.sim.packing import LIVE, NAMES, Run, repeat_experiment
 
 NODES = "openb_nodes_gpu_node"
 PODS = "openb_pods_"
 FIRST_SEED, SEEDS = 42, 10
 CUT_OFFS = (95, 100, 110, 120, 130)
 FULL = 100
-OURS = "balance"
+OURS = LIVE
 DEFAULT = ("bestfit", OURS)
 
 PUBLISHED_NAMES = {
@@ -46,9 +46,9 @@ def measure(*, short: bool, data: Path, seeds: int = SEEDS, strategies: Sequence
 
     Errors: `NotFound` when a file or strategy is not there; `Invalid` from a file that is wrong.
     """
-    unknown = [name for name in strategies if name not in OWN and name not in PUBLISHED]
+    unknown = [name for name in strategies if name not in NAMES]
     if unknown:
-        raise NotFound(f"no packing strategy is called {unknown[0]}; there are {', '.join((*PUBLISHED, *OWN))}")
+        raise NotFound(f"no packing strategy is called {unknown[0]}; there are {', '.join(NAMES)}")
     supplies = [node.supply for node in read_nodes(find(data, NODES))]
     lists = {found.name.removeprefix(PODS).split(".")[0]: found for found in sorted(data.glob(f"{PODS}*.csv*"))}
     if not lists:

@@ -1,7 +1,7 @@
 """Many agents in one process of their own: real cores, loops, links and journal; only the executor is fake.
 
-`python -m tests.bench.fake_agents --master URL --directory DIR --agents N [--hold SECONDS]`, with journal and log in
-the directory. Ends at the end of its standard input.
+`python -m tests.bench.fake_agents --master URL --directory DIR --agents N [--hold SECONDS] [--resources TEXT]`, with
+journal and log in the directory. Ends at the end of its standard input.
 """
 
 import argparse
@@ -30,6 +30,9 @@ from corral.store.sqlite import open_sqlite
 RESOURCES = "cpus:64;mem:262144;ports:[31000-32000]"
 
 
+FOR_EVER_S = 86400.0
+
+
 class FakeRuntime:
     """Every task starts at once and ends well after `hold_s`. Nothing survives the process."""
 
@@ -50,7 +53,7 @@ class FakeRuntime:
         if container_id not in self._running:
             raise NotFound(f"container {container_id} is not known; it was removed or never started")
         if self._hold_s:
-            await asyncio.sleep(self._hold_s)
+            await asyncio.sleep(min(self._hold_s, FOR_EVER_S))
         return Exit(container_id=container_id, code=0, at=system_clock())  # type: ignore[arg-type]
 
     async def kill(self, container_id: str, grace_s: float) -> None:
@@ -69,10 +72,10 @@ class FakeRuntime:
         pass
 
 
-async def run_agents(master: str, directory: Path, count: int, hold_s: float) -> None:
+async def run_agents(master: str, directory: Path, count: int, hold_s: float, text: str) -> None:
     store = await open_sqlite(str(directory / "agents.db"))
     work: list[asyncio.Task[object]] = []
-    resources = parse_resources(RESOURCES)
+    resources = parse_resources(text)
     for number in range(count):
         random = Random(number)
         link = Link([master], random)
@@ -97,12 +100,13 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--agents", type=int, default=100)
     parser.add_argument("--hold", type=float, default=0.0)
+    parser.add_argument("--resources", default=RESOURCES)
     options = parser.parse_args()
     with (options.directory / "agents.log").open("w") as log:
         configure_log("json", "info", log)
         relax_collector()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run_agents(options.master, options.directory, options.agents, options.hold))
+            runner.run(run_agents(options.master, options.directory, options.agents, options.hold, options.resources))
 
 
 if __name__ == "__main__":

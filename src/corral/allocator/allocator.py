@@ -16,6 +16,7 @@ from corral.allocator.engine import Engine, Mode, Placements, Tuning
 from corral.allocator.explain import explain
 from corral.allocator.filters import Filters
 from corral.allocator.gangs import SLOT, Gangs
+from corral.allocator.gpus import GpuChooser
 from corral.allocator.history import History
 from corral.allocator.lines import Claimants, Key, Line, Lines
 from corral.allocator.ports import choose_ports, start_offset
@@ -70,6 +71,7 @@ class Allocator:
         self._evictor = Evictor(settings)
         self._gangs = Gangs()
         self._history = History()
+        self._gpus = GpuChooser()
         self.rescinding: dict[Key, tuple[AgentId, ...]] = {}
         self._build()
 
@@ -98,6 +100,8 @@ class Allocator:
                 if (f.framework_id, f.role, f.agent_id) == (each.framework_id, each.role, each.agent_id)
             ]
             found.set_filters(each.framework_id, each.role, each.agent_id, same)
+        if view.usual:
+            found._gpus.usual = view.usual
         return found
 
     def view(self, seed: int = 0) -> View:
@@ -111,6 +115,7 @@ class Allocator:
             filters=tuple(self._filters),
             settings=self.settings,
             seed=seed,
+            usual=self._gpus.usual,
         )
 
     # What it is told.
@@ -170,6 +175,7 @@ class Allocator:
         check_want(view.want)
         self.learn(each.name for each in view.want.resources)
         line = self._lines.get(view.framework_id, view.want.id)
+        self._gpus.learn(view, line.view if line is not None else None)
         if line is not None and line.view.want != view.want:
             self._gangs.give_up(self, line.key)
         self._lines.state(view)
@@ -179,6 +185,7 @@ class Allocator:
         self._gangs.give_up(self, (framework_id, want_id))
         self._evictor.give_up(self, (framework_id, want_id))
         self._lines.remove(framework_id, want_id)
+        self._gpus.forget(framework_id, want_id)
 
     def set_filters(self, framework_id: FrameworkId, role: str, agent_id: AgentId, filters: Iterable[Filter]) -> None:
         """Take what a framework refuses of an agent for a role; nothing lifts it."""
@@ -193,13 +200,15 @@ class Allocator:
         if instead_of is not None:
             if self._book.replace(instead_of, hold) is not None:
                 return
-            self.release(instead_of)
+            self._book.release(instead_of)
         self.learn(amounts_of(hold.resources))
         self._book.hold(hold, self._claimants.row(hold.role, hold.framework_id, hold.priority))
 
     def release(self, key: str) -> None:
         """Give back what is held by a key; nothing when nothing is."""
-        self._book.release(key)
+        entry = self._book.release(key)
+        if entry is not None:
+            self._gpus.give_back(entry.hold)
 
     def learn(self, names: Iterable[str]) -> None:
         """Know these resources too. A new one makes everything be counted anew."""
@@ -230,7 +239,7 @@ class Allocator:
         self._prepare(now, seed)
         grants = self._evictor.settle(self, now)
         self._gangs.collect(self, now)
-        placements = self._engine.tick(most if most else 1 << 40, None)
+        placements = self._engine.tick(most if most else 1 << 40, self._gpus.choose)
         grants += self._granted(placements, now, seed)
         more = bool(most) and len(placements) >= most
         if not more:
@@ -382,6 +391,7 @@ class Allocator:
         self._engine = Engine(self._names, mode=self.mode, tuning=self._tuning, mark=mark, cache=True)
         self._claimants = Claimants(self._engine)
         self._book = Book(self._engine)
+        self._gpus.attach(self._engine)
         self._lines = Lines(self._engine, self._book, self._claimants, self._filters, self._roles)
         self._reserve()
 

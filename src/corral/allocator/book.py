@@ -438,6 +438,8 @@ class Book:
             assert self.rows[agent.row] is agent, f"agent {agent.view.id} has lost its row"
             for key, entry in agent.holds.items():
                 assert self.holds.get(key) is entry, f"hold {key} is with its agent alone"
+        offers = {key for key, each in self.holds.items() if each.hold.kind is HoldKind.OFFER}
+        assert offers == {key for there in self._offers.values() for key in there}, "an offer is not found by its agent"
         assert sum(len(agent.holds) for agent in self.agents.values()) == len(self.holds), "a hold has no agent"
 
 

@@ -25,8 +25,8 @@ WHOLE = 1000
 MOST_TOUCHES = 1 << 16
 """How many changes of agents are remembered; then all costs are computed anew instead."""
 
-MOST_DEMANDS = 1 << 12
-"""For how many different demands costs are kept at a time."""
+MOST_KEPT = 1 << 24
+"""How many costs are kept at a time, of all demands together."""
 
 
 class Supply(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +131,18 @@ class Cluster:
             raise Conflict(f"{demand} is not in use on agent {row} at GPUs {placement.gpus}; give back each task once")
         self._book(placement, -1)
 
+    def describe(self, row: int, supply: Supply) -> bool:
+        """Let another, empty agent stand in a row; returns False when there is no room for its GPUs or model."""
+        if supply.gpus > self.present.shape[1] or supply.model not in self.models:
+            return False
+        self.cpu[row], self.mem[row], self.gpus[row] = supply.cpu_milli, supply.mem_mb, supply.gpus
+        self.model[row] = self.models.index(supply.model)
+        self.present[row] = np.arange(self.present.shape[1]) < supply.gpus
+        self.cpu_free[row], self.mem_free[row] = supply.cpu_milli, supply.mem_mb
+        self.gpu_free[row] = np.where(self.present[row], WHOLE, 0)
+        self.kinds[row] = 0
+        return True
+
     def invariants(self) -> None:
         """Nothing is below zero or above what the agent has."""
         assert ((self.cpu_free >= 0) & (self.cpu_free <= self.cpu)).all(), "cpu out of bounds"
@@ -217,8 +229,8 @@ class Strategy:
     def __init__(self) -> None:
         self.epoch = 0
 
-    def arrived(self, demand: Demand) -> None:
-        """A task came that asks this, placed or not."""
+    def arrived(self, demand: Demand, count: int = 1) -> None:
+        """So many tasks came that ask this, placed or not."""
 
     def changed(self, agent: int) -> None:
         """Something was booked on this agent, or given back."""
@@ -254,56 +266,26 @@ class _Costs:
         self.seen = 0
 
 
-class Packer:
-    """Places tasks one by one on a cluster by a strategy; of agents that cost the same the first wins.
+class Ranking:
+    """What demands cost by a strategy on each agent of a cluster, kept and renewed where something changed.
 
-    It alone may book on its cluster. Shapes: after `most_touches` changes all costs are renewed.
+    Shapes: after `most_touches` changes all costs are renewed.
     """
 
     def __init__(self, cluster: Cluster, strategy: Strategy, *, most_touches: int = MOST_TOUCHES) -> None:
         self.cluster = cluster
         self.strategy = strategy
         self._most_touches = most_touches
+        self._most_demands = max(1, MOST_KEPT // max(1, len(cluster)))
         self._kept: dict[Demand, _Costs] = {}
         self._touched: list[int] = []
         self._all: Ints = np.arange(len(cluster), dtype=np.int64)
-
-    def place(self, demand: Demand) -> Placement | None:
-        """Book the task on the agent that costs least; None when it fits nowhere.
-
-        Errors: `Invalid` when the demand makes no sense.
-        """
-        if demand not in self._kept:
-            check_demand(demand)
-        self.strategy.arrived(demand)
-        column = self.costs(demand)
-        if not len(column):
-            return None
-        agent = int(column.argmin())
-        if column[agent] == np.inf:
-            return None
-        gpus: tuple[int, ...] = ()
-        if demand.gpus:
-            chosen = self.strategy.choose(self.cluster, demand, rows_of(self.cluster, self._all[agent : agent + 1]))
-            gpus = tuple(sorted(chosen[0].tolist()))
-        placement = Placement(demand=demand, agent=agent, gpus=gpus)
-        self.cluster.take(placement)
-        self._note(agent)
-        return placement
-
-    def release(self, placement: Placement) -> None:
-        """Free what a task held.
-
-        Errors: `Conflict` when it is not there.
-        """
-        self.cluster.give_back(placement)
-        self._note(placement.agent)
 
     def costs(self, demand: Demand) -> Floats:
         """What the task would cost on each agent now, infinite where it does not fit; not to be written to."""
         kept = self._kept.get(demand)
         if kept is None:
-            if len(self._kept) >= MOST_DEMANDS:
+            if len(self._kept) >= self._most_demands:
                 self._kept.clear()
             kept = self._kept[demand] = _Costs(len(self.cluster))
         if kept.epoch != self.strategy.epoch:
@@ -314,6 +296,22 @@ class Packer:
         kept.seen = len(self._touched)
         return kept.column
 
+    def devices(self, demand: Demand, agent: int) -> list[int]:
+        """Which GPUs of an agent the task would get, in order; it fits there."""
+        if not demand.gpus:
+            return []
+        chosen = self.strategy.choose(self.cluster, demand, rows_of(self.cluster, self._all[agent : agent + 1]))
+        return sorted(chosen[0].tolist())
+
+    def note(self, agents: Iterable[int]) -> None:
+        """These agents have changed."""
+        for agent in agents:
+            self.strategy.changed(agent)
+            self._touched.append(agent)
+        if len(self._touched) > self._most_touches:
+            self._touched.clear()
+            self._kept.clear()
+
     def _renew(self, kept: _Costs, demand: Demand, agents: Ints) -> None:
         fits = feasible(self.cluster, demand, agents)
         kept.column[agents[~fits]] = np.inf
@@ -321,12 +319,59 @@ class Packer:
         if len(agents):
             kept.column[agents] = self.strategy.costs(self.cluster, demand, rows_of(self.cluster, agents))
 
-    def _note(self, agent: int) -> None:
-        self.strategy.changed(agent)
-        self._touched.append(agent)
-        if len(self._touched) > self._most_touches:
-            self._touched.clear()
-            self._kept.clear()
+
+class Packer:
+    """Places tasks one by one on a cluster by a strategy; of agents that cost the same the first wins.
+
+    It alone may book on its cluster. Shapes: as `Ranking`.
+    """
+
+    def __init__(self, cluster: Cluster, strategy: Strategy, *, most_touches: int = MOST_TOUCHES) -> None:
+        self.cluster = cluster
+        self.strategy = strategy
+        self._ranking = Ranking(cluster, strategy, most_touches=most_touches)
+        self._checked: set[Demand] = set()
+
+    def place(self, demand: Demand) -> Placement | None:
+        """Book the task on the agent that costs least; None when it fits nowhere.
+
+        Errors: `Invalid` when the demand makes no sense.
+        """
+        if demand not in self._checked:
+            check_demand(demand)
+            self._checked.add(demand)
+        self.strategy.arrived(demand)
+        column = self._ranking.costs(demand)
+        if not len(column):
+            return None
+        agent = int(column.argmin())
+        if column[agent] == np.inf:
+            return None
+        placement = Placement(demand=demand, agent=agent, gpus=tuple(self._ranking.devices(demand, agent)))
+        self.cluster.take(placement)
+        self._ranking.note((agent,))
+        return placement
+
+    def release(self, placement: Placement) -> None:
+        """Free what a task held.
+
+        Errors: `Conflict` when it is not there.
+        """
+        self.cluster.give_back(placement)
+        self._ranking.note((placement.agent,))
+
+    def costs(self, demand: Demand) -> Floats:
+        """As `Ranking.costs`."""
+        return self._ranking.costs(demand)
+
+    @property
+    def gpu_milli(self) -> int:
+        """Thousandths of all GPUs, used or not."""
+        return self.cluster.gpu_milli
+
+    def invariants(self) -> None:
+        """Errors: `AssertionError` when the cluster contradicts itself."""
+        self.cluster.invariants()
 
 
 def unique(agents: Iterable[int]) -> list[int]:

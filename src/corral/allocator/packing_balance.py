@@ -6,6 +6,8 @@ preference for agents that keep much CPU per free GPU. What is usual is learned 
 known beforehand. Own work, measured against Weng et al., "Beware of Fragmentation", USENIX ATC'23.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from corral.allocator.packing import Cluster, Demand, Floats, Ints, Rows, Strategy, after, rows_of, tightest, unique
@@ -14,8 +16,8 @@ from corral.allocator.packing_mix import Usual
 EASE_MILLI = 50.0
 """What e times the CPU per free GPU is worth."""
 
-FIRST_LOOKS, GROWTH = 16, 1.5
-"""Arrivals between two looks at what is usual: at least so many, then half as many as there were before."""
+FIRST_LOOKS, GROWTH = 16, 1.25
+"""Arrivals between two looks at what is usual: at least so many, then a quarter of as many as there were before."""
 
 FORGET = 1 << 16
 """After so many arrivals each earlier one counts half, so that a new fashion is noticed."""
@@ -25,28 +27,48 @@ FINE = 1024.0
 
 
 class Balance(Strategy):
-    """The strategy `balance`. It is bound to one cluster, whose models and agents it remembers."""
+    """The strategy `balance`. It is bound to one cluster at a time, whose models and agents it remembers.
+
+    Shapes: only tasks that ask GPUs count as arrivals.
+    """
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__()
-        self._cluster = cluster
         self._counts: dict[Demand, int] = {}
         self._arrivals = 0
         self._next = 1.0
-        self._before: Floats = np.zeros(len(cluster))
-        self._look()
+        self.bind(cluster)
 
-    def arrived(self, demand: Demand) -> None:
-        self._counts[demand] = self._counts.get(demand, 0) + 1
-        self._arrivals += 1
+    def bind(self, cluster: Cluster) -> None:
+        """Go on with another cluster; what is usual is remembered."""
+        self._cluster = cluster
+        self._before: Floats = np.zeros(len(cluster))
+        self._stale: list[int] = []
+        self._due = True
+        self.epoch += 1
+
+    @property
+    def usual(self) -> dict[Demand, int]:
+        """How often each demand came, as far as it is remembered."""
+        return dict(self._counts)
+
+    @usual.setter
+    def usual(self, counts: Mapping[Demand, int]) -> None:
+        self._counts = dict(counts)
+        self._arrivals = sum(counts.values())
+        self._look_later()
+
+    def arrived(self, demand: Demand, count: int = 1) -> None:
+        if not demand.gpus or count < 1:
+            return
+        self._counts[demand] = self._counts.get(demand, 0) + count
+        self._arrivals += count
         if self._arrivals < self._next:
             return
-        if self._arrivals >= FORGET:
+        while self._arrivals >= FORGET:
             self._counts = {demand: count // 2 for demand, count in self._counts.items() if count > 1}
             self._arrivals = sum(self._counts.values())
-        self._next = self._arrivals + max(FIRST_LOOKS, self._arrivals * (GROWTH - 1))
-        self._look()
-        self.epoch += 1
+        self._look_later()
 
     def changed(self, agent: int) -> None:
         self._stale.append(agent)
@@ -59,14 +81,21 @@ class Balance(Strategy):
         per_gpu = then.cpu / (then.gpu.sum(axis=1) + 1000)
         return np.asarray(spoilt - np.rint(np.log1p(per_gpu) * (EASE_MILLI * FINE)) / FINE)
 
+    def _look_later(self) -> None:
+        self._next = self._arrivals + max(FIRST_LOOKS, self._arrivals * (GROWTH - 1))
+        self._due = True
+        self.epoch += 1
+
     def _look(self) -> None:
-        with_gpus = {demand: count for demand, count in self._counts.items() if demand.gpus}
-        self._usual = Usual(self._cluster, with_gpus)
-        self._wanted = wanted_by_name(self._cluster, with_gpus)
+        self._usual = Usual(self._cluster, self._counts)
+        self._wanted = wanted_by_name(self._cluster, self._counts)
         self._stale = list(range(len(self._cluster)))
+        self._due = False
 
     def _refresh(self) -> None:
-        """Bring what each agent could be used for up to date."""
+        """Bring what is usual, and what each agent could be used for, up to date."""
+        if self._due:
+            self._look()
         if self._stale:
             agents = np.array(unique(self._stale), dtype=np.int64)
             self._before[agents] = self._usual.usable(rows_of(self._cluster, agents))

@@ -55,7 +55,7 @@ class Shuffled(Strategy):
         super().__init__()
         self._random = random
 
-    def arrived(self, demand: Demand) -> None:
+    def arrived(self, demand: Demand, count: int = 1) -> None:
         self.epoch += 1
 
     def costs(self, cluster: Cluster, demand: Demand, rows: Rows) -> Floats:

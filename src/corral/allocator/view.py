@@ -9,6 +9,7 @@ from enum import StrEnum
 
 import msgspec
 
+from corral.allocator.packing import Demand
 from corral.model.ids import AgentId, FrameworkId, OfferId, WantId
 from corral.model.offer import Want
 from corral.model.resources import Resources
@@ -101,7 +102,10 @@ class Settings(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class View(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Everything an allocator knows. Shapes: `seed` changes from run to run (a counter will do)."""
+    """Everything an allocator knows.
+
+    Shapes: `seed` changes from run to run (a counter will do); `usual` tells how often demands for GPUs came.
+    """
 
     agents: Sequence[AgentView]
     roles: Mapping[str, RoleSettings] = {}
@@ -111,6 +115,7 @@ class View(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     filters: Sequence[Filter] = ()
     settings: Settings = Settings()
     seed: int = 0
+    usual: Sequence[tuple[Demand, int]] = ()
 
 
 class Grant(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -113,4 +113,4 @@ def _siblings(state: MasterState, waiting: list[WantView]) -> dict[tuple[Framewo
 
 
 def _looks_at_siblings(want: Want) -> bool:
-    return want.strategy == "spread" or any(is_counting(c) for c in want.constraints)
+    return want.strategy in ("", "spread") or any(is_counting(c) for c in want.constraints)

@@ -36,7 +36,7 @@ def check_wants(framework: FrameworkEntry, wants: Sequence[Want]) -> None:
             raise Invalid(f"want {want.id} asks {describe(want.resources)}; ask more than 0 of at least one scalar")
         if any(r.kind is not ResourceKind.SCALAR for r in want.resources):
             raise Invalid(f"want {want.id} lists ports or sets among its resources; use ports and fixed_ports")
-        if want.strategy not in STRATEGIES:
+        if want.strategy not in ("", *STRATEGIES):
             raise Invalid(f"want {want.id} names the strategy {want.strategy!r}; there are {', '.join(STRATEGIES)}")
         for constraint in want.constraints:
             check_constraint(constraint)

@@ -1,26 +1,22 @@
 """Reads and writes corral's extension of the REQUEST call: wants, and the explanations of those that wait.
 
 `request.wants[]` states demands: `{id, role, count, resources[], ports, fixed_ports[], constraints[{field, operator,
-values[], count}], strategy, priority, group, group_size, runtime}` with resources in the Mesos form. A plain Mesos
+values[], count, weight}], strategy, priority, group, group_size, runtime, gang, gang_timeout_s, run_s, revocable,
+preempts, tags[]}` with resources in the Mesos form. A plain Mesos
 REQUEST has no `wants`. The event EXPLANATIONS says why wants wait; offers name their want in `corral_want_id`.
 """
 
-import re
 from collections.abc import Iterable
 
 from corral.lib.errors import Invalid
 from corral.mesos import wire
 from corral.mesos.common import read_enum
 from corral.mesos.resources import read_resources, write_resources
-from corral.model.constraints import Constraint, Operator
+from corral.model.constraints import Constraint, Operator, check_constraint
 from corral.model.ids import FrameworkId, WantId, check_id, check_role
-from corral.model.offer import Explanation, Refusal, Want
-from corral.model.resources import PLAIN, ResourceKind
+from corral.model.offer import Explanation, Refusal, Want, check_want
+from corral.model.resources import PLAIN, ResourceKind, format_milli
 
-_VALUED = frozenset(
-    {Operator.EQUAL, Operator.UNEQUAL, Operator.IN, Operator.MATCH, Operator.MISMATCH, Operator.GLOB}
-)  # fmt: skip
-_PATTERNS = frozenset({Operator.MATCH, Operator.MISMATCH})
 _MOST_PORT = 65535
 
 
@@ -29,6 +25,7 @@ class WireConstraint(wire.Wire):
     operator: str
     values: tuple[str, ...] = ()
     count: wire.UInt | None = None
+    weight: wire.UInt = 0
 
 
 class WireWant(wire.Wire):
@@ -39,11 +36,17 @@ class WireWant(wire.Wire):
     ports: wire.UInt = 0
     fixed_ports: tuple[wire.UInt, ...] = ()
     constraints: tuple[WireConstraint, ...] = ()
-    strategy: str = "spread"
+    strategy: str = ""
     priority: int = 0
     group: str = ""
     group_size: wire.UInt = 0
     runtime: str = ""
+    gang: wire.UInt = 0
+    gang_timeout_s: float = 300.0
+    run_s: float | None = None
+    revocable: bool = False
+    preempts: bool = True
+    tags: tuple[str, ...] = ()
 
 
 class WireRefusal(wire.Wire):
@@ -86,7 +89,9 @@ def write_wants(wants: Iterable[Want]) -> tuple[WireWant, ...]:
             ports=w.ports,
             fixed_ports=w.fixed_ports,
             constraints=tuple(
-                WireConstraint(field=c.field, operator=c.operator.value, values=c.values, count=c.count)
+                WireConstraint(
+                    field=c.field, operator=c.operator.value, values=c.values, count=c.count, weight=c.weight
+                )
                 for c in w.constraints
             ),
             strategy=w.strategy,
@@ -94,6 +99,12 @@ def write_wants(wants: Iterable[Want]) -> tuple[WireWant, ...]:
             group=w.group,
             group_size=w.group_size,
             runtime=w.runtime,
+            gang=w.gang,
+            gang_timeout_s=float(w.gang_timeout_s),
+            run_s=None if w.run_s is None else float(w.run_s),
+            revocable=w.revocable,
+            preempts=w.preempts,
+            tags=w.tags,
         )
         for w in wants
     )
@@ -109,12 +120,17 @@ def _read_want(found: WireWant, at: str) -> Want:
                 f"field '{at}.resources': {resource.name} is not a plain scalar of 0 or more; state ports as 'ports' "
                 "or 'fixed_ports'"
             )
+        if resource.name == "gpus" and resource.milli > 1000 and resource.milli % 1000:
+            raise Invalid(
+                f"field '{at}.resources': gpus {format_milli(resource.milli)} is neither a part of one GPU nor whole "
+                "ones; ask less than 1, or a whole number"
+            )
     for port in found.fixed_ports:
         if not 0 < port <= _MOST_PORT:
             raise Invalid(f"field '{at}.fixed_ports': {port} is no port; give one of 1 to {_MOST_PORT}")
     if found.ports > _MOST_PORT:
         raise Invalid(f"field '{at}.ports': {found.ports} ports are more than a host has")
-    return Want(
+    want = Want(
         id=WantId(found.id),
         role=found.role,
         count=found.count,
@@ -127,21 +143,30 @@ def _read_want(found: WireWant, at: str) -> Want:
         group=found.group,
         group_size=found.group_size,
         runtime=found.runtime,
+        gang=found.gang,
+        gang_timeout_s=found.gang_timeout_s,
+        run_s=found.run_s,
+        revocable=found.revocable,
+        preempts=found.preempts,
+        tags=found.tags,
     )
+    try:
+        check_want(want)
+    except Invalid as error:
+        raise Invalid(f"field '{at}': {error.message}") from None
+    return want
 
 
 def _read_constraint(found: WireConstraint, at: str) -> Constraint:
     operator = read_enum(Operator, found.operator, at + ".operator")
-    if operator in _VALUED and not found.values:
-        raise Invalid(f"field '{at}': {found.field} {operator} needs 'values' to compare with")
-    if operator is Operator.MAX_PER and found.count is None:
-        raise Invalid(f"field '{at}': {found.field} {operator} needs 'count'")
-    if operator in _PATTERNS:
-        try:
-            re.compile(found.values[0])
-        except (re.error, OverflowError, RecursionError) as error:
-            raise Invalid(f"field '{at}': {found.values[0]!r} is no regular expression: {error}") from None
-    return Constraint(field=found.field, operator=operator, values=found.values, count=found.count)
+    constraint = Constraint(
+        field=found.field, operator=operator, values=found.values, count=found.count, weight=found.weight
+    )
+    try:
+        check_constraint(constraint)
+    except Invalid as error:
+        raise Invalid(f"field '{at}': {error.message}") from None
+    return constraint
 
 
 def read_explanation(found: WireExplanation) -> Explanation:

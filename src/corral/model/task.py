@@ -11,7 +11,7 @@ from corral.model.command import CommandInfo as CommandInfo
 from corral.model.command import Uri as Uri
 from corral.model.container import ContainerInfo, NetworkInfo
 from corral.model.health import CheckResult, HealthCheck
-from corral.model.ids import AgentId, ContainerId, ExecutorId, FrameworkId, TaskId
+from corral.model.ids import AgentId, ContainerId, ExecutorId, FrameworkId, TaskId, WantId
 from corral.model.resources import Resources
 
 GROUP_LABEL = "corral.group"
@@ -116,12 +116,28 @@ class ExecutorInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     kind: str | None = None
 
 
+class Claim(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """By what standing a task holds its resources, told with it so that every later master knows.
+
+    Units: `run_s` seconds. Shapes: as in the want `want_id`; `devices` are the numbers of the GPUs it was given.
+    """
+
+    priority: int = 0
+    revocable: bool = False
+    group: str = ""
+    tags: tuple[str, ...] = ()
+    run_s: float | None = None
+    devices: tuple[int, ...] = ()
+    want_id: WantId | None = None
+
+
 class TaskInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: exactly one of `command` and `executor`. Units: `kill_grace_s`, `max_completion_s` seconds.
 
     `check` is the JSON object as given. `limits` maps `cpus` or `mem` to thousandths, or to None
     for no limit at all. `unsupported` are paths of fields that were given and cannot be honoured, such as
-    `container.mesos.image`: a task that has any is refused rather than run as something else.
+    `container.mesos.image`: a task that has any is refused rather than run as something else. `claim` is set by the
+    master for tasks that were launched from an offer for a want.
     """
 
     task_id: TaskId
@@ -140,6 +156,7 @@ class TaskInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     check: bytes | None = None
     limits: tuple[tuple[str, int | None], ...] = ()
     unsupported: tuple[str, ...] = ()
+    claim: Claim | None = None
 
 
 class ContainerStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True):

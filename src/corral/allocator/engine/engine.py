@@ -59,7 +59,7 @@ from corral.allocator.engine.columns import (
 from corral.allocator.engine.index import Index, rows_admitted
 from corral.allocator.engine.modes import Mode, load_kernels
 from corral.allocator.engine.rules import WHOLE
-from corral.allocator.engine.scan import Columns, columns_of, passing
+from corral.allocator.engine.scan import Columns, columns_of, costs_of, passing
 from corral.allocator.engine.tables import Tables
 from corral.allocator.engine.tallying import SIBLINGS_PLACE, Rule, Tally, Tallying
 from corral.allocator.engine.tree import BARE, Tree
@@ -180,6 +180,7 @@ class Engine:
         self._largest_gang = 1
         self._total = [0] * len(resources)
         self._total_changed = False
+        self._seen: tuple[tuple[Any, ...], Columns] | None = None
         self._hash = blake2b(digest_size=16)
         self._prepare(units, tuning)
         self._tree = Tree(self._tables, self._kernels, len(resources))
@@ -259,6 +260,7 @@ class Engine:
         """Write a closed node down, whose amounts were others before."""
         self._nodes[row] = node
         columns, width = self._state.nodes, len(self.resources)
+        columns.version[row] += 1
         for d, amount in enumerate(node.total):
             columns.free[row * width + d] += amount - before[d]
             self._total[d] += amount - before[d]
@@ -452,9 +454,9 @@ class Engine:
             self._tables.ask_width("words", cls // self._bits + 1)
         self._classes[demand], self._demands[cls] = cls, demand
         self._index.add_class(demand, cls)
-        nodes = [(row, node.hostname, node.attributes) for row, node in self._nodes.items()]
         for tally in _tallies_of(demand):
-            self._tallying.learn_field(tally.field, iter(nodes))
+            nodes = ((row, node.hostname, node.attributes) for row, node in self._nodes.items())
+            self._tallying.learn_field(tally.field, nodes)
             self._tallying.use(tally)
         k, width = self._state.classes, len(self.resources)
         for d, amount in enumerate(demand.shape):
@@ -686,11 +688,23 @@ class Engine:
 
     def columns(self) -> Columns:
         """The nodes as NumPy columns, a row each; not to be written to."""
-        return columns_of(self._state.nodes, self._state.meta)
+        nodes = self._state.nodes
+        parts = nodes.free, nodes.cell, nodes.signature, nodes.domain, nodes.gpu, nodes.tasks, self._node_rows
+        if self._seen is None or any(a is not b for a, b in zip(parts, self._seen[0], strict=True)):
+            self._seen = parts, columns_of(nodes, self._state.meta)
+        return self._seen[1]
 
     def versions(self) -> Rows:
-        """A number per node row that grows whenever the node's free amounts change; not to be written to."""
+        """A number per node row that grows whenever the node or its free amounts change; not to be written to."""
         return np.asarray(self._state.nodes.version)[: self._node_rows]
+
+    def node(self, row: int) -> Node | None:
+        """The node of a row in words, another one each time it is described; None for a row without a node."""
+        return self._nodes.get(row)
+
+    def soft_costs(self, cls: int, rows: Rows) -> Rows:
+        """What the soft rules of a class hold against each of these nodes."""
+        return costs_of(self.columns(), self._state.tallies, self._state.classes, rows, cls)
 
     def passing(self, rule: Rule) -> Mask:
         """The node rows that a rule of a class in use allows now."""
@@ -732,13 +746,12 @@ class Engine:
         if demand.fine:
             found[rows] = rows_admitted(demand, self._nodes, rows)
             return found
-        answers: dict[int, bool] = {}
-        signatures = self._state.nodes.signature
-        for row in rows:
-            number = int(signatures[row])
-            if number not in answers:
-                answers[number] = admits(demand, self._nodes[row])
-            found[row] = answers[number]
+        numbers, first, of_row = np.unique(
+            np.asarray(self._state.nodes.signature)[rows], return_index=True, return_inverse=True
+        )
+        answers = np.array([admits(demand, self._nodes[rows[at]]) for at in first.tolist()], dtype=bool)
+        if len(numbers):
+            found[rows] = answers[of_row]
         return found
 
     def could_take(self, cls: int, aside: Callable[[Rule], bool] = lambda rule: False) -> Mask:

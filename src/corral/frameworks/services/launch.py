@@ -25,6 +25,7 @@ from corral.model.constraints import HOSTNAME, Constraint, Operator, field_value
 from corral.model.ids import WantId
 from corral.model.offer import Offer, Want
 from corral.model.resources import normal, scalar
+from corral.model.tags import make_tags
 from corral.model.task import (
     GROUP_LABEL,
     INSTANCE_LABEL,
@@ -76,8 +77,15 @@ def make_want(app: App, config: Config, count: int) -> Want:
             group=spec.id,
             group_size=spec.instances,
             runtime="docker" if spec.container is not None and spec.container.kind == "DOCKER" else "process",
+            tags=_tags(spec),
         )
     return msgspec.structs.replace(app.want, count=count)
+
+
+def _tags(spec: AppSpec) -> tuple[str, ...]:
+    """What affinity of other apps may name: the app, its image, its labels."""
+    docker = _docker(spec)
+    return make_tags(name=spec.id.strip("/"), image=docker.image if docker is not None else "", labels=spec.labels)
 
 
 def _host_ports(spec: AppSpec) -> tuple[list[int], int]:
