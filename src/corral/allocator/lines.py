@@ -11,7 +11,7 @@ import msgspec
 
 from corral.allocator.book import Book
 from corral.allocator.demands import Asked, Context, ask, own_tags
-from corral.allocator.engine import Engine
+from corral.allocator.engine import Engine, Tally
 from corral.allocator.engine.columns import MOST_PRIORITY
 from corral.allocator.filters import Filters
 from corral.allocator.view import WantView
@@ -47,6 +47,11 @@ class Line:
         self.submitted = 0
         self.apart = 0
         self.age = -round(view.since_at * 1000)
+
+    @property
+    def feeds(self) -> tuple[Tally, ...]:
+        """The tallies in which its class counts its instances."""
+        return self.asked.feeds if self.asked is not None else ()
 
     @property
     def key(self) -> Key:
