@@ -129,8 +129,8 @@ def measure(*, short: bool) -> list[Measure]:
     note += f"filled in {filled_s:.0f} s; the process of master and frameworks at most {used_mb:,.0f} MB"
     return [
         Measure(
-            name="a want until its offer is sent, p99", unit="ms", runs=tuple(parts), budget=None if short else BUDGET_MS,
-            note=note,
+            name="a want until its offer is sent, p99", unit="ms", runs=tuple(parts),
+            budget=None if short else BUDGET_MS, note=note,
         )
     ]  # fmt: skip
 

@@ -30,6 +30,10 @@ def clean_environment(**more: str) -> dict[str, str]:
     return {**kept, "NO_COLOR": "1", "PYTHONUNBUFFERED": "1", **more}
 
 
+UNCOMPILED = ("--set", "kernel.compiled=no")
+"""A master that compiles its engine takes minutes the first time, and decides the same."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Answer:
     """What a command said. Shapes: `out` and `err` are text."""
@@ -151,7 +155,7 @@ class Site:
     def master(self, *more: str, listen: str = "127.0.0.1:0") -> Daemon:
         return self.start(
             "master", "--listen", listen, "--work-dir", str(self.directory / "master"),
-            "--set", "kernel.ping_s=1", "--set", "kernel.agent_timeout_s=5", *more,
+            "--set", "kernel.ping_s=1", "--set", "kernel.agent_timeout_s=5", *UNCOMPILED, *more,
         )  # fmt: skip
 
     def agent(self, master: str, *more: str, ready: bool = True, inside: Sequence[str] = ()) -> Daemon:

@@ -174,7 +174,7 @@ def _kill(state: AgentState, task: Task, why: str, now: float) -> list[Effect]:
     framework = state.frameworks[task.framework_id]
     effects: list[Effect]
     if framework.can(Capability.TASK_KILLING_STATE) and task.state is not TaskState.KILLING:
-        effects = updates.enqueue(state, task, TaskState.KILLING, now, message=why or None)
+        effects = updates.enqueue(state, task, TaskState.KILLING, now, message=why or None, reason=ending.reason)
     else:
         effects = [state.save_run(task)]
     return [*effects, Kill(task.runtime, task.container_id, grace_s, why)]
@@ -284,7 +284,7 @@ def kill(state: AgentState, order: KillTask, now: float) -> list[Effect]:
         why = "the task is not here; it has ended and its end is acknowledged, or it never came"
         return [Note("kill ignored", why, facts=_facts(order.framework_id, order.task_id))]
     grace_s = order.grace_s if order.grace_s is not None else _grace_s(state, task)
-    return request_end(state, task, Ending(now + max(0.0, grace_s), why=order.why), now)
+    return request_end(state, task, Ending(now + max(0.0, grace_s), reason=order.reason, why=order.why), now)
 
 
 def _grace_s(state: AgentState, task: Task) -> float:

@@ -163,11 +163,16 @@ class Allocator:
         self._frameworks[view.id] = view
 
     def remove_framework(self, framework_id: FrameworkId) -> None:
-        """Forget a framework with its wants and filters; what its tasks hold stays until it is released."""
+        """Forget a framework with its wants and filters; what its tasks hold stays until it is released.
+
+        Shapes: once that is so, forget it again, and nothing is left of it.
+        """
         self._frameworks.pop(framework_id, None)
-        for line in [each for each in self._lines if each.view.framework_id == framework_id]:
+        for line in self._lines.of(framework_id):
             self.remove_want(framework_id, line.view.want.id)
         self._filters.forget(framework_id)
+        # Rows that seem to hold something would stay this framework's for good.
+        self._book.flush()
         self._claimants.forget(framework_id)
 
     def set_want(self, view: WantView) -> None:
@@ -261,6 +266,7 @@ class Allocator:
             evictions=tuple(evictions),
             waiting=tuple(line.key for line in waiting if line.view.missing > 0),
             more=more,
+            due_at=None if more else self._due_at(now, waiting),
         )
 
     def explain(self, framework_id: FrameworkId, want_id: WantId) -> Explanation:
@@ -291,6 +297,12 @@ class Allocator:
         if gathering is None or gathering.key != key:
             return None
         return len(gathering.slots), gathering.size
+
+    def kept(self) -> list[Hold]:
+        """What is held for no task or offer: the room of a gang that gathers, and of wants for which room is made."""
+        gathering = self._gangs.gathering
+        keys = [*(gathering.slots if gathering is not None else ()), *self._evictor.kept]
+        return [self._book.holds[key].hold for key in keys if key in self._book.holds]
 
     # What its parts share.
 
@@ -399,6 +411,12 @@ class Allocator:
         headroom = self.settings.headroom
         self._engine.set_reserve(None if headroom is None else amounts_of(headroom))
 
+    def _due_at(self, now: float, waiting: list[Line]) -> float | None:
+        dues = [self._gangs.due_at(now)]
+        if any(line.view.missing > line.apart and not line.view.want.revocable for line in waiting):
+            dues.append(self._evictor.due_at(now))
+        return min((each for each in dues if each is not None), default=None)
+
     def _prepare(self, now: float, seed: int) -> None:
         for framework_id, role in sorted(self._filters.end(now)):
             self._renew_lines(framework_id, role)
@@ -413,9 +431,7 @@ class Allocator:
         self._book.mark_ports()
 
     def _renew_lines(self, framework_id: FrameworkId, role: str) -> None:
-        self._lines.renew(
-            line for line in self._lines if line.view.framework_id == framework_id and line.view.want.role == role
-        )
+        self._lines.renew(line for line in self._lines.of(framework_id) if line.view.want.role == role)
 
     def _granted(self, placements: Placements, now: float, seed: int) -> list[Grant]:
         """What the engine placed, as grants; fixed ports are set aside before others are chosen."""

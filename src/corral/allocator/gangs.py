@@ -46,6 +46,7 @@ class Gangs:
         self.gathering: Gathering | None = None
         self._turns: dict[Key, int] = {}
         self._kept = 0
+        self._again = False
 
     def keep(self, allocator: "Allocator", line: Line, agent: AgentEntry, mask: int, now: float) -> None:
         """Keep what the engine placed for one instance of the gathering gang."""
@@ -77,12 +78,21 @@ class Gangs:
         What a gang lets go of is for anybody in one run before the next gang gathers.
         """
         before = self.gathering
+        self._again = False
         grants = self._settle(allocator, now)
         if self.gathering is not None:
             return grants or self._lend(allocator, now)
         if before is None or grants:
             self._begin(allocator, now)
+        # Whoever has begun wants a look of the engine, and who gave up makes way for the next to begin.
+        self._again = self.gathering is not None or (before is not None and not grants)
         return grants
+
+    def due_at(self, now: float) -> float | None:
+        """When gangs have to be looked at again though nothing is told: at once, or when a time is up."""
+        if self._again:
+            return now
+        return max(now, self.gathering.until_at) if self.gathering is not None else None
 
     def _next_key(self) -> str:
         self._kept += 1

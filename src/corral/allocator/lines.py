@@ -89,6 +89,16 @@ class Claimants:
                 del self._rows[key]
                 self._spare.setdefault(key[0], []).append(row)
 
+    def sums(self) -> dict[tuple[str, FrameworkId], dict[str, int]]:
+        """What frameworks hold in their roles; those that hold nothing are left out."""
+        found: dict[tuple[str, FrameworkId], dict[str, int]] = {}
+        for (role, framework_id, _), row in self._rows.items():
+            if self._engine.tasks_held(row):
+                there = found.setdefault((role, framework_id), {})
+                for resource, amount in self._engine.held(row).items():
+                    there[resource] = there.get(resource, 0) + amount
+        return found
+
     def held(self, role: str, framework_id: FrameworkId | None = None) -> dict[str, int]:
         """What a framework, or all of them, holds in a role itself, at all priorities."""
         found: dict[str, int] = {}
@@ -112,11 +122,16 @@ class Lines:
         self._roles = roles
         self._lines: dict[Key, Line] = {}
         self._by_place: dict[tuple[int, int], list[Line]] = {}
+        self._by_framework: dict[FrameworkId, dict[Key, Line]] = {}
         self._by_tag: dict[str, dict[Key, Line]] = {}
         self._stale: dict[Key, None] = {}
 
     def __iter__(self) -> Iterator[Line]:
         return iter(self._lines.values())
+
+    def of(self, framework_id: FrameworkId) -> list[Line]:
+        """The lines of a framework."""
+        return list(self._by_framework.get(framework_id, {}).values())
 
     def get(self, framework_id: FrameworkId, want_id: WantId) -> Line | None:
         return self._lines.get((framework_id, want_id))
@@ -134,7 +149,7 @@ class Lines:
             apart = line.apart
             self.remove(*key)
         row = self._claimants.row(view.want.role, view.framework_id, view.want.priority)
-        line = self._lines[key] = Line(view, row)
+        line = self._lines[key] = self._by_framework.setdefault(view.framework_id, {})[key] = Line(view, row)
         line.apart = apart
         for tag in own_tags(view.want, view.framework_id):
             self._by_tag.setdefault(tag, {})[key] = line
@@ -145,12 +160,16 @@ class Lines:
         line = self._lines.pop((framework_id, want_id), None)
         if line is None:
             return
+        there = self._by_framework[framework_id]
+        del there[line.key]
+        if not there:
+            del self._by_framework[framework_id]
         self._leave(line)
         self._stale.pop(line.key, None)
         for tag in own_tags(line.view.want, framework_id):
-            there = self._by_tag[tag]
-            del there[line.key]
-            if not there:
+            tagged = self._by_tag[tag]
+            del tagged[line.key]
+            if not tagged:
                 del self._by_tag[tag]
 
     def renew(self, lines: Iterable[Line]) -> None:

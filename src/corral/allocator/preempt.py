@@ -110,6 +110,17 @@ class Evictor:
         """Where room is being made for a want, and what has to end there."""
         return [(each.agent, each.victims) for each in self._clearings if each.key == key]
 
+    def due_at(self, now: float) -> float | None:
+        """When the operator allows evictions again; None while he does."""
+        if not self._recent or len(self._recent) < self.settings.evictions_per_minute:
+            return None
+        return max(now, self._recent[0] + MINUTE_S)
+
+    @property
+    def kept(self) -> list[str]:
+        """The keys of what is kept where room is being made."""
+        return [each.kept for each in self._clearings]
+
     def give_up(self, allocator: "Allocator", key: Key) -> None:
         """A want has gone: what was kept for it is free again."""
         for each in [one for one in self._clearings if one.key == key]:

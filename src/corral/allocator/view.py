@@ -149,7 +149,8 @@ class Eviction(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 class Allocation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `rescind` offers and `evictions` must come back before the wants they block can be served, in later runs.
 
-    With `more` the bound was reached: run again at once, for nothing is said yet of what has not had its turn.
+    With `more` the bound was reached: run again at once, for nothing is said yet of what has not had its turn. `due_at`
+    is when to run again even if nothing else is told, None when there is no need.
     """
 
     grants: tuple[Grant, ...] = ()
@@ -157,3 +158,4 @@ class Allocation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     evictions: tuple[Eviction, ...] = ()
     waiting: tuple[tuple[FrameworkId, WantId], ...] = ()
     more: bool = False
+    due_at: float | None = None

@@ -1,9 +1,15 @@
 """The daemons: dev, master, agent, framework. Options become configuration; `standalone` does the rest."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from corral.lib.errors import Invalid
+
+if TYPE_CHECKING:
+    from corral.runtime.turn import Recorder
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,6 +39,10 @@ _serving = _options(
     click.option("--listen", metavar="HOST:PORT", help="Where to serve; port 0 takes any."),
     click.option("--store", metavar="URL", help="sqlite:PATH or memory:"),
 )
+_recording = click.option(
+    "--record", "trace", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Write a trace of what happens to the cluster, for `corral sim`.",
+)  # fmt: skip
 _running = _options(
     click.option("--runtime", metavar="NAMES", help="docker,process: what tasks may run with, in this order."),
     click.option("--docker-host", metavar="URL", help="unix:///path or tcp://host:port of the Docker Engine."),
@@ -40,6 +50,22 @@ _running = _options(
     click.option("--attributes", metavar="TEXT", help="Such as 'rack:r1;zone:z1'."),
     click.option("--name", help="The node's name; by default the host's."),
 )
+
+
+def _trace_recorder(trace: Path | None) -> "Callable[[], Recorder] | None":
+    """Begins the file when the daemon is about to run, and not when its configuration is wrong."""
+    if trace is None:
+        return None
+
+    def begin() -> "Recorder":
+        from corral.sim.record import TraceRecorder
+
+        try:
+            return TraceRecorder(trace)
+        except OSError as error:
+            raise Invalid(f"--record {trace} cannot be begun: {error.strerror}; name another file") from None
+
+    return begin
 
 
 def _sets(section_keys: dict[str, Any], sets: tuple[str, ...]) -> list[str]:
@@ -50,14 +76,15 @@ def _sets(section_keys: dict[str, Any], sets: tuple[str, ...]) -> list[str]:
 @click.command()
 @_common
 @_serving
+@_recording
 @_running
 @click.option("--agent-listen", metavar="HOST:PORT", help="Where the first agent serves.")
 @click.option("--agents", default=1, show_default=True, type=click.IntRange(1, 1000), help="How many agents.")
 def dev(
     file: str | None, sets: tuple[str, ...], work_dir: str | None, log_format: str | None, log_level: str | None,
     journal: bool | None, insecure: bool | None, show_config: bool, listen: str | None, store: str | None,
-    runtime: str | None, docker_host: str | None, resources: str | None, attributes: str | None, name: str | None,
-    agent_listen: str | None, agents: int,
+    trace: Path | None, runtime: str | None, docker_host: str | None, resources: str | None, attributes: str | None,
+    name: str | None, agent_listen: str | None, agents: int,
 ) -> int:  # fmt: skip
     """Run a whole cluster in one process: master, frameworks and agents on loopback."""
     from corral.standalone.daemons import run_dev
@@ -68,15 +95,18 @@ def dev(
         "agent.attributes": attributes, "agent.name": name, "master.insecure": insecure, "agent.insecure": insecure,
         "master.journal": journal, "agent.journal": journal, "log.format": log_format, "log.level": log_level,
     }  # fmt: skip
-    return run_dev(file, _sets(found, sets), agents=agents, show_config=show_config)
+    begin = _trace_recorder(trace)
+    return run_dev(file, _sets(found, sets), agents=agents, show_config=show_config, begin_trace=begin)
 
 
 @click.command()
 @_common
 @_serving
+@_recording
 def master(
     file: str | None, sets: tuple[str, ...], work_dir: str | None, log_format: str | None, log_level: str | None,
     journal: bool | None, insecure: bool | None, show_config: bool, listen: str | None, store: str | None,
+    trace: Path | None,
 ) -> int:  # fmt: skip
     """Run the kernel with the first-party frameworks."""
     from corral.standalone.daemons import run_master
@@ -85,7 +115,7 @@ def master(
         "master.listen": listen, "master.store": store, "master.work_dir": work_dir, "master.insecure": insecure,
         "master.journal": journal, "log.format": log_format, "log.level": log_level,
     }  # fmt: skip
-    return run_master(file, _sets(found, sets), show_config=show_config)
+    return run_master(file, _sets(found, sets), show_config=show_config, begin_trace=_trace_recorder(trace))
 
 
 @click.command()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from corral.master import frameworks, offers, tasks, timers
+from corral.master import claims, frameworks, offers, tasks, timers
 from corral.master.effects import CloseSession, SendOrder
 from corral.master.reconcile import merge_agent
 from corral.master.spec import AgentOpened, AgentRecord, AgentReported, agent_key
@@ -110,7 +110,7 @@ def register(state: MasterState, session_id: str, session: SessionEntry, told: R
     agent.session, session.agent_id = session_id, agent.id
     state.counts["registrations"] += 1
     agent.heard_at = agent.spoken_at = now
-    state.agents_changed.add(agent.id)
+    claims.tell_agent(state, agent)
     if changed:
         offers.drop_filters_of(state, agent.id)
         effects.append(Persist(agent_key(agent.id), AgentRecord(info=agent.info)))
@@ -228,7 +228,7 @@ def _disconnect(state: MasterState, agent: AgentEntry, why: str) -> list[Effect]
     assert agent.session is not None
     agent.session = None
     agent.move(AgentEvent.LINK_BROKE)
-    state.agents_changed.add(agent.id)
+    claims.tell_agent(state, agent)
     short = f"agent {agent.id} disconnected"
     effects = offers.rescind(state, list(agent.offers.values()), short, Reason.AGENT_DISCONNECTED)
     return [*effects, Note("agent disconnected", why, "warning", _facts(agent))]
@@ -285,7 +285,7 @@ def give_up(state: MasterState, agent: AgentEntry, why: str, now: float) -> list
             tasks.drop_orphan(state, agent, entry)
         else:
             effects += _lose(state, framework, agent, entry, now)
-    state.agents_changed.add(agent.id)
+    claims.tell_agent(state, agent)
     return [
         Persist(agent_key(agent.id), AgentRecord(info=agent.info, unreachable_at=now)),
         *effects,
@@ -310,7 +310,7 @@ def _lose(
         tasks.forget_ended(state, framework, agent, entry)
         return []
     seen = TaskState.UNREACHABLE if framework.partition_aware else TaskState.LOST
-    tasks.release(state, framework, agent, entry)
+    claims.release_task(state, entry)
     state.live[entry.state] -= 1
     entry.state = entry.forwarded = TaskState.UNREACHABLE
     entry.forwarded_uuid = entry.pending = None
@@ -358,7 +358,7 @@ def _remove(state: MasterState, agent: AgentEntry, why: str, now: float) -> list
     offers.drop_filters_of(state, agent.id)
     state.counts["removals"] += 1
     del state.agents[agent.id]
-    state.agents_changed.add(agent.id)
+    claims.forget_agent(state, agent.id)
     return [
         Persist(agent_key(agent.id), None),
         *effects,

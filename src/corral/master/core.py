@@ -48,11 +48,15 @@ __all__ = ["Input", "MasterCore"]
 _READS = (GetCluster, GetExplanations, GetFrameworks, GetMetrics, GetNodes, GetRoles, GetTasks)
 
 
+CHECKS_PER_DEEP_ONE = 100
+
+
 class MasterCore:
     """Shapes: `random` decides ids and ties, so equal seeds and inputs give equal effects."""
 
     def __init__(self, config: MasterConfig, random: Random) -> None:
         self.state = MasterState(config, random)
+        self._checks = 0
 
     def handle(self, input: Input, now: float) -> Sequence[Effect]:
         if self.state.shown and not (isinstance(input, Asked) and isinstance(input.command, _READS)):
@@ -74,7 +78,11 @@ class MasterCore:
                 return recovery.load(self.state, input, now)
 
     def invariants(self) -> None:
+        """The allocator's own laws take long: they are looked at now and then."""
         self.state.invariants()
+        if self._checks % CHECKS_PER_DEEP_ONE == 0:
+            self.state.allocator.invariants()
+        self._checks += 1
 
 
 def ask(state: MasterState, ask: int, command: Command, now: float) -> list[Effect]:
@@ -163,6 +171,8 @@ def tick(state: MasterState, name: str, now: float) -> list[Effect]:
     match kind + slash:
         case timers.ALLOCATE:
             return allocation.run(state, now)
+        case timers.AGAIN:
+            return allocation.run_late(state, now)
         case timers.HEARTBEAT:
             return frameworks.beat(state, rest)
         case timers.AGENTS:

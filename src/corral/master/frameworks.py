@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from corral.lib.errors import Forbidden, Invalid
-from corral.master import offers, tasks, timers
+from corral.master import claims, offers, tasks, timers
 from corral.master.effects import CloseStream, SendEvent, SendOrder
 from corral.master.spec import FrameworkRecord, RemovedRecord, SchedulerCall, SubscribeStream, framework_key
 from corral.master.state import FrameworkEntry, MasterState, TaskEntry
@@ -73,6 +73,7 @@ def subscribe(state: MasterState, command: SubscribeStream, now: float) -> list[
     framework.stream = command.stream
     framework.suppressed = set(call.suppressed_roles)
     state.streams[command.stream] = framework.id
+    claims.tell_framework(state, framework)
     subscribed = events.Subscribed(
         framework_id=framework.id, heartbeat_interval_s=state.config.heartbeat_s, master=state.master_info
     )
@@ -142,13 +143,13 @@ def _detach(state: MasterState, framework: FrameworkEntry, why: str, short: str)
     assert stream is not None
     for entry in list(framework.offers.values()):
         offers.withdraw(state, entry, short)
-    framework.filters.clear()
+    claims.forget_framework(state, framework.id)
     framework.wants.clear()
     framework.waiting.clear()
     framework.explanations.clear()
     framework.told = ()
     framework.uses_wants = False
-    framework.explain_due = False
+    framework.explain_due, framework.unexplained = False, None
     framework.suppressed.clear()
     framework.stream = None
     del state.streams[stream]
@@ -233,7 +234,6 @@ def remove(state: MasterState, framework: FrameworkEntry, why: str, now: float) 
         if session is not None:
             effects.append(SendOrder(session, ShutdownFramework(state.epoch, framework.id)))
     framework.unreachable.clear()
-    framework.groups.clear()
     framework.kills.clear()
     framework.unregistered_at = now
     del state.frameworks[framework.id]
@@ -296,8 +296,7 @@ def give_up_orphans(state: MasterState, framework_id: FrameworkId) -> list[Effec
             why = f"agent {agent.id} has not said that {len(left)} tasks of the removed framework ended"
             facts = {"agent": agent.id, "framework": framework_id}
             effects.append(Note("resources freed without word from the agent", why, "warning", facts))
-    for key in [k for k, tally in state.allocated_by.items() if k[1] == framework_id and not tally.bundle()]:
-        del state.allocated_by[key]
+    claims.forget_framework(state, framework_id)
     return effects + timers.ask_allocation(state) if effects else []
 
 
@@ -315,6 +314,7 @@ def suppress(state: MasterState, framework: FrameworkEntry, call: Suppress) -> l
     Errors: `Invalid` names a role that is not the framework's.
     """
     framework.suppressed |= _own_roles(framework, call.roles)
+    claims.tell_framework(state, framework)
     return []
 
 
@@ -325,8 +325,8 @@ def revive(state: MasterState, framework: FrameworkEntry, call: Revive) -> list[
     """
     roles = _own_roles(framework, call.roles)
     framework.suppressed -= roles
-    for key in [key for key in framework.filters if key[0] in roles]:
-        del framework.filters[key]
+    claims.tell_framework(state, framework)
+    claims.drop_filters_of(state, framework, roles)
     return timers.ask_allocation(state)
 
 
@@ -359,6 +359,8 @@ def update_framework(state: MasterState, framework: FrameworkEntry, call: Update
     for want in [w for w in framework.wants.values() if w.want.role not in roles]:
         del framework.wants[want.want.id]
         framework.waiting.pop(want.want.id, None)
+        claims.forget_want(state, framework, want.want.id)
+    claims.tell_framework(state, framework)
     return [_persist(framework), *effects, *timers.ask_allocation(state)]
 
 

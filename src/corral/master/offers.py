@@ -8,15 +8,17 @@ Source: Mesos v1 scheduler API, ACCEPT and DECLINE.
 import heapq
 from collections.abc import Sequence
 
-from corral.allocator.view import Filter, Grant, HeldOffer
-from corral.master import tasks, timers
+import msgspec
+
+from corral.allocator.view import Filter, Grant
+from corral.master import claims, tasks, timers
 from corral.master.effects import SendEvent
-from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry, WantEntry
+from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry
 from corral.master.validate import BadOffers, check_accept, check_task
 from corral.model import events
 from corral.model.calls import Accept, Decline, Launch, LaunchGroup, Operation
-from corral.model.ids import AgentId, FrameworkId, OfferId
-from corral.model.ledger import Pool, charged, stripped
+from corral.model.ids import AgentId, OfferId
+from corral.model.ledger import Pool, charged, lent, owned, stripped
 from corral.model.offer import Offer
 from corral.model.resources import Resources, contains
 from corral.model.task import Reason, TaskInfo, TaskState
@@ -40,6 +42,8 @@ def make_offers(state: MasterState, grants: Sequence[Grant], now: float) -> list
 def _make_offer(state: MasterState, framework: FrameworkEntry, grant: Grant, now: float) -> Offer:
     agent = state.agents[grant.agent_id]
     resources = stripped(grant.resources)
+    want = framework.wants[grant.want_id] if grant.want_id is not None else None
+    seen = charged(resources, grant.role)
     offer = Offer(
         id=OfferId(f"{state.master_id}-O{state.number('offer')}"),
         framework_id=framework.id,
@@ -48,26 +52,17 @@ def _make_offer(state: MasterState, framework: FrameworkEntry, grant: Grant, now
         ip=agent.info.ip,
         port=agent.info.port,
         role=grant.role,
-        resources=charged(resources, grant.role),
+        resources=lent(seen) if want is not None and want.want.revocable else seen,
         attributes=agent.info.attributes,
         want_id=grant.want_id,
+        devices=grant.devices,
     )
-    want = framework.wants[grant.want_id] if grant.want_id is not None else None
     entry = OfferEntry(offer, resources, want, now)
-    agent.free.take(resources)
-    state.charge(grant.role, framework.id, resources)
-    state.agents_changed.add(agent.id)
+    claims.hold_offer(state, entry, grant)
     state.offers[offer.id] = framework.offers[offer.id] = agent.offers[offer.id] = entry
     if want is not None:
         want.offered += 1
         framework.settle(want)
-        if want.want.group:
-            framework.group(want.want.group).add("offer", offer.id, agent.id)
-    else:
-        state.coarse[offer.id] = HeldOffer(
-            id=offer.id, framework_id=framework.id, role=grant.role, agent_id=agent.id, resources=resources,
-            made_at=now,
-        )  # fmt: skip
     _limit(state, entry, now)
     return offer
 
@@ -82,34 +77,21 @@ def _limit(state: MasterState, entry: OfferEntry, now: float) -> None:
 
 
 def _take_out(state: MasterState, entry: OfferEntry, why: str, reason: Reason = Reason.INVALID_OFFERS) -> None:
-    """The offer is over; its resources are in the hands of the caller."""
+    """The offer is over; its hold, and the want that misses an instance more, are in the hands of the caller."""
     offer = entry.offer
     framework = state.frameworks[offer.framework_id]
     del state.offers[offer.id], framework.offers[offer.id], state.agents[offer.agent_id].offers[offer.id]
-    want = entry.want
-    if want is not None:
-        want.offered -= 1
-        framework.settle(want)
-        if want.want.group:
-            framework.leave_group(want.want.group, "offer", offer.id)
-    else:
-        del state.coarse[offer.id]
+    if entry.want is not None:
+        entry.want.offered -= 1
     state.remember_gone(offer.id, why, reason)
-
-
-def _give_back(
-    state: MasterState, agent: AgentEntry, role: str, framework_id: FrameworkId, resources: Resources
-) -> None:
-    agent.free.add(resources)
-    state.discharge(role, framework_id, resources)
-    state.agents_changed.add(agent.id)
 
 
 def withdraw(state: MasterState, entry: OfferEntry, why: str, reason: Reason = Reason.INVALID_OFFERS) -> None:
     """Take an offer back without a word to the framework."""
     _take_out(state, entry, why, reason)
-    offer = entry.offer
-    _give_back(state, state.agents[offer.agent_id], offer.role, offer.framework_id, entry.resources)
+    claims.release_offer(state, entry)
+    if entry.want is not None:
+        claims.tell_want(state, state.frameworks[entry.offer.framework_id], entry.want)
 
 
 def rescind(
@@ -171,10 +153,10 @@ def refuse(
         refuse_s = _DEFAULT_REFUSE_S
     until_at = now + min(max(refuse_s, state.config.least_refuse_s), _MOST_REFUSE_S)
     new = Filter(framework_id=framework.id, role=role, agent_id=agent_id, resources=resources, until_at=until_at)
-    found = framework.filters.get((role, agent_id), [])
+    found = claims.filters(state, framework, role, agent_id)
     kept = [f for f in found if f.until_at > until_at or not contains(resources, f.resources)]
     kept.append(new)
-    framework.filters[role, agent_id] = kept[-state.config.most_filters :]
+    claims.tell_filters(state, framework, role, agent_id, kept[-state.config.most_filters :])
     heapq.heappush(state.filter_heap, (until_at, framework.id, role, agent_id))
     if len(state.filter_heap) > state.most_filter_ends:
         _drop_forgotten_ends(state)
@@ -183,37 +165,23 @@ def refuse(
 def _drop_forgotten_ends(state: MasterState) -> None:
     """Filters that a REVIVE or a new subscription has dropped leave their end behind, at worst for a year."""
     state.filter_heap = [
-        (one.until_at, framework.id, role, agent_id)
-        for framework in state.frameworks.values()
-        for (role, agent_id), found in framework.filters.items()
-        for one in found
-    ]
+        (one.until_at, one.framework_id, one.role, one.agent_id) for one in state.allocator.filters
+    ]  # fmt: skip
     heapq.heapify(state.filter_heap)
     state.most_filter_ends = max(4096, 2 * len(state.filter_heap))
 
 
 def end_filters(state: MasterState, now: float) -> list[Effect]:
-    """Drop the filters whose time is up and allocate anew."""
+    """Some filters' time is up, which the allocator sees for itself: allocate anew."""
     state.filters_due_at = None
     while state.filter_heap and state.filter_heap[0][0] <= now:
-        _, framework_id, role, agent_id = heapq.heappop(state.filter_heap)
-        framework = state.frameworks.get(framework_id)
-        found = framework.filters.get((role, agent_id)) if framework is not None else None
-        if framework is None or found is None:
-            continue
-        left = [f for f in found if f.until_at > now]
-        if left:
-            framework.filters[role, agent_id] = left
-        else:
-            del framework.filters[role, agent_id]
+        heapq.heappop(state.filter_heap)
     return [*timers.ask_allocation(state), *timers.ask_filters(state, now)]
 
 
 def drop_filters_of(state: MasterState, agent_id: AgentId) -> None:
     """The agent has changed or gone: what was refused there says nothing any more."""
-    for framework in state.frameworks.values():
-        for key in [key for key in framework.filters if key[1] == agent_id]:
-            del framework.filters[key]
+    claims.drop_filters_on(state, agent_id)
 
 
 def accept(state: MasterState, framework: FrameworkEntry, call: Accept, now: float) -> list[Effect]:
@@ -226,8 +194,8 @@ def accept(state: MasterState, framework: FrameworkEntry, call: Accept, now: flo
     except BadOffers as bad:
         return _accept_nothing(state, framework, call, bad, now)
     role = entries[0].offer.role
-    wants = [entry.want for entry in entries if entry.want is not None]
     left = Pool()
+    unused = list(entries)
     for entry in entries:
         _take_out(state, entry, "it was accepted before")
         left.add(entry.resources)
@@ -236,12 +204,16 @@ def accept(state: MasterState, framework: FrameworkEntry, call: Accept, now: flo
         match operation:
             case Launch():
                 for info in operation.tasks:
-                    effects += _launch(state, framework, agent, role, info, left, wants, now)
+                    effects += _launch(state, framework, agent, role, info, left, unused, entries[-1], now)
             case _:
                 effects += _decline_operation(framework, operation, now)
+    for entry in unused:
+        claims.release_offer(state, entry)
+    for want in {id(entry.want): entry.want for entry in entries}.values():
+        if want is not None:
+            claims.tell_want(state, framework, want)
     rest = left.bundle()
     if rest:
-        _give_back(state, agent, role, framework.id, rest)
         refuse(state, framework, role, agent.id, rest, call.filters.refuse_s, now)
         effects += timers.ask_filters(state, now)
     if rest or framework.waiting:
@@ -251,18 +223,26 @@ def accept(state: MasterState, framework: FrameworkEntry, call: Accept, now: flo
 
 def _launch(
     state: MasterState, framework: FrameworkEntry, agent: AgentEntry, role: str, info: TaskInfo, left: Pool,
-    wants: list[WantEntry], now: float,
+    unused: list[OfferEntry], last: OfferEntry, now: float,
 ) -> list[Effect]:  # fmt: skip
-    resources = stripped(info.resources)
+    """Shapes: each task takes the place of one offer in `unused`, in the order of both; tasks beyond them have the
+    standing of the `last` of all.
+    """
+    standing = unused[0] if unused else last
+    want = standing.want
+    resources = stripped(owned(info.resources) if want is not None and want.want.revocable else info.resources)
     why = check_task(framework, agent, role, info, resources, left)
     if why is not None:
         return tasks.reject(framework, (info,), TaskState.ERROR, Reason.TASK_INVALID, why, now)
     left.take(resources)
-    if wants:
-        want = wants.pop(0)
-        want.remaining = max(want.remaining - 1, 0)
-        framework.settle(want)
-    return tasks.launch(state, framework, agent, role, info, resources, now)
+    offer = unused.pop(0) if unused else None
+    claim = None
+    if want is not None:
+        if offer is not None:
+            want.remaining = max(want.remaining - 1, 0)
+        claim = claims.claim(want.want, offer.offer.devices if offer is not None else ())
+    info = msgspec.structs.replace(info, resources=charged(resources, role), claim=claim)
+    return tasks.launch(state, framework, agent, role, info, resources, offer, now)
 
 
 def _decline_operation(framework: FrameworkEntry, operation: Operation, now: float) -> list[Effect]:

@@ -6,13 +6,13 @@ agent that has not yet come back to a new master nothing is said at all. Source:
 
 import msgspec
 
-from corral.master import tasks
+from corral.master import claims, tasks
 from corral.master.effects import SendOrder
 from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, TaskEntry
 from corral.model.calls import Kill, Reconcile, ReconcileTask
 from corral.model.framework import Capability
 from corral.model.ids import FrameworkId, TaskId
-from corral.model.ledger import Pool, stripped
+from corral.model.ledger import stripped
 from corral.model.orders import AgentTask, KillTask
 from corral.model.task import TERMINAL, Reason, Source, TaskState, TaskStatus
 from corral.runtime.core import Effect, Note
@@ -101,10 +101,6 @@ def merge_agent(
     for key, one in told.items():
         if one.state in TERMINAL and key in agent.tasks:
             _end_known(state, agent, agent.tasks[key], one.state)
-    agent.free = Pool(agent.info.resources)
-    for entry in agent.tasks.values():
-        if entry.holding:
-            agent.free.take(entry.resources)
     for key, one in told.items():
         framework = state.frameworks.get(key[0])
         if framework is None:
@@ -140,7 +136,7 @@ def _end_known(state: MasterState, agent: AgentEntry, entry: TaskEntry, ended_as
         return
     if entry.state not in TERMINAL:
         tasks.set_state(state, entry, ended_as)
-    tasks.release(state, framework, agent, entry)
+    claims.release_task(state, entry)
 
 
 def _merge_task(
@@ -180,13 +176,20 @@ def _merge_task(
 def _learn(state: MasterState, framework: FrameworkEntry, agent: AgentEntry, one: AgentTask, now: float) -> TaskEntry:
     """A task this master has not known: it or its agent was away."""
     info = msgspec.structs.replace(one.info, agent_id=agent.id)
-    framework.unreachable.pop(info.task_id, None)
+    before = framework.unreachable.pop(info.task_id, None)
     entry = tasks.add_task(state, framework, agent, info, one.role, stripped(info.resources), now, one.state)
     if one.status is not None:
         entry.forwarded = one.status.state
+    if before is not None:
+        entry.preempted_by = before.preempted_by
     if one.state not in TERMINAL:
-        hold(state, agent, entry)
+        claims.hold_task(state, entry, _start_at(one, now))
     return entry
+
+
+def _start_at(one: AgentTask, now: float) -> float:
+    """As near to the start of a task as its agent's word leads."""
+    return one.status.at if one.status is not None and one.state is TaskState.RUNNING else now
 
 
 def _adopt_orphan(state: MasterState, agent: AgentEntry, one: AgentTask, now: float) -> None:
@@ -198,16 +201,10 @@ def _adopt_orphan(state: MasterState, agent: AgentEntry, one: AgentTask, now: fl
     entry = TaskEntry(info, one.framework_id, one.role, stripped(info.resources), None, now)
     entry.state = TaskState.KILLING
     entry.orphan = True
+    # Its framework may run another task of this id elsewhere.
+    entry.key = f"orphan/{agent.id}/{one.framework_id}/{info.task_id}"
     agent.tasks[key] = entry
-    hold(state, agent, entry)
-
-
-def hold(state: MasterState, agent: AgentEntry, entry: TaskEntry) -> None:
-    """Count what a learned task holds; the caller has checked that the agent has it."""
-    entry.holding = True
-    agent.free.take(entry.resources)
-    state.charge(entry.role, entry.framework_id, entry.resources)
-    state.agents_changed.add(agent.id)
+    claims.hold_task(state, entry, now)
 
 
 def answer_kill(state: MasterState, framework: FrameworkEntry, call: Kill, now: float) -> list[Effect]:

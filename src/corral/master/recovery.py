@@ -6,7 +6,7 @@ Rule: a new reign has a new epoch and a new master id, and what it does not know
 import msgspec
 
 from corral.lib.ids import mint_uuid
-from corral.master import agents, frameworks, timers
+from corral.master import agents, claims, frameworks, timers
 from corral.master.spec import (
     AgentRecord,
     EpochRecord,
@@ -58,7 +58,8 @@ def _recover_roles(state: MasterState, loaded: Loaded) -> list[Effect]:
         settings = msgspec.structs.replace(state.roles.get(role, RoleSettings()), weight=found.weight)
         state.roles[role] = settings
         effects += [Persist(role_key(role), settings), Persist(weight_key(role), None)]
-    state.roles_changed.update(state.roles)
+    for role in state.roles:
+        claims.tell_role(state, role)
     return effects
 
 
@@ -67,4 +68,4 @@ def _recover_agent(state: MasterState, id: AgentId, record: AgentRecord, now: fl
     agent = AgentEntry(id, record.info, now, AgentState.UNREACHABLE if unreachable else AgentState.RECOVERED)
     agent.unreachable_at = record.unreachable_at
     state.agents[id] = agent
-    state.agents_changed.add(id)
+    claims.tell_agent(state, agent)

@@ -7,6 +7,7 @@ whole cluster. Source: Mesos v1, hierarchical roles, quota and DRF.
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 
+from corral.master import claims
 from corral.master.state import AgentState, MasterState
 from corral.model.resources import ResourceKind, Resources
 from corral.model.role import RoleSettings, line_of, parent_of, tree_order
@@ -25,7 +26,7 @@ def amounts(resources: Resources) -> Amounts:
 
 def known(state: MasterState) -> list[str]:
     """Every role that has settings, members or resources, and the roles above them; each after the one above it."""
-    names = {role for role, tally in state.allocated.items() if tally.bundle()}
+    names = {role for role, _ in claims.held(state)}
     names.update(state.roles)
     for framework in state.frameworks.values():
         names.update(framework.info.subscribed_roles)
@@ -33,8 +34,21 @@ def known(state: MasterState) -> list[str]:
 
 
 def held(state: MasterState) -> dict[str, Amounts]:
-    """What tasks and offers hold."""
-    return _gather((role, amounts(tally.bundle())) for role, tally in state.allocated.items())
+    """What tasks and offers hold, and what is kept for some that are to come."""
+    return _gather((role, Counter(part)) for (role, _), part in claims.held(state).items())
+
+
+def own(state: MasterState) -> dict[str, Amounts]:
+    """As `held`, but of each role without those below it."""
+    found: dict[str, Amounts] = {}
+    for (role, _), part in claims.held(state).items():
+        found.setdefault(role, Counter()).update(part)
+    return found
+
+
+def kept(state: MasterState) -> dict[str, Amounts]:
+    """What is kept for gangs that gather, and for wants for which tasks make room."""
+    return _gather((role, amounts(part)) for (role, _), part in claims.kept(state).items())
 
 
 def offered(state: MasterState) -> dict[str, Amounts]:

@@ -77,13 +77,13 @@ def _rows(state: MasterState) -> list[RoleRow]:
     offered: dict[str, Tally] = {}
     for entry in state.offers.values():
         offered.setdefault(entry.offer.role, Tally()).add(entry.resources)
-    held = role_tree.held(state)
+    held, own = role_tree.held(state), role_tree.own(state)
     return [
         RoleRow(
             name=role,
             settings=state.roles.get(role),
             frameworks=tuple(members.get(role, ())),
-            allocated=state.allocated[role].bundle() if role in state.allocated else (),
+            allocated=_bundle(own.get(role, Counter())),
             offered=offered[role].bundle() if role in offered else (),
             consumed=_bundle(held.get(role, Counter())),
         )

@@ -11,7 +11,7 @@ import msgspec
 
 from corral.allocator.strategies import STRATEGIES
 from corral.lib.errors import Conflict, Invalid, NotFound
-from corral.master import offers, role_tree, timers
+from corral.master import claims, offers, role_tree, timers
 from corral.master.spec import role_key
 from corral.master.state import MasterState, OfferEntry
 from corral.model.ids import OfferId, check_role
@@ -148,9 +148,10 @@ def _check_use(state: MasterState, changed: _Changed) -> None:
     new = [(role, s, state.roles.get(role, _UNSET)) for role, s in changed.items() if s is not None]
     if not any(s.limit != old.limit or s.max_tasks != old.max_tasks for _, s, old in new):
         return
-    held, offered, tasks = role_tree.held(state), role_tree.offered(state), role_tree.tasks(state)
+    held, offered, kept = role_tree.held(state), role_tree.offered(state), role_tree.kept(state)
+    tasks = role_tree.tasks(state)
     for role, settings, old in new:
-        used = held.get(role, Counter()) - offered.get(role, Counter())
+        used = held.get(role, Counter()) - offered.get(role, Counter()) - kept.get(role, Counter())
         known = {r.name: r.milli for r in old.limit}
         for r in settings.limit:
             if used[r.name] > r.milli and known.get(r.name) != r.milli:
@@ -175,7 +176,7 @@ def _carry_out(state: MasterState, changed: _Changed) -> list[Effect]:
             del state.roles[role]
         else:
             state.roles[role] = settings
-        state.roles_changed.add(role)
+        claims.tell_role(state, role)
         effects.append(Persist(role_key(role), settings))
         what = "role set" if settings is not None else "role forgotten"
         effects.append(Note(what, "an operator asked for it", "info", {"role": role, **_facts(settings)}))

@@ -52,9 +52,9 @@ MOST_REQUEST_BYTES = 64 << 20
 _COUNTERS = frozenset(
     {
         "master/slave_registrations", "master/slave_removals", "master/slave_unreachable_scheduled",
-        "master/valid_status_updates", "allocator/mesos/allocation_runs", "master/tasks_finished",
-        "master/tasks_failed", "master/tasks_killed", "master/tasks_error", "master/tasks_lost",
-        "master/tasks_dropped", "master/tasks_gone", "master/tasks_gone_by_operator",
+        "master/tasks_evicted", "master/valid_status_updates", "allocator/mesos/allocation_runs",
+        "master/tasks_finished", "master/tasks_failed", "master/tasks_killed", "master/tasks_error",
+        "master/tasks_lost", "master/tasks_dropped", "master/tasks_gone", "master/tasks_gone_by_operator",
     }
 )  # fmt: skip
 

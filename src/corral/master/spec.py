@@ -27,7 +27,7 @@ class MasterConfig(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     `most_grants` is how many instances one allocation gives out, so that others have their turn in between.
     `headroom` is what is kept free for guarantees, None keeps all that is not met yet. `evictions_per_minute` bounds
     how many tasks make room for others. `compiled` is `auto`, `yes` or `no`: whether the allocator's engine is machine
-    code; `auto` is when it can be.
+    code; `auto` is when it can be; decisions are the same.
     `shutdown_margin_s` is how long beyond the longest kill grace the agents of a removed framework may take to say that
     its tasks have ended.
     """
@@ -59,7 +59,7 @@ class MasterConfig(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     shutdown_margin_s: float = 30.0
     headroom: Resources | None = None
     evictions_per_minute: int = 60
-    compiled: str = "auto"
+    compiled: str = "no"
 
 
 # Records.

@@ -1,7 +1,7 @@
 """What the master holds in memory, and what must be true of it after every turn.
 
-Resources are counted once, by `Pool`s: an agent's `free` is what neither tasks nor offers hold, and a role is charged
-for both. Entries change only through the families; the small methods here keep sums and indexes in step.
+What tasks and offers hold is counted once, by the allocator, which `claims.py` tells of every change. Entries change
+only through the families; the small methods here keep sums and indexes in step.
 """
 
 from collections import Counter, deque
@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from enum import StrEnum
 from random import Random
 
-from corral.allocator.view import AgentView, Filter, HeldOffer
+from corral.allocator.allocator import Allocator
+from corral.allocator.start import choose_mode
+from corral.allocator.view import Eviction, HoldKind, Settings
 from corral.master.spec import MasterConfig
 from corral.mesos.snapshot import ClusterSnapshot
 from corral.model.agent import AgentInfo
@@ -17,7 +19,7 @@ from corral.model.attributes import format_value
 from corral.model.events import MasterInfo
 from corral.model.framework import Capability, FrameworkInfo
 from corral.model.ids import AgentId, FrameworkId, OfferId, TaskId, WantId
-from corral.model.ledger import Pool, Tally
+from corral.model.ledger import Pool
 from corral.model.offer import Explanation, Offer, Want
 from corral.model.resources import Resources
 from corral.model.role import RoleSettings
@@ -52,15 +54,16 @@ AGENT_STATES = {
 class TaskEntry:
     """One task as the master knows it.
 
-    Shapes: `state` is the newest known, `forwarded` the last one told to the framework; `resources` are counted while
-    `holding`. `kill` is the grace of a kill that was asked and not yet seen to work, None inside for the task's own.
-    `at` is when the master first knew of it. `orphan` tells that its framework has been removed or has another task of
-    this id: only its agent still has to say that it ended.
+    Shapes: `state` is the newest known, `forwarded` the last one told to the framework; `resources` are counted by the
+    allocator, under `key`, while `holding`. `kill` is the grace of a kill that was asked and not yet seen to work, None
+    inside for the task's own; `preempted_by` tells for whom it has to make room, if that is why. `at` is when the
+    master first knew of it. `orphan` tells that its framework has been removed or has another task of this id: only
+    its agent still has to say that it ended.
     """
 
     __slots__ = (
-        "agent_id", "at", "forwarded", "forwarded_uuid", "framework_id", "group", "holding", "info", "kill", "orphan",
-        "pending", "resources", "role", "state", "statuses",
+        "agent_id", "at", "forwarded", "forwarded_uuid", "framework_id", "group", "holding", "info", "key", "kill",
+        "orphan", "pending", "preempted_by", "resources", "role", "state", "statuses",
     )  # fmt: skip
 
     def __init__(
@@ -79,8 +82,10 @@ class TaskEntry:
         self.pending: TaskStatus | None = None
         self.statuses: dict[TaskState, TaskStatus] = {}
         self.holding = False
+        self.key = f"task/{framework_id}/{info.task_id}"
         self.kill: tuple[float | None] | None = None
         self.orphan = False
+        self.preempted_by: Eviction | None = None
 
     @property
     def last_status(self) -> TaskStatus | None:
@@ -88,7 +93,7 @@ class TaskEntry:
 
 
 class OfferEntry:
-    """An offer that is out. Shapes: `resources` as pools count them; `offer` as the framework sees it."""
+    """An offer that is out. Shapes: `resources` as the allocator counts them; `offer` as the framework sees it."""
 
     __slots__ = ("expires_at", "made_at", "offer", "resources", "want")
 
@@ -117,40 +122,17 @@ class WantEntry:
         return max(self.remaining - self.offered, 0)
 
 
-class Group:
-    """Where the siblings of one group are, in the order they were placed; offers count until they are answered."""
-
-    __slots__ = ("_agents", "_listed")
-
-    def __init__(self) -> None:
-        self._agents: dict[tuple[str, str], AgentId] = {}
-        self._listed: list[AgentId] | None = []
-
-    def add(self, kind: str, id: str, agent_id: AgentId) -> None:
-        self._agents[kind, id] = agent_id
-        if self._listed is not None:
-            self._listed.append(agent_id)
-
-    def remove(self, kind: str, id: str) -> None:
-        if self._agents.pop((kind, id), None) is not None:
-            self._listed = None
-
-    def agents(self) -> list[AgentId]:
-        if self._listed is None:
-            self._listed = list(self._agents.values())
-        return self._listed
-
-    def __len__(self) -> int:
-        return len(self._agents)
-
-
 class FrameworkEntry:
-    """One framework, connected or not, or removed and kept to look at."""
+    """One framework, connected or not, or removed and kept to look at.
+
+    Shapes: `told` are the explanations that it heard last, `explanations` those of the last round by want. While it
+    `explain_due`, a round is due or under way, in which `unexplained` wants have to be looked at still.
+    """
 
     __slots__ = (
-        "completed", "explain_due", "explained_at", "explanations", "filters", "groups", "id", "info", "kills",
-        "offers", "principal", "recovered", "registered_at", "reregistered_at", "stream", "suppressed", "tasks",
-        "told", "unreachable", "unregistered_at", "uses_wants", "waiting", "wants",
+        "completed", "explain_due", "explained_at", "explaining", "explanations", "id", "info", "kills", "offers",
+        "principal", "recovered", "registered_at", "reregistered_at", "stream", "suppressed", "tasks", "told",
+        "unexplained", "unreachable", "unregistered_at", "uses_wants", "waiting", "wants",
     )  # fmt: skip
 
     def __init__(self, info: FrameworkInfo, id: FrameworkId, now: float, most_completed: int) -> None:
@@ -168,8 +150,6 @@ class FrameworkEntry:
         self.kills: dict[TaskId, float | None] = {}
         self.offers: dict[OfferId, OfferEntry] = {}
         self.suppressed: set[str] = set()
-        self.filters: dict[tuple[str, AgentId], list[Filter]] = {}
-        self.groups: dict[str, Group] = {}
         self.uses_wants = False
         self.wants: dict[WantId, WantEntry] = {}
         self.waiting: dict[WantId, WantEntry] = {}
@@ -177,6 +157,8 @@ class FrameworkEntry:
         self.told: tuple[Explanation, ...] = ()
         self.explained_at = 0.0
         self.explain_due = False
+        self.explaining: dict[WantId, Explanation] = {}
+        self.unexplained: list[WantId] | None = None
 
     @property
     def connected(self) -> bool:
@@ -195,25 +177,12 @@ class FrameworkEntry:
         else:
             self.waiting.pop(want.want.id, None)
 
-    def group(self, name: str) -> Group:
-        found = self.groups.get(name)
-        if found is None:
-            found = self.groups[name] = Group()
-        return found
-
-    def leave_group(self, name: str, kind: str, id: str) -> None:
-        found = self.groups.get(name)
-        if found is not None:
-            found.remove(kind, id)
-            if not found:
-                del self.groups[name]
-
 
 class AgentEntry:
     """One agent. Shapes: `tasks` holds also those that ended and wait for the framework's acknowledgement."""
 
     __slots__ = (
-        "attributes", "free", "heard_at", "id", "info", "offers", "registered_at", "reregistered_at", "session",
+        "attributes", "heard_at", "id", "info", "offers", "registered_at", "reregistered_at", "session",
         "spoken_at", "state", "tasks", "unreachable_at",
     )  # fmt: skip
 
@@ -229,7 +198,6 @@ class AgentEntry:
         self.tasks: dict[tuple[FrameworkId, TaskId], TaskEntry] = {}
         self.offers: dict[OfferId, OfferEntry] = {}
         self.describe(info)
-        self.free = Pool()
 
     def describe(self, info: AgentInfo) -> None:
         self.info = info
@@ -255,20 +223,22 @@ class SessionEntry:
 
 
 class MasterState:
-    """Shapes: `roles` are those of which an operator has set something, `roles_changed` their names and those of roles
-    forgotten since the allocator was last told.
+    """Shapes: `roles` are those of which an operator has set something; `waiting` are the wants that the last whole
+    allocation left waiting. Errors: `Unavailable` when the engine shall be compiled and cannot be.
     """
 
     __slots__ = (
-        "agents", "agents_changed", "allocated", "allocated_by", "allocation_due", "allocation_runs", "coarse",
-        "completed", "config", "counts", "ended", "epoch", "expiries", "explain_due", "filter_heap", "filters_due_at",
-        "frameworks", "gone_offers", "live", "loaded_at", "master_id", "most_filter_ends", "offers", "offers_due_at",
-        "random", "removed_ids", "roles", "roles_changed", "sequence", "sessions", "shown", "streams", "views",
+        "agents", "allocation_due", "allocation_due_at", "allocation_runs", "allocator", "completed", "config",
+        "counts", "ended", "epoch", "expiries", "explain_due_at", "filter_heap", "filters_due_at", "frameworks",
+        "gone_offers", "live", "loaded_at", "master_id", "most_filter_ends", "offers", "offers_due_at", "random",
+        "removed_ids", "roles", "sequence", "sessions", "shown", "streams", "waiting",
     )  # fmt: skip
 
     def __init__(self, config: MasterConfig, random: Random) -> None:
         self.config = config
         self.random = random
+        settings = Settings(headroom=config.headroom, evictions_per_minute=config.evictions_per_minute)
+        self.allocator = Allocator(settings, choose_mode(config.compiled))
         self.master_id = ""
         self.epoch = 0
         self.loaded_at = 0.0
@@ -281,23 +251,19 @@ class MasterState:
         self.completed: dict[FrameworkId, FrameworkEntry] = {}
         self.removed_ids: dict[FrameworkId, None] = {}
         self.roles: dict[str, RoleSettings] = {}
-        self.roles_changed: set[str] = set()
         self.offers: dict[OfferId, OfferEntry] = {}
-        self.coarse: dict[OfferId, HeldOffer] = {}
         self.gone_offers: dict[OfferId, tuple[str, Reason]] = {}
         self.expiries: list[tuple[float, OfferId]] = []
         self.filter_heap: list[tuple[float, FrameworkId, str, AgentId]] = []
         self.most_filter_ends = 4096
-        self.allocated: dict[str, Tally] = {}
-        self.allocated_by: dict[tuple[str, FrameworkId], Tally] = {}
         self.live: Counter[TaskState] = Counter()
         self.ended: Counter[TaskState] = Counter()
-        self.views: dict[AgentId, AgentView] = {}
-        self.agents_changed: set[AgentId] = set()
         self.shown: dict[bool, ClusterSnapshot] = {}
         self.allocation_due = False
+        self.allocation_due_at: float | None = None
         self.allocation_runs = 0
-        self.explain_due = False
+        self.waiting: tuple[tuple[FrameworkId, WantId], ...] = ()
+        self.explain_due_at: float | None = None
         self.offers_due_at: float | None = None
         self.filters_due_at: float | None = None
 
@@ -316,26 +282,6 @@ class MasterState:
     def weights(self) -> dict[str, float]:
         """The weights that are not 1."""
         return {role: settings.weight for role, settings in self.roles.items() if settings.weight != 1.0}
-
-    # Accounting.
-
-    def charge(self, role: str, framework_id: FrameworkId, resources: Resources) -> None:
-        """Count what an offer or a task holds against its role and framework."""
-        for tally in self._tallies(role, framework_id):
-            tally.add(resources)
-
-    def discharge(self, role: str, framework_id: FrameworkId, resources: Resources) -> None:
-        for tally in self._tallies(role, framework_id):
-            tally.take(resources)
-
-    def _tallies(self, role: str, framework_id: FrameworkId) -> tuple[Tally, Tally]:
-        of_role = self.allocated.get(role)
-        if of_role is None:
-            of_role = self.allocated[role] = Tally()
-        of_framework = self.allocated_by.get((role, framework_id))
-        if of_framework is None:
-            of_framework = self.allocated_by[role, framework_id] = Tally()
-        return of_role, of_framework
 
     def owner(self, entry: TaskEntry) -> FrameworkEntry | None:
         """The framework that a task belongs to; None when it has none any more."""
@@ -357,7 +303,7 @@ class MasterState:
         self._check_offers()
         self._check_agents()
         self._check_frameworks()
-        self._check_roles()
+        self._check_holds()
 
     def _check_offers(self) -> None:
         for offer_id, entry in self.offers.items():
@@ -368,26 +314,34 @@ class MasterState:
             assert framework.offers.get(offer_id) is entry, f"offer {offer_id} is not with its framework"
             assert self.agents[offer.agent_id].offers.get(offer_id) is entry, f"offer {offer_id} is not with its agent"
             assert self.agents[offer.agent_id].state is AgentState.REACHABLE, f"offer {offer_id} of a silent agent"
-            assert (offer_id in self.coarse) == (entry.want is None), f"offer {offer_id} is coarse and shaped"
         held = sum(len(f.offers) for f in self.frameworks.values()), sum(len(a.offers) for a in self.agents.values())
         assert held == (len(self.offers), len(self.offers)), "offers are held that the master does not know"
 
     def _check_agents(self) -> None:
+        kept: dict[AgentId, list[Resources]] = {}
+        for hold in self.allocator.kept():
+            kept.setdefault(hold.agent_id, []).append(hold.resources)
+        assert set(self.allocator.book.agents) == set(self.agents), "the allocator knows other agents"
         for agent in self.agents.values():
             assert (agent.state is AgentState.REACHABLE) == (agent.session is not None), (
                 f"agent {agent.id} and its link"
             )
+            view = self.allocator.book.agents[agent.id].view
+            assert view.ineligible == ("" if agent.session is not None else str(agent.state)), f"agent {agent.id} open"
+            assert view.total == agent.info.resources, f"agent {agent.id} is not as the allocator was told"
             if agent.state in (AgentState.UNREACHABLE, AgentState.RECOVERED):
                 assert not agent.tasks, f"agent {agent.id} is {agent.state} but has tasks"
                 continue
             total = Pool()
-            total.add(agent.free.bundle())
+            total.add(self.allocator.book.agents[agent.id].free())
             for task in agent.tasks.values():
                 assert not (task.holding and task.state in TERMINAL and not task.orphan), f"{task.info.task_id} holds"
                 if task.holding:
                     total.add(task.resources)
             for offer in agent.offers.values():
                 total.add(offer.resources)
+            for resources in kept.get(agent.id, ()):
+                total.add(resources)
             assert total.bundle() == agent.info.resources, f"agent {agent.id} does not add up to its resources"
         for session, entry in self.sessions.items():
             assert entry.agent_id is None or self.agents[entry.agent_id].session == session, f"session {session}"
@@ -396,6 +350,7 @@ class MasterState:
         live: Counter[TaskState] = Counter()
         for framework in self.frameworks.values():
             assert framework.stream is None or self.streams[framework.stream] == framework.id, "stream of nobody"
+            assert (framework.id in self.allocator.frameworks) == framework.connected, f"{framework.id} asks"
             for task_id, task in framework.tasks.items():
                 live[task.state] += 1
                 agent = self.agents.get(task.agent_id)
@@ -404,6 +359,10 @@ class MasterState:
             for want in framework.wants.values():
                 assert want.offered == sum(1 for o in framework.offers.values() if o.want is want), "want miscounted"
                 assert (want.want.id in framework.waiting) == (want.missing > 0), "waiting wants are out of step"
+                line = self.allocator.lines.get(framework.id, want.want.id)
+                assert line is not None, f"want {want.want.id} stands in no line"
+                assert (line.view.want, line.view.missing) == (want.want, want.missing), f"want {want.want.id} differs"
+            assert len(framework.wants) == len(self.allocator.lines.of(framework.id)), "a line of a want that has gone"
         assert len(self.streams) == sum(1 for _ in self.connected_frameworks()), "a stream without framework"
         assert +self.live == live, f"live tasks are counted as {self.live}, found {live}"
         for agent in self.agents.values():
@@ -411,20 +370,21 @@ class MasterState:
                 known = self.frameworks.get(framework_id)
                 assert task.orphan or (known is not None and known.tasks.get(task_id) is task), f"{task_id} is unowned"
 
-    def _check_roles(self) -> None:
-        roles: dict[tuple[str, FrameworkId], Tally] = {}
+    def _check_holds(self) -> None:
+        """The allocator holds what tasks and offers have and what it keeps itself, each as it is, and nothing else."""
+        wanted: dict[str, tuple[str, FrameworkId, AgentId, Resources, HoldKind]] = {}
         for agent in self.agents.values():
             for task in agent.tasks.values():
                 if task.holding:
-                    roles.setdefault((task.role, task.framework_id), Tally()).add(task.resources)
-        for entry in self.offers.values():
-            roles.setdefault((entry.offer.role, entry.offer.framework_id), Tally()).add(entry.resources)
-        for key, tally in self.allocated_by.items():
-            found = roles[key].bundle() if key in roles else ()
-            assert tally.bundle() == found, f"role and framework {key} do not add up"
-        for role, tally in self.allocated.items():
-            both = Tally()
-            for (name, _), of_framework in self.allocated_by.items():
-                if name == role:
-                    both.add(of_framework.bundle())
-            assert tally.bundle() == both.bundle(), f"role {role} does not add up"
+                    assert task.key not in wanted, f"two tasks hold as {task.key}"
+                    wanted[task.key] = task.role, task.framework_id, agent.id, task.resources, HoldKind.TASK
+        for id, entry in self.offers.items():
+            offer, kind = entry.offer, HoldKind.SHAPED if entry.want is not None else HoldKind.OFFER
+            wanted[f"offer/{id}"] = offer.role, offer.framework_id, offer.agent_id, entry.resources, kind
+        kept = {hold.key for hold in self.allocator.kept()}
+        found = {
+            key: (e.hold.role, e.hold.framework_id, e.hold.agent_id, e.hold.resources, e.hold.kind)
+            for key, e in self.allocator.book.holds.items()
+            if key not in kept
+        }
+        assert found == wanted, "the allocator holds something else than tasks and offers"

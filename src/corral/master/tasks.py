@@ -9,13 +9,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from corral.master import timers
+from corral.master import claims, timers
 from corral.master.effects import SendEvent, SendOrder
-from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, TaskEntry
+from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, OfferEntry, TaskEntry
 from corral.model import events
 from corral.model.calls import Acknowledge, Kill, Message, Shutdown
 from corral.model.ids import AgentId, TaskId
-from corral.model.ledger import charged
 from corral.model.orders import AcknowledgeUpdate, KillTask, RunTask, ShutdownFramework, UpdateTask
 from corral.model.resources import Resources, describe
 from corral.model.task import TERMINAL, Reason, Source, TaskInfo, TaskState, TaskStatus, group_of, seen_state
@@ -27,18 +26,17 @@ _AWAY = (AgentState.RECOVERED, AgentState.UNREACHABLE)
 
 def launch(
     state: MasterState, framework: FrameworkEntry, agent: AgentEntry, role: str, info: TaskInfo, resources: Resources,
-    now: float,
+    offer: OfferEntry | None, now: float,
 ) -> list[Effect]:  # fmt: skip
     """Record the task and order its agent to run it; its resources have been taken from the accepted offers.
 
-    Shapes: `resources` without allocation role. The charge of role and framework stays what it was for the offer.
+    Shapes: `resources` without allocation role. The task takes the place of `offer`, which is over.
     """
-    info = msgspec.structs.replace(info, resources=charged(resources, role))
     entry = add_task(state, framework, agent, info, role, resources, now)
     if framework.kills:
         # A kill that waits for a task of this id is meant for an older one.
         framework.kills.pop(info.task_id, None)
-    entry.holding = True
+    claims.hold_task(state, entry, now, offer)
     assert agent.session is not None, "offers exist only of agents with a link"
     agent.spoken_at = now
     return [
@@ -63,9 +61,6 @@ def add_task(
     framework.tasks[info.task_id] = entry
     agent.tasks[framework.id, info.task_id] = entry
     state.live[task_state] += 1
-    state.agents_changed.add(agent.id)
-    if entry.group is not None and task_state not in TERMINAL:
-        framework.group(entry.group).add("task", info.task_id, agent.id)
     return entry
 
 
@@ -87,7 +82,7 @@ def update(state: MasterState, agent: AgentEntry, report: UpdateTask, now: float
         return _update_of_unknown(state, framework, agent, status)
     effects: list[Effect] = []
     if entry.state not in TERMINAL and report.latest is not entry.state:
-        effects = _advance(state, framework, agent, entry, report.latest, status)
+        effects = _advance(state, entry, report.latest, status, now)
     entry.statuses.pop(status.state, None)
     entry.statuses[status.state] = status
     entry.pending = status if status.uuid is not None else None
@@ -112,13 +107,16 @@ def tell_pending(framework: FrameworkEntry) -> list[Effect]:
 
 
 def _advance(
-    state: MasterState, framework: FrameworkEntry, agent: AgentEntry, entry: TaskEntry, latest: TaskState,
-    status: TaskStatus,
+    state: MasterState, entry: TaskEntry, latest: TaskState,
+    status: TaskStatus, now: float,
 ) -> list[Effect]:  # fmt: skip
     set_state(state, entry, latest)
     if latest not in TERMINAL:
+        claim = entry.info.claim
+        if latest is TaskState.RUNNING and claim is not None and claim.run_s is not None:
+            claims.hold_anew(state, entry, now)
         return []
-    release(state, framework, agent, entry)
+    claims.release_task(state, entry)
     level = "info" if latest in (TaskState.FINISHED, TaskState.KILLED) else "warning"
     why = status.message if status.state is latest else None
     note = Note("task ended", why or str(latest), level, {**_facts(entry), "state": str(latest)})
@@ -134,23 +132,11 @@ def set_state(state: MasterState, entry: TaskEntry, new: TaskState) -> None:
         state.ended[new] += 1
 
 
-def release(state: MasterState, framework: FrameworkEntry, agent: AgentEntry, entry: TaskEntry) -> None:
-    """Give back what the task held; nothing when it holds nothing any more."""
-    if entry.group is not None:
-        framework.leave_group(entry.group, "task", entry.info.task_id)
-    if entry.holding:
-        entry.holding = False
-        agent.free.add(entry.resources)
-        state.discharge(entry.role, entry.framework_id, entry.resources)
-        state.agents_changed.add(agent.id)
-
-
 def _bury(state: MasterState, framework: FrameworkEntry, agent: AgentEntry, entry: TaskEntry) -> None:
     """The last of an ended task: from now on it is only looked at."""
     state.live[entry.state] -= 1
     del framework.tasks[entry.info.task_id]
     agent.tasks.pop((framework.id, entry.info.task_id), None)
-    state.agents_changed.add(agent.id)
     framework.kills.pop(entry.info.task_id, None)
     framework.completed.append(entry)
 
@@ -176,11 +162,7 @@ def _update_of_nobody(
 def drop_orphan(state: MasterState, agent: AgentEntry, entry: TaskEntry) -> None:
     """Free what a task that nobody owns held on its agent."""
     agent.tasks.pop((entry.framework_id, entry.info.task_id), None)
-    state.agents_changed.add(agent.id)
-    if entry.holding:
-        entry.holding = False
-        agent.free.add(entry.resources)
-        state.discharge(entry.role, entry.framework_id, entry.resources)
+    claims.release_task(state, entry)
 
 
 def _update_of_unknown(
@@ -246,7 +228,7 @@ def end(
     """Declare a task ended by the master's own word and bury it at once."""
     if entry.state not in TERMINAL:
         set_state(state, entry, status.state)
-    release(state, framework, agent, entry)
+    claims.release_task(state, entry)
     entry.statuses.pop(status.state, None)
     entry.statuses[status.state] = status
     _bury(state, framework, agent, entry)
@@ -313,11 +295,14 @@ def _may_return(state: MasterState, agent_id: AgentId | None) -> bool:
 
 
 def order_kill(state: MasterState, agent: AgentEntry, entry: TaskEntry, why: str) -> Effect:
-    """The order itself; the agent must have a link and the entry a kill."""
+    """The order itself; the agent must have a link and the entry a kill. An eviction stays what the end is told as."""
     assert agent.session is not None
     assert entry.kill is not None
-    grace_s = entry.kill[0]
-    return SendOrder(agent.session, KillTask(state.epoch, entry.framework_id, entry.info.task_id, grace_s, why))
+    reason = None
+    if entry.preempted_by is not None:
+        why, reason = entry.preempted_by.why, Reason.CONTAINER_PREEMPTED
+    order = KillTask(state.epoch, entry.framework_id, entry.info.task_id, entry.kill[0], why, reason)
+    return SendOrder(agent.session, order)
 
 
 def _facts(entry: TaskEntry) -> dict[str, str]:

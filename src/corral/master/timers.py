@@ -9,6 +9,7 @@ from corral.runtime.core import Effect, SetTimer
 
 AGENTS = "agents"
 ALLOCATE = "allocate"
+AGAIN = "again"
 EXPLAIN = "explain"
 FILTERS = "filters"
 OFFERS = "offers"
@@ -29,11 +30,25 @@ def ask_allocation(state: MasterState) -> list[Effect]:
     return [SetTimer(ALLOCATE, state.config.allocation_delay_s)]
 
 
-def ask_explanations(state: MasterState, delay_s: float) -> list[Effect]:
-    if state.explain_due:
+def ask_allocation_at(state: MasterState, at: float | None, now: float) -> list[Effect]:
+    """Allocate again at an instant even if nothing changes until then; None asks nothing."""
+    if at is None:
         return []
-    state.explain_due = True
-    return [SetTimer(EXPLAIN, delay_s)]
+    if at <= now:
+        return ask_allocation(state)
+    at = min(at, now + MOST_DELAY_S)
+    if state.allocation_due_at is not None and now < state.allocation_due_at <= at:
+        return []
+    state.allocation_due_at = at
+    return [SetTimer(AGAIN, at - now)]
+
+
+def ask_explanations(state: MasterState, at: float, now: float) -> list[Effect]:
+    """Look at the explanations that are due when the first of them is."""
+    if state.explain_due_at is not None and state.explain_due_at <= at:
+        return []
+    state.explain_due_at = at
+    return [SetTimer(EXPLAIN, max(at - now, 0.0))]
 
 
 def ask_expiry(state: MasterState, now: float) -> list[Effect]:

@@ -8,12 +8,11 @@ from collections.abc import Iterator, Sequence
 from corral.allocator.strategies import STRATEGIES
 from corral.lib.errors import Invalid
 from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry
-from corral.model.constraints import check_constraint
 from corral.model.container import ContainerKind, NetworkMode
 from corral.model.health import CheckKind, find_faults
 from corral.model.ids import OfferId, check_id
 from corral.model.ledger import Pool
-from corral.model.offer import Want
+from corral.model.offer import Want, find_want_fault
 from corral.model.resources import Resource, ResourceKind, Resources, describe, total_milli
 from corral.model.task import Reason, TaskInfo
 
@@ -38,10 +37,9 @@ def check_wants(framework: FrameworkEntry, wants: Sequence[Want]) -> None:
             raise Invalid(f"want {want.id} lists ports or sets among its resources; use ports and fixed_ports")
         if want.strategy not in ("", *STRATEGIES):
             raise Invalid(f"want {want.id} names the strategy {want.strategy!r}; there are {', '.join(STRATEGIES)}")
-        for constraint in want.constraints:
-            check_constraint(constraint)
-        if any(not 0 < port < 65536 for port in want.fixed_ports):
-            raise Invalid(f"want {want.id} has a fixed port outside of 1 to 65535")
+        fault = find_want_fault(want)
+        if fault is not None:
+            raise Invalid(f"want {want.id}: {fault[0]}: {fault[1]}")
 
 
 class BadOffers(Exception):
@@ -59,7 +57,8 @@ def check_accept(
 ) -> tuple[AgentEntry, list[OfferEntry]]:
     """The agent and the offers of an ACCEPT.
 
-    Errors: `BadOffers` unless they all exist, are this framework's, of one agent and one role, and none is named twice.
+    Errors: `BadOffers` unless they all exist, are this framework's, of one agent and one role, all revocable or none,
+    and none is named twice.
     """
     found: dict[OfferId, OfferEntry] = {}
     why: str | None = None
@@ -80,6 +79,8 @@ def check_accept(
         why = f"offers {', '.join(found)} are of different agents"
     if why is None and len({e.offer.role for e in entries}) > 1:
         why = f"offers {', '.join(found)} are of different roles"
+    if why is None and len({e.want is not None and e.want.want.revocable for e in entries}) > 1:
+        why = f"offers {', '.join(found)} are revocable in part"
     if why is not None:
         raise BadOffers(why, reason, entries)
     return state.agents[entries[0].offer.agent_id], entries

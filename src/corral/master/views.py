@@ -7,14 +7,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from corral.master import role_views
+from corral.master import claims, role_views
 from corral.master.spec import GetCluster, GetExplanations, GetTasks
 from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, TaskEntry
+from corral.master.wants import MOST_EXPLAINED
 from corral.mesos.snapshot import AgentRow, ClusterSnapshot, FrameworkRow
-from corral.model.ids import TaskId
+from corral.model.ids import FrameworkId, TaskId
 from corral.model.ledger import Pool, Tally
 from corral.model.offer import Explanation
-from corral.model.resources import ResourceKind, Resources
+from corral.model.resources import Resource, ResourceKind, Resources
 from corral.model.task import TERMINAL, Task, TaskState
 
 Json = dict[str, Any]
@@ -167,17 +168,38 @@ def _task(state: MasterState, entry: TaskEntry) -> Json:
         "healthy": last.healthy if last is not None else None,
         "at": last.at if last is not None else entry.at,
         "resources": flat(entry.resources),
+        "preempted_by": _preempted_by(entry),
     }
 
 
+def _preempted_by(entry: TaskEntry) -> Json | None:
+    """For whom the task has to make room, or had to."""
+    found = entry.preempted_by
+    if found is None:
+        return None
+    return {"framework": found.for_framework_id, "role": found.for_role, "want": found.want_id, "why": found.why}
+
+
 def explanations(state: MasterState, asked: GetExplanations) -> Json:
-    """Why wants wait, as the last allocation found it."""
-    found = [
-        _explanation(framework, one)
-        for framework in state.frameworks.values()
-        for one in framework.explanations.values()
-        if asked.want in ("", one.want_id) and asked.group in ("", _group(framework, one))
-    ]
+    """Why wants wait that the last whole allocation left waiting.
+
+    Shapes: what is shown first is looked at now, what comes after MOST_EXPLAINED of them as it was in its last round.
+    """
+    found: list[Json] = []
+    left = MOST_EXPLAINED
+    for framework_id, want_id in state.waiting:
+        framework = state.frameworks.get(framework_id)
+        want = framework.waiting.get(want_id) if framework is not None else None
+        if framework is None or want is None:
+            continue
+        if asked.want not in ("", want_id) or asked.group not in ("", want.want.group):
+            continue
+        one = framework.explanations.get(want_id)
+        if left > 0:
+            left -= 1
+            one = state.allocator.explain(framework_id, want_id)
+        if one is not None:
+            found.append(_explanation(framework, one))
     return {"explanations": found}
 
 
@@ -219,14 +241,15 @@ def cluster(state: MasterState, asked: GetCluster) -> ClusterSnapshot:
 
 
 def _cluster(state: MasterState, with_tasks: bool) -> ClusterSnapshot:
+    used = _used_by_framework(state)
     return ClusterSnapshot(
         master=state.master_info,
         start_at=state.loaded_at,
         elected_at=state.loaded_at,
         leader=state.master_info,
         agents=tuple(_agent_row(agent) for agent in state.agents.values()),
-        frameworks=tuple(_framework_row(state, f, with_tasks) for f in state.frameworks.values()),
-        completed_frameworks=tuple(_framework_row(state, f, with_tasks) for f in state.completed.values()),
+        frameworks=tuple(_framework_row(f, used, with_tasks) for f in state.frameworks.values()),
+        completed_frameworks=tuple(_framework_row(f, used, with_tasks) for f in state.completed.values()),
         roles=role_views.rows(state),
         flags=_flags(state),
     )
@@ -260,15 +283,22 @@ def _agent_row(agent: AgentEntry) -> AgentRow:
     )
 
 
-def _framework_row(state: MasterState, framework: FrameworkEntry, with_tasks: bool) -> FrameworkRow:
+def _used_by_framework(state: MasterState) -> dict[FrameworkId, Tally]:
+    """What the tasks of each framework hold."""
+    found: dict[FrameworkId, Tally] = {}
+    for (_, framework_id), part in claims.held(state).items():
+        found.setdefault(framework_id, Tally()).add(tuple(Resource(name=k, milli=v) for k, v in part.items()))
+    for (_, framework_id), kept in claims.kept(state).items():
+        found[framework_id].take(kept)
+    for entry in state.offers.values():
+        found[entry.offer.framework_id].take(entry.resources)
+    return found
+
+
+def _framework_row(framework: FrameworkEntry, used: Mapping[FrameworkId, Tally], with_tasks: bool) -> FrameworkRow:
     offered = Tally()
     for entry in framework.offers.values():
         offered.add(entry.resources)
-    used = Tally()
-    for (_, id), tally in state.allocated_by.items():
-        if id == framework.id:
-            used.add(tally.bundle())
-    used.take(offered.bundle())
     return FrameworkRow(
         info=framework.info,
         active=framework.connected,
@@ -281,7 +311,7 @@ def _framework_row(state: MasterState, framework: FrameworkEntry, with_tasks: bo
         unreachable_tasks=_rows(framework.unreachable.values()) if with_tasks else (),
         completed_tasks=_rows(framework.completed) if with_tasks else (),
         offers=tuple(entry.offer for entry in framework.offers.values()),
-        used=used.bundle(),
+        used=used[framework.id].bundle() if framework.id in used else (),
         offered=offered.bundle(),
     )
 
@@ -323,6 +353,7 @@ def metrics(state: MasterState, now: float) -> Mapping[str, float]:
         "master/outstanding_offers": len(state.offers),
         "master/valid_status_updates": state.counts["updates"],
         "master/tasks_unreachable": sum(len(f.unreachable) for f in state.frameworks.values()),
+        "master/tasks_evicted": state.counts["evictions"],
         "master/waiting_instances": sum(w.missing for f in state.frameworks.values() for w in f.waiting.values()),
         "allocator/mesos/allocation_runs": state.allocation_runs,
     }

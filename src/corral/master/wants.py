@@ -6,15 +6,19 @@ already reflected in what it states later.
 
 import msgspec
 
-from corral.master import offers, timers
+from corral.master import claims, offers, timers
 from corral.master.effects import SendEvent
 from corral.master.state import FrameworkEntry, MasterState, WantEntry
 from corral.master.validate import check_wants
 from corral.model import events
 from corral.model.calls import Request
-from corral.model.ids import FrameworkId, WantId
-from corral.model.offer import Explanation
 from corral.runtime.core import Effect
+
+MOST_EXPLAINED = 32
+"""Wants explained in one turn, so that nobody waits long for it."""
+
+_PAUSE_S = 0.05
+_SOON_S = 0.001
 
 
 def request(state: MasterState, framework: FrameworkEntry, call: Request, now: float) -> list[Effect]:
@@ -30,6 +34,7 @@ def request(state: MasterState, framework: FrameworkEntry, call: Request, now: f
     effects: list[Effect] = []
     if not framework.uses_wants:
         framework.uses_wants = True
+        claims.tell_framework(state, framework)
         effects += offers.rescind(state, list(framework.offers.values()), "the framework has turned to wants")
     before, framework.wants = framework.wants, {}
     framework.waiting.clear()
@@ -39,8 +44,9 @@ def request(state: MasterState, framework: FrameworkEntry, call: Request, now: f
         framework.wants[want.id] = entry
         if old is not None:
             effects += _restate(state, framework, old, entry)
-        framework.settle(entry)
+        claims.tell_want(state, framework, entry)
     for old in before.values():
+        claims.forget_want(state, framework, old.want.id)
         if old.offered:
             mine = [o for o in framework.offers.values() if o.want is old]
             effects += offers.rescind(state, mine, f"want {old.want.id} was withdrawn")
@@ -65,42 +71,56 @@ def _restate(state: MasterState, framework: FrameworkEntry, old: WantEntry, new:
     return effects
 
 
-def explain(state: MasterState, found: tuple[Explanation, ...], now: float) -> list[Effect]:
-    """Keep what the allocator said of the wants that wait, and tell the frameworks for which it has changed."""
-    by_framework: dict[FrameworkId, dict[WantId, Explanation]] = {}
-    for one in found:
-        by_framework.setdefault(one.framework_id, {})[one.want_id] = one
+def ask_explanations(state: MasterState, now: float) -> list[Effect]:
+    """An allocation has told what waits: have frameworks told why, each at most once a second."""
     effects: list[Effect] = []
     for framework in state.connected_frameworks():
-        if not framework.uses_wants:
-            continue
-        framework.explanations = by_framework.get(framework.id, {})
-        if framework.explanations or framework.told:
-            effects += _tell_explanations(state, framework, now)
+        news = framework.waiting or framework.told or framework.explanations
+        if framework.uses_wants and news and not framework.explain_due:
+            framework.explain_due = True
+            effects += timers.ask_explanations(state, max(now, _due_at(state, framework)), now)
     return effects
-
-
-def _tell_explanations(state: MasterState, framework: FrameworkEntry, now: float) -> list[Effect]:
-    """Send them now, or later when the last ones were sent within the second."""
-    current = tuple(framework.explanations.values())
-    if current == framework.told or framework.stream is None:
-        framework.explain_due = False
-        return []
-    wait_s = framework.explained_at + state.config.explain_s - now
-    if wait_s > 0:
-        framework.explain_due = True
-        return timers.ask_explanations(state, wait_s)
-    framework.explain_due = False
-    framework.told = current
-    framework.explained_at = now
-    return [SendEvent(framework.stream, events.Explanations(explanations=current))]
 
 
 def explain_late(state: MasterState, now: float) -> list[Effect]:
-    """The explanation timer went off: send what had to wait."""
-    state.explain_due = False
+    """The explanation timer went off: look at some wants, and go on later where there are more."""
+    state.explain_due_at = None
     effects: list[Effect] = []
+    left = MOST_EXPLAINED
     for framework in state.connected_frameworks():
-        if framework.explain_due:
-            effects += _tell_explanations(state, framework, now)
-    return effects
+        if framework.explain_due and _due_at(state, framework) <= now + _SOON_S:
+            left = _look(state, framework, left)
+            if not framework.unexplained:
+                effects += _tell(framework, now)
+    dues = [max(_due_at(state, f), now + _PAUSE_S) for f in state.connected_frameworks() if f.explain_due]
+    return effects + timers.ask_explanations(state, min(dues), now) if dues else effects
+
+
+def _due_at(state: MasterState, framework: FrameworkEntry) -> float:
+    return framework.explained_at + state.config.explain_s
+
+
+def _look(state: MasterState, framework: FrameworkEntry, most: int) -> int:
+    """Explain wants of the framework's round, at most so many; returns how many more may be."""
+    if framework.unexplained is None:
+        framework.explaining = {}
+        framework.unexplained = [want_id for framework_id, want_id in state.waiting if framework_id == framework.id]
+        framework.unexplained.reverse()
+    while framework.unexplained and most > 0:
+        want_id = framework.unexplained.pop()
+        if want_id in framework.waiting:
+            framework.explaining[want_id] = state.allocator.explain(framework.id, want_id)
+            most -= 1
+    return most
+
+
+def _tell(framework: FrameworkEntry, now: float) -> list[Effect]:
+    """The round is over: tell the framework if it is another story than before."""
+    framework.explain_due, framework.unexplained = False, None
+    framework.explained_at = now
+    framework.explanations, framework.explaining = framework.explaining, {}
+    current = tuple(framework.explanations.values())
+    if current == framework.told or framework.stream is None:
+        return []
+    framework.told = current
+    return [SendEvent(framework.stream, events.Explanations(explanations=current))]

@@ -2,8 +2,8 @@
 
 `request.wants[]` states demands: `{id, role, count, resources[], ports, fixed_ports[], constraints[{field, operator,
 values[], count, weight}], strategy, priority, group, group_size, runtime, gang, gang_timeout_s, run_s, revocable,
-preempts, tags[]}` with resources in the Mesos form. A plain Mesos
-REQUEST has no `wants`. The event EXPLANATIONS says why wants wait; offers name their want in `corral_want_id`.
+preempts, tags[]}` with resources in the Mesos form. A plain Mesos REQUEST has no `wants`. The event EXPLANATIONS says
+why wants wait; offers name their want in `corral_want_id`.
 """
 
 from collections.abc import Iterable
@@ -12,12 +12,10 @@ from corral.lib.errors import Invalid
 from corral.mesos import wire
 from corral.mesos.common import read_enum
 from corral.mesos.resources import read_resources, write_resources
-from corral.model.constraints import Constraint, Operator, check_constraint
+from corral.model.constraints import Constraint, Operator
 from corral.model.ids import FrameworkId, WantId, check_id, check_role
-from corral.model.offer import Explanation, Refusal, Want, check_want
-from corral.model.resources import PLAIN, ResourceKind, format_milli
-
-_MOST_PORT = 65535
+from corral.model.offer import Explanation, Refusal, Want, find_want_fault
+from corral.model.resources import PLAIN, ResourceKind
 
 
 class WireConstraint(wire.Wire):
@@ -25,7 +23,7 @@ class WireConstraint(wire.Wire):
     operator: str
     values: tuple[str, ...] = ()
     count: wire.UInt | None = None
-    weight: wire.UInt = 0
+    weight: int = 0
 
 
 class WireWant(wire.Wire):
@@ -41,7 +39,7 @@ class WireWant(wire.Wire):
     group: str = ""
     group_size: wire.UInt = 0
     runtime: str = ""
-    gang: wire.UInt = 0
+    gang: int = 0
     gang_timeout_s: float = 300.0
     run_s: float | None = None
     revocable: bool = False
@@ -120,16 +118,6 @@ def _read_want(found: WireWant, at: str) -> Want:
                 f"field '{at}.resources': {resource.name} is not a plain scalar of 0 or more; state ports as 'ports' "
                 "or 'fixed_ports'"
             )
-        if resource.name == "gpus" and resource.milli > 1000 and resource.milli % 1000:
-            raise Invalid(
-                f"field '{at}.resources': gpus {format_milli(resource.milli)} is neither a part of one GPU nor whole "
-                "ones; ask less than 1, or a whole number"
-            )
-    for port in found.fixed_ports:
-        if not 0 < port <= _MOST_PORT:
-            raise Invalid(f"field '{at}.fixed_ports': {port} is no port; give one of 1 to {_MOST_PORT}")
-    if found.ports > _MOST_PORT:
-        raise Invalid(f"field '{at}.ports': {found.ports} ports are more than a host has")
     want = Want(
         id=WantId(found.id),
         role=found.role,
@@ -137,7 +125,7 @@ def _read_want(found: WireWant, at: str) -> Want:
         resources=resources,
         ports=found.ports,
         fixed_ports=found.fixed_ports,
-        constraints=tuple(_read_constraint(c, at + ".constraints") for c in found.constraints),
+        constraints=tuple(_read_constraint(c, f"{at}.constraints[{i}]") for i, c in enumerate(found.constraints)),
         strategy=found.strategy,
         priority=found.priority,
         group=found.group,
@@ -150,23 +138,17 @@ def _read_want(found: WireWant, at: str) -> Want:
         preempts=found.preempts,
         tags=found.tags,
     )
-    try:
-        check_want(want)
-    except Invalid as error:
-        raise Invalid(f"field '{at}': {error.message}") from None
+    fault = find_want_fault(want)
+    if fault is not None:
+        raise Invalid(f"field '{at}.{fault[0]}': {fault[1]}")
     return want
 
 
 def _read_constraint(found: WireConstraint, at: str) -> Constraint:
     operator = read_enum(Operator, found.operator, at + ".operator")
-    constraint = Constraint(
+    return Constraint(
         field=found.field, operator=operator, values=found.values, count=found.count, weight=found.weight
-    )
-    try:
-        check_constraint(constraint)
-    except Invalid as error:
-        raise Invalid(f"field '{at}': {error.message}") from None
-    return constraint
+    )  # fmt: skip
 
 
 def read_explanation(found: WireExplanation) -> Explanation:

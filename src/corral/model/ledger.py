@@ -166,6 +166,23 @@ def charged(resources: Resources, role: str) -> Resources:
     )  # fmt: skip
 
 
+def lent(resources: Resources) -> Resources:
+    """The same bundle as a framework sees it that may have it taken away at any time: its scalars are revocable."""
+    return tuple(_lend(r, True) if r.kind is ResourceKind.SCALAR else r for r in resources)
+
+
+def owned(resources: Resources) -> Resources:
+    """The same bundle without the mark that `lent` gives it."""
+    if not any(r.identity.revocable for r in resources):
+        return resources
+    return tuple(_lend(r, False) if r.identity.revocable else r for r in resources)
+
+
+def _lend(resource: Resource, revocable: bool) -> Resource:
+    identity = msgspec.structs.replace(resource.identity, revocable=revocable)
+    return msgspec.structs.replace(resource, identity=PLAIN if identity == PLAIN else identity)
+
+
 def stripped(resources: Resources) -> Resources:
     """The canonical bundle without allocation roles, as pools count it."""
     found: list[Resource] = []

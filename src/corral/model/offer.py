@@ -3,14 +3,21 @@
 A want is corral's extension of the Mesos REQUEST call: a framework says what it needs and is offered exactly that.
 """
 
+from math import inf
+
 import msgspec
 
 from corral.lib.errors import Invalid
 from corral.model.attributes import Attribute
 from corral.model.constraints import Constraint, check_constraint
 from corral.model.ids import AgentId, FrameworkId, OfferId, WantId
-from corral.model.resources import Resources
+from corral.model.resources import Resource, ResourceKind, Resources
 from corral.model.tags import MOST_TAGS, find_tag_fault
+
+LEAST_PRIORITY, MOST_PRIORITY = -512, 511
+MOST_CONSTRAINTS = 24
+MOST_FIXED_PORTS = 32
+MOST_PORT = 65535
 
 
 class Want(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -19,11 +26,15 @@ class Want(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     Shapes: `resources` hold scalars of one instance; `ports` counts dynamic ports, `fixed_ports` must be free as they
     are. `group` names the siblings that counting constraints look at and `group_size` how many there shall be in all.
     `strategy` is how an agent is chosen, by name; empty is the role's, else `gpu` where GPUs are asked, else `spread`.
-    `runtime` is `docker`, `process`, or empty for either. A `gang` of so
-    many instances starts together or not at all, and may keep what it has gathered for `gang_timeout_s`; `run_s` is how
-    long an instance runs at most, so that it may use what a gang keeps meanwhile. `revocable` instances run on what is
-    lent and may be ended at any time. With `preempts` tasks of lower `priority` of the same role may have to go. `tags`
-    are what near and apart constraints of others look at. Units: seconds.
+    `runtime` is `docker`, `process`, or empty for either. `priority` orders
+    the wants of a role, -512 to 511, higher first.
+
+    `gang` instances start together or not at all, 0 and 1 mean none; `count` is a multiple of it. What a gang that is
+    not complete has reserved is kept for `gang_timeout_s`. `run_s` is how long an instance will run, which lets it fill
+    the time until a gang starts. `revocable` ones run on what is lent and may be ended for others at any time; one that
+    `preempts` may have others of its role ended that have a lower priority. `tags` are what affinity finds them by.
+
+    Units: seconds.
     """
 
     id: WantId
@@ -46,8 +57,80 @@ class Want(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     tags: tuple[str, ...] = ()
 
 
+def find_want_fault(want: Want) -> tuple[str, str] | None:
+    """What no master could serve: the field and what is wrong with it; None when it is well formed."""
+    if not LEAST_PRIORITY <= want.priority <= MOST_PRIORITY:
+        return "priority", f"{want.priority} is outside of {LEAST_PRIORITY} to {MOST_PRIORITY}"
+    if any(ord(c) < 32 for c in want.group):
+        return "group", f"{want.group!r} must hold no line breaks and other control characters"
+    return (
+        _find_resource_fault(want)
+        or _find_gang_fault(want)
+        or _find_port_fault(want)
+        or _find_tags_fault(want)
+        or _find_constraint_fault(want)
+    )
+
+
+def _find_resource_fault(want: Want) -> tuple[str, str] | None:
+    for each in want.resources:
+        if each.name == "gpus" and not is_whole_or_part(each):
+            asked = f"{each.milli / 1000:g}"
+            return "resources", f"gpus {asked} is more than one and not whole; ask a part of one GPU, or whole ones"
+    return None
+
+
+def is_whole_or_part(gpus: Resource) -> bool:
+    """Whether an amount of GPUs is a part of one, or some whole ones."""
+    return gpus.kind is ResourceKind.SCALAR and (gpus.milli < 1000 or gpus.milli % 1000 == 0)
+
+
+def _find_gang_fault(want: Want) -> tuple[str, str] | None:
+    if want.gang < 0:
+        return "gang", f"{want.gang} is below 0; give how many start together, or 0"
+    if want.gang > 1 and want.count % want.gang:
+        return "count", f"{want.count} is no multiple of the gang of {want.gang}; ask for whole gangs"
+    if not 0 < want.gang_timeout_s < inf:
+        return "gang_timeout_s", f"{want.gang_timeout_s:g} is not above 0; give seconds"
+    if want.run_s is not None and not 0 < want.run_s < inf:
+        return "run_s", f"{want.run_s:g} is not above 0; give seconds, or leave it out"
+    return None
+
+
+def _find_port_fault(want: Want) -> tuple[str, str] | None:
+    if len(want.fixed_ports) > MOST_FIXED_PORTS:
+        return "fixed_ports", f"{len(want.fixed_ports)} ports are given; {MOST_FIXED_PORTS} are the most"
+    for port in want.fixed_ports:
+        if not 0 < port <= MOST_PORT:
+            return "fixed_ports", f"{port} is no port; give one of 1 to {MOST_PORT}"
+    if want.ports > MOST_PORT:
+        return "ports", f"{want.ports} ports are more than a host has"
+    return None
+
+
+def _find_tags_fault(want: Want) -> tuple[str, str] | None:
+    if len(want.tags) > MOST_TAGS:
+        return "tags", f"{len(want.tags)} tags are given; {MOST_TAGS} are the most"
+    fault = next(filter(None, map(find_tag_fault, want.tags)), None)
+    return None if fault is None else ("tags", fault)
+
+
+def _find_constraint_fault(want: Want) -> tuple[str, str] | None:
+    if len(want.constraints) > MOST_CONSTRAINTS:
+        return "constraints", f"{len(want.constraints)} are given; {MOST_CONSTRAINTS} are the most"
+    for index, each in enumerate(want.constraints):
+        try:
+            check_constraint(each)
+        except Invalid as error:
+            return f"constraints[{index}]", error.message
+    return None
+
+
 class Offer(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Resources of one agent for one role; with `want_id`, shaped to one instance of that want."""
+    """Resources of one agent for one role; with `want_id`, shaped to one instance of that want.
+
+    Shapes: `devices` are the numbers of the GPUs that go with it.
+    """
 
     id: OfferId
     framework_id: FrameworkId
@@ -59,6 +142,7 @@ class Offer(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     resources: Resources
     attributes: tuple[Attribute, ...] = ()
     want_id: WantId | None = None
+    devices: tuple[int, ...] = ()
 
 
 class Filters(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -92,40 +176,3 @@ class Explanation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     refusals: tuple[Refusal, ...] = ()
     fits_if: tuple[str, ...] = ()
     never: bool = False
-
-
-LEAST_PRIORITY, MOST_PRIORITY = -512, 511
-MOST_CONSTRAINTS = 24
-MOST_FIXED_PORTS = 32
-
-
-def check_want(want: Want) -> None:
-    """Refuse numbers that no want may have.
-
-    Errors: `Invalid` names the want and the field.
-    """
-    name = f"want {want.id}"
-    if want.count < 0 or want.ports < 0:
-        raise Invalid(f"{name} has a count below 0; ask 0 or more")
-    if not LEAST_PRIORITY <= want.priority <= MOST_PRIORITY:
-        raise Invalid(f"{name} has the priority {want.priority}; give one within {LEAST_PRIORITY} and {MOST_PRIORITY}")
-    if want.gang < 0 or (want.gang > 1 and want.count % want.gang):
-        raise Invalid(f"{name} asks {want.count} instances in gangs of {want.gang}; ask whole gangs")
-    if not 0 < want.gang_timeout_s < 1e9:
-        raise Invalid(f"{name} has gang_timeout_s {want.gang_timeout_s:g}; give seconds above 0")
-    if want.run_s is not None and not 0 < want.run_s < 1e9:
-        raise Invalid(f"{name} has run_s {want.run_s:g}; give seconds above 0, or leave it out")
-    for what, found, most in (
-        ("constraints", len(want.constraints), MOST_CONSTRAINTS),
-        ("fixed_ports", len(want.fixed_ports), MOST_FIXED_PORTS),
-        ("tags", len(want.tags), MOST_TAGS),
-    ):
-        if found > most:
-            raise Invalid(f"{name} has {found} {what}; {most} are the most")
-    fault = next(filter(None, map(find_tag_fault, want.tags)), None)
-    if fault is not None:
-        raise Invalid(f"{name} {fault}")
-    if any(not 0 < port < 65536 for port in want.fixed_ports):
-        raise Invalid(f"{name} has a fixed port outside of 1 to 65535")
-    for constraint in want.constraints:
-        check_constraint(constraint)

@@ -10,7 +10,7 @@ import msgspec
 from corral.model.agent import AgentInfo
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, FrameworkId, TaskId
-from corral.model.task import TaskInfo, TaskState, TaskStatus
+from corral.model.task import Reason, TaskInfo, TaskState, TaskStatus
 
 
 class AgentTask(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -54,13 +54,14 @@ class RunTask(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="run")
 
 
 class KillTask(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="kill"):
-    """Units: `grace_s` seconds; None keeps the task's own. `why` is kept for the task's story."""
+    """Units: `grace_s` seconds; None keeps the task's own. `why` and `reason` are told with the task's end."""
 
     epoch: int
     framework_id: FrameworkId
     task_id: TaskId
     grace_s: float | None = None
     why: str = ""
+    reason: Reason | None = None
 
 
 class AcknowledgeUpdate(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="ack"):

@@ -103,7 +103,7 @@ class Journal:
         self._most_bytes = most_bytes
         self._buffer = bytearray()
         self._ended: str | None = None
-        _rotate(path, kept)
+        rotate(path, kept)
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._buffer += _frame(_entries.encode(header))
 
@@ -153,7 +153,8 @@ class Journal:
         self._buffer = bytearray()
 
 
-def _rotate(path: str, kept: int) -> None:
+def rotate(path: str, kept: int) -> None:
+    """Make room for a new file: those of the runs before move on to `path.1` and so on, `kept` files in all."""
     names = [path, *(f"{path}.{n}" for n in range(1, kept))]
     os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
@@ -164,8 +165,12 @@ def _rotate(path: str, kept: int) -> None:
             os.replace(newer, older)
 
 
-def replay(path: str, cores: Mapping[str, Replayable]) -> ReplayResult:
-    """Decide every input of the file again and compare.
+Watch = Callable[[Any, float, Sequence[Effect]], None]
+"""Looks on: an input, when it came, and what was decided."""
+
+
+def replay(path: str, cores: Mapping[str, Replayable], *, watch: Watch | None = None) -> ReplayResult:
+    """Decide every input of the file again and compare. Shapes: `watch` sees what was decided as recorded.
 
     Errors: `Invalid` when the file is no journal or of another format; `NotFound` when `cores` lacks its component;
     whatever the core raises where it did not before.
@@ -187,13 +192,13 @@ def replay(path: str, cores: Mapping[str, Replayable]) -> ReplayResult:
             input = inputs.decode(entry.input)
         except msgspec.DecodeError as error:
             raise Invalid(f"{path} entry {number} is no input of {header.component}: {error}") from None
-        divergence = _compare(core, number, entry, input)
+        divergence = _compare(core, number, entry, input, watch)
         if divergence is not None:
             return ReplayResult(component=header.component, inputs=number, divergence=divergence)
     return ReplayResult(component=header.component, inputs=number, cut_short=at < len(body))
 
 
-def _compare(core: Core, number: int, entry: Entry, input: Any) -> Divergence | None:
+def _compare(core: Core, number: int, entry: Entry, input: Any, watch: Watch | None) -> Divergence | None:
     try:
         effects = decide(core, input, entry.now)
     except Exception as error:
@@ -202,6 +207,8 @@ def _compare(core: Core, number: int, entry: Entry, input: Any) -> Divergence | 
         decided = f"raises {type(error).__name__}: {error}"
         return Divergence(number=number, now=entry.now, input=input, decided=decided)
     if entry.fingerprint is not None and fingerprint(effects) == entry.fingerprint:
+        if watch is not None:
+            watch(input, entry.now, effects)
         return None
     return Divergence(number=number, now=entry.now, input=input, decided=repr(list(effects)))
 

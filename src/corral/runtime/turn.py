@@ -24,6 +24,25 @@ class Recorder(Protocol):
     def close(self) -> None: ...
 
 
+class Recorders:
+    """Several recorders as one."""
+
+    def __init__(self, *recorders: Recorder) -> None:
+        self._recorders = recorders
+
+    def record(self, input: Any, now: float, effects: Sequence[Effect] | None) -> None:
+        for one in self._recorders:
+            one.record(input, now, effects)
+
+    def flush(self) -> str | None:
+        ended = [why for one in self._recorders if (why := one.flush()) is not None]
+        return "; ".join(ended) or None
+
+    def close(self) -> None:
+        for one in self._recorders:
+            one.close()
+
+
 class Turn:
     """What one transaction takes and what happens after it. Shapes: in `writes` None deletes; `inputs` were decided."""
 

@@ -34,11 +34,15 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pod(msgspec.Struct, frozen=True, kw_only=True):
-    """One task of a workload. Shapes: instants in seconds from the start of the trace, None when not given."""
+    """One task of a workload. Shapes: instants in seconds from the start of the trace, None when not given.
+
+    `qos` and `app` are empty when the list has no such column.
+    """
 
     name: str
     demand: Demand
     qos: str = ""
+    app: str = ""
     created_at: float | None = None
     deleted_at: float | None = None
     scheduled_at: float | None = None
@@ -116,6 +120,7 @@ def _pod(cells: Cells) -> Pod:
         name=cells.name(),
         demand=_demand(cells),
         qos=cells.text("qos"),
+        app=cells.text("app"),
         created_at=cells.instant_s("creation_time"),
         deleted_at=cells.instant_s("deletion_time"),
         scheduled_at=cells.instant_s("scheduled_time"),

@@ -3,8 +3,11 @@
 import asyncio
 import contextlib
 import dataclasses
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
+from corral.allocator.engine import Mode
+from corral.allocator.start import choose_mode, warm
 from corral.lib.config import describe_config
 from corral.lib.errors import Unavailable
 from corral.lib.log import configure_log, get_logger
@@ -12,6 +15,7 @@ from corral.net.routes import RawRoute, Route
 from corral.net.server import Server, bind
 from corral.runtime.notes import Notes
 from corral.runtime.service import Background, Service, run_services
+from corral.runtime.turn import Recorder
 from corral.sdk.framework import FrameworkService
 from corral.sdk.http import HttpTransport
 from corral.sdk.local import LocalTransport
@@ -29,14 +33,34 @@ STORE_FAILED = 70
 Origins = dict[str, str]
 
 
-def run_dev(file: str | None, sets: Sequence[str], *, agents: int = 1, show_config: bool = False) -> int:
+BeginTrace = Callable[[], Recorder]
+"""Begins one more recording of what the master's core is told and decides, handed in from above."""
+
+
+def run_dev(
+    file: str | None,
+    sets: Sequence[str],
+    *,
+    agents: int = 1,
+    show_config: bool = False,
+    begin_trace: BeginTrace | None = None,
+) -> int:
     """Run a whole cluster in one process until a signal; returns the exit code."""
-    return _run(file, sets, show_config, lambda config, origins: _dev(config, agents))
+
+    def work(config: Config, origins: Origins) -> Awaitable[int]:
+        # Compiling takes longer than anybody waits for a cluster to try things on.
+        compiled = "no" if origins["kernel.compiled"] == "default" else config.kernel.compiled
+        kernel = dataclasses.replace(config.kernel, compiled=compiled)
+        return _dev(dataclasses.replace(config, kernel=kernel), agents, begin_trace)
+
+    return _run(file, sets, show_config, work)
 
 
-def run_master(file: str | None, sets: Sequence[str], *, show_config: bool = False) -> int:
+def run_master(
+    file: str | None, sets: Sequence[str], *, show_config: bool = False, begin_trace: BeginTrace | None = None
+) -> int:
     """Run the kernel and its frameworks until a signal; returns the exit code."""
-    return _run(file, sets, show_config, lambda config, origins: _master(config))
+    return _run(file, sets, show_config, lambda config, origins: _master(config, begin_trace))
 
 
 def run_agent(file: str | None, sets: Sequence[str], *, show_config: bool = False) -> int:
@@ -95,11 +119,11 @@ def _with_master(config: Config, *, listen: str | None = None, work_dir: str | N
     return dataclasses.replace(config, master=changed)
 
 
-async def _dev(config: Config, agents: int) -> int:
+async def _dev(config: Config, agents: int, begin_trace: BeginTrace | None) -> int:
     work_dir = choose_work_dir(config.master.work_dir, "dev")
     config = _with_master(config, work_dir=str(work_dir))
     async with contextlib.AsyncExitStack() as stack:
-        kernel = await _open_kernel(config, stack)
+        kernel = await _open_kernel(config, stack, begin_trace)
         kernel.start()
         for index in range(agents):
             section = dataclasses.replace(
@@ -124,10 +148,10 @@ def _node_name(given: str, index: int, count: int) -> str:
     return f"{given}-{index + 1}" if given else f"127.0.0.{index + 1}"
 
 
-async def _master(config: Config) -> int:
+async def _master(config: Config, begin_trace: BeginTrace | None) -> int:
     work_dir = choose_work_dir(config.master.work_dir, "master")
     async with contextlib.AsyncExitStack() as stack:
-        kernel = await _open_kernel(_with_master(config, work_dir=str(work_dir)), stack)
+        kernel = await _open_kernel(_with_master(config, work_dir=str(work_dir)), stack, begin_trace)
         kernel.start()
         return await kernel.run()
 
@@ -204,15 +228,17 @@ class _Kernel:
             await asyncio.sleep(0.01)
 
 
-async def _open_kernel(config: Config, stack: contextlib.AsyncExitStack) -> _Kernel:
+async def _open_kernel(config: Config, stack: contextlib.AsyncExitStack, begin_trace: BeginTrace | None) -> _Kernel:
     work_dir = choose_work_dir(config.master.work_dir, "master")
     host, port = parse_listen(config.master.listen, "master.listen")
     _warn(check_exposure(host, config.master.insecure, "master.listen"))
     bound = bind(host, port)
     store: Store = await open_store(config.master.store, work_dir, "master")
     stack.push_async_callback(store.close)
+    await _warm(config)
     notes, recording = Notes(), Recording(work_dir if config.master.journal else None)
-    part = MasterPart(config, store, bound, notes, recording)
+    trace = begin_trace() if begin_trace is not None else None
+    part = MasterPart(config, store, bound, notes, recording, trace)
     address = f"{config.master.hostname or host}:{bound.getsockname()[1]}"
     frameworks = {
         name: make_framework(name, config, address, LocalTransport(part.shell), store, notes, recording)
@@ -222,6 +248,19 @@ async def _open_kernel(config: Config, stack: contextlib.AsyncExitStack) -> _Ker
     for service in frameworks.values():
         routes += service.routes
     return _Kernel(part, frameworks, Server(routes, bound, name="server"), notes)
+
+
+async def _warm(config: Config) -> None:
+    """Compile the allocator's engine, where it shall be, before anybody can come and wait for it.
+
+    Errors: `Unavailable` when it shall be compiled and cannot be.
+    """
+    mode = choose_mode(config.kernel.compiled)
+    if mode is Mode.COMPILED:
+        began_at = time.monotonic()
+        log.info("compiling the engine", why="the first time on a node takes minutes, later ones seconds")
+        await asyncio.to_thread(warm, mode)
+        log.info("engine compiled", seconds=round(time.monotonic() - began_at, 1))
 
 
 def _once(name: str, work: Callable[[], Awaitable[None]]) -> Service:

@@ -39,6 +39,7 @@ from corral.runtime.journal import Header, Journal, Replayable
 from corral.runtime.loop import Loop
 from corral.runtime.notes import Notes
 from corral.runtime.service import Background, Service
+from corral.runtime.turn import Recorder, Recorders
 from corral.standalone.config import (
     AgentSection,
     Config,
@@ -106,7 +107,9 @@ def replayable_cores() -> dict[str, Replayable]:
     from corral.standalone.frameworks import replayable_frameworks
 
     def master(header: Header) -> Core:
-        return MasterCore(msgspec.msgpack.decode(header.config, type=MasterConfig), Random(header.seed))
+        config = msgspec.msgpack.decode(header.config, type=MasterConfig)
+        # Decisions are the same, and a journal may be run where nothing can be compiled.
+        return MasterCore(msgspec.structs.replace(config, compiled="no"), Random(header.seed))
 
     def agent(header: Header) -> Core:
         return AgentCore(msgspec.msgpack.decode(header.config, type=AgentConfig), Random(header.seed))
@@ -125,7 +128,15 @@ def draw_seed() -> int:
 class MasterPart:
     """The kernel of one process: its loop, its shell (the endpoint of in-process frameworks) and its routes."""
 
-    def __init__(self, config: Config, store: Store, bound: socket.socket, notes: Notes, recording: Recording) -> None:
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        bound: socket.socket,
+        notes: Notes,
+        recording: Recording,
+        trace: Recorder | None = None,
+    ) -> None:
         host, port = bound.getsockname()[:2]
         master_config = describe_master(config, host, port)
         seed = draw_seed()
@@ -137,7 +148,7 @@ class MasterPart:
             prefix="master/",
             name="master",
             notes=notes,
-            recorder=recording.journal("master", "master", seed, master_config),
+            recorder=_together(recording.journal("master", "master", seed, master_config), trace),
         )
         self.shell.attach(self.loop)
         self.routes: Sequence[Route | RawRoute] = master_routes.routes(self.loop, self.shell)
@@ -155,6 +166,11 @@ def describe_master(config: Config, host: str, port: int) -> MasterConfig:
         compiled=config.kernel.compiled,
         **_shared(config.kernel, MasterConfig),
     )
+
+
+def _together(*recorders: Recorder | None) -> Recorder | None:
+    found = [one for one in recorders if one is not None]
+    return Recorders(*found) if len(found) > 1 else next(iter(found), None)
 
 
 def _shared(section: KernelSection | AgentSection, kind: type[msgspec.Struct]) -> dict[str, Any]:

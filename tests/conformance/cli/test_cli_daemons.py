@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from corral_daemons import Site, ask, end_tasks, processes_below, run_corral, wait_running, wait_until
+from corral_daemons import UNCOMPILED, Site, ask, end_tasks, processes_below, run_corral, wait_running, wait_until
 
 
 @pytest.fixture
@@ -113,7 +113,8 @@ def test_an_address_that_others_reach_needs_a_word(daemons: Site, command: str) 
 
 
 def test_an_address_that_others_reach_is_served_with_a_warning_when_asked(daemons: Site) -> None:
-    master = daemons.start("master", "--listen", "0.0.0.0:0", "--insecure", "--work-dir", str(daemons.directory / "m"))
+    work_dir = str(daemons.directory / "m")
+    master = daemons.start("master", "--listen", "0.0.0.0:0", "--insecure", "--work-dir", work_dir, *UNCOMPILED)
     assert ask(master.url.replace("0.0.0.0", "127.0.0.1"), "GET", "/health/ready")[0] == 200
     assert "without authentication" in master.text
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[3]
+SIMULATE = "docs/operate/simulate.md"
 CORRAL = [sys.executable, "-m", "corral.cli.main"]
 
 
@@ -97,6 +99,20 @@ def test_roles_are_set_as_the_page_on_roles_says(url: str, tmp_path: Path) -> No
         assert done.returncode == 0, f"{line}: {done.stderr}"
     (left,) = [role for role in get(url, "/corral/v1/roles")["roles"] if role["set"]]
     assert (left["name"], left["guarantee"], left["limit"]) == ("ads", {"cpus": 1.0, "mem": 1024.0}, {"cpus": 40.0})
+
+
+def test_simulations_go_as_the_page_says(tmp_path: Path) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    shutil.copy(ROOT / "examples/sim/small.trace", tmp_path / "life.trace")
+    lines = [line for title in ("Try it", "Record a cluster of your own") for line in commands_of(SIMULATE, title)]
+    assert [line.split()[1] for line in lines] == ["sim"] * 4 + ["dev", "master"] + ["sim"] * 2
+    for line in lines:
+        words = shlex.split(line)[1:]
+        if words[0] == "sim":
+            done = run([*CORRAL, *words], "", tmp_path)
+            assert done.returncode == 0, f"{line}: {done.stderr}"
+            assert "placed" in done.stdout
+    assert (tmp_path / "out.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
 def test_the_example_framework_runs_its_tasks_through_wants(url: str, tmp_path: Path) -> None:

@@ -262,6 +262,10 @@ class Agent:
     def entry(self) -> Any:
         return self.stage.core.state.agents[self.id]
 
+    def free(self) -> Resources:
+        """What neither tasks nor offers hold of it."""
+        return self.stage.core.state.allocator.book.agents[self.id].free()
+
 
 class Framework:
     """A framework's end of the wire."""

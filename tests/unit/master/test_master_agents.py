@@ -138,10 +138,10 @@ def test_a_task_whose_id_runs_elsewhere_by_now_is_ended_where_it_comes_back() ->
     first.connect([told(late, framework)])
     assert [o.task_id for o in first.take(KillTask)] == ["t1"]
     assert framework.entry().tasks["t1"].agent_id == second.id
-    free = first.entry().free.bundle()
+    free = first.free()
     uuid = first.update("t1", TaskState.KILLED, framework.id)
     assert [o.uuid for o in first.take(AcknowledgeUpdate)] == [uuid]
-    assert first.entry().free.bundle() != free
+    assert first.free() != free
     assert framework.updates() == []
     framework.kill("t1")
     assert len(second.take(KillTask)) == 1
@@ -278,7 +278,7 @@ def test_a_task_that_the_agent_does_not_know_any_more_is_gone(aware: bool) -> No
     agent.connect()
     gone = TaskState.GONE if aware else TaskState.LOST
     assert states(framework.updates()) == [("t1", gone, Reason.RECONCILIATION)]
-    assert agent.entry().free.bundle() == agent.info.resources
+    assert agent.free() == agent.info.resources
 
 
 def test_an_ended_task_that_the_agent_has_forgotten_was_acknowledged() -> None:
@@ -330,9 +330,9 @@ def test_tasks_of_a_removed_framework_are_not_wanted_and_hold_their_resources_un
     framework.call(calls.Teardown(framework_id=framework.id))
     agent.connect([told(info, framework)], [framework.info])
     assert agent.take(Registered)[-1].framework_ids == (framework.id,)
-    assert agent.entry().free.bundle() != agent.info.resources
+    assert agent.free() != agent.info.resources
     agent.update("t1", TaskState.KILLED, framework.id)
-    assert agent.entry().free.bundle() == agent.info.resources
+    assert agent.free() == agent.info.resources
     assert agent.take(ShutdownFramework) == []
 
 

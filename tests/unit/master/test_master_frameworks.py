@@ -224,7 +224,7 @@ def test_resources_of_a_removed_framework_come_back_even_if_the_agent_never_says
     framework.launch(agent)
     framework.call(calls.Teardown(framework_id=framework.id))
     stage.run(60)
-    assert agent.entry().free.bundle() == agent.info.resources
+    assert agent.free() == agent.info.resources
     assert "resources freed without word from the agent" in stage.what()
 
 

@@ -37,7 +37,7 @@ def test_resources_are_free_as_soon_as_the_end_is_known_and_the_task_stays_until
     framework = stage.framework()
     framework.launch(agent)
     uuid = agent.update("t1", TaskState.FINISHED, framework.id)
-    assert agent.entry().free.bundle() == agent.info.resources
+    assert agent.free() == agent.info.resources
     ((_, state, _),) = states(framework.updates())
     assert state is TaskState.FINISHED
     assert "t1" in framework.entry().tasks
@@ -68,7 +68,7 @@ def test_the_newest_state_frees_resources_even_when_an_older_update_is_still_und
     framework = stage.framework()
     framework.launch(agent, resources=bundle(4, 128))
     uuid = agent.update("t1", TaskState.RUNNING, framework.id, latest=TaskState.FINISHED)
-    assert agent.entry().free.bundle() == agent.info.resources
+    assert agent.free() == agent.info.resources
     assert framework.reconcile()[0].state is TaskState.RUNNING, "no answer runs ahead of the updates"
     framework.acknowledge(agent, "t1", uuid)
     assert "t1" in framework.entry().tasks

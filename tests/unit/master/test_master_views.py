@@ -78,6 +78,7 @@ def test_a_task_is_shown_with_where_it_is_and_what_it_last_said(cluster: tuple[S
     assert shown == {
         "id": "t1", "name": "t1", "group": "/shop", "framework": framework.id, "role": "web", "agent": agent.id,
         "hostname": "h1", "agent_url": "http://127.0.0.1:4681", "state": "TASK_RUNNING", "message": "up",
+        "preempted_by": None,
         "reason": None,
         "healthy": True, "at": shown["at"], "resources": {"cpus": 1.0, "mem": 512.0, "ports": "[31000-31000]"},
     }  # fmt: skip

@@ -6,6 +6,7 @@ import pytest
 from master_stage import PARTITION_AWARE, Agent, Framework, Stage, agent_info, bundle, task_info, told, want
 
 from corral.lib.errors import CorralError
+from corral.master import claims
 from corral.master.spec import MasterConfig
 from corral.model import calls
 from corral.model.orders import AcknowledgeUpdate, KillTask, RunTask, ShutdownFramework
@@ -170,5 +171,6 @@ def _come_to_rest(stage: Stage, nodes: list[FakeNode], known: dict[str, Framewor
     assert not state.offers
     for agent in state.agents.values():
         if agent.session is not None:
-            assert agent.free.bundle() == agent.info.resources, f"agent {agent.id} has something left in use"
-    assert all(tally.bundle() == () for tally in state.allocated.values())
+            free = state.allocator.book.agents[agent.id].free()
+            assert free == agent.info.resources, f"agent {agent.id} has something left in use"
+    assert not claims.held(state), "a role has something left"

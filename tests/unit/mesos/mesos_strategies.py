@@ -1,5 +1,6 @@
 """Hypothesis strategies for the model's nouns, as far as the Mesos dialect can say them."""
 
+import msgspec
 from hypothesis import strategies as st
 
 from corral.model import calls, events
@@ -278,42 +279,57 @@ offers = st.builds(
     attributes=few(attributes),
     want_id=maybe(ids),
 )
+fields = texts.filter(bool)
+weights = st.integers(0, 1000)
+tags = st.sampled_from(["image:nginx", "label:tier=db", "task:web", "ü"])
+
+
+def _rules(operators, values, **more):
+    return st.builds(
+        Constraint, field=fields, operator=st.sampled_from(operators), values=values, weight=weights, **more
+    )  # fmt: skip
+
+
 constraints = st.one_of(
-    st.builds(
-        Constraint,
-        field=texts,
-        operator=st.sampled_from([Operator.EQUAL, Operator.UNEQUAL, Operator.IN, Operator.GLOB]),
-        values=st.lists(texts, min_size=1, max_size=3).map(tuple),
+    _rules(
+        [Operator.EQUAL, Operator.UNEQUAL, Operator.IN, Operator.GLOB],
+        st.lists(texts, min_size=1, max_size=3).map(tuple),
     ),
-    st.builds(
-        Constraint,
-        field=texts,
-        operator=st.sampled_from([Operator.MATCH, Operator.MISMATCH]),
-        values=st.sampled_from([("a.*b",), ("[0-9]+",)]),
+    _rules([Operator.MATCH, Operator.MISMATCH], st.sampled_from([("a.*b",), ("[0-9]+", "x")])),
+    _rules(
+        [Operator.UNIQUE, Operator.MAX_PER, Operator.GROUP_BY, Operator.CLUSTER],
+        few(texts),
+        count=st.integers(1, 100),
     ),
-    st.builds(
-        Constraint,
-        field=texts,
-        operator=st.sampled_from([Operator.UNIQUE, Operator.MAX_PER, Operator.GROUP_BY, Operator.CLUSTER]),
-        values=few(texts),
-        count=st.integers(0, 100),
-    ),
+    _rules([Operator.RANGE], st.sampled_from([("10-20",), ("5", "100-"), ("-3",)])),
+    _rules([Operator.NEAR, Operator.APART], st.lists(tags, min_size=1, max_size=3).map(tuple)),
+    _rules([Operator.SPREAD], st.sampled_from([("z1=60", "z2=40"), ("*=10",), ("z1", "z2")])),
+)
+gpu_amounts = st.integers(1, 999) | st.integers(1, 16).map(lambda n: n * 1000)
+want_bundles = st.tuples(scalar_bundles, maybe(st.builds(Resource, name=st.just("gpus"), milli=gpu_amounts))).map(
+    lambda found: normal(r for r in (*found[0], found[1]) if r is not None)
 )
 wants = st.builds(
     Want,
     id=ids.filter(lambda i: i not in (".", "..")),
     role=roles,
     count=st.integers(0, 10**6),
-    resources=scalar_bundles,
+    resources=want_bundles,
     ports=ports,
     fixed_ports=few(st.integers(1, 65535)),
     constraints=few(constraints),
-    strategy=st.sampled_from(["", "spread", "binpack", "gpu"]),
-    priority=st.integers(-5, 5),
-    group=texts,
+    strategy=st.sampled_from(["", "spread", "binpack", "nobody's"]),
+    priority=st.integers(-512, 511),
+    group=texts.filter(lambda text: all(ord(c) >= 32 for c in text)),
     group_size=st.integers(0, 100),
     runtime=st.sampled_from(["", "docker", "process"]),
-)
+    gang=st.integers(0, 9),
+    gang_timeout_s=st.floats(0.001, 1e9),
+    run_s=maybe(st.floats(0.001, 1e9)),
+    revocable=st.booleans(),
+    preempts=st.booleans(),
+    tags=few(tags),
+).map(lambda want: msgspec.structs.replace(want, count=want.count * max(want.gang, 1)))
 explanations = st.builds(
     Explanation,
     want_id=ids,

@@ -158,6 +158,13 @@ def test_a_plain_request_states_no_wants_and_an_empty_list_withdraws_all():
     assert read_call(call("REQUEST", request={"wants": []})) == calls.Request(framework_id="f", wants=())
 
 
+def gpus(amount):
+    return {"name": "gpus", "type": "SCALAR", "scalar": {"value": amount}}
+
+
+RACK = {"field": "rack", "operator": "==", "values": ["r1"]}
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -171,30 +178,35 @@ def test_a_plain_request_states_no_wants_and_an_empty_list_withdraws_all():
         ({"fixed_ports": [0]}, "0 is no port"),
         ({"fixed_ports": [70000]}, "70000 is no port"),
         ({"ports": 70000}, "more than a host has"),
-        ({"constraints": [{"field": "rack", "operator": "beside"}]}, "'beside' is none of"),
-        ({"constraints": [{"field": "rack", "operator": "=="}]}, "has no value"),
-        ({"constraints": [{"field": "rack", "operator": "near"}]}, "has no value"),
+        ({"fixed_ports": list(range(1, 34))}, r"\[0\]\.fixed_ports': 33 ports are given; 32 are the most"),
+        (
+            {"constraints": [{"field": "rack", "operator": "beside"}]},
+            r"constraints\[0\]\.operator': 'beside' is none of",
+        ),
+        ({"constraints": [{"field": "rack", "operator": "=="}]}, r"constraints\[0\]': .* at least one in 'values'"),
         ({"constraints": [{"field": "rack", "operator": "max-per"}]}, "has no count"),
         ({"constraints": [{"field": "rack", "operator": "regex", "values": ["("]}]}, "no valid regular expression"),
-        ({"constraints": [{"field": "rack", "operator": "regex", "values": ["(a+)+b"]}]}, "very long to match"),
-        ({"constraints": [{"field": "rack", "operator": "regex", "values": ["((a|b)*c)*"]}]}, "very long to match"),
-        ({"constraints": [{"field": "rack", "operator": "regex", "values": ["a" * 600]}]}, "512 are the most"),
-        ({"constraints": [{"field": "rack", "operator": "range", "values": ["5-1"]}]}, "ends before it begins"),
-        ({"constraints": [{"field": "rack", "operator": "spread", "values": ["a=60", "b=50"]}]}, "100 are the most"),
-        (
-            {"constraints": [{"field": "rack", "operator": "spread", "values": ["a=x"]}]},
-            "write a value and its percentage",
-        ),
-        ({"constraints": [{"field": "rack", "operator": "==", "values": ["a"], "weight": 1001}]}, "or 1 to 1000"),
-        ({"constraints": [{"field": "rack", "operator": "unique"}] * 25}, "24 are the most"),
-        ({"priority": 512}, "within -512 and 511"),
-        ({"count": 5, "gang": 2}, "whole gangs"),
-        ({"gang": 1, "gang_timeout_s": 0}, "gang_timeout_s"),
-        ({"run_s": -1}, "run_s"),
-        ({"tags": [""]}, "an empty tag"),
-        ({"tags": ["a\nb"]}, "line breaks"),
-        ({"tags": ["t"] * 65}, "64 are the most"),
-        ({"resources": [{"name": "gpus", "type": "SCALAR", "scalar": {"value": 1.5}}]}, "part of one GPU"),
+        ({"constraints": [{"field": "rack", "operator": "regex", "values": ["(a+)+"]}]}, "very long to match"),
+        ({"constraints": [RACK, {"field": "rack", "operator": "range", "values": ["x"]}]}, r"constraints\[1\]': .*'x'"),
+        ({"constraints": [{"field": "rack", "operator": "near"}]}, "has no value"),
+        ({"constraints": [{"field": "rack", "operator": "apart", "values": ["port:1"]}]}, "kept for the allocator"),
+        ({"constraints": [{"field": "rack", "operator": "spread", "values": ["a=99", "b=2"]}]}, "101 percent"),
+        ({"constraints": [{**RACK, "weight": 1001}]}, "weight 1001"),
+        ({"constraints": [{**RACK, "weight": -1}]}, "weight -1"),
+        ({"constraints": [RACK] * 25}, r"\[0\]\.constraints': 25 are given; 24 are the most"),
+        ({"priority": 512}, r"\[0\]\.priority': 512 is outside of -512 to 511"),
+        ({"priority": -513}, r"\[0\]\.priority': -513"),
+        ({"gang": -1}, r"\[0\]\.gang': -1 is below 0"),
+        ({"gang": 4, "count": 6}, r"\[0\]\.count': 6 is no multiple of the gang of 4"),
+        ({"gang_timeout_s": 0}, r"\[0\]\.gang_timeout_s': 0 is not above 0"),
+        ({"gang_timeout_s": "Infinity"}, r"\[0\]\.gang_timeout_s': inf is not"),
+        ({"run_s": -2.5}, r"\[0\]\.run_s': -2.5 is not above 0"),
+        ({"run_s": 0}, r"\[0\]\.run_s': 0 is not above 0"),
+        ({"tags": ["t"] * 65}, r"\[0\]\.tags': 65 tags are given; 64 are the most"),
+        ({"tags": ["t" * 256]}, r"\[0\]\.tags': .*of 256 characters; 255 are the most"),
+        ({"tags": ["ok", ""]}, r"\[0\]\.tags': has an empty tag"),
+        ({"group": "a\nb"}, r"\[0\]\.group': .* line breaks"),
+        ({"resources": [gpus(1.5)]}, r"\[0\]\.resources': gpus 1\.5 is more than one and not whole"),
     ],
 )
 def test_a_want_that_nobody_could_serve_is_refused_with_its_reason(change, text):
@@ -205,6 +217,23 @@ def test_a_want_that_nobody_could_serve_is_refused_with_its_reason(change, text)
         return
     with pytest.raises(Invalid, match=text):
         read_call(body)
+
+
+def test_a_want_may_ask_up_to_every_bound():
+    change = {
+        "count": 8, "gang": 4, "gang_timeout_s": 0.5, "run_s": 60, "revocable": True, "preempts": False,
+        "priority": -512, "tags": ["t" * 255] * 64, "fixed_ports": list(range(1, 33)), "strategy": "nobody's",
+        "constraints": [{**RACK, "weight": 1000}] * 24, "resources": [gpus(0.5)],
+    }  # fmt: skip
+    body = call("REQUEST", request={"wants": [{"id": "w", "role": "*", **change}]})
+    (want,) = read_call(body).wants
+    assert (want.gang, want.gang_timeout_s, want.run_s, want.revocable, want.preempts) == (4, 0.5, 60.0, True, False)
+    assert (want.priority, len(want.tags), want.strategy) == (-512, 64, "nobody's")
+    assert want.constraints[0].weight == 1000
+    for amount in (0.001, 1, 8):
+        plain = {"id": "w", "role": "*", "count": 1, "resources": [gpus(amount)]}
+        (want,) = read_call(call("REQUEST", request={"wants": [plain]})).wants
+        assert want.resources[0].milli == amount * 1000
 
 
 def test_two_wants_of_one_id_are_refused():

@@ -92,6 +92,22 @@ def test_a_recorded_run_is_decided_the_same_again(tmp_path: Path) -> None:
     assert (result.component, result.inputs, result.divergence, result.cut_short) == ("counter", 7, None, False)
 
 
+def test_who_watches_sees_what_was_decided_as_recorded(tmp_path: Path) -> None:
+    record(tmp_path / "j")
+    seen: list[tuple[Any, float, int]] = []
+
+    def watch(input: Any, now: float, effects: Sequence[Effect]) -> None:
+        seen.append((input, now, len(effects)))
+
+    replay(str(tmp_path / "j"), KNOWN, watch=watch)
+    counts = (0, 1, 1, 1, 0, 1, 1)
+    assert seen == [(input, float(at), counts[at]) for at, input in enumerate(INPUTS)]
+    seen.clear()
+    other = {"counter": Replayable(Input, lambda header: Counter(Random(header.seed), bias=1))}
+    replay(str(tmp_path / "j"), other, watch=watch)
+    assert len(seen) == 5, "nothing is seen from the first input on that is decided otherwise"
+
+
 def test_another_core_is_caught_at_the_first_input_it_decides_otherwise(tmp_path: Path) -> None:
     record(tmp_path / "j")
     other = {"counter": Replayable(Input, lambda header: Counter(Random(header.seed), bias=1))}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from corral.lib.errors import Conflict
 from corral.runtime.core import Asked, Effect, Loaded, Persist, Refuse, Stop, Stored
-from corral.runtime.turn import Decider, load
+from corral.runtime.turn import Decider, Recorders, load
 from corral.store.base import Record, StoreFailed
 
 
@@ -154,3 +154,30 @@ def test_turns_of_any_size_write_what_one_by_one_would_and_never_split_an_input(
         expected = {f"p/{k}": None if n is None else row(n) for w in inputs[: len(said)] for k, n in w}
         assert stored == expected
     assert said == [Say(i) for i in range(len(inputs))]
+
+
+def test_several_recorders_are_told_the_same_and_each_may_end_by_itself() -> None:
+    class Ending(Witness):
+        """Ends with a reason, once."""
+
+        def __init__(self, why: str | None) -> None:
+            super().__init__()
+            self.why, self.closed = why, False
+
+        def flush(self) -> str | None:
+            why, self.why = self.why, None
+            return why
+
+        def close(self) -> None:
+            self.closed = True
+
+    both = Ending("the disk is full"), Ending("it is too long")
+    recorders = Recorders(*both)
+    recorders.record("input", 1.0, [])
+    recorders.record("bad", 2.0, None)
+    assert both[0].seen == both[1].seen == [("input", 1.0, []), ("bad", 2.0, None)]
+    assert recorders.flush() == "the disk is full; it is too long"
+    assert recorders.flush() is None
+    recorders.close()
+    assert both[0].closed
+    assert both[1].closed

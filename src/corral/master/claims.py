@@ -1,0 +1,197 @@
+"""Tells the allocator what there is and what is taken of it; no other module of the master does.
+
+Rule: an offer or a task is one hold. From grant to offer to task it is handed on, so that nothing is free in between
+and a launch changes no sum. What is free on an agent, and what a role holds, is asked of the allocator.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+
+import msgspec
+
+from corral.allocator.book import PORTS
+from corral.allocator.view import AgentView, Filter, FrameworkView, Grant, Hold, HoldKind, WantView
+from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, OfferEntry, TaskEntry, WantEntry
+from corral.model.framework import Capability
+from corral.model.ids import AgentId, FrameworkId, OfferId, WantId
+from corral.model.offer import Want
+from corral.model.resources import Resources
+from corral.model.task import Claim
+
+# What there is.
+
+
+def tell_agent(state: MasterState, agent: AgentEntry) -> None:
+    """The agent is new, or something about it."""
+    reachable = agent.state is AgentState.REACHABLE
+    view = AgentView(
+        id=agent.id, hostname=agent.info.hostname, total=agent.info.resources, attributes=agent.attributes,
+        runtimes=agent.info.runtimes, ineligible="" if reachable else str(agent.state),
+    )  # fmt: skip
+    state.allocator.set_agent(view)
+
+
+def forget_agent(state: MasterState, agent_id: AgentId) -> None:
+    state.allocator.remove_agent(agent_id)
+
+
+def free(state: MasterState, agent_id: AgentId) -> Resources:
+    """What neither tasks nor offers hold of an agent."""
+    return state.allocator.book.agents[agent_id].free()
+
+
+def tell_role(state: MasterState, role: str) -> None:
+    """What is set of a role has changed."""
+    settings = state.roles.get(role)
+    if settings is None:
+        state.allocator.remove_role(role)
+    else:
+        state.allocator.set_role(role, settings)
+
+
+def held(state: MasterState) -> dict[tuple[str, FrameworkId], dict[str, int]]:
+    """Thousandths of what tasks, offers and rooms that are kept hold, by role and framework."""
+    state.allocator.book.flush()
+    return {key: _scalars(found) for key, found in state.allocator.claimants.sums().items()}
+
+
+def kept(state: MasterState) -> dict[tuple[str, FrameworkId], Resources]:
+    """What is kept for gangs and wants for which room is being made, by role and framework."""
+    found: dict[tuple[str, FrameworkId], Resources] = {}
+    for hold in state.allocator.kept():
+        key = hold.role, hold.framework_id
+        found[key] = (*found.get(key, ()), *hold.resources)
+    return found
+
+
+def _scalars(found: dict[str, int]) -> dict[str, int]:
+    return {name: milli for name, milli in found.items() if milli and name != PORTS}
+
+
+# Who asks.
+
+
+def tell_framework(state: MasterState, framework: FrameworkEntry) -> None:
+    """The framework listens, or listens for other roles than before."""
+    info = framework.info
+    coarse = () if framework.uses_wants else (r for r in info.subscribed_roles if r not in framework.suppressed)
+    view = FrameworkView(id=framework.id, coarse_roles=tuple(coarse), gpus=info.can(Capability.GPU_RESOURCES))
+    if state.allocator.frameworks.get(framework.id) != view:
+        state.allocator.set_framework(view)
+
+
+def forget_framework(state: MasterState, framework_id: FrameworkId) -> None:
+    """The framework does not listen any more; its wants and filters go with it."""
+    state.allocator.remove_framework(framework_id)
+
+
+def tell_want(state: MasterState, framework: FrameworkEntry, entry: WantEntry) -> None:
+    """A want is new or its numbers have changed; nothing for one that was stated anew since."""
+    if framework.wants.get(entry.want.id) is not entry:
+        return
+    framework.settle(entry)
+    line = state.allocator.lines.get(framework.id, entry.want.id)
+    if line is None or line.view.missing != entry.missing or line.view.want is not entry.want:
+        view = WantView(
+            want=entry.want, framework_id=framework.id, missing=entry.missing, since_at=entry.since_at
+        )  # fmt: skip
+        state.allocator.set_want(view)
+
+
+def forget_want(state: MasterState, framework: FrameworkEntry, want_id: WantId) -> None:
+    state.allocator.remove_want(framework.id, want_id)
+
+
+def filters(state: MasterState, framework: FrameworkEntry, role: str, agent_id: AgentId) -> list[Filter]:
+    """What the framework refuses of an agent for a role."""
+    return state.allocator.filters.of(framework.id, role, agent_id)
+
+
+def tell_filters(
+    state: MasterState, framework: FrameworkEntry, role: str, agent_id: AgentId, found: Iterable[Filter]
+) -> None:
+    state.allocator.set_filters(framework.id, role, agent_id, found)
+
+
+def drop_filters_of(state: MasterState, framework: FrameworkEntry, roles: Collection[str]) -> None:
+    """Forget what the framework refused for these roles."""
+    _drop_filters(state, lambda one: one.framework_id == framework.id and one.role in roles)
+
+
+def drop_filters_on(state: MasterState, agent_id: AgentId) -> None:
+    """Forget what anybody refused of an agent."""
+    _drop_filters(state, lambda one: one.agent_id == agent_id)
+
+
+def _drop_filters(state: MasterState, meant: Callable[[Filter], bool]) -> None:
+    keys = {(one.framework_id, one.role, one.agent_id): None for one in state.allocator.filters if meant(one)}
+    for framework_id, role, agent_id in keys:
+        state.allocator.set_filters(framework_id, role, agent_id, ())
+
+
+# What is taken.
+
+
+def hold_offer(state: MasterState, entry: OfferEntry, grant: Grant) -> None:
+    """The offer takes the place of what was granted."""
+    granted = state.allocator.book.holds[grant.key].hold
+    offer = entry.offer
+    kind = HoldKind.OFFER if offer.want_id is None else HoldKind.SHAPED
+    hold = msgspec.structs.replace(granted, key=_offer_key(offer.id), kind=kind, offer_id=offer.id)
+    state.allocator.hold(hold, instead_of=grant.key)
+
+
+def release_offer(state: MasterState, entry: OfferEntry) -> None:
+    state.allocator.release(_offer_key(entry.offer.id))
+
+
+def _offer_key(offer_id: OfferId) -> str:
+    return f"offer/{offer_id}"
+
+
+def claim(want: Want, devices: tuple[int, ...]) -> Claim:
+    """What a task launched for a want is told of its standing."""
+    return Claim(
+        priority=want.priority, revocable=want.revocable, group=want.group, tags=want.tags, run_s=want.run_s,
+        devices=devices, want_id=want.id,
+    )  # fmt: skip
+
+
+def hold_task(state: MasterState, entry: TaskEntry, since_at: float, offer: OfferEntry | None = None) -> None:
+    """Count what a task holds, in the place of the offer that it was launched from."""
+    entry.holding = True
+    state.allocator.hold(
+        _task_hold(entry, since_at), instead_of=_offer_key(offer.offer.id) if offer is not None else None
+    )
+
+
+def hold_anew(state: MasterState, entry: TaskEntry, since_at: float) -> None:
+    """The task has begun to run: its stated run time counts from now on."""
+    if entry.holding:
+        state.allocator.hold(_task_hold(entry, since_at), instead_of=entry.key)
+
+
+def _task_hold(entry: TaskEntry, since_at: float) -> Hold:
+    found = entry.info.claim
+    if found is None:
+        return Hold(
+            key=entry.key, framework_id=entry.framework_id, role=entry.role, agent_id=entry.agent_id,
+            resources=entry.resources, group=entry.group or "", since_at=since_at,
+        )  # fmt: skip
+    return Hold(
+        key=entry.key, framework_id=entry.framework_id, role=entry.role, agent_id=entry.agent_id,
+        resources=entry.resources, want_id=found.want_id, group=_siblings(found), tags=found.tags,
+        priority=found.priority, revocable=found.revocable, since_at=since_at,
+        ends_at=since_at + found.run_s if found.run_s is not None else None, devices=found.devices,
+        leaving=entry.preempted_by is not None,
+    )  # fmt: skip
+
+
+def _siblings(found: Claim) -> str:
+    return found.group or (f"={found.want_id}" if found.want_id is not None else "")
+
+
+def release_task(state: MasterState, entry: TaskEntry) -> None:
+    """Give back what a task holds; nothing when it holds nothing any more."""
+    if entry.holding:
+        entry.holding = False
+        state.allocator.release(entry.key)
