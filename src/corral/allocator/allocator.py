@@ -337,7 +337,7 @@ class Allocator:
     def grant(self, line: Line, agent: AgentEntry, mask: int, chosen: Resources, now: float) -> Grant:
         """One instance of a want on an agent, which the engine placed and counts already."""
         hold = self.describe(line, agent, mask, chosen, now, self._next_key())
-        self._book.adopt(hold, line.claimant, agent, mask)
+        self._book.adopt(hold, line.claimant, agent, mask, line.feeds)
         return _grant_of(hold)
 
     def describe(self, line: Line, agent: AgentEntry, mask: int, chosen: Resources, now: float, key: str) -> Hold:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import msgspec
 
 from corral.allocator.engine import AGENT, Engine, Held, Rule, Tally
+from corral.allocator.engine.catalog import MOST_RULES
 from corral.allocator.view import AgentView, Hold, HoldKind
 from corral.lib.errors import Conflict, NotFound
 from corral.model.ids import AgentId, FrameworkId
@@ -211,13 +212,16 @@ class Book:
         self._noted.append((entry, 1))
         return entry
 
-    def adopt(self, hold: Hold, leaf: int, agent: AgentEntry, devices: int) -> HoldEntry:
-        """Keep a hold that the engine counts already, as it placed it itself."""
+    def adopt(self, hold: Hold, leaf: int, agent: AgentEntry, devices: int, fed: Sequence[Tally]) -> HoldEntry:
+        """Keep a hold that the engine counts already, as it placed it itself; `fed` is where its class counts it."""
         amounts = amounts_of(hold.resources)
         counted = tuple(amounts.get(name, 0) for name in self.engine.resources)
         entry = HoldEntry(hold, agent, Held(leaf, agent.row, counted, hold.revocable, devices))
         entry.counted = True
         self._keep(entry)
+        if len(fed) >= MOST_RULES:
+            more = [each for each in self.watching(entry.tags) if each not in fed]
+            self.engine.count(more, [agent.row] * len(more), [1] * len(more))
         return entry
 
     def replace(self, key: str, hold: Hold) -> HoldEntry | None:

@@ -94,6 +94,7 @@ class _Order:
         self._allocator = allocator
         self._inverse = {name: 1 / total if total and name != PORTS else 0.0 for name, total in engine.total.items()}
         self._roles: dict[str, _Branch] = {}
+        self._owns: dict[str, _Branch] = {}
         self._root = _Branch("", None)
         self._spare = engine.spare
         self._keeps = any(role.guarantee for role in allocator.roles.values())
@@ -101,11 +102,22 @@ class _Order:
         self._reserve = None if headroom is None else amounts_of(headroom)
         for framework in allocator.frameworks.values():
             for role in framework.coarse_roles:
-                above = self._role(role)
+                above = self._own(role)
                 leaf = _Branch(role, above, framework.id)
                 leaf.held = allocator.claimants.held(role, framework.id)
                 leaf.settle(self._inverse)
                 insort(above.order, leaf)
+
+    def _own(self, name: str) -> _Branch:
+        """The branch of a role's own frameworks, which together take part among the roles below it."""
+        found = self._owns.get(name)
+        if found is None:
+            above = self._role(name)
+            found = self._owns[name] = _Branch(name, above)
+            found.held = self._allocator.claimants.held(name)
+            found.settle(self._inverse)
+            insort(above.order, found)
+        return found
 
     def _role(self, name: str) -> _Branch:
         found = self._roles.get(name)

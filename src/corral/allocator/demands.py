@@ -9,13 +9,15 @@ from typing import NamedTuple
 
 from corral.allocator.book import GPUS, PORT_UNIT, PORTS, RUNTIME, amounts_of, group_tag, port_tally
 from corral.allocator.engine import AGENT, Rule, Tally
+from corral.allocator.engine.catalog import MOST_RULES
 from corral.allocator.engine.columns import BELOW, CLEAR, EVEN, NEAR, TABLE, TARGET
+from corral.allocator.engine.rules import WHOLE
 from corral.allocator.strategies import STRATEGIES
 from corral.lib.errors import Invalid
 from corral.model.constraints import Constraint, Operator, allows, check_constraint, is_counting, looks_at_tasks
 from corral.model.ids import FrameworkId
 from corral.model.offer import Want
-from corral.model.resources import PLAIN, ResourceKind, describe
+from corral.model.resources import PLAIN, ResourceKind, describe, format_milli
 
 DEFAULT_STRATEGY, GPU_STRATEGY, GANG_STRATEGY = "spread", "gpu", "binpack"
 
@@ -24,8 +26,8 @@ TARGET_WEIGHT = 100
 
 THOUSAND = 1000
 
-MOST_OWN_RULES = 32
-"""What a want may ask of tallies: its class has room for about twice as many, for others count its instances too."""
+MOST_OWN_RULES = 60
+"""What a want may ask of tallies: a class has room for a little more."""
 
 
 class Context(NamedTuple):
@@ -41,7 +43,10 @@ class Context(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What `Engine.intern_class` takes."""
+    """What `Engine.intern_class` takes.
+
+    Shapes: where more tallies look at the want than a class has room for, those of its own rules come first in `feeds`.
+    """
 
     shape: dict[str, int]
     constraints: tuple[Constraint, ...]
@@ -62,6 +67,9 @@ def check_want(want: Want) -> None:
                 f"want {want.id} asks {describe((each,))}, which is no plain scalar of 0 or more; "
                 "state ports as ports or fixed_ports"
             )
+    gpus = amounts_of(want.resources).get(GPUS, 0)
+    if gpus > WHOLE and gpus % WHOLE:
+        raise Invalid(f"want {want.id} asks {format_milli(gpus)} gpus; ask whole ones, or a part of one")
     for constraint in want.constraints:
         check_constraint(constraint)
     rules = sum(1 for each in want.constraints if each.weight or _is_rule(each)) + len(set(want.fixed_ports))
@@ -88,7 +96,8 @@ def ask(want: Want, framework_id: FrameworkId, context: Context) -> Asked:
     feeds.update(dict.fromkeys(port_tally(port) for port in want.fixed_ports))
     feeds.update(dict.fromkeys(context.watched(own)))
     return Asked(
-        shape_of(want), tuple(constraints), strategy, tuple(rules), tuple(feeds), siblings, max(1, want.gang),
+        shape_of(want), tuple(constraints), strategy, tuple(rules), tuple(feeds)[:MOST_RULES], siblings,
+        max(1, want.gang),
         want.revocable, context.refused,
     )  # fmt: skip
 

@@ -54,7 +54,7 @@ class Gangs:
         key = self._next_key()
         bundle = allocator.bundle(line, agent, agent.free(), self._kept)
         hold = allocator.describe(line, agent, mask, bundle, now, key)
-        allocator.book.adopt(hold, line.claimant, agent, mask)
+        allocator.book.adopt(hold, line.claimant, agent, mask, line.feeds)
         self.gathering.slots.append(key)
 
     def collect(self, allocator: "Allocator", now: float) -> None:

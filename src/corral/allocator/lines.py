@@ -11,7 +11,7 @@ import msgspec
 
 from corral.allocator.book import Book
 from corral.allocator.demands import Asked, Context, ask, own_tags
-from corral.allocator.engine import Engine
+from corral.allocator.engine import Engine, Tally
 from corral.allocator.engine.columns import MOST_PRIORITY
 from corral.allocator.filters import Filters
 from corral.allocator.view import WantView
@@ -47,6 +47,11 @@ class Line:
         self.submitted = 0
         self.apart = 0
         self.age = -round(view.since_at * 1000)
+
+    @property
+    def feeds(self) -> tuple[Tally, ...]:
+        """The tallies in which its class counts its instances."""
+        return self.asked.feeds if self.asked is not None else ()
 
     @property
     def key(self) -> Key:
@@ -94,11 +99,11 @@ class Claimants:
                     there[resource] = there.get(resource, 0) + amount
         return found
 
-    def held(self, role: str, framework_id: FrameworkId) -> dict[str, int]:
-        """What a framework holds in a role, at all priorities."""
+    def held(self, role: str, framework_id: FrameworkId | None = None) -> dict[str, int]:
+        """What a framework, or all of them, holds in a role itself, at all priorities."""
         found: dict[str, int] = {}
         for (name, of, _), row in self._rows.items():
-            if name == role and of == framework_id:
+            if name == role and framework_id in (of, None):
                 for resource, amount in self._engine.held(row).items():
                     found[resource] = found.get(resource, 0) + amount
         return found

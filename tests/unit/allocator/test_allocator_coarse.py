@@ -38,6 +38,12 @@ class TestFairOrder:
         view = View(agents=agents, frameworks=[framework("f", "a"), framework("g", "b")], roles={"b": role(weight=2.0)})
         assert Counter(g.role for g in allocate(view, 0.0).grants) == {"a": 3, "b": 6}
 
+    def test_frameworks_of_a_role_together_share_with_the_roles_below_it(self) -> None:
+        frameworks = [framework("f", "r"), framework("g", "r"), framework("h", "r/x"), framework("i", "r/y")]
+        view = View(agents=[agent(f"a{i}") for i in range(12)], frameworks=frameworks)
+        found = Counter(g.framework_id for g in allocate(view, 0.0).grants)
+        assert found == {"f": 2, "g": 2, "h": 4, "i": 4}
+
     def test_who_holds_more_already_comes_later(self) -> None:
         frameworks = [framework("f"), framework("g")]
         holds = [task("t", "b", "cpus:1", framework="f", role="*")]

@@ -91,13 +91,14 @@ class TestAgents:
 
     def test_an_attribute_with_very_many_values_chooses_among_single_agents(self) -> None:
         agents = [agent(f"a{i}", attributes={"serial": f"s{i}", "zone": f"z{i % 3}"}) for i in range(300)]
+        zone = Constraint(field="zone", operator=Operator.EQUAL, values=("z2",))
         one = Constraint(field="serial", operator=Operator.EQUAL, values=("s271",))
         some = Constraint(field="serial", operator=Operator.GLOB, values=("s29?",))
         many = Constraint(field="serial", operator=Operator.UNEQUAL, values=("s0",))
         allocator = told(
             *agents,
             want("one", 9, "cpus:2", constraints=(one,)),
-            want("some", 9, "cpus:4", constraints=(some, Constraint(field="zone", operator=Operator.EQUAL, values=("z2",)))),
+            want("some", 9, "cpus:4", constraints=(some, zone)),
             want("many", 2, "cpus:4", constraints=(many,)),
         )  # fmt: skip
         allocation = run(allocator)
@@ -201,8 +202,9 @@ class TestHolds:
 
 class TestViews:
     def lively(self) -> Allocator:
+        totals = [f"cpus:{i + 3};mem:4096;ports:[100-199];gpus:{i % 2}" for i in range(4)]
         allocator = told(
-            *(agent(f"a{i}", f"cpus:{i + 3};mem:4096;ports:[100-199];gpus:{i % 2}", attributes={"zone": f"z{i % 2}"}) for i in range(4)),
+            *(agent(f"a{i}", total, attributes={"zone": f"z{i % 2}"}) for i, total in enumerate(totals)),
             framework("c", "*", gpus=True),
             task("t1", "a0", "cpus:2", group="g", priority=-3), task("t2", "a1", "cpus:1", role="s", revocable=True),
             offer("o", "a2", "cpus:2"),
@@ -261,7 +263,7 @@ class TestViews:
             run(one, float(now))
             run(two, float(now))
         assert one.decision_hash() == two.decision_hash()
-        two.set_want(want("more", 1, "cpus:0.1"))
+        two.set_want(want("more", 1, "mem:1", framework="h"))
         run(two, 4.0)
         run(one, 4.0)
         assert one.decision_hash() != two.decision_hash()

@@ -304,7 +304,7 @@ def test_a_want_may_name_resources_of_the_agents_own_invention() -> None:
         ({"resources": parse_resources("cpus:1;cards:{red}")}, "cards {red}, which is no plain scalar"),
         ({"resources": (scalar("cpus", 1, Identity(revocable=True)),)}, "no plain scalar"),
         ({"resources": (scalar("cpus", -1),)}, "no plain scalar of 0 or more"),
-        ({"fixed_ports": tuple(range(33))}, "33 fixed ports and constraints"),
+        ({"fixed_ports": tuple(range(61))}, "61 fixed ports and constraints"),
         ({"constraints": (Constraint(field="zone", operator=Operator.MATCH, values=("(",)),)}, "regular expression"),
     ],
 )
