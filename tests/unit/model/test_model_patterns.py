@@ -105,3 +105,9 @@ def test_only_what_python_takes_is_taken(pattern: str) -> None:
     except Invalid:
         return
     re.compile(pattern)
+
+
+def test_what_the_documentation_says_of_repetitions_is_so() -> None:
+    assert compile_pattern("[^-]*-[^-]*-[^-]*-.*").fullmatch("a-b-c-d-e")
+    with pytest.raises(Invalid, match="in several places"):
+        compile_pattern(".*-.*-.*-.*")
