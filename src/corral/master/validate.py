@@ -5,10 +5,10 @@ Nothing here changes anything. Source: Mesos v1 scheduler API, SUBSCRIBE and ACC
 
 from collections.abc import Iterator, Sequence
 
+from corral.allocator.demands import check_want
 from corral.allocator.strategies import STRATEGIES
 from corral.lib.errors import Invalid
 from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry
-from corral.model.constraints import check_constraint
 from corral.model.container import ContainerKind, NetworkMode
 from corral.model.health import CheckKind, find_faults
 from corral.model.ids import OfferId, check_id
@@ -18,7 +18,6 @@ from corral.model.resources import Resource, ResourceKind, Resources, describe, 
 from corral.model.task import Reason, TaskInfo
 
 LEAST_PRIORITY, MOST_PRIORITY = -512, 511
-MOST_RULES = 48
 MOST_GANG = 10_000
 MOST_TIME_S = 1e9
 
@@ -43,12 +42,9 @@ def check_wants(framework: FrameworkEntry, wants: Sequence[Want]) -> None:
             raise Invalid(f"want {want.id} lists ports or sets among its resources; use ports and fixed_ports")
         if want.strategy not in ("", *STRATEGIES):
             raise Invalid(f"want {want.id} names the strategy {want.strategy!r}; there are {', '.join(STRATEGIES)}")
-        for constraint in want.constraints:
-            check_constraint(constraint)
         if any(not 0 < port < 65536 for port in want.fixed_ports):
             raise Invalid(f"want {want.id} has a fixed port outside of 1 to 65535")
-        if len(want.constraints) + len(set(want.fixed_ports)) > MOST_RULES:
-            raise Invalid(f"want {want.id} has more than {MOST_RULES} constraints and fixed ports together; use fewer")
+        check_want(want)
         _check_standing(want)
 
 
