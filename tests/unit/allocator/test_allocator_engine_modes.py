@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from corral.allocator.engine import Engine, Mode, Tuning
+from corral.allocator.engine.modes import load_kernels
 from corral.lib.errors import Unavailable
 from corral.model.constraints import HOSTNAME, Constraint, Operator
 
@@ -61,7 +62,7 @@ def run(
     nodes: int,
     turns: int,
     tuning: Tuning = Tuning(),
-    cache: bool = False,  # noqa: B008
+    cache: bool = False,
 ) -> list[object]:
     """A long life; returns all that can be seen of it."""
     random = Random(seed)
@@ -116,5 +117,6 @@ def test_a_plain_engine_imports_no_compiler() -> None:
 
 def test_without_the_compiler_the_compiled_form_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
+    load_kernels.cache_clear()
     with pytest.raises(Unavailable, match=r"corral\[speed\]"):
         Engine(mode=Mode.COMPILED, cache=True)
