@@ -61,7 +61,7 @@ def run(
     *,
     nodes: int,
     turns: int,
-    tuning: Tuning = Tuning(),
+    tuning: Tuning = Tuning(),  # noqa: B008 - a constant
     cache: bool = False,
 ) -> list[object]:
     """A long life; returns all that can be seen of it."""

@@ -381,15 +381,6 @@ def test_a_want_larger_than_all_there_is_does_not_blame_guarantees() -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-<<<<<<< HEAD
-        ({"priority": 512}, "priority 512; it must be -512 to 511"),
-        ({"priority": -513}, "priority -513"),
-        ({"gang": 3}, "asks 4 in gangs of 3"),
-        ({"gang": -1}, "a gang of -1"),
-        ({"gang": 2, "gang_timeout_s": 0.0}, "gang timeout of 0 s"),
-        ({"run_s": 0.0}, "run time of 0 s"),
-        ({"fixed_ports": tuple(range(1, 60))}, "59 fixed ports and constraints that count"),
-=======
         ({"priority": 512}, "512 is outside of -512 to 511"),
         ({"priority": -513}, "-513 is outside"),
         ({"gang": 3}, "4 is no multiple of the gang of 3"),
@@ -397,7 +388,6 @@ def test_a_want_larger_than_all_there_is_does_not_blame_guarantees() -> None:
         ({"gang": 2, "gang_timeout_s": 0.0}, "gang_timeout_s: 0 is not above 0"),
         ({"run_s": 0.0}, "run_s: 0 is not above 0"),
         ({"fixed_ports": tuple(range(1, 60))}, "59 ports are given"),
->>>>>>> wire
         ({"strategy": "best"}, "names the strategy 'best'"),
     ],
 )
