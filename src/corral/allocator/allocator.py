@@ -150,7 +150,7 @@ class Allocator:
         self._roles[name] = role
         self._history.set(name, role.half_life_s)
         if before is None or before.strategy != role.strategy:
-            self._lines.renew(line for line in self._lines if line.view.want.role == name)
+            self._lines.renew(name)
 
     def remove_role(self, name: str) -> None:
         """Let a role be as one that nobody said anything of."""
@@ -304,6 +304,18 @@ class Allocator:
         keys = [*(gathering.slots if gathering is not None else ()), *self._evictor.kept]
         return [self._book.holds[key].hold for key in keys if key in self._book.holds]
 
+    def asked(self, line: Line) -> tuple[Line, int, int]:
+        """The line in which a want stands, how many of its instances lack room, and how many must find it together."""
+        gathering = self._gangs.gathering
+        if gathering is not None and gathering.key == line.key:
+            return gathering.single, gathering.single.view.missing, max(1, gathering.single.view.missing)
+        return line, line.view.missing - line.apart, max(1, line.view.want.gang)
+
+    def refused(self, line: Line) -> list[AgentId]:
+        """The agents of which a framework refused an instance of a want."""
+        want = line.view.want
+        return self._filters.refused_agents(line.view.framework_id, want.role, want.resources)
+
     # What its parts share.
 
     @property
@@ -431,7 +443,7 @@ class Allocator:
         self._book.mark_ports()
 
     def _renew_lines(self, framework_id: FrameworkId, role: str) -> None:
-        self._lines.renew(line for line in self._lines.of(framework_id) if line.view.want.role == role)
+        self._lines.renew(role, framework_id)
 
     def _granted(self, placements: Placements, now: float, seed: int) -> list[Grant]:
         """What the engine placed, as grants; fixed ports are set aside before others are chosen."""

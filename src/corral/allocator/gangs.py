@@ -11,6 +11,7 @@ import msgspec
 from corral.allocator.book import AgentEntry, HoldEntry
 from corral.allocator.lines import Key, Line
 from corral.allocator.view import Grant
+from corral.model.ids import AgentId
 
 if TYPE_CHECKING:
     from corral.allocator.allocator import Allocator
@@ -117,7 +118,8 @@ class Gangs:
         if gathering is None:
             return []
         line = allocator.lines.get(*gathering.key)
-        lost = [key for key in gathering.slots if self._lost(allocator.book.holds.get(key))]
+        refused = set(allocator.refused(gathering.single))
+        lost = [key for key in gathering.slots if self._lost(allocator.book.holds.get(key), refused)]
         for key in lost:
             allocator.release(key)
             gathering.slots.remove(key)
@@ -136,8 +138,8 @@ class Gangs:
         self._stop(allocator)
         return grants
 
-    def _lost(self, entry: HoldEntry | None) -> bool:
-        return entry is None or bool(entry.agent.view.ineligible)
+    def _lost(self, entry: HoldEntry | None, refused: set[AgentId]) -> bool:
+        return entry is None or bool(entry.agent.view.ineligible) or entry.hold.agent_id in refused
 
     def _stop(self, allocator: "Allocator") -> None:
         gathering, self.gathering = self.gathering, None
@@ -203,6 +205,6 @@ class Gangs:
         free = allocator.engine.columns().free[entry.agent.row].tolist()
         shape = allocator.engine.demand(line.cls).shape
         there = [a + b for a, b in zip(free, entry.held.amounts, strict=True)]
-        if any(a < b for a, b in zip(there, shape, strict=True)):
+        if any(max(0, a) < b for a, b in zip(there, shape, strict=True)):
             return False
         return bool(allocator.engine.could_take(line.cls)[entry.agent.row])
