@@ -458,9 +458,6 @@ class Allocator:
             line = self._lines.placed(claimant, cls)
             agent = self._book.rows[node]
             want = line.view.want
-            if line.gathers:
-                self._gangs.keep(self, line, agent, mask, now)
-                continue
             if want.fixed_ports:
                 self._book.ports_given(node, want.fixed_ports)
                 there = free.get(agent.view.id)
@@ -476,7 +473,10 @@ class Allocator:
                 free[agent.view.id] = subtract(there, tuple(r for r in chosen if r.name == PORTS))
             else:
                 chosen = self.bundle(line, agent, (), seed)
-            grants.append(self.grant(line, agent, mask, chosen, now))
+            if line.gathers:
+                self._gangs.keep(self, line, agent, mask, chosen, now)
+            else:
+                grants.append(self.grant(line, agent, mask, chosen, now))
         for line, _, _ in found:
             self._lines.done(line)
         return grants

@@ -238,7 +238,7 @@ class World:
         name = self.name("w")
         want = Want(
             id=WantId(name), role=pick(ROLES), count=count, resources=normal(resources), ports=pick((0, 0, 0, 1, 2)),
-            fixed_ports=pick(((), (), (), (), (2,), (2, 3))) if not gang else (),
+            fixed_ports=pick(((), (), (), (), (2,), (2, 3))),
             constraints=pick(((), (unique,))) if gang else self.describe_constraints(),
             strategy=pick(STRATEGIES), priority=pick((-5, 0, 0, 0, 9)),
             group=name if gang else pick(("", "", "web", "db")), group_size=pick((4, 6)),
@@ -307,7 +307,9 @@ class World:
                 self.replace(hold, key=self.name("task/"), kind=HoldKind.TASK)
             elif hold.kind is HoldKind.OFFER and self.random.random() < 0.2:
                 part = tuple(r for r in hold.resources if r.name in ("cpus", "ports"))
-                self.replace(hold, key=self.name("task/"), kind=HoldKind.TASK, resources=part, offer_id=None, devices=())
+                self.replace(
+                    hold, key=self.name("task/"), kind=HoldKind.TASK, resources=part, offer_id=None, devices=()
+                )
 
     def replace(self, hold: Hold, **fields: object) -> None:
         new = msgspec.structs.replace(hold, **fields)  # type: ignore[arg-type]
@@ -347,6 +349,13 @@ class World:
     def free(self, view: AgentView, *, own: bool = False) -> Resources:
         """The total without what is held; ports that are held but not the agent's any more count for nothing."""
         return subtract(view.total, add(*(each.resources for each in self.taken(view.id, own=own)), ()))
+
+    def counted(self, hold: Hold, view: AgentView) -> Counter[str]:
+        """What a hold takes; ports that the agent has not do not count."""
+        found = scalars(hold.resources)
+        taken, there = all_ranges(hold.resources, "ports"), all_ranges(view.total, "ports")
+        found["ports"] = WHOLE * sum(1 for low, high in taken for p in range(low, high + 1) if _is_in(p, there))
+        return found
 
     def free_gpus(self, view: AgentView, *, own: bool = False) -> list[int]:
         found = [WHOLE] * (total_milli(view.total, "gpus") // WHOLE)
@@ -399,7 +408,7 @@ class World:
             there = scalars(view.total)
             for hold in self.taken(view.id, own=own):
                 if not hold.revocable:
-                    there.subtract(scalars(hold.resources))
+                    there.subtract(self.counted(hold, view))
             found.update(+there)
         return found
 
@@ -412,7 +421,9 @@ class World:
 
     def siblings(self, view: WantView, *, own: bool) -> list[Hold]:
         group = view.want.group or f"={view.want.id}"
-        return [each for each in self.everything(own=own) if (each.framework_id, each.group) == (view.framework_id, group)]
+        return [
+            each for each in self.everything(own=own) if (each.framework_id, each.group) == (view.framework_id, group)
+        ]
 
     def value(self, field: str, agent_id: AgentId) -> str | None:
         view = self.agents[agent_id]
@@ -550,7 +561,8 @@ class World:
             exact = self.allocator.engine.free(entry.row)
             gpus = exact.pop("gpus")
             mine = scalars(agent.total)
-            mine.subtract(sum((scalars(each.resources) for each in self.taken(name, own=True)), Counter()))
+            for each in self.taken(name, own=True):
+                mine.subtract(self.counted(each, agent))
             assert all(exact[each] == mine[each] for each in exact), f"the engine miscounts {name}"
             assert gpus == mine["gpus"]
         spare, unmet = self.spare(own=True), self.unmet(own=True)
@@ -677,6 +689,10 @@ class World:
         assert [each.want_id for each in allocation.grants] == [view.want.id], f"{hint} does not help {view.want.id}"
 
 
+def _is_in(port: int, spans: Iterable[tuple[int, int]]) -> bool:
+    return any(low <= port <= high for low, high in spans)
+
+
 class _Offers:
     """Makes an offer of a grant at once, as a master does."""
 
@@ -697,11 +713,19 @@ class _Offers:
 def follow(hint: str, view: WantView, known: View, now: float) -> View:
     """A view that a hint leads to, with this want alone."""
     replace = msgspec.structs.replace
-    want, agents, filters, holds, roles = view.want, list(known.agents), list(known.filters), list(known.holds), dict(known.roles)
+    want, agents, filters, holds, roles = (
+        view.want,
+        list(known.agents),
+        list(known.filters),
+        list(known.holds),
+        dict(known.roles),
+    )
     if found := re.fullmatch(r"ports ≤ (\d+)", hint):
         want = replace(want, ports=int(found[1]) - len(want.fixed_ports))
     elif found := re.fullmatch(r"(\w+) ≤ ([\d.]+)", hint):
-        want = replace(want, resources=tuple(scalar(r.name, float(found[2])) if r.name == found[1] else r for r in want.resources))
+        want = replace(
+            want, resources=tuple(scalar(r.name, float(found[2])) if r.name == found[1] else r for r in want.resources)
+        )
     elif found := re.fullmatch(r"without the constraint (.+)", hint):
         want = replace(want, constraints=tuple(c for c in want.constraints if c.weight or describe(c) != found[1]))
     elif found := re.fullmatch(r"runtime (.+)", hint):
