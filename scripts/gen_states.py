@@ -14,6 +14,7 @@ from textwrap import dedent
 from typing import Any
 
 from corral.agent.spec import STAGES, Stage
+from corral.frameworks.cron.spec import RUN_STATES, RunState
 from corral.frameworks.services import plan, updates
 from corral.frameworks.services.spec import (
     ActionKind,
@@ -46,6 +47,7 @@ def pages() -> dict[str, str]:
         "agent.md": agent(),
         "instance.md": instance(),
         "deployment.md": deployment(),
+        "run.md": run(),
     }
 
 
@@ -108,6 +110,24 @@ def agent() -> str:
         {grid}""",
         diagram=diagram(AGENT_STATES, [AgentState.REACHABLE.value, AgentState.RECOVERED.value]),
         grid=grid("state", by_state(AGENT_STATES, AgentState)),
+    )
+
+
+def run() -> str:
+    return page(
+        """
+        # A run of a job
+
+        {notice}
+        The table is `RUN_STATES` in `frameworks/cron/spec.py`. A firing that a schedule asks for begins with its
+        launch; what was promised to somebody, or is due to parents, begins as queued. `again` is a retry, or a launch
+        that is repeated because nobody saw it start; `exit` that of an asynchronous job, which then waits for its
+        report. A run may end from every state, and is then history.
+
+        {diagram}
+        {grid}""",
+        diagram=diagram(RUN_STATES, [RunState.QUEUED.value, RunState.LAUNCHED.value]),
+        grid=grid("state", by_state(RUN_STATES, RunState)),
     )
 
 

@@ -30,8 +30,8 @@ def test_the_packing_benchmark_runs_on_any_folder_of_traces(tmp_path: Path) -> N
     done = run_bench("packing", "--data", str(tmp_path), "--seeds", "2", "--json", str(found))
     assert found.exists(), done.stderr
     measures = {measure["name"]: measure for measure in json.loads(found.read_bytes())["measures"]}
-    assert len(measures["packing balance small"]["runs"]) == 2
-    assert measures["packing balance small"]["runs"][0] > 90
+    assert len(measures["packing gpu small"]["runs"]) == 2
+    assert measures["packing gpu small"]["runs"][0] > 90
     assert "packing bestfit small: distance from published" in measures
     assert "published FGD" in done.stdout
 

@@ -24,7 +24,7 @@ from corral.sim.trace import AgentCame, AgentLeft, Arrived, Begin, Event, RoleSe
 from corral.sim.workload import GPU_MODEL, Workload, from_trace
 
 SAMPLES = Path(__file__).parents[2] / "examples/sim"
-SEEDS = [int(os.environ["CORRAL_SEED"])] if "CORRAL_SEED" in os.environ else list(range(1, 7))
+SEEDS = [int(os.environ["CORRAL_SEED"])] if "CORRAL_SEED" in os.environ else list(range(1, 4))
 ROLES = ("ads", "ads/etl", "ads/web", "lab", "lab/train", "lab/notebooks")
 RACKS = ("r1", "r2", "r3")
 MODELS = ("A10", "A100")
@@ -154,8 +154,8 @@ def test_no_law_is_broken_in_a_random_life_and_its_repetition_is_the_same(seed: 
 
 @pytest.mark.parametrize("policy", STRATEGIES)
 def test_every_policy_obeys_the_same_laws(policy: str) -> None:
-    found = run(life(3), Plan(policy=policy, check_every=10))
-    assert found.waits.placed > 100
+    found = run(life(3, steps=100), Plan(policy=policy, check_every=10))
+    assert found.waits.placed > 50
 
 
 def test_the_sample_is_placed_whole_and_policies_differ() -> None:

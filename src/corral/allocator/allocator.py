@@ -177,9 +177,11 @@ class Allocator:
 
     def set_want(self, view: WantView) -> None:
         """Take a want, or its numbers anew. Errors: `Invalid` for one that could never be decided."""
-        check_want(view.want)
-        self.learn(each.name for each in view.want.resources)
         line = self._lines.get(view.framework_id, view.want.id)
+        if line is None or line.view.want != view.want:
+            check_want(view.want)
+            self.learn(each.name for each in view.want.resources)
+            line = self._lines.get(view.framework_id, view.want.id)
         self._gpus.learn(view, line.view if line is not None else None)
         if line is not None and line.view.want != view.want:
             self._gangs.give_up(self, line.key)

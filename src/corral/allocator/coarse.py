@@ -86,7 +86,7 @@ class _Branch:
 
     @property
     def owed(self) -> bool:
-        return bool(self.key) and not self.key[0]
+        return not self.key[0]
 
 
 class _Order:

@@ -89,7 +89,9 @@ def ask(want: Want, framework_id: FrameworkId, context: Context) -> Asked:
         constraints.append(Constraint(field=RUNTIME + want.runtime, operator=Operator.EQUAL, values=("yes",)))
     rules = [_rule(each, own, context.group_size) for each in want.constraints if each.weight or _is_rule(each)]
     rules += [Rule(CLEAR, port_tally(port)) for port in want.fixed_ports]
-    siblings = Tally(AGENT, own[0]) if strategy == "spread" else None
+    # Who has no siblings shares its class with all that are alike.
+    alone = context.group_size <= 1 and not want.group
+    siblings = Tally(AGENT, own[0]) if strategy == "spread" and not alone else None
     feeds = dict.fromkeys(rule.tally for rule in rules if rule.tally.tag and _carries(rule.tally.tag, own))
     if siblings is not None:
         feeds[siblings] = None

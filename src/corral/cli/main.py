@@ -34,6 +34,9 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "explain": ("corral.cli.cluster:explain", "Say why something waits, node by node, and what would help"),
         "plan": ("corral.cli.planning:plan", "Say where an app file would run and what it would displace"),
     },
+    "Cron": {
+        "job": ("corral.cli.jobs:job", "Jobs that run when they are due, or when others have succeeded"),
+    },
     "Cluster": {
         "nodes": ("corral.cli.cluster:nodes", "List agents with what they have and what is used"),
         "role": ("corral.cli.roles:role", "Show and set weights, guarantees and limits of roles"),

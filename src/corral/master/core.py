@@ -30,6 +30,7 @@ from corral.master.spec import (
     GetNodes,
     GetRoles,
     GetTasks,
+    GetTrial,
     Input,
     MasterConfig,
     SchedulerCall,
@@ -45,7 +46,7 @@ from corral.runtime.core import Asked, Effect, Loaded, Reply, Tick
 __all__ = ["Input", "MasterCore"]
 
 
-_READS = (GetCluster, GetExplanations, GetFrameworks, GetMetrics, GetNodes, GetRoles, GetTasks)
+_READS = (GetCluster, GetExplanations, GetFrameworks, GetMetrics, GetNodes, GetRoles, GetTasks, GetTrial)
 
 
 CHECKS_PER_DEEP_ONE = 100
@@ -120,6 +121,8 @@ def ask(state: MasterState, ask: int, command: Command, now: float) -> list[Effe
             value = views.tasks(state, command)
         case GetExplanations():
             value = views.explanations(state, command)
+        case GetTrial():
+            value = views.trial(state, now)
         case GetMetrics():
             value = views.metrics(state, now)
         case GetCluster():

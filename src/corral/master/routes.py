@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from corral.lib.errors import Conflict, CorralError, Invalid, NotFound, Unavailable
 from corral.lib.units import parse_duration_s
-from corral.master import role_form
+from corral.master import role_form, trials
 from corral.master.shell import EventStream, MasterShell
 from corral.master.spec import (
     AgentOpened,
@@ -29,6 +29,7 @@ from corral.master.spec import (
     GetNodes,
     GetRoles,
     GetTasks,
+    GetTrial,
     SchedulerCall,
 )
 from corral.mesos import legacy, operator, quota, recordio
@@ -78,6 +79,7 @@ def routes(loop: Loop, shell: MasterShell) -> list[Route | RawRoute]:
     found += [Route(method="GET", path=path, handler=exchange) for path, exchange in doors.native().items()]
     found.append(Route(method="PUT", path=ROLE_PATH, handler=doors.set_role))
     found.append(Route(method="DELETE", path=ROLE_PATH, handler=doors.remove_role))
+    found.append(Route(method="POST", path="/corral/v1/plan", handler=doors.plan, most_bytes=MOST_REQUEST_BYTES))
     return found
 
 
@@ -131,6 +133,8 @@ class _Doors:
             "/corral/v1/frameworks": self.list_frameworks,
             "/corral/v1/tasks": self.list_tasks,
             "/corral/v1/explain": self.explain,
+            "/corral/v1/whatif": self.try_changes,
+            "/corral/v1/rebalance": self.plan_moves,
             "/corral/v1/events": self.tell_events,
             "/metrics": self.write_metrics,
             "/health/live": self.answer_live,
@@ -299,6 +303,22 @@ class _Doors:
     async def explain(self, request: Request) -> Response:
         asked = GetExplanations(want=request.first("want"), group=request.first("group"))
         return json_response(await self._loop.ask(asked))
+
+    # A copy is decided on beside the loop, which goes on meanwhile.
+
+    async def try_changes(self, request: Request) -> Response:
+        trial = await self._loop.ask(GetTrial())
+        asked = request.first("framework"), request.first("want"), list(request.query.get("if", ()))
+        return json_response(await asyncio.to_thread(trials.try_changes, trial, *asked))
+
+    async def plan(self, request: Request) -> Response:
+        trial = await self._loop.ask(GetTrial())
+        return json_response(await asyncio.to_thread(trials.try_plan, trial, request.body))
+
+    async def plan_moves(self, request: Request) -> Response:
+        most = _number(request, "most", 10)
+        trial = await self._loop.ask(GetTrial())
+        return json_response(await asyncio.to_thread(trials.try_moves, trial, most))
 
     async def show_role(self, request: Request) -> Response:
         return json_response(await self._loop.ask(GetRoles(role=request.params["role"])))

@@ -181,6 +181,10 @@ class GetExplanations(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=T
     group: str = ""
 
 
+class GetTrial(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """The live state as the allocator knows it, to try things on a copy."""
+
+
 class GetMetrics(msgspec.Struct, frozen=True, gc=False, tag=True):
     pass
 
@@ -193,7 +197,7 @@ class GetCluster(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
 
 Command = (
     SubscribeStream | SchedulerCall | SetRole | RemoveRole | UpdateWeights | UpdateQuota | SetQuota | RemoveQuota
-    | GetNodes | GetRoles | GetFrameworks | GetTasks | GetExplanations | GetMetrics | GetCluster
+    | GetNodes | GetRoles | GetFrameworks | GetTasks | GetExplanations | GetTrial | GetMetrics | GetCluster
 )  # fmt: skip
 
 Input = Loaded | Tick | Asked[Command] | AgentOpened | AgentReported | AgentClosed | SchedulerClosed

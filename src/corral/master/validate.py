@@ -5,6 +5,7 @@ Nothing here changes anything. Source: Mesos v1 scheduler API, SUBSCRIBE and ACC
 
 from collections.abc import Iterator, Sequence
 
+from corral.allocator.demands import check_want
 from corral.allocator.strategies import STRATEGIES
 from corral.lib.errors import Invalid
 from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry
@@ -40,6 +41,7 @@ def check_wants(framework: FrameworkEntry, wants: Sequence[Want]) -> None:
         fault = find_want_fault(want)
         if fault is not None:
             raise Invalid(f"want {want.id}: {fault[0]}: {fault[1]}")
+        check_want(want)
 
 
 class BadOffers(Exception):

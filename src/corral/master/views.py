@@ -10,6 +10,7 @@ from typing import Any
 from corral.master import claims, role_views
 from corral.master.spec import GetCluster, GetExplanations, GetTasks
 from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, TaskEntry
+from corral.master.trials import Trial, write_explanation
 from corral.master.wants import MOST_EXPLAINED
 from corral.mesos.snapshot import AgentRow, ClusterSnapshot, FrameworkRow
 from corral.model.ids import FrameworkId, TaskId
@@ -209,21 +210,13 @@ def _group(framework: FrameworkEntry, one: Explanation) -> str:
 
 
 def _explanation(framework: FrameworkEntry, one: Explanation) -> Json:
-    return {
-        "want_id": one.want_id,
-        "group": _group(framework, one),
-        "framework_id": one.framework_id,
-        "framework": framework.info.name,
-        "role": one.role,
-        "waiting": one.waiting,
-        "since_at": one.since_at,
-        "agents": one.agents,
-        "refusals": [
-            {"reason": r.reason, "detail": r.detail, "agents": r.agents, "best": r.best} for r in one.refusals
-        ],
-        "fits_if": list(one.fits_if),
-        "never": one.never,
-    }
+    return {**write_explanation(one), "group": _group(framework, one), "framework": framework.info.name}
+
+
+def trial(state: MasterState, now: float) -> Trial:
+    """The live state, for a what-if question that is worked out beside the loop."""
+    names = {each.id: each.info.name for each in state.frameworks.values()}
+    return Trial(view=state.allocator.view(state.allocation_runs), names=names, now=now)
 
 
 # Mesos' views.

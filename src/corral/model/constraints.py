@@ -5,7 +5,8 @@ A constraint names a field: `@hostname`, or an agent attribute. Counting constra
 look at tasks too; `near` and `apart` at all that carry one of their tags, whosever they are.
 
 Attributes are compared as text. On a set such as `{gpu,ssd}` a comparison holds for the whole text or for any item; on
-ranges such as `[1-5,8-9]` a number equals them when it lies inside.
+ranges such as `[1-5,8-9]` a number equals them when it lies inside. An expression matches no text of more than 256
+characters, so that none takes long.
 Source: Marathon's operators (section 11 of its contract), Swarm's filters.
 """
 
@@ -22,7 +23,7 @@ import msgspec
 
 from corral.lib.errors import Invalid
 from corral.model.attributes import read_items, read_number, read_ranges
-from corral.model.patterns import compile_pattern
+from corral.model.patterns import MOST_PATTERN, MOST_TEXT, compile_pattern
 from corral.model.tags import find_tag_fault
 
 HOSTNAME = "@hostname"
@@ -63,6 +64,9 @@ class Constraint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 MOST_WEIGHT = 1000
+MOST_FIELD = 255
+MOST_VALUES = 1024
+_MOST_TOLD = 600
 
 _VALUED = frozenset(
     {
@@ -84,13 +88,22 @@ def check_constraint(constraint: Constraint) -> None:
     """
     fault = _find_fault(constraint)
     if fault is not None:
-        raise Invalid(f"constraint {describe(constraint)!r} {fault}")
+        text = describe(constraint)
+        shown = text if len(text) <= _MOST_TOLD else f"{text[:_MOST_TOLD]}…"
+        raise Invalid(f"constraint {shown!r} {fault}")
 
 
 def _find_fault(constraint: Constraint) -> str | None:
     operator, values, count = constraint.operator, constraint.values, constraint.count
     if not constraint.field:
         return f"names no field; name an agent attribute or {HOSTNAME}"
+    if len(constraint.field) > MOST_FIELD:
+        return f"names a field of {len(constraint.field)} characters; {MOST_FIELD} are the most"
+    if len(values) > MOST_VALUES:
+        return f"has {len(values)} values; {MOST_VALUES} are the most"
+    longest = max(map(len, values), default=0)
+    if longest > MOST_PATTERN:
+        return f"has a value of {longest} characters; {MOST_PATTERN} are the most"
     if not 0 <= constraint.weight <= MOST_WEIGHT:
         return f"has the weight {constraint.weight}; give 0 for what must hold, or 1 to {MOST_WEIGHT}"
     if operator in _VALUED and not values:
@@ -219,7 +232,7 @@ def _matches(value: str, patterns: Sequence[str]) -> bool:
 
 @lru_cache(maxsize=16384)
 def _fullmatch(pattern: str, text: str) -> bool:
-    return compile_pattern(pattern).fullmatch(text) is not None
+    return len(text) <= MOST_TEXT and compile_pattern(pattern).fullmatch(text) is not None
 
 
 def _overlaps(value: str, spans: Sequence[str]) -> bool:

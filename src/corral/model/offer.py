@@ -3,8 +3,6 @@
 A want is corral's extension of the Mesos REQUEST call: a framework says what it needs and is offered exactly that.
 """
 
-from math import inf
-
 import msgspec
 
 from corral.lib.errors import Invalid
@@ -18,6 +16,8 @@ LEAST_PRIORITY, MOST_PRIORITY = -512, 511
 MOST_CONSTRAINTS = 24
 MOST_FIXED_PORTS = 32
 MOST_PORT = 65535
+MOST_GANG = 10_000
+MOST_TIME_S = 1e9
 
 
 class Want(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -26,8 +26,8 @@ class Want(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     Shapes: `resources` hold scalars of one instance; `ports` counts dynamic ports, `fixed_ports` must be free as they
     are. `group` names the siblings that counting constraints look at and `group_size` how many there shall be in all.
     `strategy` is how an agent is chosen, by name; empty is the role's, else `gpu` where GPUs are asked, else `spread`.
-    `runtime` is `docker`, `process`, or empty for either. `priority` orders
-    the wants of a role, -512 to 511, higher first.
+    `runtime` is `docker`, `process`, or empty for either. `priority` orders the wants of a role, -512 to 511, higher
+    first.
 
     `gang` instances start together or not at all, 0 and 1 mean none; `count` is a multiple of it. What a gang that is
     not complete has reserved is kept for `gang_timeout_s`. `run_s` is how long an instance will run, which lets it fill
@@ -86,14 +86,14 @@ def is_whole_or_part(gpus: Resource) -> bool:
 
 
 def _find_gang_fault(want: Want) -> tuple[str, str] | None:
-    if want.gang < 0:
-        return "gang", f"{want.gang} is below 0; give how many start together, or 0"
+    if not 0 <= want.gang <= MOST_GANG:
+        return "gang", f"{want.gang} is outside of 0 to {MOST_GANG}; give how many start together"
     if want.gang > 1 and want.count % want.gang:
         return "count", f"{want.count} is no multiple of the gang of {want.gang}; ask for whole gangs"
-    if not 0 < want.gang_timeout_s < inf:
-        return "gang_timeout_s", f"{want.gang_timeout_s:g} is not above 0; give seconds"
-    if want.run_s is not None and not 0 < want.run_s < inf:
-        return "run_s", f"{want.run_s:g} is not above 0; give seconds, or leave it out"
+    if not 0 < want.gang_timeout_s <= MOST_TIME_S:
+        return "gang_timeout_s", f"{want.gang_timeout_s:g} is not above 0 and at most {MOST_TIME_S:g}; give seconds"
+    if want.run_s is not None and not 0 < want.run_s <= MOST_TIME_S:
+        return "run_s", f"{want.run_s:g} is not above 0 and at most {MOST_TIME_S:g}; give seconds, or leave it out"
     return None
 
 

@@ -1,28 +1,35 @@
 """Regular expressions that strangers write: refused when matching one could take very long.
 
-The check counts in how many ways an expression might be tried on a text of 16 characters. Each repetition without end
-counts 16, an optional part 2, alternatives that may begin alike their number; what follows one another is multiplied. A
-repeated part that can itself be tried in several ways, such as `(a+)+`, has no bound at all.
+The check counts in how many ways an expression might be tried on a text of 256 characters, the longest that is matched
+at all. Each repetition without end counts 256, an optional part 2, alternatives that may begin alike their number; what
+follows one another is multiplied. A repetition of single characters counts 1 where it can end in one place only, before
+a character that it does not take itself or at the end of all. A repeated part that can itself be tried in several ways,
+such as `(a+)+`, has no bound at all.
 """
 
 import re
 from functools import lru_cache
 from math import inf, log2
+from typing import NamedTuple
 
 from corral.lib.errors import Invalid
 
 MOST_PATTERN = 512
 """Characters of an expression."""
 
+MOST_TEXT = 256
+"""Characters of a text that is matched; a longer one matches nothing. The name of a host has 253 at most."""
+
 _BOUND = 20
 MOST_WAYS = 2.0**_BOUND
-"""As many as five repetitions without end have."""
+"""As many as two repetitions without end have, and 16 ways beside them."""
 
-_LENGTH = 16
 _MOST_DEPTH = 16
 _SIMPLE_GROUP = re.compile(r"\((?!\?)|\(\?(?:[:>=!]|<[=!]|P<\w+>|[aimsLu]*(?:-[ims]+)?:)")
+_AHEAD = ("(?=", "(?!", "(?<=", "(?<!")
 _ALONE = re.compile(r"\(\?(?:[aimsLu]+|P=\w+)\)")
 _COUNTS = re.compile(r"\{(?:([0-9]+)|([0-9]*),([0-9]*))\}")
+_ESCAPE = re.compile(r"\\(?:[0-9]+|x..|u.{4}|U.{8}|N\{[^}]*\}|.)", re.DOTALL)
 _MANY = 10**6
 
 
@@ -36,15 +43,28 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     except (re.error, OverflowError, RecursionError) as error:
         raise Invalid(f"is no valid regular expression: {error}") from None
     scan = _Scan(pattern)
-    ways = scan.alternatives(0)
+    found = scan.alternatives(0)
     if scan.at < len(pattern):
         raise Invalid(f"is no valid regular expression: nothing is open at position {scan.at}")
-    if ways > MOST_WAYS:
+    if found.ways > MOST_WAYS:
         raise Invalid(
             "could take very long to match; repeat no group that itself repeats or varies, as (a+)+ does, and use at "
-            "most five * or +"
+            "most two * or + that could end in several places, as .* does; [^-]*- ends in one"
         )
     return compiled
+
+
+class _Part(NamedTuple):
+    """A part of an expression.
+
+    Shapes: `least` is 0 when it may match nothing at all; `first` is the plain character that it always begins with;
+    `single` is the expression of one character that it is.
+    """
+
+    ways: float = 1.0
+    least: int = 1
+    first: str | None = None
+    single: str | None = None
 
 
 class _Scan:
@@ -54,52 +74,69 @@ class _Scan:
         self.text = text
         self.at = 0
 
-    def alternatives(self, depth: int) -> float:
-        """The ways of all up to the end of the group."""
+    def alternatives(self, depth: int) -> _Part:
+        """All up to the end of the group."""
         if depth > _MOST_DEPTH:
             raise Invalid(f"has groups in groups more than {_MOST_DEPTH} deep; make it simpler")
-        ways, first = self._sequence(depth)
-        if self._next() != "|":
-            return ways
-        each, firsts = [ways], [first]
+        found = [self._sequence(depth)]
         while self._next() == "|":
             self.at += 1
-            ways, first = self._sequence(depth)
-            each.append(ways)
-            firsts.append(first)
-        # Where every alternative begins with a character of its own, at most one is ever tried.
-        apart = None not in firsts and len({str(f).casefold() for f in firsts}) == len(firsts)
-        return max(each) if apart else sum(each)
+            found.append(self._sequence(depth))
+        if len(found) == 1:
+            return found[0]
+        # Where every alternative begins with a character of its own, at most one is ever tried. Beyond ASCII there are
+        # characters that are alike when case does not matter.
+        firsts = [each.first for each in found if each.first is not None and each.first.isascii()]
+        apart = len(firsts) == len(found) == len({first.lower() for first in firsts})
+        ways = [each.ways for each in found]
+        return _Part(max(ways) if apart else sum(ways), min(each.least for each in found))
 
     def _next(self) -> str:
         return self.text[self.at : self.at + 1]
 
-    def _sequence(self, depth: int) -> tuple[float, str | None]:
-        """The ways of a sequence, and the plain character that it always begins with, if there is one."""
-        ways, first, start = 1.0, None, True
+    def _sequence(self, depth: int) -> _Part:
+        ways, least, first, start = 1.0, 0, None, True
+        open_ways, open_single = 1.0, None  # of a repetition whose end depends on what follows
         while self._next() not in ("", "|", ")"):
-            inner, literal = self._atom(depth)
+            part = self._atom(depth)
             low, high = self._quantifier()
+            if low > 1 and part.least == 0:
+                raise Invalid("could take very long to match; it repeats what may be nothing, as (a?){9} does")
             if start and (low, high) == (1, 1):
-                first = literal
+                first = part.first
+            if low == 0 or open_single is None or part.first is None or _takes(open_single, part.first):
+                ways *= open_ways
+            open_ways, open_single = _repeated(part.ways, low, high), part.single
+            least += low * part.least
             start = False
-            ways *= _repeated(inner, low, high)
-        return ways, first
+        ends = depth == 0 and open_single is not None
+        return _Part(ways if ends else ways * open_ways, min(least, 1), first)
 
-    def _atom(self, depth: int) -> tuple[float, str | None]:
-        """The ways of one item, and its character when it is a plain one."""
+    def _atom(self, depth: int) -> _Part:
         char = self._next()
-        if char == "\\":
-            escaped = self.text[self.at + 1]
-            self.at += 2
-            return 1.0, None if escaped.isalnum() else escaped
+        if char == "(":
+            return self._group(depth)
+        start = self.at
         if char == "[":
             self._skip_class()
-            return 1.0, None
-        if char == "(":
-            return self._group(depth), None
+            return _Part(single=self.text[start : self.at])
+        if char == "\\":
+            return self._escape()
         self.at += 1
-        return 1.0, None if char in ".^$" else char
+        if char in "^$":
+            return _Part(least=0)
+        if char == ".":
+            return _Part(single=char)
+        return _Part(first=char, single=re.escape(char))
+
+    def _escape(self) -> _Part:
+        found = _ESCAPE.match(self.text, self.at)
+        assert found is not None, "re has taken it"
+        self.at = found.end()
+        kind = found[0][1]
+        if kind in "bBAZ" or kind.isdigit():
+            return _Part(least=0)
+        return _Part(first=None if kind.isalnum() else kind, single=found[0])
 
     def _skip_class(self) -> None:
         self.at += 2 if self.text.startswith("[^", self.at) else 1
@@ -108,11 +145,11 @@ class _Scan:
             self.at += 2 if self._next() == "\\" else 1
         self.at += 1
 
-    def _group(self, depth: int) -> float:
+    def _group(self, depth: int) -> _Part:
         alone = _ALONE.match(self.text, self.at)
         if alone is not None:
             self.at = alone.end()
-            return 1.0
+            return _Part(least=0)
         opened = _SIMPLE_GROUP.match(self.text, self.at)
         if opened is None:
             raise Invalid(
@@ -120,9 +157,9 @@ class _Scan:
                 "comments, conditions nor the flag x"
             )
         self.at = opened.end()
-        ways = self.alternatives(depth + 1)
+        inner = self.alternatives(depth + 1)
         self.at += 1
-        return ways
+        return _Part(inner.ways, 0 if opened[0] in _AHEAD else inner.least)
 
     def _quantifier(self) -> tuple[int, int]:
         """How often at least and at most; (1, 1) when nothing is said."""
@@ -140,9 +177,16 @@ class _Scan:
         return found
 
 
+def _takes(single: str, char: str) -> bool:
+    """Whether an expression of one character might match this one, whatever the flags."""
+    if not char.isascii():
+        return True
+    return any(re.fullmatch(single, char, flags) for flags in (re.DOTALL, re.DOTALL | re.IGNORECASE))
+
+
 def _repeated(inner: float, low: int, high: int) -> float:
     """The ways of something that is repeated."""
-    lengths = min(high - low + 1, _LENGTH)
+    lengths = min(high - low + 1, MOST_TEXT)
     if inner <= 1:
         return float(lengths)
     if high <= 1:

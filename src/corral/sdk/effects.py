@@ -6,10 +6,13 @@
 | `Connect` | the transport: SUBSCRIBE, then every event becomes an input |
 | `Disconnect` | the transport: the stream of that connection is dropped |
 | `Publish` | the framework's feed: everybody who follows it gets the event |
+| `Notify` | `sdk/notify.py`: a mail or a POST to the world outside |
 """
 
 from collections.abc import Mapping
 from typing import Any
+
+import msgspec
 
 from corral.model import calls
 from corral.runtime.core import Effect
@@ -43,3 +46,23 @@ class Publish(Effect, frozen=True):
 
     kind: str
     body: Mapping[str, Any]
+
+
+class Notify(Effect, frozen=True):
+    """Tell the world outside: a mail to `mail_to`, or a POST of `body` (JSON) to `url`.
+
+    It is tried once; what became of it comes back as `Notified`.
+    """
+
+    id: str
+    subject: str
+    body: str
+    mail_to: tuple[str, ...] = ()
+    url: str = ""
+
+
+class Notified(msgspec.Struct, frozen=True, tag="Notified"):
+    """An input: the notice was taken, or was not, and why. Shapes: `why` is empty when it was taken."""
+
+    id: str
+    why: str = ""

@@ -21,8 +21,9 @@ from corral.runtime.core import Effect
 from corral.runtime.loop import Loop
 from corral.runtime.notes import Notes
 from corral.runtime.turn import Recorder
-from corral.sdk.effects import Call, Connect, Disconnect, Publish
+from corral.sdk.effects import Call, Connect, Disconnect, Notify, Publish
 from corral.sdk.feed import Feed
+from corral.sdk.notify import MailServer, Notifier
 from corral.sdk.scheduler import CallFailed, Disconnected, FrameworkCore, Session
 from corral.sdk.transport import PipelinedTransport, Transport
 from corral.store.base import Store
@@ -34,7 +35,7 @@ class Framework(msgspec.Struct, frozen=True, kw_only=True):
     """What a framework package's `build` returns.
 
     Shapes: `routes` is given a function that asks the core and returns the front door; `records` ends in a slash;
-    `feed` takes what the core publishes.
+    `feed` takes what the core publishes; `mail` is where mails of `Notify` leave, None when there is no such place.
     """
 
     info: FrameworkInfo
@@ -42,6 +43,7 @@ class Framework(msgspec.Struct, frozen=True, kw_only=True):
     records: str
     routes: "Callable[[Callable[[Any], Awaitable[Any]]], Sequence[Route | RawRoute]]" = lambda ask: ()
     feed: Feed | None = None
+    mail: MailServer | None = None
 
 
 class FrameworkShell:
@@ -50,9 +52,10 @@ class FrameworkShell:
     Calls keep their order, except that an acknowledgement waits for nobody: each concerns one update of one task.
     """
 
-    def __init__(self, transport: Transport, feed: Feed | None = None) -> None:
+    def __init__(self, transport: Transport, feed: Feed | None = None, mail: MailServer | None = None) -> None:
         self._transport = transport
         self._feed = feed
+        self._notifier = Notifier(mail)
         self._tell: Callable[[Any], None] = _nobody
         self._connection = 0
         self._stream: asyncio.Task[Disconnected] | None = None
@@ -89,6 +92,8 @@ class FrameworkShell:
                 if self._feed is not None:
                     self._feed.publish(kind, body)
                 return None
+            case Notify():
+                return self._notifier.send(effect)
         raise TypeError(f"no framework has the effect {type(effect).__name__}")
 
     def _tell_failure(self, call: calls.Call, connection: int, error: CorralError) -> None:
@@ -102,6 +107,7 @@ class FrameworkShell:
         self._drop()
         if self._feed is not None:
             self._feed.close()
+        await self._notifier.close()
         closing = getattr(self._transport, "close", None)
         if closing is not None:
             await closing()
@@ -162,7 +168,7 @@ class FrameworkService:
     ) -> None:
         self.framework = framework
         self.session = Session(framework.info, framework.core, random)
-        self.shell = FrameworkShell(transport, framework.feed)
+        self.shell = FrameworkShell(transport, framework.feed, framework.mail)
         self.loop = Loop(
             self.session,
             self.shell,

@@ -1,7 +1,7 @@
 """Which waiting instance takes which offer: pure, and the same for shaped and coarse offers.
 
 A shaped offer (`want_id` set) is for one instance of that want and nothing else. A coarse offer is filled with as many
-instances as fit, in the order they wait, provided no constraint counts siblings: only the master sees all of those.
+instances as fit, in the order they wait, provided no hard constraint looks at tasks: only the master sees all of those.
 """
 
 from collections.abc import Iterable, Sequence
@@ -82,12 +82,14 @@ def _fill(offer: Offer, waiting: Sequence[Want], left: dict[WantId, int]) -> lis
 
 
 def _suits(offer: Offer, want: Want) -> bool:
-    if any(constraints.is_counting(c) for c in want.constraints):
+    """Whether a coarse offer keeps what the want insists on; what it merely prefers is the master's to weigh."""
+    hard = [c for c in want.constraints if not c.weight and c.operator is not constraints.Operator.SPREAD]
+    if any(constraints.is_counting(c) or constraints.looks_at_tasks(c) for c in hard):
         return False
     texts = {a.name: format_value(a) for a in offer.attributes}
     return all(
         constraints.allows(c, constraints.field_value(c.field, offer.hostname, texts), (), 1, want.group_size)
-        for c in want.constraints
+        for c in hard
     )
 
 

@@ -179,6 +179,8 @@ class FrameworkHands:
                     self._link = None
             case sdk_effects.Publish():
                 pass
+            case sdk_effects.Notify(id=notice_id):
+                self._tell(sdk_effects.Notified(notice_id))
             case _:
                 raise TypeError(f"a simulated framework cannot perform {type(effect).__name__}")
 

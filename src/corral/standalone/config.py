@@ -24,7 +24,7 @@ class MasterSection:
     insecure: bool = False
     hostname: str = ""
     journal: bool = False
-    frameworks: tuple[str, ...] = ("services",)
+    frameworks: tuple[str, ...] = ("services", "cron")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,30 @@ class ServicesSection:
     last_service_port: int = 20_000
     launch_timeout_s: float = 300.0
     env_prefix: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CronSection:
+    """The cron framework. Units: seconds where the name ends in `_s`, cores, MiB."""
+
+    role: str = "*"
+    failover_timeout_s: float = 604_800.0
+    cluster_name: str = ""
+    retry_delay_s: float = 60.0
+    disable_after: int = 0
+    default_cpus: float = 0.1
+    default_mem_mb: float = 128.0
+    default_disk_mb: float = 256.0
+    unreachable_timeout_s: float = 300.0
+    history_s: float = 604_800.0
+    most_history: int = 200
+    shown_history: int = 5
+    webhook_url: str = ""
+    mail_from: str = ""
+    mail_server: str = "127.0.0.1:25"
+    mail_user: str = ""
+    mail_password_file: str = ""
+    mail_security: str = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +113,7 @@ class Config:
     kernel: KernelSection = KernelSection()
     agent: AgentSection = AgentSection()
     services: ServicesSection = ServicesSection()
+    cron: CronSection = CronSection()
     log: LogSection = LogSection()
 
 
@@ -108,7 +133,7 @@ def read_config(
 
 def check_config(config: Config) -> None:
     """Refuse values that no daemon could work with, before anything starts."""
-    for section in (config.kernel, config.agent, config.services):
+    for section in (config.kernel, config.agent, config.services, config.cron):
         for item in fields(section):
             value = getattr(section, item.name)
             if item.name.endswith("_s") and value is not None and not 0 <= value < 1e9:
@@ -131,6 +156,7 @@ def check_config(config: Config) -> None:
     if config.log.format not in ("text", "json"):
         raise Invalid(f"log.format is {config.log.format!r}; text and json are known")
     _check_texts(config)
+    _check_cron(config.cron)
     if config.log.level not in ("debug", "info", "warning", "error"):
         raise Invalid(f"log.level is {config.log.level!r}; debug, info, warning and error are known")
 
@@ -159,6 +185,17 @@ def parse_headroom(text: str) -> Resources | None:
                 f"kernel.headroom has {resource.name}, which has no amount; write for example cpus:8;mem:16384"
             )
     return found
+
+
+def _check_cron(section: CronSection) -> None:
+    for name in ("default_cpus", "default_mem_mb", "default_disk_mb", "most_history", "shown_history"):
+        if getattr(section, name) <= 0:
+            raise Invalid(f"cron.{name} is {getattr(section, name)}; it must be more than 0")
+    if section.disable_after < 0:
+        raise Invalid(f"cron.disable_after is {section.disable_after}; it must be a number of failures, or 0 for never")
+    if section.mail_security not in ("none", "starttls", "tls"):
+        raise Invalid(f"cron.mail_security is {section.mail_security!r}; none, starttls and tls are known")
+    parse_listen(section.mail_server, "cron.mail_server")
 
 
 def parse_store(url: str) -> tuple[str, str]:

@@ -235,9 +235,9 @@ async def _open_kernel(config: Config, stack: contextlib.AsyncExitStack, begin_t
     bound = bind(host, port)
     store: Store = await open_store(config.master.store, work_dir, "master")
     stack.push_async_callback(store.close)
+    trace = begin_trace() if begin_trace is not None else None
     await _warm(config)
     notes, recording = Notes(), Recording(work_dir if config.master.journal else None)
-    trace = begin_trace() if begin_trace is not None else None
     part = MasterPart(config, store, bound, notes, recording, trace)
     address = f"{config.master.hostname or host}:{bound.getsockname()[1]}"
     frameworks = {

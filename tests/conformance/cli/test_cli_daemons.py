@@ -1,6 +1,7 @@
 """Daemons as a person starts and ends them: configuration, refusals, records, journals."""
 
 import http.server
+import json
 import signal
 import threading
 from collections.abc import Iterator
@@ -42,9 +43,19 @@ def test_every_recorded_journal_is_decided_again_as_recorded(daemons: Site) -> N
     wait_until(lambda: ask(dev.url, "GET", "/corral/v1/explain?group=/huge")[1]["explanations"], "an explanation")
     run_corral(dev.url, "scale", "web", "1")
     run_corral(dev.url, "stop", "web")
+    job = {
+        "name": "a",
+        "command": "exit 3",
+        "schedule": "R5//PT1S",
+        "disk": 1,
+        "retries": 0,
+        "webhook": "http://127.0.0.1:1/",
+    }
+    run_corral(dev.url, "job", "add", "-", stdin=json.dumps(job))
+    run_corral(dev.url, "job", "run", "a", "--wait")
     assert dev.stop() == 0
     journals = sorted(daemons.directory.rglob("*.journal"))
-    assert [path.stem for path in journals] == ["agent", "master", "services"]
+    assert [path.stem for path in journals] == ["agent", "cron", "master", "services"]
     for path in journals:
         answer = run_corral("", "replay", str(path))
         assert answer.code == 0, answer.err[:2000]
@@ -171,7 +182,7 @@ def test_show_config_names_the_origin_of_each_value(tmp_path: Path) -> None:
 def test_an_unknown_framework_lists_those_there_are(daemons: Site) -> None:
     answer = run_corral("", "framework", "nope", "--master", "http://127.0.0.1:1")
     assert answer.code == 3
-    assert "there is no framework 'nope'; installed are services" in answer.err
+    assert "there is no framework 'nope'; installed are cron, services" in answer.err
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from corral.model.flags import parse_resources
 from corral.model.framework import Capability, FrameworkInfo
 from corral.model.ids import AgentId, FrameworkId, TaskId
 from corral.model.orders import AcknowledgeUpdate, KillTask, Order, Registered, RunTask, UpdateTask
-from corral.model.task import CommandInfo, TaskInfo, TaskStatus
+from corral.model.task import CommandInfo, Reason, TaskInfo, TaskStatus
 from corral.runtime.core import (
     Asked,
     Effect,
@@ -165,8 +165,14 @@ class Driver:
     def exit(self, task_id: str = "t1", **how: Any) -> list[Effect]:
         return self.tell(Exited(Exit(container_id=self.task(task_id).container_id, at=self.now, **how)))
 
-    def kill(self, task_id: str = "t1", grace_s: float | None = None, why: str = "scaled down") -> list[Effect]:
-        return self.order(KillTask(self.epoch, FRAMEWORK, TaskId(task_id), grace_s, why))
+    def kill(
+        self,
+        task_id: str = "t1",
+        grace_s: float | None = None,
+        why: str = "scaled down",
+        reason: Reason | None = None,
+    ) -> list[Effect]:
+        return self.order(KillTask(self.epoch, FRAMEWORK, TaskId(task_id), grace_s, why, reason))
 
     def found(self, task_id: str = "t1", exit: Exit | None = None, up: bool = True) -> Found:
         """What a runtime would say of the task now."""

@@ -249,6 +249,16 @@ def test_a_kill_gives_the_tasks_own_grace_and_its_end_is_told_as_killed(agent: D
     assert status.message == "scaled down: Command exited with status 0"
 
 
+def test_the_reason_of_a_kill_is_told_with_the_tasks_end(agent: Driver) -> None:
+    agent.run(make_task())
+    agent.kill(why="it made room for w1", reason=Reason.CONTAINER_PREEMPTED)
+    agent.exit(signal=15)
+    status = agent.status()
+    assert (status.state, status.reason) == (TaskState.KILLED, Reason.CONTAINER_PREEMPTED)
+    assert status.message is not None
+    assert status.message.startswith("it made room for w1: ")
+
+
 def test_without_a_grace_of_its_own_it_is_three_seconds_and_an_order_may_say_otherwise(agent: Driver) -> None:
     agent.run(make_task("t1"))
     agent.kill("t1")

@@ -15,6 +15,7 @@ from corral.allocator.packing import (
     Packer,
     Placement,
     Plain,
+    Ranking,
     Strategy,
     Supply,
     after,
@@ -344,6 +345,41 @@ def test_balance_forgets_what_was_usual_long_ago() -> None:
     for _ in range(3 * FORGET):
         strategy.arrived(task(1, 500, models=("common",)))
     assert packer.costs(task(1)).argmin() == 0
+
+
+def test_balance_goes_on_with_another_cluster_as_if_it_had_known_it_all_along() -> None:
+    small = Cluster([node(4, model="scarce")])
+    large = Cluster([node(4, model="scarce"), node(4, model="common")])
+    moved, stayed = Balance(small), Balance(large)
+    for strategy in (moved, stayed):
+        strategy.arrived(task(1, models=("scarce",)), 20)
+        strategy.arrived(task(0), 1000)
+    moved.bind(large)
+    assert moved.usual == stayed.usual == {task(1, models=("scarce",)): 20}
+    costs = [Packer(large, strategy).costs(task(1)) for strategy in (moved, stayed)]
+    np.testing.assert_array_equal(*costs)
+    assert costs[0].argmin() == 1
+
+
+def test_many_arrivals_at_once_are_forgotten_as_if_they_had_come_one_by_one() -> None:
+    strategy = Balance(Cluster([node(4)]))
+    strategy.arrived(task(1, 300), 10)
+    strategy.arrived(task(1, 500), 8 * FORGET)
+    assert set(strategy.usual) == {task(1, 500)}
+    assert FORGET // 4 <= strategy.usual[task(1, 500)] < FORGET
+
+
+def test_another_agent_stands_in_a_row_if_there_is_room_for_its_gpus_and_model() -> None:
+    cluster = Cluster([node(2, model="A"), node(1, model="B")])
+    ranking = Ranking(cluster, Plain(bestfit))
+    assert ranking.costs(task(2)).tolist()[1] == np.inf
+    assert cluster.describe(1, node(2, cpu_milli=32_000, model="A"))
+    ranking.note([1])
+    assert ranking.costs(task(2)).argmin() == 1
+    assert not cluster.describe(0, node(4, model="A"))
+    assert not cluster.describe(0, node(2, model="C"))
+    assert cluster.gpu_milli == 4000
+    cluster.invariants()
 
 
 def test_balance_keeps_the_cpu_that_idle_gpus_need() -> None:

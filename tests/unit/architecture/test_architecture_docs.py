@@ -22,6 +22,7 @@ from corral.agent.core import AgentCore
 from corral.agent.spec import AgentConfig
 from corral.allocator.strategies import STRATEGIES
 from corral.cli.main import SECTIONS, cli
+from corral.frameworks.cron.routes import routes as cron_routes
 from corral.frameworks.services.routes import routes as services_routes
 from corral.lib import errors
 from corral.master import routes as master_routes
@@ -108,8 +109,14 @@ ROUTES: dict[str, list[Route | RawRoute]] = {
     "master/routes.py": master(),
     "agent/routes.py": agent(),
     "frameworks/services/routes.py": [*services_routes(ask_nobody)],
+    "frameworks/cron/routes.py": [*cron_routes(ask_nobody)],
 }
-CHAPTERS = {"Master": "master/routes.py", "Agent": "agent/routes.py", "Services": "frameworks/services/routes.py"}
+CHAPTERS = {
+    "Master": "master/routes.py",
+    "Agent": "agent/routes.py",
+    "Services": "frameworks/services/routes.py",
+    "Cron": "frameworks/cron/routes.py",
+}
 
 
 def test_all_front_doors_are_looked_at_here() -> None:
@@ -122,7 +129,7 @@ def served_routes(door: str) -> set[tuple[str, str]]:
     folded = set()
     for route in ROUTES[door]:
         path = route.path
-        for prefix in ("/master", "/slave(1)"):
+        for prefix in ("/master", "/slave(1)", "/v1"):
             path = path.removeprefix(prefix)
         folded.add((route.method, path.removesuffix(".json")))
     return folded
@@ -324,11 +331,15 @@ def ticked(name: str) -> set[str]:
     return {word for text in re.findall(r"`([^`\n]+)`", read(name)) for word in re.findall(r"[A-Za-z_]+", text)}
 
 
-def test_every_field_of_marathon_that_is_read_is_documented() -> None:
-    tree = ast.parse((SOURCE / "frameworks/services/marathon.py").read_text(encoding="utf-8"))
+@pytest.mark.parametrize(
+    ("dialect", "page"),
+    [("services/marathon.py", "frameworks/services.md"), ("cron/chronos.py", "frameworks/cron.md")],
+)
+def test_every_field_of_a_dialect_that_is_read_is_documented(dialect: str, page: str) -> None:
+    tree = ast.parse((SOURCE / "frameworks" / dialect).read_text(encoding="utf-8"))
     readers = {
-        "any", "choice", "flag", "has", "list", "number", "object", "objects", "text", "text_map", "text_or_none",
-        "texts", "whole",
+        "any", "choice", "flag", "has", "items", "list", "number", "object", "objects", "pairs", "text", "text_map",
+        "text_or_none", "texts", "whole",
     }  # fmt: skip
     read_fields = {
         node.args[0].value
@@ -340,8 +351,8 @@ def test_every_field_of_marathon_that_is_read_is_documented() -> None:
         and isinstance(node.args[0], ast.Constant)
     }
     tables = [n for n in ast.walk(tree) if isinstance(n, ast.Dict) and len(n.keys) > 5]
-    read_fields |= {k.value for n in tables for k in n.keys if isinstance(k, ast.Constant)}
-    missing = {str(f) for f in read_fields} - ticked("frameworks/services.md")
+    read_fields |= {k.value for n in tables for k in n.keys if isinstance(k, ast.Constant) and isinstance(k.value, str)}
+    missing = {str(f) for f in read_fields} - ticked(page)
     assert missing == set()
 
 

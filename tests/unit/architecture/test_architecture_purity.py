@@ -34,7 +34,7 @@ MAY_DO_IO: dict[str, set[str]] = {
         "link.py",
         "detect.py",
     },
-    "sdk": {"framework.py", "http.py", "local.py", "agents.py", "feed.py"},
+    "sdk": {"framework.py", "http.py", "local.py", "agents.py", "feed.py", "notify.py"},
     "frameworks": {"routes.py", "hijack.py"},
 }
 PURE_ELSEWHERE = [

@@ -381,13 +381,13 @@ def test_a_want_larger_than_all_there_is_does_not_blame_guarantees() -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"priority": 512}, "priority 512; it must be -512 to 511"),
-        ({"priority": -513}, "priority -513"),
-        ({"gang": 3}, "asks 4 in gangs of 3"),
-        ({"gang": -1}, "a gang of -1"),
-        ({"gang": 2, "gang_timeout_s": 0.0}, "gang timeout of 0 s"),
-        ({"run_s": 0.0}, "run time of 0 s"),
-        ({"fixed_ports": tuple(range(1, 60))}, "more than 48 constraints and fixed ports"),
+        ({"priority": 512}, "512 is outside of -512 to 511"),
+        ({"priority": -513}, "-513 is outside"),
+        ({"gang": 3}, "4 is no multiple of the gang of 3"),
+        ({"gang": -1}, "gang: -1 is outside"),
+        ({"gang": 2, "gang_timeout_s": 0.0}, "gang_timeout_s: 0 is not above 0"),
+        ({"run_s": 0.0}, "run_s: 0 is not above 0"),
+        ({"fixed_ports": tuple(range(1, 60))}, "59 ports are given"),
         ({"strategy": "best"}, "names the strategy 'best'"),
     ],
 )

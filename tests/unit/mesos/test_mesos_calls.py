@@ -2,13 +2,16 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 from corral.lib.errors import Invalid, Unimplemented
 from corral.mesos.scheduler import read_call
 from corral.model import calls
+from corral.model.constraints import Operator
 from corral.model.framework import Capability
+from corral.model.offer import Want
 from corral.model.resources import Identity, Reservation
 
 UUID = "AAECAwQFBgcICQoLDA0ODw=="
@@ -196,7 +199,9 @@ RACK = {"field": "rack", "operator": "==", "values": ["r1"]}
         ({"constraints": [RACK] * 25}, r"\[0\]\.constraints': 25 are given; 24 are the most"),
         ({"priority": 512}, r"\[0\]\.priority': 512 is outside of -512 to 511"),
         ({"priority": -513}, r"\[0\]\.priority': -513"),
-        ({"gang": -1}, r"\[0\]\.gang': -1 is below 0"),
+        ({"gang": -1}, r"\[0\]\.gang': -1 is outside of 0 to 10000"),
+        ({"gang": 10_001, "count": 10_001}, r"\[0\]\.gang': 10001 is outside"),
+        ({"run_s": 2e9}, r"\[0\]\.run_s': 2e\+09 is not above 0 and at most 1e\+09"),
         ({"gang": 4, "count": 6}, r"\[0\]\.count': 6 is no multiple of the gang of 4"),
         ({"gang_timeout_s": 0}, r"\[0\]\.gang_timeout_s': 0 is not above 0"),
         ({"gang_timeout_s": "Infinity"}, r"\[0\]\.gang_timeout_s': inf is not"),
@@ -393,3 +398,20 @@ def test_reservations_are_read_in_both_forms(form, identity):
 def test_reservations_of_a_mixed_or_impossible_form_are_refused(form, text):
     with pytest.raises(Invalid, match=text):
         _identity(**form)
+
+
+def test_the_constraints_that_the_documentation_shows_are_taken():
+    text = (Path(__file__).parents[3] / "docs" / "api" / "mesos.md").read_text()
+    shown = next(block for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL) if '"spread"' in block)
+    want = {"id": "w", "role": "*", "count": 1, **json.loads(shown)}
+    (read,) = read_call(call("REQUEST", request={"wants": [want]})).wants
+    assert [c.operator for c in read.constraints] == ["spread", "==", "range", "near", "apart"]
+    listed = set(re.findall(r"`([^`]+)`", text.split("### Constraints")[1].split("An agent that lacks")[0]))
+    assert set(Operator) <= listed, "an operator is not in the documentation"
+
+
+def test_every_field_of_a_want_is_in_the_documentation():
+    text = (Path(__file__).parents[3] / "docs" / "api" / "mesos.md").read_text()
+    table = text.split("| field of a want | meaning |")[1].split("A want that could")[0]
+    for field in (*Want.__struct_fields__, "weight"):
+        assert f"`{field}`" in table or f", {field}}}`" in table, field

@@ -211,6 +211,9 @@ def test_max_per_is_never_exceeded(bound: int, offers: list[str]) -> None:
         (rule(Operator.GROUP_BY, count=-1), "must be 1 or more"),
         (rule(Operator.MATCH, "ok", "(a+)+"), "very long"),
         (rule(Operator.MISMATCH, "x" * 513), "513 characters"),
+        (rule(Operator.GLOB, "a", "*a" * 257), "514 characters; 512 are the most"),
+        (rule(Operator.IN, *map(str, range(1025))), "1025 values; 1024 are the most"),
+        (rule(Operator.UNIQUE, field="f" * 256), "field of 256 characters; 255 are the most"),
         (weighted(rule(Operator.UNIQUE), -1), "weight -1; give 0 for what must hold, or 1 to 1000"),
         (weighted(rule(Operator.UNIQUE), 1001), "weight 1001"),
         (rule(Operator.RANGE), "has no value"),
@@ -343,3 +346,18 @@ def test_range_holds_on_ranges_that_share_a_number_with_it(
 def test_a_set_equals_each_of_its_items(items: set[str], wanted: str) -> None:
     value = format_value(Attribute(name="x", kind=AttributeKind.SET, items=tuple(items)))
     assert allows(rule(Operator.EQUAL, wanted), value, (), 0, 0) is (wanted in items)
+
+
+def test_what_is_wrong_with_a_long_constraint_is_told_in_few_words() -> None:
+    with pytest.raises(Invalid) as caught:
+        check_constraint(rule(Operator.IN, *("v" * 512 for _ in range(1025))))
+    assert len(caught.value.message) < 1000
+    assert "1025 values" in caught.value.message
+
+
+def test_an_expression_matches_no_text_that_would_take_it_long() -> None:
+    assert allows(rule(Operator.MATCH, "a*"), "a" * 256, (), 1, 1)
+    assert not allows(rule(Operator.MATCH, "a*"), "a" * 257, (), 1, 1)
+    assert allows(rule(Operator.MISMATCH, "a*"), "a" * 257, (), 1, 1)
+    items = ",".join(f"item-{i:03}" for i in range(99))
+    assert allows(rule(Operator.MATCH, "item-09[0-9]"), f"{{{items}}}", (), 1, 1), "each item is a text of its own"

@@ -68,6 +68,18 @@ def test_constraints_that_count_siblings_are_left_to_the_master() -> None:
     assert len(match([offer(want="W")], [want("W", constraints=(unique,))]).placements) == 1
 
 
+def test_only_the_master_knows_what_is_near_so_coarse_offers_serve_such_wants_only_where_it_is_a_wish() -> None:
+    for operator in (Operator.NEAR, Operator.APART):
+        hard = Constraint(field="rack", operator=operator, values=("task:db",))
+        soft = Constraint(field="rack", operator=operator, values=("task:db",), weight=5)
+        assert match([offer()], [want(constraints=(hard,))]).placements == ()
+        assert len(match([offer()], [want(constraints=(soft,))]).placements) == 1
+        assert len(match([offer(want="W")], [want("W", constraints=(hard,))]).placements) == 1
+    elsewhere = Constraint(field="rack", operator=Operator.EQUAL, values=("r9",), weight=5)
+    shares = Constraint(field="rack", operator=Operator.SPREAD, values=("r9=100",))
+    assert len(match([offer()], [want(constraints=(elsewhere, shares))]).placements) == 1
+
+
 def test_ports_are_chosen_lowest_first_and_fixed_ones_are_left_out() -> None:
     (placed,) = match([offer(span=(31000, 31010))], [want(ports=2, fixed_ports=(31000,))]).placements
     assert placed.ports == (31001, 31002)

@@ -10,6 +10,7 @@ from corral.frameworks.services.spec import PortDefinition
 from corral.model.attributes import Attribute
 from corral.model.constraints import Constraint, Operator
 from corral.model.container import ContainerKind, NetworkMode, PortMapping, VolumeMode
+from corral.model.offer import find_want_fault
 from corral.model.task import TaskInfo
 
 DOCKER = {"type": "DOCKER", "docker": {"image": "nginx"}}
@@ -216,6 +217,8 @@ def test_a_want_states_where_instances_may_go_and_what_runs_them(cluster: Any) -
         (("rack", "LIKE", "r[12]"), Constraint(field="rack", operator=Operator.MATCH, values=("r[12]",))),
         (("rack", "UNLIKE", "r1"), Constraint(field="rack", operator=Operator.MISMATCH, values=("r1",))),
         (("level", "IS", "2.50"), Constraint(field="level", operator=Operator.EQUAL, values=("2.5",))),
+        (("hostname", "NEAR", "task:db"), Constraint(field="@hostname", operator=Operator.NEAR, values=("task:db",))),
+        (("zone", "APART", "label:a=b"), Constraint(field="zone", operator=Operator.APART, values=("label:a=b",))),
         (("level", "IS", "100"), Constraint(field="level", operator=Operator.EQUAL, values=("100",))),
     ],
 )
@@ -232,3 +235,25 @@ def test_an_instance_remembers_the_group_it_was_placed_in(cluster: Any) -> None:
     cluster.send(events.Offers(offers=(offer,)))
     (instance,) = cluster.app().instances.values()
     assert instance.group_value == "r7"
+
+
+def test_the_want_of_an_app_carries_the_tags_that_other_apps_find_it_by(cluster: Any) -> None:
+    cluster.create(id="/prod/db", labels={"tier": "db", "a": ""}, container=DOCKER | {"docker": {"image": "pg:16.1"}})
+    (want,) = cluster.wants.values()
+    assert want.tags == ("image:pg:16.1", "image:pg", "label:a=", "label:tier=db", "task:prod/db")
+    assert find_want_fault(want) is None
+
+
+def test_a_process_has_no_image_among_its_tags_and_labels_that_are_too_long_are_none(cluster: Any) -> None:
+    cluster.create(id="/web", labels={"long": "x" * 300, **{f"l{n:02}": "x" for n in range(40)}})
+    (want,) = cluster.wants.values()
+    assert want.tags == (*(f"label:l{n:02}=x" for n in range(32)), "task:web")
+
+
+def test_an_app_is_placed_near_another(cluster: Any) -> None:
+    cluster.create(id="/db", labels={"tier": "db"})
+    cluster.create(id="/web", constraints=[["hostname", "NEAR", "label:tier=db"]])
+    db, web = sorted(cluster.wants.values(), key=lambda want: want.group)
+    (constraint,) = web.constraints
+    assert set(constraint.values) <= set(db.tags)
+    assert not set(constraint.values) & set(web.tags)

@@ -7,7 +7,7 @@ import pytest
 
 from corral.allocator.packing import Demand, Supply
 from corral.lib.errors import Invalid, NotFound
-from corral.sim.packing import OWN, PUBLISHED, build_packer, inflate, repeat_experiment, run_packing
+from corral.sim.packing import NAMES, build_packer, inflate, repeat_experiment, run_packing
 
 GPU = Demand(cpu_milli=4000, mem_mb=1024, gpus=1, gpu_milli=1000)
 HALF = Demand(cpu_milli=4000, mem_mb=1024, gpus=1, gpu_milli=500)
@@ -49,7 +49,7 @@ def test_a_run_counts_what_arrived_and_what_was_placed() -> None:
         run.allocated_at(1.3)
 
 
-@pytest.mark.parametrize("name", [*PUBLISHED, *OWN])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_strategy_runs_the_experiment_and_repeats_it_from_its_seed(name: str) -> None:
     demands = [GPU, HALF, HALF, PLAIN]
     first, again = (repeat_experiment(name, SUPPLIES, demands, 7) for _ in range(2))

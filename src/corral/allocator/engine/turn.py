@@ -172,7 +172,6 @@ def hold(s: State, leaves: Ints, nodes: Ints, amounts: Ints, signs: Ints, lends:
     """
     h, n, k, r, meta = s.heaps, s.nodes, s.classes, s.roles, s.meta
     resources = meta[RESOURCES]
-    k.shape[SCRATCH * (resources + 1) + resources] = 1
     for i in range(len(leaves)):
         leaf, node = leaves[i], nodes[i]
         for d in range(resources):

@@ -122,11 +122,13 @@ _OPERATORS = {
     "LIKE": Operator.MATCH,
     "UNLIKE": Operator.MISMATCH,
     "IS": Operator.EQUAL,
+    "NEAR": Operator.NEAR,
+    "APART": Operator.APART,
 }
 
 
 def read_constraint(constraint: tuple[str, ...]) -> Constraint:
-    """Marathon's operators in the kernel's vocabulary."""
+    """Marathon's operators, and corral's NEAR and APART, in the kernel's vocabulary."""
     field, operator = constraint[0], constraint[1]
     value = constraint[2] if len(constraint) > 2 else None
     field = HOSTNAME if field == "hostname" else field

@@ -20,14 +20,20 @@ from corral.frameworks.services.spec import (
 )
 from corral.lib.errors import Invalid, Unprocessable
 from corral.model.ids import check_role
+from corral.model.offer import MOST_CONSTRAINTS, MOST_FIXED_PORTS
+from corral.model.patterns import compile_pattern
+from corral.model.tags import find_tag_fault
 
 _LABEL = r"[a-z0-9]|[a-z0-9][a-z0-9-]*[a-z0-9]"
 _SEGMENT = re.compile(rf"(?:(?:{_LABEL})\.)*(?:{_LABEL})")
 _PORT_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?")
 _IS_VALUE = re.compile(r"[a-zA-Z0-9_/.-]*")
+_COUNT = re.compile(r"0{0,8}[1-9][0-9]{0,8}")
 _RESERVED = ("restart", "tasks", "versions", ".", "..")
 _MOST_ID = 200
-OPERATORS = ("UNIQUE", "CLUSTER", "GROUP_BY", "LIKE", "UNLIKE", "MAX_PER", "IS")
+OPERATORS = ("UNIQUE", "CLUSTER", "GROUP_BY", "LIKE", "UNLIKE", "MAX_PER", "IS", "NEAR", "APART")
+"""Marathon's, and at the end corral's own two."""
+
 SINGLE_INSTANCE = "MARATHON_SINGLE_INSTANCE_APP"
 
 Errors = Iterator[tuple[str, str]]
@@ -222,6 +228,10 @@ def _port_errors(spec: AppSpec) -> Errors:
         yield "/container/portMappings", "portMappings need a bridge or container network, not the host's"
     if spec.network is not Network.HOST and spec.port_definitions:
         yield "/portDefinitions", "portDefinitions need the host's network; use container.portMappings"
+    wanted = (p.port if isinstance(p, PortDefinition) else p.host_port for p in spec.ports)
+    fixed = {port for port in wanted if port} if spec.require_ports or spec.network is not Network.HOST else set()
+    if len(fixed) > MOST_FIXED_PORTS:
+        yield where, f"an app may have {MOST_FIXED_PORTS} host ports of its own choice, this one has {len(fixed)}"
     numbers: Counter[int] = Counter()
     names: Counter[str] = Counter()
     for index, port in enumerate(spec.ports):
@@ -275,6 +285,8 @@ def _constraint_errors(spec: AppSpec) -> Errors:
         wrong = _constraint_error(operator, value)
         if wrong is not None:
             yield path, wrong
+    if len(spec.constraints) > MOST_CONSTRAINTS:
+        yield "/constraints", f"an app may have {MOST_CONSTRAINTS} constraints, this one has {len(spec.constraints)}"
     if len(set(spec.constraints)) < len(spec.constraints):
         yield "/constraints", "constraints must be unique"
 
@@ -288,13 +300,16 @@ def _constraint_error(operator: str, value: str | None) -> str | None:
         if not value:
             return f"{operator} needs a regular expression as its value"
         try:
-            re.compile(value)
-        except re.error as error:
-            return f"{operator} has the regular expression {value!r}, which is broken: {error}"
-    if operator == "MAX_PER" and (value is None or re.fullmatch(r"\d{1,9}", value) is None):
-        return f"MAX_PER needs a number as its value, got {value!r}"
-    if operator == "GROUP_BY" and value and re.fullmatch(r"\d{1,9}", value) is None:
-        return f"GROUP_BY takes a number of groups, got {value!r}"
+            compile_pattern(value)
+        except Invalid as error:
+            return f"{operator} has the regular expression {value!r}, which {error.message}"
+    if operator == "MAX_PER" and (value is None or _COUNT.fullmatch(value) is None):
+        return f"MAX_PER needs a number of 1 or more as its value, got {value!r}"
+    if operator == "GROUP_BY" and value and _COUNT.fullmatch(value) is None:
+        return f"GROUP_BY takes a number of groups of 1 or more, got {value!r}"
+    if operator in ("NEAR", "APART"):
+        fault = "needs a tag as its value, such as label:tier=db" if value is None else find_tag_fault(value)
+        return fault and f"{operator} {fault}"
     if operator == "IS" and (value is None or _IS_VALUE.fullmatch(value) is None):
         return f"IS needs a value of letters, digits and _ / . -, got {value!r}"
     return None

@@ -1,0 +1,220 @@
+"""Commands about jobs, through the Chronos API: job add, ls, show, run, kill, backfill, history, rm."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from corral.cli.client import Client
+from corral.cli.output import ago, output_option, repeat, show, watch_option
+from corral.lib.errors import Failed, Invalid
+from corral.lib.units import parse_timestamp
+
+API = "/v1/scheduler"
+_POLL_S = 0.2
+
+
+@click.group()
+def job() -> None:
+    """Jobs that run when they are due, or when others have succeeded."""
+
+
+@job.command("add")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.pass_obj
+def add_jobs(addr: str, file: str) -> None:
+    """Create or change the Chronos job, or the list of jobs, of FILE; - reads standard input."""
+    client = Client(addr)
+    text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise Invalid(f"{file} is not JSON: {error}") from None
+    jobs = found if isinstance(found, list) else [found]
+    for one in jobs:
+        if not isinstance(one, dict) or not isinstance(one.get("name"), str):
+            raise Invalid(f"{file} holds a job without a name; every job needs one")
+    for one in parents_first(jobs):
+        client.send("POST", f"{API}/{'dependency' if one.get('parents') is not None else 'iso8601'}", one)
+        click.echo(f"job {one['name']} accepted", err=True)
+
+
+def parents_first(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The jobs in an order in which no parent comes after its child; what goes in circles is left to the server."""
+    left = {one["name"]: one for one in jobs}
+    ordered: list[dict[str, Any]] = []
+    while left:
+        ready = [one for one in left.values() if not any(p in left for p in one.get("parents") or ())]
+        ordered += ready or left.values()
+        left = {name: one for name, one in left.items() if ready and one not in ready}
+    return ordered
+
+
+@job.command("ls")
+@output_option
+@watch_option
+@click.pass_obj
+def list_jobs(addr: str, output: str, watch: bool) -> None:
+    """List all jobs."""
+    client = Client(addr)
+    repeat(watch, lambda: _show_jobs(client, output))
+
+
+def _show_jobs(client: Client, output: str) -> None:
+    jobs = client.get(f"{API}/jobs/summary")["jobs"]
+    wide = output == "wide"
+    details = {one["name"]: one for one in client.get(f"{API}/jobs")} if wide else {}
+    columns = ["job", "state", "last", "when"] + (["ok", "failed", "command"] if wide else [])
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        for one in jobs:
+            row = (one["name"], "disabled" if one["disabled"] else one["state"], one["status"], _when(one))
+            more = details.get(one["name"], {})
+            yield (*row, more.get("successCount"), more.get("errorCount"), more.get("command")) if wide else row
+
+    show(jobs, output, columns, rows)
+
+
+def _when(one: dict[str, Any]) -> str:
+    return "after " + ", ".join(one["parents"]) if one.get("parents") else str(one.get("schedule", ""))
+
+
+@job.command("show")
+@click.argument("name")
+@output_option
+@click.pass_obj
+def show_job(addr: str, name: str, output: str) -> None:
+    """Show job NAME: its definition, its next firings, and why it waits if it does."""
+    client = Client(addr)
+    found = client.get(f"{API}/job/{name}")
+    if output in ("json", "yaml"):
+        show(found, output, [], list)
+        return
+    click.echo(f"{found['name']}  {'disabled' if found['disabled'] else 'enabled'}  {_when(found)}")
+    click.echo(f"command  {found['command']}")
+    click.echo(f"succeeded {found['successCount']}  failed {found['errorCount']}  retries {found['retries']}")
+    if not found.get("parents"):
+        for one in client.get(f"{API}/job/{name}/next", count=5)["next"]:
+            click.echo(f"next  {one['local']}")
+    history = client.get(f"{API}/job/{name}/history", limit=1)
+    for run in history["unfinished"]:
+        click.echo(f"{run['state']}  attempt {run['attempt'] + 1}  due {run['due']}  {run['taskId'] or ''}".rstrip())
+    for refusal in history["waiting"]:
+        click.echo(f"waiting  {refusal['detail']} ({refusal['agents']} agents)")
+
+
+@job.command("run")
+@click.argument("name")
+@click.option("--arguments", default="", help="Appended to the command of this run.")
+@click.option("-p", "--parameter", "parameters", multiple=True, metavar="NAME=VALUE")
+@click.option("--wait", is_flag=True, help="Follow the run to its end; a failure is an error.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    default=3600.0,
+    show_default=True,
+    type=click.FloatRange(0.0, 1e6),
+    help="Seconds to wait.",
+)
+@click.pass_obj
+def run_job(
+    addr: str, name: str, arguments: str, parameters: tuple[str, ...], wait: bool, timeout_s: float
+) -> None:  # fmt: skip
+    """Run job NAME now, whatever its schedule says."""
+    client = Client(addr)
+    given = dict(_split(text) for text in parameters)
+    before = client.get(f"{API}/job/{name}/history", limit=1)
+    client.send("PUT", f"{API}/job/{name}", {"arguments": arguments, "parameters": given})
+    click.echo(f"job {name} is asked to run", err=True)
+    if wait:
+        _follow(client, name, _last_token(before), timeout_s)
+
+
+def _split(text: str) -> tuple[str, str]:
+    left, mark, right = text.partition("=")
+    if not mark or not left:
+        raise Invalid(f"parameter {text!r} is not of the form NAME=VALUE")
+    return left, right
+
+
+def _last_token(history: dict[str, Any]) -> int:
+    return max((row["token"] for row in [*history["unfinished"], *history["attempts"]]), default=0)
+
+
+def _follow(client: Client, name: str, after: int, timeout_s: float) -> None:
+    """Errors: `Failed` when the run fails for good, or is not over in time."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        history = client.get(f"{API}/job/{name}/history", limit=50)
+        over = [row for row in history["attempts"] if row["token"] > after and row["final"]]
+        if over:
+            row = over[-1]
+            if row["result"] != "success":
+                raise Failed(f"job {name} ended as {row['result']}: {row['message']}; corral logs '{row['taskId']}'")
+            click.echo(f"job {name} succeeded as {row['taskId']}", err=True)
+            return
+        if not history["unfinished"] and client.get(f"{API}/job/{name}")["disabled"]:
+            raise Failed(f"job {name} is disabled and does not run; enable it first")
+        if time.monotonic() > deadline:
+            why = "; ".join(refusal["detail"] for refusal in history["waiting"]) or "it still runs or waits"
+            raise Failed(f"job {name} is not over after {timeout_s:g} s: {why}")
+        time.sleep(_POLL_S)
+
+
+@job.command("kill")
+@click.argument("name")
+@click.pass_obj
+def kill_job(addr: str, name: str) -> None:
+    """End all running tasks of job NAME; they are not retried."""
+    Client(addr).send("DELETE", f"{API}/task/kill/{name}")
+    click.echo(f"tasks of job {name} are ended", err=True)
+
+
+@job.command("backfill")
+@click.argument("name")
+@click.argument("start")
+@click.argument("end")
+@click.option("-p", "--parameter", "parameters", multiple=True, metavar="NAME=VALUE")
+@click.pass_obj
+def backfill_job(addr: str, name: str, start: str, end: str, parameters: tuple[str, ...]) -> None:
+    """Run every occurrence of job NAME from START up to END once more."""
+    body = {"from": start, "to": end, "parameters": dict(_split(text) for text in parameters)}
+    runs = Client(addr).send("POST", f"{API}/job/{name}/backfill", body)["runs"]
+    click.echo(f"job {name} runs {runs} times more", err=True)
+
+
+@job.command("history")
+@click.argument("name")
+@click.option("-n", "--limit", default=20, show_default=True, type=click.IntRange(1, 10_000))
+@output_option
+@click.pass_obj
+def show_history(addr: str, name: str, limit: int, output: str) -> None:
+    """Show the attempts of job NAME, newest first; corral logs TASK shows what one wrote."""
+    found = Client(addr).get(f"{API}/job/{name}/history", limit=limit)
+    now = time.time()
+    wide = output == "wide"
+    columns = ["task", "result", "attempt", "due", "ended", "host"] + (["cause", "round", "why"] if wide else [])
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        for run in found["unfinished"]:
+            row = (run["taskId"], run["state"], run["attempt"] + 1, run["due"], "", run["host"])
+            yield (*row, run["cause"], run["round"], run["ending"]) if wide else row
+        for one in found["attempts"]:
+            ended = ago(parse_timestamp(one["endedAt"]), now)
+            row = (one["taskId"], one["result"], one["attempt"] + 1, one["due"], ended, one["host"])
+            yield (*row, one["cause"], one["round"], one["message"]) if wide else row
+
+    show(found, output, columns, rows)
+
+
+@job.command("rm")
+@click.argument("name")
+@click.pass_obj
+def remove_job(addr: str, name: str) -> None:
+    """Forget job NAME and end its tasks; its children get its parents."""
+    Client(addr).send("DELETE", f"{API}/job/{name}")
+    click.echo(f"job {name} deleted", err=True)

@@ -1,0 +1,36 @@
+"""The cron framework: jobs that run when they are due or when others have succeeded, under Chronos' API."""
+
+from random import Random
+
+from corral.frameworks.cron.core import CronCore, Input
+from corral.frameworks.cron.routes import routes
+from corral.frameworks.cron.spec import Config
+from corral.model.framework import Capability, FrameworkInfo
+from corral.sdk.framework import Framework
+from corral.sdk.notify import MailServer
+
+__all__ = ["Config", "CronCore", "Input", "build"]
+
+
+def build(config: Config, random: Random) -> Framework:
+    """The framework as the sdk runs it. Shapes: `random` is where ids come from."""
+    info = FrameworkInfo(
+        user=config.user,
+        name=config.name,
+        failover_timeout_s=config.failover_timeout_s,
+        checkpoint=True,
+        roles=(config.role,),
+        hostname=config.hostname or None,
+        webui_url=f"http://{config.address}/ui/",
+        capabilities=(Capability.PARTITION_AWARE, Capability.TASK_KILLING_STATE, Capability.MULTI_ROLE),
+    )
+    mail = None
+    if config.mail_from:
+        mail = MailServer(
+            server=config.mail_server,
+            sender=config.mail_from,
+            user=config.mail_user,
+            password_file=config.mail_password_file,
+            security=config.mail_security,
+        )
+    return Framework(info=info, core=CronCore(config, random), routes=routes, records="cron/", mail=mail)

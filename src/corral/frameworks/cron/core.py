@@ -1,0 +1,163 @@
+"""The cron framework: fires every job when it is due and sees each firing through to its end.
+
+`handle` only says which family an input belongs to; `firing.settle` then looks at whatever the input touched.
+Source: DESIGN, frameworks; Chronos' contract.
+"""
+
+from collections.abc import Iterable, Sequence
+from random import Random
+from typing import Any
+
+from corral.frameworks.cron import commands, firing, notices, offers, recovery, updates, views
+from corral.frameworks.cron.spec import (
+    AddElements,
+    Command,
+    Config,
+    DeleteJob,
+    GetGraph,
+    GetHistory,
+    GetJob,
+    GetJobs,
+    GetLeader,
+    GetMetrics,
+    GetNext,
+    GetStat,
+    GetStats,
+    GetSummary,
+    KillRuns,
+    MarkSuccess,
+    PurgeQueue,
+    PutJob,
+    ReportTask,
+    RunJob,
+    RunState,
+    SearchJobs,
+    StartBackfill,
+)
+from corral.frameworks.cron.state import State
+from corral.lib.errors import NotFound
+from corral.model import calls, events
+from corral.model.ids import TaskId
+from corral.runtime.core import Asked, Effect, Loaded, Reply, Tick
+from corral.sdk.effects import Notified
+from corral.sdk.scheduler import CallFailed, Disconnected
+
+Input = (
+    Loaded | Tick | Asked[Command] | Notified | Disconnected | CallFailed | events.Subscribed | events.Offers
+    | events.Rescind | events.Update | events.Message | events.Explanations | events.Failure | events.Error
+    | events.Heartbeat
+)  # fmt: skip
+"""Everything that the loop of this framework may be told; some of it the session around the core answers alone."""
+
+
+class CronCore:
+    """The deciding half of the cron framework."""
+
+    __slots__ = ("state",)
+
+    def __init__(self, config: Config, random: Random) -> None:
+        self.state = State(config, random)
+
+    def handle(self, input: Any, now: float) -> Sequence[Effect]:
+        return [*self._decide(input, now), *firing.settle(self.state, now)]
+
+    def invariants(self) -> None:
+        self.state.invariants()
+
+    def live_tasks(self) -> Iterable[calls.ReconcileTask]:
+        for job in self.state.jobs.values():
+            for run in job.live:
+                # The task of a run that awaits its report has ended, and nobody need be asked about it.
+                if run.state is not RunState.REPORTING and run.task_id is not None:
+                    yield calls.ReconcileTask(task_id=run.task_id, agent_id=run.agent_id)
+
+    def is_live(self, task_id: TaskId) -> bool:
+        return self.state.find(task_id) is not None
+
+    def _decide(self, input: Any, now: float) -> list[Effect]:
+        state = self.state
+        match input:
+            case events.Update():
+                return updates.update(state, input, now)
+            case events.Offers():
+                return offers.take_offers(state, input, now)
+            case Asked():
+                return self._command(input.ask, input.command, now)
+            case Tick(name=firing.FIRE):
+                return firing.fire(state, now)
+            case Tick(name=firing.WORK):
+                return [*commands.let_go(state, now), *offers.work_off(state, now)]
+            case Tick(name=firing.WANTS):
+                return offers.say_wants(state)
+            case Tick(name=firing.SWEEP):
+                return firing.kill_again(state)
+            case Tick(name=firing.PRUNE):
+                return firing.prune(state, now)
+            case Tick(name=name) if name.startswith(notices.NOTICE):
+                return notices.retry(state, name.removeprefix(notices.NOTICE))
+            case Notified():
+                return notices.notified(state, input)
+            case events.Explanations():
+                return offers.take_explanations(state, input)
+            case events.Rescind():
+                return offers.rescind(state, input)
+            case events.Subscribed():
+                return updates.subscribed(state, input)
+            case Disconnected():
+                return updates.disconnected(state)
+            case Loaded():
+                return recovery.load(state, input, now)
+            case _:
+                return []
+
+    def _command(self, ask: int, command: Command, now: float) -> list[Effect]:
+        state = self.state
+        match command:
+            case PutJob():
+                return commands.put(state, ask, command, now)
+            case DeleteJob():
+                return commands.delete(state, ask, command, now)
+            case RunJob():
+                return commands.run(state, ask, command, now)
+            case MarkSuccess():
+                return commands.mark_success(state, ask, command, now)
+            case KillRuns():
+                return commands.kill_runs(state, ask, command, now)
+            case PurgeQueue():
+                return commands.purge(state, ask, now)
+            case ReportTask():
+                return commands.report(state, ask, command, now)
+            case AddElements():
+                return commands.add_elements(state, ask, command, now)
+            case StartBackfill():
+                return commands.start_backfill(state, ask, command, now)
+            case _:
+                return [Reply(ask, self._view(command, now))]
+
+    def _view(self, command: Command, now: float) -> Any:
+        state = self.state
+        match command:
+            case GetJobs():
+                return views.view_jobs(state)
+            case SearchJobs():
+                return views.search(state, command)
+            case GetSummary():
+                return views.view_summary(state)
+            case GetJob():
+                return views.view_job(state, commands.need_job(state, command.name))
+            case GetNext():
+                return views.view_next(state, command, now)
+            case GetStat():
+                return views.view_stat(state, command, now)
+            case GetStats():
+                return views.view_stats(state, command.which)
+            case GetHistory():
+                return views.view_history(state, command, now)
+            case GetGraph():
+                return views.view_dot(state) if command.form == "dot" else views.view_csv(state)
+            case GetMetrics():
+                return views.view_metrics(state)
+            case GetLeader():
+                return {"leader": state.config.address}
+            case _:
+                raise NotFound(f"command {type(command).__name__} is not known to the cron framework")

@@ -1,0 +1,163 @@
+"""Brings every job that an input touched to where it should be.
+
+What may be launched waits for resources, what is in the way ends, and the clock is set for the next look.
+
+Every input ends in `settle`. What is too much for one input goes on in the next; what is half done after a crash is
+done again from the records. Source: Chronos' contract, section 2.4.
+"""
+
+import heapq
+
+from corral.frameworks.cron import outcomes
+from corral.frameworks.cron.launch import make_want
+from corral.frameworks.cron.outcomes import end_attempt, history_key, lose, run_key
+from corral.frameworks.cron.plan import deadline, plan_job
+from corral.frameworks.cron.spec import Result, Run, RunState
+from corral.frameworks.cron.state import Job, State, replace
+from corral.model import calls
+from corral.runtime.core import Effect, Note, Persist, SetTimer
+from corral.sdk.effects import Call
+
+FIRE = "fire"
+WORK = "work"
+SWEEP = "sweep"
+PRUNE = "prune"
+WANTS = "wants"
+LOOKS_AT_ONCE = 500
+MOST_SLEEP_S = 60.0
+"""The clock is looked at this often at least, as somebody may set it."""
+PRUNE_S = 600.0
+
+
+def settle(state: State, now: float) -> list[Effect]:
+    """Look at what was touched, and set the timers for the rest."""
+    effects: list[Effect] = []
+    budget, looks = state.config.most_writes, LOOKS_AT_ONCE
+    while state.signals and budget > 0:
+        found = outcomes.pass_on(state, next(iter(state.signals)), now)
+        budget -= len(found)
+        effects += found
+    while state.dirty and budget > 0 and looks > 0:
+        name = next(iter(state.dirty))
+        del state.dirty[name]
+        looks -= 1
+        job = state.visible(name)
+        if job is not None:
+            found = _look_at(state, job, now)
+            budget -= len(found)
+            effects += found
+    while state.trash and budget > 0:
+        effects.append(Persist(state.trash.pop(), None))
+        budget -= 1
+    return [*effects, *_set_timers(state, now)]
+
+
+def _look_at(state: State, job: Job, now: float) -> list[Effect]:
+    """Perform the job's plan."""
+    effects = _give_up(state, job, now)
+    plan = plan_job(job, int(now * 1000), state.config.unreachable_timeout_s)
+    if plan.skipped is not None and plan.skipped > job.skipped:
+        job.skipped = plan.skipped
+        late_s = round(now - plan.skipped / 1000, 1)
+        why = f"it is due since {late_s:g} s, at most {(job.most_late or 0) / 1000:g} s late it may start"
+        effects.append(Note("firing skipped", why, "warning", {"job": job.name, "due": plan.skipped}))
+    for end in plan.ends:
+        effects += end_run(state, job, job.runs[end.run], end.why, now)
+    wanted = {item.what for item in plan.items}
+    for what in [w for w in job.items if w not in wanted]:
+        state.unqueue(job, what)
+    for item in plan.items:
+        if item.what not in job.items:
+            state.enqueue(job, job.want or make_want(job.spec, state.config), item.what)
+    state.wake(job, plan.wake_at)
+    return effects
+
+
+def _give_up(state: State, job: Job, now: float) -> list[Effect]:
+    """End what has had its time."""
+    effects: list[Effect] = []
+    unreachable_s = state.config.unreachable_timeout_s
+    for run in job.live:
+        at = deadline(job, run, unreachable_s)
+        if run.state is RunState.REPORTING and not job.spec.is_async:
+            effects += end_attempt(state, job, run, Result.SUCCESS, "the job is no longer asynchronous", now)
+        elif at is not None and at <= now * 1000:
+            if run.unreachable_at is not None:
+                why = f"its agent has been silent for {now - run.unreachable_at:.0f} s, {unreachable_s:g} s are allowed"
+                effects += lose(state, job, run, why, now)
+            else:
+                why = f"nobody reported its end within {job.spec.most_run_s} s"
+                effects += end_attempt(state, job, run, Result.FAILURE, why, now)
+    return effects
+
+
+def end_run(state: State, job: Job, run: Run, why: str, now: float) -> list[Effect]:
+    """Kill the run's task, or drop the run when there is nothing to kill."""
+    if run.state in (RunState.QUEUED, RunState.WAITING):
+        state.drop_run(job, run)
+        note = Note("run dropped", why, facts={"job": job.name, "due": run.due})
+        return [Persist(run_key(run), None), note, *outcomes.exhaust(state, job, run, now)]
+    if run.ending:
+        return []
+    run = replace(run, ending=why)
+    state.place(job, run)
+    if run.state in (RunState.REPORTING, RunState.UNREACHABLE):
+        # No task is left, or nobody would hear the kill; should its agent come back, the task is unknown and killed.
+        return end_attempt(state, job, run, Result.KILLED, why, now)
+    facts = {"job": job.name, "task": run.task_id, "agent": run.agent_id}
+    return [Persist(run_key(run), run), Note("run is ended", why, facts=facts), *kill(state, run)]
+
+
+def kill(state: State, run: Run) -> list[Effect]:
+    """Ask the master to end the task; without a connection it is asked after the next subscription."""
+    if not state.connected or state.framework_id is None or run.task_id is None:
+        return []
+    return [
+        Call(calls.Kill(framework_id=state.framework_id, task_id=run.task_id, agent_id=run.agent_id)),
+        SetTimer(SWEEP, state.config.kill_retry_s, if_unset=True),
+    ]
+
+
+def kill_again(state: State) -> list[Effect]:
+    """Repeat every kill that has had no effect yet."""
+    effects: list[Effect] = []
+    for task_id in list(state.endings):
+        found = state.find(task_id)
+        if found is not None:
+            effects += kill(state, found[1])
+    return effects
+
+
+def _set_timers(state: State, now: float) -> list[Effect]:
+    effects: list[Effect] = []
+    if state.dirty or state.signals or state.trash or state.backlog or state.leaving:
+        effects.append(SetTimer(WORK, 0.0, if_unset=True))
+    wake_at = state.next_wake()
+    if wake_at is not None and wake_at != state.fire_at:
+        state.fire_at = wake_at
+        effects.append(SetTimer(FIRE, min(max(0.0, wake_at / 1000 - now), MOST_SLEEP_S)))
+    if state.wants_changed and state.connected:
+        # Gathered a little, as each saying costs the length of the whole list.
+        effects.append(SetTimer(WANTS, 0.001 + 0.00002 * len(state.queues), if_unset=True))
+    return effects
+
+
+def fire(state: State, now: float) -> list[Effect]:
+    """The clock went off: look at every job whose instant has come."""
+    state.fire_at = None
+    found = 0
+    while found < LOOKS_AT_ONCE and (at := state.next_wake()) is not None and at <= now * 1000:
+        _, name = heapq.heappop(state.heap)
+        state.jobs[name].wake_at = None
+        state.dirty[name] = None
+        found += 1
+    return []
+
+
+def prune(state: State, now: float) -> list[Effect]:
+    """Forget history that is older than it is to be kept."""
+    oldest_at = now - state.config.history_s
+    for job in state.jobs.values():
+        while job.history and job.history[0].ended_at < oldest_at:
+            state.trash.append(history_key(job.history.popleft()))
+    return [SetTimer(PRUNE, PRUNE_S)]
