@@ -150,7 +150,7 @@ class Allocator:
         self._roles[name] = role
         self._history.set(name, role.half_life_s)
         if before is None or before.strategy != role.strategy:
-            self._lines.renew(line for line in self._lines if line.view.want.role == name)
+            self._lines.renew(name)
 
     def remove_role(self, name: str) -> None:
         """Let a role be as one that nobody said anything of."""
@@ -306,6 +306,18 @@ class Allocator:
         keys = [*(gathering.slots if gathering is not None else ()), *self._evictor.kept]
         return [self._book.holds[key].hold for key in keys if key in self._book.holds]
 
+    def asked(self, line: Line) -> tuple[Line, int, int]:
+        """The line in which a want stands, how many of its instances lack room, and how many must find it together."""
+        gathering = self._gangs.gathering
+        if gathering is not None and gathering.key == line.key:
+            return gathering.single, gathering.single.view.missing, max(1, gathering.single.view.missing)
+        return line, line.view.missing - line.apart, max(1, line.view.want.gang)
+
+    def refused(self, line: Line) -> list[AgentId]:
+        """The agents of which a framework refused an instance of a want."""
+        want = line.view.want
+        return self._filters.refused_agents(line.view.framework_id, want.role, want.resources)
+
     # What its parts share.
 
     @property
@@ -433,7 +445,7 @@ class Allocator:
         self._book.mark_ports()
 
     def _renew_lines(self, framework_id: FrameworkId, role: str) -> None:
-        self._lines.renew(line for line in self._lines.of(framework_id) if line.view.want.role == role)
+        self._lines.renew(role, framework_id)
 
     def _granted(self, placements: Placements, now: float, seed: int) -> list[Grant]:
         """What the engine placed, as grants; fixed ports are set aside before others are chosen."""
@@ -448,9 +460,6 @@ class Allocator:
             line = self._lines.placed(claimant, cls)
             agent = self._book.rows[node]
             want = line.view.want
-            if line.gathers:
-                self._gangs.keep(self, line, agent, mask, now)
-                continue
             if want.fixed_ports:
                 self._book.ports_given(node, want.fixed_ports)
                 there = free.get(agent.view.id)
@@ -466,7 +475,10 @@ class Allocator:
                 free[agent.view.id] = subtract(there, tuple(r for r in chosen if r.name == PORTS))
             else:
                 chosen = self.bundle(line, agent, (), seed)
-            grants.append(self.grant(line, agent, mask, chosen, now))
+            if line.gathers:
+                self._gangs.keep(self, line, agent, mask, chosen, now)
+            else:
+                grants.append(self.grant(line, agent, mask, chosen, now))
         for line, _, _ in found:
             self._lines.done(line)
         return grants

@@ -167,9 +167,25 @@ class Book:
             self._count(moved, -1)
             self.engine.change_node(entry.row, total, view.hostname, attributes)
             self._count(moved, 1)
+            self._recount_ports(moved, view)
         entry.describe(view)
         self._dirty.add(entry.row)
         self.engine.set_eligible(entry.row, not view.ineligible)
+
+    def _recount_ports(self, entries: Iterable[HoldEntry], view: AgentView) -> None:
+        """Let the engine count of held ports those that the agent has."""
+        for each in entries:
+            held = each.held._replace(amounts=self._amounts(each.hold, view))
+            if held != each.held:
+                self.engine.hold([each.held, held], [-1, 1])
+                each.held = held
+
+    def _amounts(self, hold: Hold, view: AgentView) -> tuple[int, ...]:
+        """What the engine counts for a hold: of ports only those that its agent has."""
+        amounts = amounts_of(hold.resources)
+        if PORTS in amounts:
+            amounts = amounts_of(_within(hold.resources, view.total))
+        return tuple(amounts.get(name, 0) for name in self.engine.resources)
 
     def remove_agent(self, agent_id: AgentId) -> None:
         """Forget an agent with all that is held there; nothing when it is not known."""
@@ -197,8 +213,7 @@ class Book:
         agent = self.agents.get(hold.agent_id)
         if agent is None:
             raise NotFound(f"hold {hold.key} is on agent {hold.agent_id}, which is not known; tell of the agent first")
-        amounts = amounts_of(hold.resources)
-        counted = tuple(amounts.get(name, 0) for name in self.engine.resources)
+        counted = self._amounts(hold, agent.view)
         entry = HoldEntry(hold, agent, Held(leaf, agent.row, counted, hold.revocable, mask_of(hold.devices)))
         self._keep(entry)
         self._noted.append((entry, 1))

@@ -39,7 +39,10 @@ def usable(resources: Resources, role: str) -> Resources:
     return tuple(
         r
         for r in resources
-        if not r.identity.revocable and (not r.identity.reservations or _within(role, r.identity.reservations[-1].role))
+        # An agent that has less than it gave out is short of some scalars.
+        if r.milli >= 0
+        and not r.identity.revocable
+        and (not r.identity.reservations or _within(role, r.identity.reservations[-1].role))
     )
 
 

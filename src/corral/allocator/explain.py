@@ -182,14 +182,11 @@ def _of_role(board: _Board) -> Iterator[_Cause]:
             text = f"role {name} may have {settings.max_tasks} tasks and has {tasks}"
             yield _Cause("limit", everywhere, _saying(text), _saying(f"max-tasks ≥ {tasks + size}"), of_all=True)
     if not want.revocable and not engine.keeps_headroom(board.line.claimant, board.line.cls):
-        spare = engine.spare
-        # What asks more than there is at all would not be helped by what is kept.
-        lacking = {name: n for name, n in engine.unmet().items() if n and 0 < asked.get(name, 0) <= spare[name]}
+        lacking = {name: n for name, n in engine.unmet().items() if n and asked.get(name)}
         text = "what is free is kept for guarantees: " + ", ".join(
             f"{name} {format_milli(n)}" for name, n in sorted(lacking.items())
         )
-        if lacking:
-            yield _Cause("guarantees", everywhere, _saying(text), _saying("it is revocable"), of_all=True)
+        yield _Cause("guarantees", everywhere, _saying(text), _saying("it is revocable"), of_all=True)
     if size > 1:
         single = _fitting(board)
         if 0 < single < size:

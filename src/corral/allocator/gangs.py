@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from corral.allocator.book import AgentEntry, HoldEntry
+from corral.allocator.book import AgentEntry, HoldEntry, devices_of
 from corral.allocator.lines import Key, Line
 from corral.allocator.view import Grant
+from corral.model.ids import AgentId
+from corral.model.resources import Resources, contains
 
 if TYPE_CHECKING:
     from corral.allocator.allocator import Allocator
@@ -48,12 +50,13 @@ class Gangs:
         self._kept = 0
         self._again = False
 
-    def keep(self, allocator: "Allocator", line: Line, agent: AgentEntry, mask: int, now: float) -> None:
+    def keep(
+        self, allocator: "Allocator", line: Line, agent: AgentEntry, mask: int, chosen: Resources, now: float
+    ) -> None:
         """Keep what the engine placed for one instance of the gathering gang."""
         assert self.gathering is not None, "only a gathering gang is asked one by one"
         key = self._next_key()
-        bundle = allocator.bundle(line, agent, agent.free(), self._kept)
-        hold = allocator.describe(line, agent, mask, bundle, now, key)
+        hold = allocator.describe(line, agent, mask, chosen, now, key)
         allocator.book.adopt(hold, line.claimant, agent, mask, line.feeds)
         self.gathering.slots.append(key)
 
@@ -117,7 +120,8 @@ class Gangs:
         if gathering is None:
             return []
         line = allocator.lines.get(*gathering.key)
-        lost = [key for key in gathering.slots if self._lost(allocator.book.holds.get(key))]
+        refused = set(allocator.refused(gathering.single))
+        lost = [key for key in gathering.slots if self._lost(allocator, allocator.book.holds.get(key), refused)]
         for key in lost:
             allocator.release(key)
             gathering.slots.remove(key)
@@ -136,8 +140,14 @@ class Gangs:
         self._stop(allocator)
         return grants
 
-    def _lost(self, entry: HoldEntry | None) -> bool:
-        return entry is None or bool(entry.agent.view.ineligible)
+    def _lost(self, allocator: "Allocator", entry: HoldEntry | None, refused: set[AgentId]) -> bool:
+        """Whether a slot is not to be had any more: its agent has gone, is closed, refused, or not what it was."""
+        if entry is None or entry.agent.view.ineligible or entry.hold.agent_id in refused:
+            return True
+        columns, row = allocator.engine.columns(), entry.agent.row
+        short = any(amount > 0 > free for amount, free in zip(entry.held.amounts, columns.free[row], strict=True))
+        split = any(columns.gpu[row, device] < 0 for device in devices_of(entry.held.devices))
+        return short or split or not contains(entry.agent.view.total, entry.hold.resources)
 
     def _stop(self, allocator: "Allocator") -> None:
         gathering, self.gathering = self.gathering, None
@@ -203,6 +213,6 @@ class Gangs:
         free = allocator.engine.columns().free[entry.agent.row].tolist()
         shape = allocator.engine.demand(line.cls).shape
         there = [a + b for a, b in zip(free, entry.held.amounts, strict=True)]
-        if any(a < b for a, b in zip(there, shape, strict=True)):
+        if any(max(0, a) < b for a, b in zip(there, shape, strict=True)):
             return False
         return bool(allocator.engine.could_take(line.cls)[entry.agent.row])

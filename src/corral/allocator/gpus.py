@@ -82,8 +82,7 @@ class GpuChooser:
     """What `Engine.tick` asks for nodes; it goes on learning with another engine.
 
     Units: memory in thousandths of MB, as everywhere in the engine. Shapes: a place is a row of the cluster that
-    mirrors the engine's nodes with GPUs; `_rows` has the engine's row for each, -1 for a place without a node, and
-    `_sound` tells which nodes lack nothing.
+    mirrors the engine's nodes with GPUs; `_rows` has the engine's row for each, -1 for a place without a node.
     """
 
     def __init__(self) -> None:
@@ -103,7 +102,6 @@ class GpuChooser:
         self._supplies: list[Supply] = []
         self._spare: list[int] = []
         self._rows: Rows = np.zeros(0, dtype=np.int64)
-        self._sound: Mask = np.zeros(0, dtype=bool)
         self._rebuild()
 
     # What is usual.
@@ -156,7 +154,7 @@ class GpuChooser:
         if not len(rows):
             return -1
         columns = engine.columns()
-        rows = rows[(columns.free[rows] >= np.array(demand.shape, dtype=np.int64)).all(axis=1)]
+        rows = rows[(np.maximum(columns.free[rows], 0) >= np.array(demand.shape, dtype=np.int64)).all(axis=1)]
         rows = rows[self._allowed(cls, demand, columns, rows)]
         if not len(rows):
             return -1
@@ -169,7 +167,7 @@ class GpuChooser:
         costs = self._ranking.costs(asked)
         places = np.flatnonzero(costs < np.inf)
         rows = self._rows[places]
-        suits = self._sound[places]
+        suits = np.ones(len(places), dtype=bool)
         for d in self._others:
             if demand.shape[d]:
                 suits &= columns.free[rows, d] >= demand.shape[d]
@@ -247,9 +245,8 @@ class GpuChooser:
             return
         columns, cluster = self._engine.columns(), self._cluster
         width = min(columns.gpu.shape[1], cluster.gpu_free.shape[1])
-        # What runs may exceed what a node has been changed to; then it takes nothing.
+        # What runs may exceed what a node has been changed to; then nothing of that is free.
         free, gpu = columns.free[rows], columns.gpu[rows, :width]
-        self._sound[places] = free.min(axis=1) >= 0
         cluster.cpu_free[places] = np.maximum(free[:, self._at[CPUS]], 0)
         cluster.mem_free[places] = np.maximum(free[:, self._at[MEM]], 0)
         cluster.gpu_free[places, :width] = np.minimum(np.maximum(gpu, 0), WHOLE)
@@ -291,8 +288,7 @@ class GpuChooser:
         if place >= len(self._rows):
             more = max(LEAST_ROOM, len(self._rows))
             self._rows = np.concatenate((self._rows, np.full(more, -1, dtype=np.int64)))
-            self._sound = np.concatenate((self._sound, np.zeros(more, dtype=bool)))
-        self._rows[place], self._sound[place] = row, False
+        self._rows[place] = row
         if place >= len(self._cluster) or not self._cluster.describe(place, supply):
             return False
         self._ranking.note((place,))

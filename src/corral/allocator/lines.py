@@ -5,7 +5,7 @@ it; among a framework's wants of one priority the older goes first.
 """
 
 from bisect import insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import msgspec
 
@@ -123,8 +123,9 @@ class Lines:
         self._lines: dict[Key, Line] = {}
         self._by_place: dict[tuple[int, int], list[Line]] = {}
         self._by_framework: dict[FrameworkId, dict[Key, Line]] = {}
-        self._by_tag: dict[str, dict[Key, Line]] = {}
-        self._stale: dict[Key, None] = {}
+        self._by_tag: dict[str, dict[Line, None]] = {}
+        self._gathering: dict[Line, None] = {}
+        self._stale: dict[Line, None] = {}
 
     def __iter__(self) -> Iterator[Line]:
         return iter(self._lines.values())
@@ -151,9 +152,8 @@ class Lines:
         row = self._claimants.row(view.want.role, view.framework_id, view.want.priority)
         line = self._lines[key] = self._by_framework.setdefault(view.framework_id, {})[key] = Line(view, row)
         line.apart = apart
-        for tag in own_tags(view.want, view.framework_id):
-            self._by_tag.setdefault(tag, {})[key] = line
-        self._stale[key] = None
+        self._tag(line)
+        self._stale[line] = None
 
     def remove(self, framework_id: FrameworkId, want_id: WantId) -> None:
         """Forget a want; nothing when it is not known."""
@@ -164,34 +164,31 @@ class Lines:
         del there[line.key]
         if not there:
             del self._by_framework[framework_id]
-        self._leave(line)
-        self._stale.pop(line.key, None)
-        for tag in own_tags(line.view.want, framework_id):
-            tagged = self._by_tag[tag]
-            del tagged[line.key]
-            if not tagged:
-                del self._by_tag[tag]
+        self.retire(line)
 
-    def renew(self, lines: Iterable[Line]) -> None:
-        """What these lines ask has to be worked out anew."""
-        self._stale.update((line.key, None) for line in lines)
+    def renew(self, role: str, framework_id: FrameworkId | None = None) -> None:
+        """What a role's wants ask (or those of one framework) has to be worked out anew."""
+        lines = self._lines.values() if framework_id is None else self.of(framework_id)
+        for line in (*lines, *self._gathering):
+            if line.view.want.role == role and framework_id in (None, line.view.framework_id):
+                self._stale[line] = None
 
     def catch_up(self) -> None:
         """Let every want stand where it belongs, until no new tally changes what others count in."""
         while self._stale:
             stale, self._stale = self._stale, {}
-            for key in stale:
-                self._enter(self._lines[key])
+            for line in stale:
+                self._enter(line)
             for tag in sorted(self._book.follow_tallies()):
-                for line in self._by_tag.get(tag, {}).values():
+                for line in self._by_tag.get(tag, {}):
                     if line.asked is not None and line.asked != self._ask(line):
-                        self._stale[line.key] = None
+                        self._stale[line] = None
 
     def settle(self, line: Line) -> None:
         """Ask the engine for as many instances as are missing and not placed by other means."""
         if line.cls < 0:
             if line.view.missing > line.apart:
-                self._stale[line.key] = None
+                self._stale[line] = None
             return
         gang = max(1, line.view.want.gang)
         wanted = max(0, line.view.missing - line.apart) // gang * gang
@@ -225,20 +222,30 @@ class Lines:
         """A line of its own for the instances of a gang, one by one."""
         row = self._claimants.row(view.want.role, view.framework_id, view.want.priority)
         line = Line(view, row, gathers=True)
-        self._enter(line)
+        self._gathering[line] = None
+        self._tag(line)
+        self._stale[line] = None
         return line
 
     def miss(self, line: Line, count: int) -> None:
         """So many instances more are missing than before."""
         line.view = msgspec.structs.replace(line.view, missing=line.view.missing + count)
-        if line.cls < 0:
-            self._enter(line)
-        else:
-            self.settle(line)
+        self.settle(line)
 
     def retire(self, line: Line) -> None:
-        """Take a line that gathers out for good."""
+        """Take a line out for good."""
         self._leave(line)
+        self._gathering.pop(line, None)
+        self._stale.pop(line, None)
+        for tag in own_tags(line.view.want, line.view.framework_id):
+            tagged = self._by_tag[tag]
+            del tagged[line]
+            if not tagged:
+                del self._by_tag[tag]
+
+    def _tag(self, line: Line) -> None:
+        for tag in own_tags(line.view.want, line.view.framework_id):
+            self._by_tag.setdefault(tag, {})[line] = None
 
     def _enter(self, line: Line) -> None:
         self._leave(line)

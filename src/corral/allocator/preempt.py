@@ -219,7 +219,8 @@ class _Lack:
     def __init__(self, allocator: "Allocator", line: Line, row: int, over: "np.ndarray") -> None:
         columns = allocator.engine.columns()
         self._role = line.view.want.role
-        self._amounts = np.array(allocator.engine.demand(line.cls).shape, dtype=np.int64) - columns.free[row]
+        shape = np.array(allocator.engine.demand(line.cls).shape, dtype=np.int64)
+        self._amounts = np.where(shape > 0, shape - columns.free[row], 0)
         self._over = over.copy()
         self._gpus = columns.gpu[row].copy()
         asked = shape_of(line.view.want).get(GPUS, 0)

@@ -22,49 +22,85 @@ MOST_LOOKS = 2000
 
 def recall(allocator: "Allocator", waiting: Iterable[Line]) -> tuple[list[OfferId], dict[Key, tuple[AgentId, ...]]]:
     """The offers to take back, and the agents they are taken back on for each want."""
-    # Taken from the end: the offer that has been out longest had its chance.
-    held = {
-        row: sorted(offers, key=lambda each: (-each.hold.since_at, each.hold.key))
-        for row, offers in allocator.book.offers().items()
-    }
-    found: list[OfferId] = []
-    kept: set[AgentId] = set()
+    search = _Search(allocator)
     served: dict[Key, tuple[AgentId, ...]] = {}
-    if not held:
-        return found, served
-    looks = MOST_LOOKS
-    taken: dict[int, list[int]] = {}
+    if not search.held:
+        return search.found, served
     for line in waiting:
-        if line.cls < 0:
-            continue
-        if looks <= 0:
+        if search.looks <= 0:
             break
-        suits = allocator.engine.could_take(line.cls, is_port_rule)
-        shape = allocator.engine.demand(line.cls).shape
-        for _ in range(line.view.missing):
-            best: tuple[int, int] | None = None
-            for row in sorted(held, key=lambda each: (allocator.book.rows[each].view.id not in kept, each)):
-                if looks <= 0 or (best is not None and best[0] <= 1):
-                    break
-                if suits[row]:
-                    looks -= 1
-                    needed = _offers_needed(allocator, line, row, held[row], taken.get(row))
-                    if needed is not None and (best is None or needed < best[0]):
-                        best = needed, row
+        line, count, gang = allocator.asked(line)
+        if count < gang or line.cls < 0 or not allocator.engine.may_have(line.claimant, line.cls):
+            continue
+        for _ in range(count // gang):
+            rows = search.make_room(line, gang)
+            if not rows:
+                break
+            served[line.key] = (*served.get(line.key, ()), *(allocator.book.rows[row].view.id for row in rows))
+    return search.found, served
+
+
+class _Search:
+    """Shapes: `held` are the offers by row that may still be taken back, the next one last; `found` those that are.
+
+    `taken` is, by row, what instances take there of what came back.
+    """
+
+    def __init__(self, allocator: "Allocator") -> None:
+        self._allocator = allocator
+        # Taken from the end: the offer that has been out longest had its chance.
+        self.held = {
+            row: sorted(offers, key=lambda each: (-each.hold.since_at, each.hold.key))
+            for row, offers in allocator.book.offers().items()
+        }
+        self.found: list[OfferId] = []
+        self.looks = MOST_LOOKS
+        self._taken: dict[int, list[int]] = {}
+
+    def make_room(self, line: Line, count: int) -> list[int]:
+        """The rows for so many instances together; none when they are not all to be had.
+
+        A want that fits without any offer back waits for something else than offers.
+        """
+        suits = self._allocator.engine.could_take(line.cls, is_port_rule)
+        shape = self._allocator.engine.demand(line.cls).shape
+        before = {row: list(each) for row, each in self._taken.items()}
+        rows: list[int] = []
+        back: list[tuple[int, HoldEntry]] = []
+        for _ in range(count):
+            best = self._cheapest(line, suits)
             if best is None:
                 break
-            count, row = best
-            there = taken.setdefault(row, [0] * len(shape))
-            for _ in range(count):
-                entry = held[row].pop()
-                assert entry.hold.offer_id is not None, "a coarse offer has an id"
-                found.append(entry.hold.offer_id)
-                taken[row] = there = [a - b for a, b in zip(there, entry.held.amounts, strict=True)]
-            taken[row] = [a + b for a, b in zip(there, shape, strict=True)]
-            agent_id = allocator.book.rows[row].view.id
-            kept.add(agent_id)
-            served[line.key] = (*served.get(line.key, ()), agent_id)
-    return found, served
+            needed, row = best
+            there = self._taken.get(row, [0] * len(shape))
+            for _ in range(needed):
+                entry = self.held[row].pop()
+                back.append((row, entry))
+                there = [a - b for a, b in zip(there, entry.held.amounts, strict=True)]
+            self._taken[row] = [a + b for a, b in zip(there, shape, strict=True)]
+            rows.append(row)
+        if len(rows) < count or not (back or any(row in before for row in rows)):
+            for row, entry in reversed(back):
+                self.held[row].append(entry)
+            self._taken = before
+            return []
+        for _, entry in back:
+            assert entry.hold.offer_id is not None, "a coarse offer has an id"
+            self.found.append(entry.hold.offer_id)
+        return rows
+
+    def _cheapest(self, line: Line, suits: "np.ndarray") -> tuple[int, int] | None:
+        """How many offers have to come back for one instance where it takes the fewest, and the row."""
+        best: tuple[int, int] | None = None
+        for row in sorted(self.held, key=lambda each: (each not in self._taken, each)):
+            if self.looks <= 0 or (best is not None and best[0] <= 1):
+                break
+            if suits[row]:
+                self.looks -= 1
+                needed = _offers_needed(self._allocator, line, row, self.held[row], self._taken.get(row))
+                if needed is not None and (best is None or needed < best[0]):
+                    best = needed, row
+        return best
 
 
 def _offers_needed(
@@ -82,7 +118,7 @@ def _offers_needed(
     for needed in range(len(offers) + 1):
         if needed:
             there = there + np.array(offers[-needed].held.amounts, dtype=np.int64)
-        if not bool((there >= shape).all()):
+        if not bool((np.maximum(there, 0) >= shape).all()):
             continue
         if taken is not None:
             return needed

@@ -263,9 +263,10 @@ class TestViews:
             run(one, float(now))
             run(two, float(now))
         assert one.decision_hash() == two.decision_hash()
-        two.set_want(want("more", 1, "mem:1", framework="h"))
-        run(two, 4.0)
-        run(one, 4.0)
+        two.set_want(want("more", 1, "cpus:1", framework="h", role="t"))
+        for each in (one, two):
+            each.set_agent(agent("z", "cpus:1"))
+            run(each, 4.0)
         assert one.decision_hash() != two.decision_hash()
 
     def test_what_is_not_known_cannot_be_explained(self) -> None:

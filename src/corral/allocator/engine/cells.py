@@ -109,7 +109,9 @@ def take(n: Nodes, k: Classes, r: Roles, resources: int, node: int, cls: int, si
             if lends:
                 n.lent[at + d] += asked
             elif open_:
-                spare[d] -= asked
+                now = free[at + d] + n.lent[at + d]
+                # A node that gave out more than it has lessens nothing of what others have.
+                spare[d] += max(0, now) - max(0, now + asked)
 
 
 def give(c: Cells, n: Nodes, k: Classes, r: Roles, meta: Ints, node: int, cls: int) -> None:

@@ -91,7 +91,7 @@ def _check_nodes(s: State, facts: Facts) -> None:
                 assert used <= has or facts.held, f"GPU {d} of node {row} is given away twice"
                 assert s.nodes.gpu[row * width + d] == has - used, f"GPU {d} of node {row} is miscounted"
         if s.nodes.cell[row] >= 0:
-            spare = [sum(each) for each in zip(spare, left, lent[row], strict=True)]
+            spare = [all + max(0, here + soft) for all, here, soft in zip(spare, left, lent[row], strict=True)]
         assert list(s.nodes.free[row * resources : (row + 1) * resources]) == left, f"node {row} loses resources"
         assert s.nodes.tasks[row] == tasks[row], f"node {row} miscounts its tasks"
     assert list(s.roles.spare) == spare, "what is spare on open nodes is miscounted"
@@ -268,7 +268,7 @@ def _check_dead(s: State, facts: Facts) -> None:
         known = freed | set(k.hint[cls * HINTS : cls * HINTS + k.hints[cls]])
         for row, node in facts.nodes.items():
             free = n.free[row * resources : (row + 1) * resources]
-            room = all(have >= ask for have, ask in zip(free, demand.shape, strict=True))
+            room = all(max(0, have) >= ask for have, ask in zip(free, demand.shape, strict=True))
             room = room and row not in demand.refused and suits(n, s.tallies, k, s.meta, row, cls, 1 << 40)
             assert row in known or n.cell[row] < 0 or not room or not admits(demand, node), (
                 f"class {cls} is thought to fit nowhere but fits on node {row}"

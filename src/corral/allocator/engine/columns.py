@@ -94,7 +94,7 @@ class Roles(NamedTuple):
     `shadow` is the item that stands for a guaranteed role under OWED, `stands` the way back. `leaf` is where a role's
     own lines are: itself, or a child of its own when it has children. Of `held`, `lent` is revocable; `past` is what
     was held before, decayed. `unmet` is what guarantees at or below an item still lack, `under` that of its children.
-    `spare` is what is free or lent on open nodes, `reserve` bounds what is kept of it for guarantees.
+    `spare` is what is free or lent on open nodes that have any, `reserve` bounds what is kept of it for guarantees.
     """
 
     held: Ints

@@ -776,7 +776,7 @@ class Engine:
         closed = all.cell[rows] < 0
         candidates = self.could_take(cls)[rows]
         allowed = candidates | closed
-        lacks = all.free[rows] < np.array(demand.shape, dtype=np.int64)
+        lacks = np.maximum(all.free[rows], 0) < np.array(demand.shape, dtype=np.int64)
         short = lacks[candidates].sum(axis=0)
         return Reasons(
             nodes=len(rows),

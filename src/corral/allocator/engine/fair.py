@@ -86,8 +86,9 @@ def keeps_headroom(h: Heaps, r: Roles, k: Classes, meta: Ints, leaf: int, cls: i
             lacks = r.guarantee[own] - r.held[item * (resources + 1) + d] + r.lent[own] - ask
             change = max(0, lacks, r.under[own] + change) - r.unmet[own]
             item = h.parent[item]
+        kept = min(r.under[ROOT * resources + d] + change, r.reserve[d])
         # What fulfils a guarantee takes nothing from others; whatever else is given must leave enough for all.
-        if -change < ask and r.spare[d] - ask < min(r.under[ROOT * resources + d] + change, r.reserve[d]):
+        if kept > 0 and -change < ask and r.spare[d] - ask < kept:
             return False
     return True
 

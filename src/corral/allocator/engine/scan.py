@@ -116,7 +116,7 @@ def having_room(all: Columns, k: Classes, meta: Ints, cls: int) -> Rows:
     """The rows that are open and have the amounts free."""
     resources = meta[RESOURCES]
     ask = k.shape[cls * (resources + 1) : cls * (resources + 1) + resources]
-    rows = np.flatnonzero((all.cell >= 0) & (all.free[:, 0] >= ask[0]))
+    rows = np.flatnonzero(all.cell >= 0 if ask[0] <= 0 else (all.cell >= 0) & (all.free[:, 0] >= ask[0]))
     for d in range(1, resources):
         if ask[d] > 0:
             rows = rows[all.free[rows, d] >= ask[d]]

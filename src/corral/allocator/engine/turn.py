@@ -383,4 +383,4 @@ def open_node(s: State, node: int, cell: int) -> None:
         sign = 1 if cell >= 0 else -1
         for d in range(meta[RESOURCES]):
             at = node * meta[RESOURCES] + d
-            s.roles.spare[d] += sign * (n.free[at] + n.lent[at])
+            s.roles.spare[d] += sign * max(0, n.free[at] + n.lent[at])
