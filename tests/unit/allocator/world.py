@@ -1,4 +1,4 @@
-"""A random cluster beside an allocator: it tells the allocator what happens and checks each answer from the plain facts.
+"""A random cluster beside an allocator: it tells the allocator what happens and checks each answer from plain facts.
 
 Nothing of the engine is used to judge it: what is free, held, promised, allowed and where is counted anew from agents
 and holds. A `World` of one seed lives the same life in every form of the engine.

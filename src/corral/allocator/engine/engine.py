@@ -698,7 +698,7 @@ class Engine:
 
     def versions(self) -> Rows:
         """A number per node row that grows whenever the node or its free amounts change; not to be written to."""
-        return np.asarray(self._state.nodes.version)[: self._node_rows]
+        return self.columns().version
 
     def node(self, row: int) -> Node | None:
         """The node of a row in words, another one each time it is described; None for a row without a node."""

@@ -87,7 +87,7 @@ PLANS: dict[str, dict[str, Plan]] = {
         "lent": Plan("node", "resources"),
         "gpu": Plan("node", "devices", shared=True),
         "domain": Plan("node", "fields", shared=True),
-        "version": Plan("node"),
+        "version": Plan("node", shared=True),
         "cell": Plan("node", fill=-1, shared=True),
         "signature": Plan("node", shared=True),
         "pool": Plan("node", fill=-1),
