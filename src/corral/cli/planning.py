@@ -27,7 +27,11 @@ def plan(addr: str, file: str, output: str) -> None:
     Nothing is changed. The exit code is 2 when something would not fit.
     """
     client = Client(addr)
-    asked = client.send("POST", "/v2/plan", read_file(file))
+    content = read_file(file)
+    if isinstance(content, dict) and ("groups" in content or "apps" in content):
+        # As with app apply: the one of a group that was fetched is not what is asked for.
+        content.pop("version", None)
+    asked = client.send("POST", "/v2/plan", content)
     found = client.send("POST", "/corral/v1/plan", asked)
     if output in ("json", "yaml"):
         show(found, output, [], list)

@@ -203,23 +203,28 @@ class World:
     def describe_constraints(self) -> tuple[Constraint, ...]:
         pick = self.random.choice
         weight = pick((0, 0, 0, 5, 100))
-        made = {
-            Operator.EQUAL: lambda: Constraint(field="zone", operator=Operator.EQUAL, values=(pick("xyz"),), weight=weight),
-            Operator.UNEQUAL: lambda: Constraint(field="zone", operator=Operator.UNEQUAL, values=(pick("xyz"),), weight=weight),
-            Operator.RANGE: lambda: Constraint(field="level", operator=Operator.RANGE, values=("4-6", "9"), weight=weight),
-            Operator.GLOB: lambda: Constraint(field=HOSTNAME, operator=Operator.GLOB, values=("h-n?", "h-n1?"), weight=weight),
-            Operator.UNIQUE: lambda: Constraint(field=pick((HOSTNAME, "zone")), operator=Operator.UNIQUE, weight=weight),
-            Operator.MAX_PER: lambda: Constraint(field="zone", operator=Operator.MAX_PER, count=pick((1, 2)), weight=weight),
-            Operator.GROUP_BY: lambda: Constraint(field="zone", operator=Operator.GROUP_BY, count=pick((None, 2)), weight=weight),
-            Operator.CLUSTER: lambda: Constraint(field=HOSTNAME, operator=Operator.CLUSTER, weight=weight),
-            Operator.NEAR: lambda: Constraint(field="zone", operator=Operator.NEAR, values=(pick(TAGS),), weight=weight),
-            Operator.APART: lambda: Constraint(
-                field=pick((HOSTNAME, "zone")), operator=Operator.APART, values=tuple(self.random.sample(TAGS, 2)), weight=weight
-            ),
-            Operator.SPREAD: lambda: Constraint(field="zone", operator=Operator.SPREAD, values=("x=60", "*=20")),
-        }  # fmt: skip
+        tags = tuple(self.random.sample(TAGS, 2))
+        made: dict[Operator, tuple[str, tuple[str, ...], int | None]] = {
+            Operator.EQUAL: ("zone", (pick("xyz"),), None),
+            Operator.UNEQUAL: ("zone", (pick("xyz"),), None),
+            Operator.RANGE: ("level", ("4-6", "9"), None),
+            Operator.GLOB: (HOSTNAME, ("h-n?", "h-n1?"), None),
+            Operator.UNIQUE: (pick((HOSTNAME, "zone")), (), None),
+            Operator.MAX_PER: ("zone", (), pick((1, 2))),
+            Operator.GROUP_BY: ("zone", (), pick((None, 2))),
+            Operator.CLUSTER: (HOSTNAME, (), None),
+            Operator.NEAR: ("zone", (pick(TAGS),), None),
+            Operator.APART: (pick((HOSTNAME, "zone")), tags, None),
+            Operator.SPREAD: ("zone", ("x=60", "*=20"), None),
+        }
         chosen = self.random.sample(sorted(made), pick((0, 0, 1, 1, 2)))
-        return tuple(made[each]() for each in chosen)
+        return tuple(
+            Constraint(
+                field=made[each][0], operator=each, values=made[each][1], count=made[each][2],
+                weight=0 if each is Operator.SPREAD else weight,
+            )
+            for each in chosen
+        )  # fmt: skip
 
     def state_want(self) -> None:
         pick = self.random.choice
