@@ -262,8 +262,7 @@ class GpuChooser:
         # One row by its number costs a third of what an array of one does.
         there, at = (rows, places) if len(rows) > 1 else (int(rows[0]), int(places[0]))
         free, gpu = columns.free[there], columns.gpu[there, :width]
-        # What runs may exceed what a node has been changed to; then it takes nothing.
-        self._sound[at] = free.min(axis=-1) >= 0
+        # What runs may exceed what a node has been changed to; then nothing of that is free.
         cluster.cpu_free[at] = np.maximum(free[..., self._at[CPUS]], 0)
         cluster.mem_free[at] = np.maximum(free[..., self._at[MEM]], 0)
         cluster.gpu_free[at, :width] = np.minimum(np.maximum(gpu, 0), WHOLE)
