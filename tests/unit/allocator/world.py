@@ -1,4 +1,4 @@
-"""A random cluster beside an allocator: it tells the allocator what happens and checks each answer from the plain facts.
+"""A random cluster beside an allocator: it tells what happens, and checks each answer from the plain facts.
 
 Nothing of the engine is used to judge it: what is free, held, promised, allowed and where is counted anew from agents
 and holds. A `World` of one seed lives the same life in every form of the engine.
@@ -202,24 +202,31 @@ class World:
 
     def describe_constraints(self) -> tuple[Constraint, ...]:
         pick = self.random.choice
-        weight = pick((0, 0, 0, 5, 100))
-        made = {
-            Operator.EQUAL: lambda: Constraint(field="zone", operator=Operator.EQUAL, values=(pick("xyz"),), weight=weight),
-            Operator.UNEQUAL: lambda: Constraint(field="zone", operator=Operator.UNEQUAL, values=(pick("xyz"),), weight=weight),
-            Operator.RANGE: lambda: Constraint(field="level", operator=Operator.RANGE, values=("4-6", "9"), weight=weight),
-            Operator.GLOB: lambda: Constraint(field=HOSTNAME, operator=Operator.GLOB, values=("h-n?", "h-n1?"), weight=weight),
-            Operator.UNIQUE: lambda: Constraint(field=pick((HOSTNAME, "zone")), operator=Operator.UNIQUE, weight=weight),
-            Operator.MAX_PER: lambda: Constraint(field="zone", operator=Operator.MAX_PER, count=pick((1, 2)), weight=weight),
-            Operator.GROUP_BY: lambda: Constraint(field="zone", operator=Operator.GROUP_BY, count=pick((None, 2)), weight=weight),
-            Operator.CLUSTER: lambda: Constraint(field=HOSTNAME, operator=Operator.CLUSTER, weight=weight),
-            Operator.NEAR: lambda: Constraint(field="zone", operator=Operator.NEAR, values=(pick(TAGS),), weight=weight),
-            Operator.APART: lambda: Constraint(
-                field=pick((HOSTNAME, "zone")), operator=Operator.APART, values=tuple(self.random.sample(TAGS, 2)), weight=weight
-            ),
-            Operator.SPREAD: lambda: Constraint(field="zone", operator=Operator.SPREAD, values=("x=60", "*=20")),
-        }  # fmt: skip
-        chosen = self.random.sample(sorted(made), pick((0, 0, 1, 1, 2)))
-        return tuple(made[each]() for each in chosen)
+        where, zone, level = pick((HOSTNAME, "zone")), "zone", "level"
+        two = tuple(self.random.sample(TAGS, 2))
+        made: tuple[tuple[str, Operator, tuple[str, ...], int | None], ...] = (
+            (zone, Operator.EQUAL, (pick("xyz"),), None),
+            (zone, Operator.UNEQUAL, (pick("xyz"),), None),
+            (level, Operator.RANGE, ("4-6", "9"), None),
+            (HOSTNAME, Operator.GLOB, ("h-n?", "h-n1?"), None),
+            (where, Operator.UNIQUE, (), None),
+            (zone, Operator.MAX_PER, (), pick((1, 2))),
+            (zone, Operator.GROUP_BY, (), pick((None, 2))),
+            (HOSTNAME, Operator.CLUSTER, (), None),
+            (zone, Operator.NEAR, (pick(TAGS),), None),
+            (where, Operator.APART, two, None),
+            (zone, Operator.SPREAD, ("x=60", "*=20"), None),
+        )
+        return tuple(
+            Constraint(
+                field=field,
+                operator=operator,
+                values=values,
+                count=count,
+                weight=0 if operator is Operator.SPREAD else pick((0, 0, 0, 5, 100)),
+            )
+            for field, operator, values, count in self.random.sample(made, pick((0, 0, 1, 1, 2)))
+        )
 
     def state_want(self) -> None:
         pick = self.random.choice
