@@ -248,6 +248,7 @@ class Allocator:
         self._gangs.collect(self, now)
         placements = self._engine.tick(most if most else 1 << 40, self._gpus.choose)
         grants += self._granted(placements, now, seed)
+        self._book.mark_ports()
         more = bool(most) and len(placements) >= most
         if not more:
             grants += self._gangs.run(self, now)
@@ -366,6 +367,8 @@ class Allocator:
 
     def may_give(self, line: Line, agent: AgentEntry) -> bool:
         """Whether one instance of a want fits there now, within all limits."""
+        self._book.flush()
+        self._book.mark_ports()
         return (
             line.view.missing > 0
             and line.cls >= 0

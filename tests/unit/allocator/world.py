@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """A random cluster beside an allocator: it tells the allocator what happens and checks each answer from plain facts.
+=======
+"""A random cluster beside an allocator: it tells what happens, and checks each answer from the plain facts.
+>>>>>>> tests
 
 Nothing of the engine is used to judge it: what is free, held, promised, allowed and where is counted anew from agents
 and holds. A `World` of one seed lives the same life in every form of the engine.
@@ -202,6 +206,7 @@ class World:
 
     def describe_constraints(self) -> tuple[Constraint, ...]:
         pick = self.random.choice
+<<<<<<< HEAD
         weight = pick((0, 0, 0, 5, 100))
         tags = tuple(self.random.sample(TAGS, 2))
         made: dict[Operator, tuple[str, tuple[str, ...], int | None]] = {
@@ -225,6 +230,33 @@ class World:
             )
             for each in chosen
         )  # fmt: skip
+=======
+        where, zone, level = pick((HOSTNAME, "zone")), "zone", "level"
+        two = tuple(self.random.sample(TAGS, 2))
+        made: tuple[tuple[str, Operator, tuple[str, ...], int | None], ...] = (
+            (zone, Operator.EQUAL, (pick("xyz"),), None),
+            (zone, Operator.UNEQUAL, (pick("xyz"),), None),
+            (level, Operator.RANGE, ("4-6", "9"), None),
+            (HOSTNAME, Operator.GLOB, ("h-n?", "h-n1?"), None),
+            (where, Operator.UNIQUE, (), None),
+            (zone, Operator.MAX_PER, (), pick((1, 2))),
+            (zone, Operator.GROUP_BY, (), pick((None, 2))),
+            (HOSTNAME, Operator.CLUSTER, (), None),
+            (zone, Operator.NEAR, (pick(TAGS),), None),
+            (where, Operator.APART, two, None),
+            (zone, Operator.SPREAD, ("x=60", "*=20"), None),
+        )
+        return tuple(
+            Constraint(
+                field=field,
+                operator=operator,
+                values=values,
+                count=count,
+                weight=0 if operator is Operator.SPREAD else pick((0, 0, 0, 5, 100)),
+            )
+            for field, operator, values, count in self.random.sample(made, pick((0, 0, 1, 1, 2)))
+        )
+>>>>>>> tests
 
     def state_want(self) -> None:
         pick = self.random.choice
