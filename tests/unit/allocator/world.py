@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""A random cluster beside an allocator: it tells the allocator what happens and checks each answer from plain facts.
-=======
 """A random cluster beside an allocator: it tells what happens, and checks each answer from the plain facts.
->>>>>>> tests
 
 Nothing of the engine is used to judge it: what is free, held, promised, allowed and where is counted anew from agents
 and holds. A `World` of one seed lives the same life in every form of the engine.
@@ -206,31 +202,6 @@ class World:
 
     def describe_constraints(self) -> tuple[Constraint, ...]:
         pick = self.random.choice
-<<<<<<< HEAD
-        weight = pick((0, 0, 0, 5, 100))
-        tags = tuple(self.random.sample(TAGS, 2))
-        made: dict[Operator, tuple[str, tuple[str, ...], int | None]] = {
-            Operator.EQUAL: ("zone", (pick("xyz"),), None),
-            Operator.UNEQUAL: ("zone", (pick("xyz"),), None),
-            Operator.RANGE: ("level", ("4-6", "9"), None),
-            Operator.GLOB: (HOSTNAME, ("h-n?", "h-n1?"), None),
-            Operator.UNIQUE: (pick((HOSTNAME, "zone")), (), None),
-            Operator.MAX_PER: ("zone", (), pick((1, 2))),
-            Operator.GROUP_BY: ("zone", (), pick((None, 2))),
-            Operator.CLUSTER: (HOSTNAME, (), None),
-            Operator.NEAR: ("zone", (pick(TAGS),), None),
-            Operator.APART: (pick((HOSTNAME, "zone")), tags, None),
-            Operator.SPREAD: ("zone", ("x=60", "*=20"), None),
-        }
-        chosen = self.random.sample(sorted(made), pick((0, 0, 1, 1, 2)))
-        return tuple(
-            Constraint(
-                field=made[each][0], operator=each, values=made[each][1], count=made[each][2],
-                weight=0 if each is Operator.SPREAD else weight,
-            )
-            for each in chosen
-        )  # fmt: skip
-=======
         where, zone, level = pick((HOSTNAME, "zone")), "zone", "level"
         two = tuple(self.random.sample(TAGS, 2))
         made: tuple[tuple[str, Operator, tuple[str, ...], int | None], ...] = (
@@ -256,7 +227,6 @@ class World:
             )
             for field, operator, values, count in self.random.sample(made, pick((0, 0, 1, 1, 2)))
         )
->>>>>>> tests
 
     def state_want(self) -> None:
         pick = self.random.choice
