@@ -342,6 +342,10 @@ class Allocator:
         return self._filters
 
     @property
+    def gpus(self) -> GpuChooser:
+        return self._gpus
+
+    @property
     def roles(self) -> dict[str, RoleSettings]:
         return self._roles
 
