@@ -12,6 +12,7 @@ from corral.allocator.rebalance import rebalance
 from corral.allocator.view import View
 from corral.allocator.whatif import Plan, explain_if, plan
 from corral.lib.errors import Invalid, NotFound
+from corral.master.validate import check_rules
 from corral.mesos.wants import WireWant, read_wants
 from corral.model.ids import FrameworkId, WantId
 from corral.model.offer import Explanation
@@ -49,6 +50,8 @@ def try_plan(trial: Trial, body: bytes) -> Json:
             f"nothing can be planned from this body: {error}; send framework_id and wants as in a REQUEST"
         ) from None
     wants = read_wants(form.wants)
+    for want in wants:
+        check_rules(want)
     return _plan(trial, plan(trial.view, FrameworkId(form.framework_id), wants, trial.now))
 
 
