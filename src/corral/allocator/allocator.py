@@ -260,7 +260,7 @@ class Allocator:
         if waiting and not more:
             rescinded, self.rescinding = recall(self, waiting)
             kept = {each for agents in self.rescinding.values() for each in agents}
-            evictions = self._evictor.run(self, [line for line in waiting if not line.apart], now)
+            evictions = self._evictor.run(self, waiting, now)
         if not more:
             grants += self._offer_rest(kept, now, seed)
         return Allocation(
