@@ -429,6 +429,7 @@ class Book:
 
     def mark_ports(self) -> None:
         """Mark on the agents that changed which of the ports in demand are taken or missing."""
+        self._forget_gone()
         dirty, self._dirty = self._dirty, set()
         if not self._port_tallies:
             return

@@ -86,25 +86,36 @@ class Evictor:
         """Give the wants what was cleared for them, where all victims have gone; keep for them what the others left."""
         grants: list[Grant] = []
         clearings, self._clearings = self._clearings, []
-        under_way: Counter[Key] = Counter()
+        # Who has all it waited for is served first: none that still waits may keep what others have cleared.
+        waiting = []
         for each in clearings:
+            if _may_go_on(allocator, each) and any(key in allocator.book.holds for key in each.victims):
+                waiting.append(each)
+                continue
+            line = self._finish(allocator, each)
+            if line is not None and _may_go_on(allocator, each) and allocator.may_give(line, each.agent):
+                grants.append(allocator.give(line, each.agent, now))
+        under_way: Counter[Key] = Counter()
+        for each in waiting:
             line = allocator.lines.get(*each.key)
-            there = allocator.book.agents.get(each.agent.view.id) is each.agent and not each.agent.view.ineligible
+            if line is None or line.view.missing <= under_way[each.key]:
+                self._finish(allocator, each)
+                continue
+            under_way[each.key] += 1
             allocator.release(each.kept)
-            if line is None:
-                continue
-            wanted = there and line.view.missing > under_way[each.key]
-            if wanted and any(key in allocator.book.holds for key in each.victims):
-                under_way[each.key] += 1
-                self._clearings.append(each._replace(kept=self._keep(allocator, line, each.agent, now)))
-                continue
+            self._clearings.append(each._replace(kept=self._keep(allocator, line, each.agent, each.victims, now)))
+        return grants
+
+    def _finish(self, allocator: "Allocator", clearing: Clearing) -> Line | None:
+        """What was kept is free, and the engine may place the instance anywhere again."""
+        allocator.release(clearing.kept)
+        line = allocator.lines.get(*clearing.key)
+        if line is not None:
             line.apart -= 1
             allocator.lines.settle(line)
             allocator.lines.catch_up()
             allocator.book.flush()
-            if wanted and allocator.may_give(line, each.agent):
-                grants.append(allocator.give(line, each.agent, now))
-        return grants
+        return line
 
     def clearing(self, key: Key) -> list[tuple[AgentEntry, tuple[str, ...]]]:
         """Where room is being made for a want, and what has to end there."""
@@ -131,21 +142,30 @@ class Evictor:
         self, allocator: "Allocator", line: Line, agent: AgentEntry, victims: list[HoldEntry], now: float
     ) -> None:
         """Keep what is free for the instance, and ask no other place for it meanwhile."""
-        kept = self._keep(allocator, line, agent, now)
-        self._clearings.append(Clearing(line.key, agent, kept, tuple(each.hold.key for each in victims)))
+        keys = tuple(each.hold.key for each in victims)
+        self._clearings.append(Clearing(line.key, agent, self._keep(allocator, line, agent, keys, now), keys))
         line.apart += 1
         allocator.lines.settle(line)
         for each in victims:
             allocator.book.mark(each.hold.key)
 
-    def _keep(self, allocator: "Allocator", line: Line, agent: AgentEntry, now: float) -> str:
-        """Hold as much of one instance as is free on an agent and within limits; returns the key, empty for nothing."""
+    def _keep(self, allocator: "Allocator", line: Line, agent: AgentEntry, victims: Iterable[str], now: float) -> str:
+        """Hold as much of one instance as its victims will not leave, is free there and within limits.
+
+        Shapes: returns the key of the hold, empty for nothing.
+        """
         want = line.view.want
         allocator.book.flush()
         *most, tasks = _over_limits(allocator, line).tolist()
         over = dict(zip(allocator.engine.resources, most, strict=True))
         free = allocator.engine.free(agent.row)
-        kept = {name: min(free[name], n - over[name]) for name, n in shape_of(want).items() if name != PORTS}
+        there = [allocator.book.holds[key].held.amounts for key in victims if key in allocator.book.holds]
+        coming = {name: sum(each[at] for each in there) for at, name in enumerate(allocator.engine.resources)}
+        kept = {
+            name: min(free[name], n - over[name], n - coming[name])
+            for name, n in shape_of(want).items()
+            if name != PORTS
+        }
         found = [Resource(name=name, milli=n) for name, n in kept.items() if n > 0]
         if not found or tasks > 0:
             return ""
@@ -168,6 +188,13 @@ class Evictor:
             if line is not None and agent is not None:
                 line.apart += 1
                 self._clearings.append(each._replace(agent=agent, kept=""))
+
+
+def _may_go_on(allocator: "Allocator", clearing: Clearing) -> bool:
+    """Whether the agent is still there and takes something new, and somebody still wants it."""
+    agent = clearing.agent.view
+    there = allocator.book.agents.get(agent.id) is clearing.agent and not agent.ineligible
+    return there and allocator.lines.get(*clearing.key) is not None
 
 
 def _choose(allocator: "Allocator", line: Line, most: int) -> tuple[AgentEntry, list[HoldEntry]] | None:

@@ -132,10 +132,7 @@ def test_the_example_framework_is_short() -> None:
 
 def test_wants_are_answered_as_the_docs_show(url: str) -> None:
     """The REQUEST of the page is sent; the event that comes has at least what the page shows."""
-    page = (ROOT / "docs/api/mesos.md").read_text(encoding="utf-8")
-    request, offers, explanations = (
-        json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    )
+    request, offers, explanations, constraints = json_of("docs/api/mesos.md")
     subscribe = {"type": "SUBSCRIBE", "subscribe": {"framework_info": {"user": "root", "name": "docs"}}}
     with post(url, subscribe) as stream:
         header = {"Mesos-Stream-Id": stream.headers["Mesos-Stream-Id"]}
@@ -144,6 +141,9 @@ def test_wants_are_answered_as_the_docs_show(url: str) -> None:
         post(url, request, header).close()
         offer = wait_for(stream, lambda e: e["type"] == "OFFERS" and "corral_want_id" in e["offers"]["offers"][0])
         explained = wait_for(stream, lambda e: e["type"] == "EXPLANATIONS")
+        (want,) = request["request"]["wants"]
+        request["request"]["wants"] = [{**want, **constraints}]
+        post(url, request, header).close()
         post(url, {"type": "TEARDOWN", "framework_id": request["framework_id"]}, header).close()
     assert shape(offers).items() <= shape(offer).items()
     (got,), (shown,) = explained["explanations"]["explanations"], explanations["explanations"]["explanations"]
@@ -152,6 +152,25 @@ def test_wants_are_answered_as_the_docs_show(url: str) -> None:
     (one,) = offer["offers"]["offers"]
     amounts = {r["name"]: r.get("scalar") for r in one["resources"]}
     assert amounts == {"cpus": {"value": 0.5}, "mem": {"value": 64.0}, "ports": None}
+
+
+def test_a_plan_is_answered_as_the_docs_show(url: str) -> None:
+    body, plan, moves = json_of("docs/api/routes.md")
+    made = urllib.request.Request(f"{url}/corral/v1/plan", json.dumps({**body, "framework_id": "F"}).encode())
+    with urllib.request.urlopen(made, timeout=20) as answer:
+        found = json.load(answer)
+    assert found.keys() == plan.keys()
+    for list_of in ("placements", "roles", "waiting"):
+        assert found[list_of], list_of
+        assert found[list_of][0].keys() == plan[list_of][0].keys(), list_of
+    assert found["fits"] is plan["fits"] is False
+    assert get(url, "/corral/v1/rebalance").keys() == moves.keys()
+
+
+def json_of(page: str) -> list[Any]:
+    """The blocks of JSON on a page."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", text, re.MULTILINE | re.DOTALL)]
 
 
 def post(url: str, call: Any, headers: dict[str, str] | None = None) -> Any:

@@ -350,6 +350,32 @@ class TestWhereTheRoomGoes:
         end(allocator, ["t1"])
         assert places(run(allocator, 2.0)) == ["a"]
 
+    def test_instances_cleared_for_on_one_agent_do_not_keep_each_others_room(self) -> None:
+        for backwards in (False, True):
+            tasks = [task(name, "a", "cpus:1", revocable=True, role="s") for name in ("t1", "t2", "t3", "t4")]
+            allocator = told(agent("a"), *tasks, want("w", 2, "cpus:1"), r=role(guarantee="cpus:3"))
+            gone = victims(allocator)
+            assert len(gone) == 2
+            for now, name in enumerate(gone[::-1] if backwards else gone, start=1):
+                end(allocator, [name])
+                found = run(allocator, float(now))
+                assert places(found) == ["a"]
+                assert found.evictions == ()
+            allocator.invariants()
+
+    def test_what_one_of_two_victims_has_left_is_not_kept_for_another_instance(self) -> None:
+        tasks = [task(f"t{i}", "a", "cpus:1", revocable=True, role="s", since_at=float(i)) for i in range(4)]
+        allocator = told(agent("a"), *tasks, want("w", 2, "cpus:2"))
+        assert sorted(victims(allocator)) == ["t0", "t1", "t2", "t3"]
+        for now, name in enumerate(["t1", "t3", "t0"], start=1):
+            end(allocator, [name])
+            found = run(allocator, float(now))
+            assert found.evictions == ()
+            assert places(found) == (["a"] if name == "t0" else [])
+        end(allocator, ["t2"])
+        assert places(run(allocator, 9.0)) == ["a"]
+        allocator.invariants()
+
 
 class TestReclaim:
     def test_lent_work_makes_room_for_a_guarantee_and_nothing_firm_does(self) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from tests.unit.allocator.words import agent, bundle, launch, role, told, want
@@ -138,6 +138,7 @@ def test_firm_work_never_takes_what_guarantees_lack(guarantees: list[int], cpus:
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 1 << 16))
+@example(54)  # the last want of a fixed port is served in a run that frees other ports
 def test_a_want_that_nothing_keeps_back_is_placed_and_each_hint_places_one_that_waits(seed: int) -> None:
     world = World(seed)
     for _ in range(6):
