@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from random import Random
 from statistics import fmean
 
 from tests.bench.report import Measure
@@ -18,7 +19,7 @@ from tests.bench.report import Measure
 from corral.allocator.packing import Demand, Supply
 from corral.lib.errors import NotFound
 from corral.sim.openb import read_nodes, read_pods
-from corral.sim.packing import LIVE, NAMES, Run, repeat_experiment
+from corral.sim.packing import LIVE, NAMES, LivePacker, Run, inflate, repeat_experiment
 
 NODES = "openb_nodes_gpu_node"
 PODS = "openb_pods_"
@@ -27,6 +28,8 @@ CUT_OFFS = (95, 100, 110, 120, 130)
 FULL = 100
 OURS = LIVE
 DEFAULT = ("bestfit", OURS)
+PAIRS = 4000
+"""Tasks that end and are followed by another while choices are timed."""
 
 PUBLISHED_NAMES = {
     "random": "Random",
@@ -68,6 +71,7 @@ def measure(*, short: bool, data: Path, seeds: int = SEEDS, strategies: Sequence
         *(told(workload, name, found) for (workload, name), found in results.items()),
         *(Measure(name=f"packing {name}: one run", unit="s", runs=tuple(took)) for name, took in seconds.items()),
         *budgets(list(lists), strategies, results, reference),
+        *([time_choices(supplies, demands, 400 if short else PAIRS)] if OURS in strategies else []),
     ]
 
 
@@ -94,6 +98,33 @@ def runs(name: str, supplies: Sequence[Supply], demands: Sequence[Demand], seeds
         start = time.perf_counter()
         run = repeat_experiment(name, supplies, demands, seed)
         yield run, time.perf_counter() - start
+
+
+def time_choices(supplies: Sequence[Supply], demands: Sequence[Demand], pairs: int) -> Measure:
+    """How many choices a second of CPU time are made on a full cluster where tasks end and others come."""
+    random = Random(FIRST_SEED)
+    live = LivePacker(supplies)
+    running = [grant for demand in inflate(demands, live.gpu_milli, random) if (grant := live.place(demand))]
+    choose, spent = live.allocator.gpus.choose, [0.0]
+
+    def timed(cls: int) -> tuple[int, int]:
+        start = time.process_time()
+        found = choose(cls)
+        spent.append(time.process_time() - start)
+        return found
+
+    live.allocator.gpus.choose = timed  # type: ignore[method-assign]
+    for _ in range(pairs):
+        at = random.randrange(len(running))
+        running[at], running[-1] = running[-1], running[at]
+        live.release(running.pop())
+        grant = live.place(demands[random.randrange(len(demands))])
+        if grant is not None:
+            running.append(grant)
+    return Measure(
+        name=f"packing {OURS}: choices on {len(supplies)} agents", unit="/s of CPU time",
+        runs=((len(spent) - 1) / max(sum(spent), 1e-9),), budget=3000.0, at_least=True,
+    )  # fmt: skip
 
 
 def percentages(found: Sequence[Run], arrived_pct: int = FULL) -> list[float]:

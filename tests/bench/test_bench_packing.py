@@ -33,6 +33,7 @@ def test_the_packing_benchmark_runs_on_any_folder_of_traces(tmp_path: Path) -> N
     assert len(measures["packing gpu small"]["runs"]) == 2
     assert measures["packing gpu small"]["runs"][0] > 90
     assert "packing bestfit small: distance from published" in measures
+    assert measures["packing gpu: choices on 4 agents"]["runs"][0] > 0
     assert "published FGD" in done.stdout
 
 

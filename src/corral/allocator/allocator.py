@@ -260,7 +260,7 @@ class Allocator:
         if waiting and not more:
             rescinded, self.rescinding = recall(self, waiting)
             kept = {each for agents in self.rescinding.values() for each in agents}
-            evictions = self._evictor.run(self, [line for line in waiting if not line.apart], now)
+            evictions = self._evictor.run(self, waiting, now)
         if not more:
             grants += self._offer_rest(kept, now, seed)
         return Allocation(
@@ -340,6 +340,10 @@ class Allocator:
     @property
     def filters(self) -> Filters:
         return self._filters
+
+    @property
+    def gpus(self) -> GpuChooser:
+        return self._gpus
 
     @property
     def roles(self) -> dict[str, RoleSettings]:

@@ -96,14 +96,6 @@ class AgentEntry:
                 self._pool.take(each.hold.resources, overdraw=True)
         self.view = view
 
-    def keep(self, entry: "HoldEntry") -> None:
-        self.holds[entry.hold.key] = entry
-        self._pool.take(entry.hold.resources, overdraw=True)
-
-    def drop(self, entry: "HoldEntry") -> None:
-        del self.holds[entry.hold.key]
-        self.take(entry.hold.resources, -1)
-
     def take(self, resources: Resources, sign: int) -> None:
         """Let less be free, or with -1 more: of ports and named items no more than the agent still has."""
         if sign > 0:
@@ -245,21 +237,27 @@ class Book:
         if old is None or (hold.key in self.holds and hold.key != key):
             return None
         before = old.hold
+        equal = before.resources == hold.resources
         same = (
             before.agent_id == hold.agent_id
             and before.role == hold.role
             and before.framework_id == hold.framework_id
             and before.priority == hold.priority
             and before.revocable == hold.revocable
-            and old.tags == tags_of(hold)
-            and amounts_of(before.resources) == amounts_of(hold.resources)
-            and hold.devices in ((), devices_of(old.held.devices))
+            and before.group == hold.group
+            and before.tags == hold.tags
+            and (equal or amounts_of(before.resources) == amounts_of(hold.resources))
+            and (not hold.devices or hold.devices == devices_of(old.held.devices))
         )
         if not same:
             return None
-        self._drop(old)
+        self._unlist(old)
+        if not equal:
+            old.agent.take(before.resources, -1)
+            old.agent.take(hold.resources, 1)
+            self._dirty.add(old.agent.row)
         old.hold = hold
-        self._keep(old)
+        self._list(old)
         return old
 
     def release(self, key: str) -> HoldEntry | None:
@@ -324,18 +322,25 @@ class Book:
         self.mark_ports()
 
     def _keep(self, entry: HoldEntry) -> None:
-        self.holds[entry.hold.key] = entry
-        entry.agent.keep(entry)
+        self._list(entry)
+        entry.agent.take(entry.hold.resources, 1)
+        self._dirty.add(entry.agent.row)
+
+    def _drop(self, entry: HoldEntry) -> None:
+        self._unlist(entry)
+        entry.agent.take(entry.hold.resources, -1)
+        self._dirty.add(entry.agent.row)
+
+    def _list(self, entry: HoldEntry) -> None:
+        self.holds[entry.hold.key] = entry.agent.holds[entry.hold.key] = entry
         for tag in entry.tags:
             self._tagged.setdefault(tag, {})[entry.hold.key] = entry
         for index in self._indexes(entry):
             index[entry.hold.key] = entry
-        self._dirty.add(entry.agent.row)
 
-    def _drop(self, entry: HoldEntry) -> None:
+    def _unlist(self, entry: HoldEntry) -> None:
         key = entry.hold.key
-        del self.holds[key]
-        entry.agent.drop(entry)
+        del self.holds[key], entry.agent.holds[key]
         for tag in entry.tags:
             there = self._tagged[tag]
             del there[key]
@@ -345,7 +350,6 @@ class Book:
             del index[key]
         if entry.hold.kind is HoldKind.OFFER and not self._offers[entry.agent.row]:
             del self._offers[entry.agent.row]
-        self._dirty.add(entry.agent.row)
 
     def _indexes(self, entry: HoldEntry) -> Iterator[dict[str, HoldEntry]]:
         """Where those look who take offers back or move tasks out."""

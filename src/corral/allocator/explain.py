@@ -181,7 +181,11 @@ def _of_role(board: _Board) -> Iterator[_Cause]:
         if settings.max_tasks is not None and tasks + size > settings.max_tasks:
             text = f"role {name} may have {settings.max_tasks} tasks and has {tasks}"
             yield _Cause("limit", everywhere, _saying(text), _saying(f"max-tasks ≥ {tasks + size}"), of_all=True)
-    if not want.revocable and not engine.keeps_headroom(board.line.claimant, board.line.cls):
+    # What is larger than all there is waits for no guarantee.
+    total = engine.total
+    if all(total[name] >= n for name, n in asked.items()) and not (
+        want.revocable or engine.keeps_headroom(board.line.claimant, board.line.cls)
+    ):
         lacking = {name: n for name, n in engine.unmet().items() if n and asked.get(name)}
         text = "what is free is kept for guarantees: " + ", ".join(
             f"{name} {format_milli(n)}" for name, n in sorted(lacking.items())

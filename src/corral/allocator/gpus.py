@@ -163,8 +163,16 @@ class GpuChooser:
 
     def _choose_packed(self, cls: int, demand: ClassDemand, asked: Demand) -> tuple[int, int]:
         """The node with GPUs that costs least, with the GPUs."""
-        columns = self._engine.columns()
         costs = self._ranking.costs(asked)
+        if not len(costs):
+            return NOWHERE
+        place = int(costs.argmin())
+        if costs[place] == np.inf:
+            return NOWHERE
+        # Mostly the cheapest of all will do; then nothing needs to be known of the others.
+        if not self._is_soft(demand) and self._rows[place] >= 0 and self._engine.fits(int(self._rows[place]), cls):
+            return self._take(asked, place)
+        columns = self._engine.columns()
         places = np.flatnonzero(costs < np.inf)
         rows = self._rows[places]
         suits = np.ones(len(places), dtype=bool)
@@ -174,15 +182,21 @@ class GpuChooser:
         suits &= self._allowed(cls, demand, columns, rows)
         places, rows = places[suits], rows[suits]
         row = self._first(cls, demand, rows, costs[places])
-        if row < 0:
-            return NOWHERE
-        return row, sum(1 << gpu for gpu in self._ranking.devices(asked, int(self._place[row])))
+        return self._take(asked, int(self._place[row])) if row >= 0 else NOWHERE
+
+    def _take(self, asked: Demand, place: int) -> tuple[int, int]:
+        """The node of a place, and the GPUs there."""
+        return int(self._rows[place]), sum(1 << gpu for gpu in self._ranking.devices(asked, place))
+
+    @staticmethod
+    def _is_soft(demand: ClassDemand) -> bool:
+        return any(rule.weight for rule in demand.rules)
 
     def _first(self, cls: int, demand: ClassDemand, rows: Rows, costs: npt.NDArray[np.float64]) -> int:
         """The row that breaks least soft rules and then costs least, the first of equals; -1 when there is none."""
         if not len(rows):
             return -1
-        if any(rule.weight for rule in demand.rules):
+        if self._is_soft(demand):
             broken = self._engine.soft_costs(cls, rows)
             least = broken == broken.min()
             rows, costs = rows[least], costs[least]
@@ -245,11 +259,13 @@ class GpuChooser:
             return
         columns, cluster = self._engine.columns(), self._cluster
         width = min(columns.gpu.shape[1], cluster.gpu_free.shape[1])
+        # One row by its number costs a third of what an array of one does.
+        there, at = (rows, places) if len(rows) > 1 else (int(rows[0]), int(places[0]))
+        free, gpu = columns.free[there], columns.gpu[there, :width]
         # What runs may exceed what a node has been changed to; then nothing of that is free.
-        free, gpu = columns.free[rows], columns.gpu[rows, :width]
-        cluster.cpu_free[places] = np.maximum(free[:, self._at[CPUS]], 0)
-        cluster.mem_free[places] = np.maximum(free[:, self._at[MEM]], 0)
-        cluster.gpu_free[places, :width] = np.minimum(np.maximum(gpu, 0), WHOLE)
+        cluster.cpu_free[at] = np.maximum(free[..., self._at[CPUS]], 0)
+        cluster.mem_free[at] = np.maximum(free[..., self._at[MEM]], 0)
+        cluster.gpu_free[at, :width] = np.minimum(np.maximum(gpu, 0), WHOLE)
         self._ranking.note(places.tolist())
 
     def _describe(self, nodes: Sequence[tuple[int, Node | None]]) -> None:

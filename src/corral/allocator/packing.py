@@ -187,7 +187,7 @@ def rows_of(cluster: Cluster, agents: Ints) -> Rows:
     )
 
 
-def pick(rows: Rows, chosen: Ints) -> Rows:
+def part_of(rows: Rows, chosen: slice) -> Rows:
     """Some of the rows, by their places among them."""
     return Rows(rows.agents[chosen], rows.cpu[chosen], rows.mem[chosen], rows.gpu[chosen], rows.model[chosen])
 

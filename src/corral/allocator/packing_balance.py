@@ -16,7 +16,7 @@ from corral.allocator.packing_mix import Usual
 EASE_MILLI = 50.0
 """What e times the CPU per free GPU is worth."""
 
-FIRST_LOOKS, GROWTH = 16, 1.25
+FIRST_LOOKS, GROWTH = 4, 1.25
 """Arrivals between two looks at what is usual: at least so many, then a quarter of as many as there were before."""
 
 FORGET = 1 << 16

@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from corral.allocator.packing import WHOLE, Cluster, Demand, Floats, Ints, Mask, Rows
+from corral.allocator.packing import WHOLE, Cluster, Demand, Floats, Ints, Mask, Rows, part_of
 
 MOST_USUAL = 256
 """How many demands of different shape are looked at; rarer ones weigh next to nothing."""
+
+AT_ONCE = 12_288
+"""How many numbers one step of `usable` works on: larger arrays are new memory each time, which costs more."""
 
 PLENTY = float(1 << 40)
 """How many thousandths of GPU unlimited cpu or memory would feed."""
@@ -50,10 +53,18 @@ class Usual:
 
         An idle GPU whose agent has no CPU or memory left to go with it does not count, nor what a slice leaves over.
         """
-        slots = self.slots[rows.gpu].sum(axis=1)
-        filled = (slots // self.idle[:, 0] * self.idle[:, 1])[:, self.column].astype(np.float64)
-        np.minimum(filled, np.floor(rows.cpu[:, None] * self.by_cpu), out=filled)
-        np.minimum(filled, np.floor(rows.mem[:, None] * self.by_mem), out=filled)
+        step = max(1, AT_ONCE // max(1, len(self.column)))
+        if len(rows.agents) <= step:
+            return self._usable(rows)
+        parts = (slice(at, at + step) for at in range(0, len(rows.agents), step))
+        return np.concatenate([self._usable(part_of(rows, part)) for part in parts])
+
+    def _usable(self, rows: Rows) -> Floats:
+        slots = self.slots[rows.gpu.T].sum(axis=0)
+        placed = (slots // self.idle[:, 0] * self.idle[:, 1]).astype(np.float64)[:, self.column]
+        fed = np.multiply.outer(rows.cpu, self.by_cpu)
+        np.minimum(fed, np.multiply.outer(rows.mem, self.by_mem), out=fed)
+        filled = np.minimum(placed, np.floor(fed, out=fed), out=fed)
         filled *= self.weights[rows.model]
         return np.asarray(filled.sum(axis=1))
 

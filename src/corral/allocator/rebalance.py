@@ -3,7 +3,7 @@ to even out what agents carry.
 
 Only tasks whose owner allows it are moved, by the label `corral.rebalance=true`; who moves them sees to it that an app
 never has fewer healthy instances than it must. A plan looks at resources and at where siblings are; where a moved task
-really goes is decided as for any want.
+really goes is decided as for any want, so what would only come back is not moved.
 """
 
 from collections.abc import Iterable
@@ -68,29 +68,40 @@ class _Board:
             and entry.hold.key not in self.moved
         ]
 
-    def place_for(self, entry: HoldEntry, without: int) -> int | None:
-        """The tightest other agent that holds a task and none of its siblings; with siblings only where it had some."""
+    def place_for(self, entry: HoldEntry, source: int) -> int | None:
+        """Where a task would be placed anew while it still runs; None where it would come back, or join a sibling.
+
+        A role without a strategy spreads: the fewest siblings, then the most room. Others are taken to pack tightly.
+        """
         ask = np.array(entry.held.amounts, dtype=np.int64)
-        fits = self.open & (self.free >= ask).all(axis=1)
-        fits[without] = False
-        siblings = self.groups.get((entry.hold.framework_id, entry.hold.group), []) if entry.hold.group else []
-        if siblings.count(without) <= 1:
-            fits[siblings] = False
-        rows = np.flatnonzero(fits)
+        rows = np.flatnonzero(self.open & (self.free >= ask).all(axis=1))
         if len(rows) == 0:
             return None
-        left = (self.free[rows] - ask)[:, :2] / np.maximum(self.total[rows][:, :2], 1)
-        return int(rows[left.sum(axis=1).argmin()])
+        siblings = self.groups.get((entry.hold.framework_id, entry.hold.group), []) if entry.hold.group else []
+        left = ((self.free[rows] - ask)[:, :2] / np.maximum(self.total[rows][:, :2], 1)).sum(axis=1)
+        role = self.allocator.roles.get(entry.hold.role)
+        if role is not None and role.strategy not in ("", "spread"):
+            target = int(rows[left.argmin()])
+        else:
+            beside = np.bincount(siblings, minlength=len(self.agents))[rows]
+            target = int(rows[np.lexsort((-left, beside))[0]])
+        if target == source or (target in siblings and siblings.count(source) <= 1):
+            return None
+        return target
 
-    def move(self, entry: HoldEntry, source: int, target: int, why: str) -> Move:
+    def shift(self, entry: HoldEntry, source: int, target: int) -> None:
+        """Count a task elsewhere, or back."""
         ask = np.array(entry.held.amounts, dtype=np.int64)
         self.free[source] += ask
         self.free[target] -= ask
-        self.moved.add(entry.hold.key)
         there = self.groups.get((entry.hold.framework_id, entry.hold.group))
         if there is not None and source in there:
             there.remove(source)
             there.append(target)
+
+    def move(self, entry: HoldEntry, source: int, target: int, why: str) -> Move:
+        self.shift(entry, source, target)
+        self.moved.add(entry.hold.key)
         old, new = self.agents[source].view, self.agents[target].view
         return Move(
             key=entry.hold.key, framework_id=entry.hold.framework_id, from_agent=old.id, from_host=old.hostname,
@@ -136,7 +147,6 @@ def _make_room(board: _Board, line: Line, most: int) -> list[Move]:
 def _clear(board: _Board, at: int, lacking: Table) -> list[tuple[HoldEntry, int]] | None:
     """Movable tasks of an agent, the largest first, with where they go, until what lacks is there."""
     found: list[tuple[HoldEntry, int]] = []
-    before = board.free.copy()
     left = lacking.copy()
     for entry in sorted(board.movable(at), key=lambda each: ([-n for n in each.held.amounts], each.hold.key)):
         if (left <= 0).all():
@@ -144,11 +154,11 @@ def _clear(board: _Board, at: int, lacking: Table) -> list[tuple[HoldEntry, int]
         target = board.place_for(entry, at)
         if target is None:
             continue
-        ask = np.array(entry.held.amounts, dtype=np.int64)
-        board.free[target] -= ask
-        left -= ask
+        board.shift(entry, at, target)
+        left -= np.array(entry.held.amounts, dtype=np.int64)
         found.append((entry, target))
-    board.free = before
+    for entry, target in reversed(found):
+        board.shift(entry, target, at)
     return found if found and bool((left <= 0).all()) else None
 
 

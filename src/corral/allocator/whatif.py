@@ -14,12 +14,17 @@ from corral.allocator.view import View, WantView
 from corral.lib.errors import Invalid, NotFound
 from corral.model.constraints import describe
 from corral.model.ids import AgentId, FrameworkId, WantId
-from corral.model.offer import Explanation, Want
+from corral.model.offer import Explanation, Want, find_want_fault
 from corral.model.resources import Resource, Resources, normal, scalar
 from corral.model.role import RoleSettings, line_of
 
 MOST_ROUNDS = 20
 """Runs that follow one another while room is being made; each takes back or moves out a part."""
+
+MOST_INSTANCES = 100_000
+"""Instances that one question may ask for; each costs as much as in a real run."""
+
+MOST_NEW_AGENTS = 1000
 
 WORDS = "cpus=2, mem=512, NAME=AMOUNT, count=3, priority=5, revocable=yes, gang=4, role-limit=cpus:8, role-limit=none, "
 WORDS += "max-tasks=10, max-tasks=none, guarantee=cpus:2, weight=2, agents=3, without='CONSTRAINT'"
@@ -71,8 +76,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 def plan(view: View, framework_id: FrameworkId, wants: Sequence[Want], now: float) -> Plan:
     """What would become of these wants, beside all that stand already.
 
-    Errors: `Invalid` for wants that the allocator cannot decide.
+    Errors: `Invalid` for wants that the allocator cannot decide, or too many instances.
     """
+    _check_count(sum(each.count for each in wants))
     added = [WantView(want=each, framework_id=framework_id, missing=each.count, since_at=now) for each in wants]
     taken = {(framework_id, each.id) for each in wants}
     kept = [each for each in view.wants if (each.framework_id, each.want.id) not in taken]
@@ -91,13 +97,26 @@ def explain_if(
         raise NotFound(f"framework {framework_id} has no want {want_id} that waits; name one that does")
     for name, value in changes:
         view, found = _change(view, found, name, value)
+    whole = {"count", "gang"} & {name for name, _ in changes}
+    fault = find_want_fault(msgspec.structs.replace(found.want, count=found.missing) if whole else found.want)
+    if fault is not None:
+        raise Invalid(f"with these changes the want would be refused: field '{fault[0]}': {fault[1]}")
+    _check_count(found.missing)
     others = [e for e in view.wants if (e.framework_id, e.want.id) != (framework_id, want_id)]
     return _play(msgspec.structs.replace(view, wants=(*others, found)), {(framework_id, want_id)}, now)
 
 
+def _check_count(count: int) -> None:
+    if count > MOST_INSTANCES:
+        raise Invalid(f"{count} instances are asked for; give at most {MOST_INSTANCES}")
+
+
 def _play(view: View, asked: set[tuple[FrameworkId, WantId]], now: float) -> Plan:
-    """Run a copy until nothing more comes of it; what is taken back or evicted is gone at once."""
-    allocator = Allocator.of(msgspec.structs.replace(view, frameworks=()))
+    """Run a copy until nothing more comes of it; what is taken back or evicted is gone at once, however much it is."""
+    settings = view.settings
+    if settings.evictions_per_minute:
+        settings = msgspec.structs.replace(settings, evictions_per_minute=MOST_INSTANCES)
+    allocator = Allocator.of(msgspec.structs.replace(view, frameworks=(), settings=settings))
     before = _held(allocator)
     counts: dict[tuple[WantId, AgentId], int] = {}
     evicted: list[Moved] = []
@@ -167,10 +186,15 @@ def _change(view: View, found: WantView, name: str, value: str) -> tuple[View, W
         case "count":
             count = _whole(name, value)
             return view, msgspec.structs.replace(found, missing=count, want=msgspec.structs.replace(want, count=count))
-        case "priority" | "gang":
-            return view, _with(found, **{name: _whole(name, value)})
+        case "priority":
+            sign = -1 if value.startswith("-") else 1
+            return view, _with(found, priority=sign * _whole(name, value.removeprefix("-")))
+        case "gang":
+            return view, _with(found, gang=_whole(name, value))
         case "revocable":
-            return view, _with(found, revocable=value.lower() in ("yes", "true", "1"))
+            if value not in ("yes", "no"):
+                raise Invalid(f"revocable={value} is neither yes nor no; give one of them")
+            return view, _with(found, revocable=value == "yes")
         case "without":
             left = tuple(each for each in want.constraints if describe(each) != value)
             if len(left) == len(want.constraints):
@@ -212,6 +236,8 @@ def _change_role(view: View, role: str, name: str, value: str) -> View:
 
 def _more_agents(view: View, count: int) -> View:
     """Agents like the one that has most of everything, empty."""
+    if count > MOST_NEW_AGENTS:
+        raise Invalid(f"agents={count} are too many to try; give at most {MOST_NEW_AGENTS}")
     if not view.agents:
         raise Invalid("there is no agent to add more like; register one first")
     model = max(view.agents, key=lambda each: sorted(amounts_of(each.total).items()))

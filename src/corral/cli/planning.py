@@ -3,14 +3,15 @@
 import math
 import sys
 import time
+from collections.abc import Collection
 from typing import Any
 
 import click
 
 from corral.cli.client import Client
 from corral.cli.output import output_option, show, show_table
-from corral.cli.services import read_file
-from corral.lib.errors import CorralError
+from corral.cli.services import get_app, read_file
+from corral.lib.errors import Conflict, CorralError, NotFound, Unavailable
 
 WOULD_NOT_FIT = 2
 _POLL_S = 0.5
@@ -27,7 +28,11 @@ def plan(addr: str, file: str, output: str) -> None:
     Nothing is changed. The exit code is 2 when something would not fit.
     """
     client = Client(addr)
-    asked = client.send("POST", "/v2/plan", read_file(file))
+    content = read_file(file)
+    if isinstance(content, dict) and ("groups" in content or "apps" in content):
+        # As with app apply: the one of a group that was fetched is not what is asked for.
+        content.pop("version", None)
+    asked = client.send("POST", "/v2/plan", content)
     found = client.send("POST", "/corral/v1/plan", asked)
     if output in ("json", "yaml"):
         show(found, output, [], list)
@@ -94,47 +99,61 @@ def rebalance(addr: str, mode: str, most: int, per_minute: int, output: str) -> 
 def _apply(client: Client, moves: list[dict[str, Any]], per_minute: int) -> int:
     """Restart one task after another, as fast as asked, each only when its app can spare it."""
     done = 0
+    killed: set[str] = set()
     apps = {task["id"]: task["appId"] for task in client.get("/v2/tasks")["tasks"]}
     for move in moves:
         begun = time.monotonic()
         task_id = move["task_id"]
         app = apps.get(task_id)
-        why = "its framework is not services; it moves its own tasks" if app is None else _spare(client, app)
-        if why:
-            click.echo(f"{task_id} stays: {why}", err=True)
-            continue
         try:
+            if app is None:
+                raise NotFound("no app has it; its framework moves its own tasks")
+            _check_spare(client, app, killed)
             client.send("DELETE", f"/v2/apps{app}/tasks/{task_id}")
         except CorralError as error:
+            if isinstance(error, Unavailable):
+                raise
             click.echo(f"{task_id} stays: {error.message}", err=True)
             continue
         done += 1
+        killed.add(task_id)
         click.echo(f"{task_id} is moved from {move['from_host']}", err=True)
+        if move is moves[-1]:
+            break
         # The next one waits its turn, and until this app is whole again.
-        deadline = begun + 2 * _MINUTE_S
+        until = begun + 2 * _MINUTE_S
         while time.monotonic() < begun + _MINUTE_S / per_minute or (
-            move is not moves[-1] and not _whole(client, str(app)) and time.monotonic() < deadline
+            time.monotonic() < until and not _whole(client, app, killed)
         ):
             time.sleep(_POLL_S)
     return done
 
 
-def _whole(client: Client, app: str) -> bool:
-    found = client.get(f"/v2/apps{app}")["app"]
-    return _healthy(found) >= int(found["instances"])
+def _whole(client: Client, app: str, killed: Collection[str]) -> bool:
+    try:
+        found = get_app(client, app)
+    except NotFound:
+        return True
+    return _healthy(found, killed) >= int(found["instances"])
 
 
-def _healthy(app: dict[str, Any]) -> int:
-    return int(app["tasksHealthy"] if app.get("healthChecks") else app["tasksRunning"])
+def _healthy(app: dict[str, Any], killed: Collection[str]) -> int:
+    """How many instances count. Shapes: those in `killed` do not, though their end is not heard of yet."""
+    counted = int(app["tasksHealthy"] if app.get("healthChecks") else app["tasksRunning"])
+    leaving = [task for task in app["tasks"] if task["id"] in killed and task["state"] == "TASK_RUNNING"]
+    return counted - len(leaving)
 
 
-def _spare(client: Client, app: str) -> str:
-    """Why an app cannot spare an instance now; empty when it can."""
-    found = client.get(f"/v2/apps{app}")["app"]
-    least = math.ceil(found["instances"] * found["upgradeStrategy"]["minimumHealthCapacity"])
-    have = _healthy(found)
-    if have - 1 < least:
-        return f"app {app} has {have} healthy instances and needs {least}; lower its minimumHealthCapacity"
+def _check_spare(client: Client, app: str, killed: Collection[str]) -> None:
+    """Errors: `Conflict` says why an app cannot spare an instance now."""
+    found = get_app(client, app)
+    capacity = found["upgradeStrategy"]["minimumHealthCapacity"]
+    least = math.ceil(found["instances"] * capacity)
+    have = _healthy(found, killed)
     if found.get("deployments"):
-        return f"app {app} is being deployed; try again when that is done"
-    return ""
+        raise Conflict(f"app {app} is being deployed; try again when that is done")
+    if have - 1 < least:
+        raise Conflict(
+            f"app {app} has {have} instances and needs {least}; lower its minimumHealthCapacity of {capacity:g}, or "
+            "give it more instances"
+        )

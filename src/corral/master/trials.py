@@ -11,7 +11,8 @@ import msgspec
 from corral.allocator.rebalance import rebalance
 from corral.allocator.view import View
 from corral.allocator.whatif import Plan, explain_if, plan
-from corral.lib.errors import Invalid
+from corral.lib.errors import Invalid, NotFound
+from corral.master.validate import check_rules
 from corral.mesos.wants import WireWant, read_wants
 from corral.model.ids import FrameworkId, WantId
 from corral.model.offer import Explanation
@@ -29,7 +30,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     now: float
 
 
-class _PlanForm(msgspec.Struct):
+class _PlanForm(msgspec.Struct, forbid_unknown_fields=True):
     framework_id: str = ""
     wants: tuple[WireWant, ...] = ()
 
@@ -49,24 +50,31 @@ def try_plan(trial: Trial, body: bytes) -> Json:
             f"nothing can be planned from this body: {error}; send framework_id and wants as in a REQUEST"
         ) from None
     wants = read_wants(form.wants)
+    for want in wants:
+        check_rules(want)
     return _plan(trial, plan(trial.view, FrameworkId(form.framework_id), wants, trial.now))
 
 
 def try_changes(trial: Trial, framework_id: str, want_id: str, changes: Sequence[str]) -> Json:
     """What would become of a want that waits with these changes, each `NAME=VALUE`.
 
+    Shapes: without `framework_id` the first framework that has such a want is meant.
     Errors: `Invalid` for a change that is not understood, `NotFound` for a want that does not wait.
     """
+    if not want_id:
+        raise Invalid("no want is named; name one that waits with ?want=ID")
     pairs = []
     for change in changes:
         name, equals, value = change.partition("=")
         if not equals or not name:
             raise Invalid(f"{change!r} is no change; write NAME=VALUE, such as cpus=2 or role-limit=cpus:8")
         pairs.append((name.strip(), value.strip()))
-    found = next(
-        (each.framework_id for each in trial.view.wants if each.want.id == want_id and not framework_id),
-        FrameworkId(framework_id),
-    )
+    found = FrameworkId(framework_id)
+    if not found:
+        owners = [each.framework_id for each in trial.view.wants if each.want.id == want_id]
+        if not owners:
+            raise NotFound(f"no framework has a want {want_id} that waits; name one that does")
+        found = owners[0]
     return _plan(trial, explain_if(trial.view, found, WantId(want_id), pairs, trial.now))
 
 

@@ -30,18 +30,23 @@ def check_wants(framework: FrameworkEntry, wants: Sequence[Want]) -> None:
         if want.role not in framework.info.subscribed_roles:
             roles = ", ".join(framework.info.subscribed_roles) or "none"
             raise Invalid(f"want {want.id} is for role {want.role!r} but the framework subscribed to {roles}")
-        if want.count < 0 or want.ports < 0:
-            raise Invalid(f"want {want.id} has a count below 0")
-        if not any(r.milli > 0 for r in want.resources) or any(r.milli < 0 for r in want.resources):
-            raise Invalid(f"want {want.id} asks {describe(want.resources)}; ask more than 0 of at least one scalar")
-        if any(r.kind is not ResourceKind.SCALAR for r in want.resources):
-            raise Invalid(f"want {want.id} lists ports or sets among its resources; use ports and fixed_ports")
-        if want.strategy not in ("", *STRATEGIES):
-            raise Invalid(f"want {want.id} names the strategy {want.strategy!r}; there are {', '.join(STRATEGIES)}")
-        fault = find_want_fault(want)
-        if fault is not None:
-            raise Invalid(f"want {want.id}: {fault[0]}: {fault[1]}")
-        check_want(want)
+        check_rules(want)
+
+
+def check_rules(want: Want) -> None:
+    """What holds of a want whoever states it. Errors: `Invalid` names the want and the rule it breaks."""
+    if want.count < 0 or want.ports < 0:
+        raise Invalid(f"want {want.id} has a count below 0")
+    if not any(r.milli > 0 for r in want.resources) or any(r.milli < 0 for r in want.resources):
+        raise Invalid(f"want {want.id} asks {describe(want.resources)}; ask more than 0 of at least one scalar")
+    if any(r.kind is not ResourceKind.SCALAR for r in want.resources):
+        raise Invalid(f"want {want.id} lists ports or sets among its resources; use ports and fixed_ports")
+    if want.strategy not in ("", *STRATEGIES):
+        raise Invalid(f"want {want.id} names the strategy {want.strategy!r}; there are {', '.join(STRATEGIES)}")
+    fault = find_want_fault(want)
+    if fault is not None:
+        raise Invalid(f"want {want.id}: {fault[0]}: {fault[1]}")
+    check_want(want)
 
 
 class BadOffers(Exception):

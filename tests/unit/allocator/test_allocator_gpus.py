@@ -3,6 +3,7 @@
 from collections import Counter
 from random import Random
 
+import msgspec
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -156,7 +157,7 @@ def test_no_gpu_is_given_twice_and_nothing_that_fits_is_refused(
     for demand in demands:
         views = list(live.allocator.view().agents)
         shut = random.choice(views)
-        live.allocator.set_agent(AgentView(**{**_fields(shut), "ineligible": random.choice(["", "draining"])}))
+        live.allocator.set_agent(msgspec.structs.replace(shut, ineligible=random.choice(["", "draining"])))
         fits = _agents_that_fit(live, demand, used)
         grant = live.place(demand)
         assert (grant is not None) == bool(fits)
@@ -174,10 +175,6 @@ def test_no_gpu_is_given_twice_and_nothing_that_fits_is_refused(
                 used[str(grant.agent_id), device] -= demand.gpu_milli
         assert max(used.values(), default=0) <= WHOLE
     live.invariants()
-
-
-def _fields(view: AgentView) -> dict[str, object]:
-    return {name: getattr(view, name) for name in view.__struct_fields__}
 
 
 def _agents_that_fit(live: LivePacker, demand: Demand, used: Counter[tuple[str, int]]) -> set[str]:

@@ -1,10 +1,13 @@
 """Which moves are planned: few, allowed by their owners, and good for something."""
 
+import msgspec
+
 from corral.allocator.rebalance import MOVABLE, rebalance
 from corral.allocator.view import AgentView, Hold, View, WantView
 from corral.model.ids import AgentId, FrameworkId, WantId
 from corral.model.offer import Want
 from corral.model.resources import Resources, normal, scalar
+from corral.model.role import RoleSettings
 
 F = FrameworkId("f")
 
@@ -54,6 +57,25 @@ def test_full_agents_are_evened_out_within_the_bound() -> None:
 def test_siblings_are_not_brought_together() -> None:
     holds = [task("a", 0, 3, group="web"), task("b", 1, 1, group="web"), task("c", 0, 4, movable=False)]
     assert rebalance(View(agents=agents(8, 8), holds=holds), 1.0) == ()
+
+
+def test_what_would_only_come_back_is_not_moved() -> None:
+    """Two of four siblings are on each: another one is placed where more room is, which is where it came from."""
+    web = [task(f"w{i}", i % 2, 0.5, group="web") for i in range(4)]
+    pin = task("pin", 1, 1, movable=False)
+    assert rebalance(View(agents=agents(4, 4), holds=[*web, pin], wants=[big(3.5)]), 1.0) == ()
+    three = [task(f"w{i}", 0, 0.5, group="web") for i in range(2)]
+    moves = rebalance(View(agents=agents(4, 4), holds=[*three, pin], wants=[big(3.5)]), 1.0)
+    assert [(move.key, move.to_host) for move in moves] == [("task/w0", "h1")]
+
+
+def test_a_role_that_packs_tightly_gets_its_moves_where_it_is_tightest() -> None:
+    holds = [task("a", 0, 1), task("b", 2, 3, movable=False)]
+    view = View(agents=agents(4, 3.5, 4.5), holds=holds, wants=[big(4)])
+    (spread,) = rebalance(view, 1.0)
+    assert spread.to_host == "h1"
+    (packed,) = rebalance(msgspec.structs.replace(view, roles={"r": RoleSettings(strategy="binpack")}), 1.0)
+    assert packed.to_host == "h2"
 
 
 def test_nothing_is_moved_to_or_from_nowhere() -> None:

@@ -1,9 +1,10 @@
 """What-if questions: answered on a copy, with the words of the real thing."""
 
+import msgspec
 import pytest
 
 from corral.allocator.allocator import Allocator
-from corral.allocator.view import AgentView, Hold, HoldKind, View, WantView
+from corral.allocator.view import AgentView, Hold, HoldKind, Settings, View, WantView
 from corral.allocator.whatif import explain_if, plan
 from corral.lib.errors import Invalid, NotFound
 from corral.model.constraints import HOSTNAME, Constraint, Operator
@@ -90,12 +91,13 @@ def test_limits_guarantees_and_constraints_are_tried() -> None:
     ("name", "value"),
     [
         ("cpus", "many"), ("bananas", "2"), ("count", "1.5"), ("role-limit", "cpus"), ("weight", "0"),
-        ("without", "zone == a"), ("mem", "-1"), ("cpus", "nan"),
+        ("without", "zone == a"), ("mem", "-1"), ("cpus", "nan"), ("agents", "1001"), ("revocable", "perhaps"),
+        ("priority", "512"), ("priority", "-513"), ("gang", "3"), ("count", "100001"),
     ],
 )  # fmt: skip
 def test_what_is_not_understood_is_said(name: str, value: str) -> None:
     view = View(agents=agents(4), wants=[waiting(want(1, 8))])
-    with pytest.raises(Invalid, match=r"give|write|has"):
+    with pytest.raises(Invalid, match=r"give|write|has|refused"):
         explain_if(view, F, WantId("web"), [(name, value)], 1.0)
 
 
@@ -108,3 +110,26 @@ def test_an_unknown_want_is_not_found_and_the_live_allocator_is_not_touched() ->
     assert explain_if(before, F, WantId("web"), [("agents", "3")], 2.0).fits
     assert live.view() == before
     live.invariants()
+
+
+def test_a_negative_priority_is_tried() -> None:
+    view = View(agents=agents(4), wants=[waiting(want(1, 2))])
+    assert explain_if(view, F, WantId("web"), [("priority", "-512")], 1.0).fits
+
+
+def test_a_plan_with_more_instances_than_anybody_runs_is_refused() -> None:
+    with pytest.raises(Invalid, match="at most 100000"):
+        plan(View(agents=agents(4)), F, [want(60_000, 1), want(60_000, 1, "other")], 1.0)
+
+
+def test_a_plan_evicts_all_that_has_to_go_though_the_master_would_take_minutes() -> None:
+    low = [
+        Hold(key=f"task/f/{i}", framework_id=F, role="r", agent_id=AgentId("a0"), resources=bundle(1, 10))
+        for i in range(4)
+    ]
+    view = View(agents=agents(4), holds=low, settings=Settings(evictions_per_minute=1))
+    found = plan(view, F, [want(4, 1, priority=1)], 1.0)
+    assert found.fits
+    assert len(found.evictions) == 4
+    none = msgspec.structs.replace(view, settings=Settings(evictions_per_minute=0))
+    assert not plan(none, F, [want(4, 1, priority=1)], 1.0).fits

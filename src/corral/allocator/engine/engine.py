@@ -166,8 +166,8 @@ class Engine:
         self.resources = tuple(resources)
         self.mode = mode
         self._unshared = [name in set(unshared) for name in resources]
-        self._tables = Tables(mode, len(resources))
         self._kernels = load_kernels(mode, cache=cache)
+        self._tables = Tables(mode, len(resources))
         self._bits = self._kernels.bits
         self._nodes: dict[int, Node] = {}
         self._spare_nodes: list[int] = []
@@ -219,7 +219,7 @@ class Engine:
         node = Node(self._amounts(total), hostname, attributes or {})
         opened = self._state.nodes.cell[row] >= 0
         if opened:
-            self._kernels.open_node(self._state, row, -1)
+            self._kernels.open_node(self._tables.holder, row, -1)
         self._describe(row, node, old.total)
         if opened:
             self._index.open(row)
@@ -232,7 +232,7 @@ class Engine:
         node = self._node(row)
         if self._state.nodes.tasks[row]:
             raise Conflict(f"node {row} cannot go with {self._state.nodes.tasks[row]} tasks on it; release them before")
-        self._kernels.open_node(self._state, row, -1)
+        self._kernels.open_node(self._tables.holder, row, -1)
         classes = self._state.classes
         for cls in range(len(self._demands)):
             if classes.last[cls] == row:
@@ -254,7 +254,7 @@ class Engine:
             if self._state.nodes.cell[row] < 0:
                 self._index.open(row)
         else:
-            self._kernels.open_node(self._state, row, -1)
+            self._kernels.open_node(self._tables.holder, row, -1)
 
     def _describe(self, row: int, node: Node, before: tuple[int, ...]) -> None:
         """Write a closed node down, whose amounts were others before."""
@@ -329,7 +329,7 @@ class Engine:
             if not self._state.meta[PROMISED]:
                 self._state.meta[PROMISED] = 1
                 self._sum_promises()
-        self._kernels.settle_role(self._state, item)
+        self._kernels.settle_role(self._tables.holder, item)
         return item
 
     def add_claimant(self, role: int, priority: int) -> int:
@@ -356,7 +356,7 @@ class Engine:
         self._state.meta[REMEMBERS] = 1
         for d, amount in enumerate(amounts):
             self._state.roles.past[item * width + d] = amount
-        self._kernels.settle_role(self._state, item)
+        self._kernels.settle_role(self._tables.holder, item)
 
     def role(self, name: str) -> int:
         """The row of a role. Errors: `NotFound`."""
@@ -381,7 +381,7 @@ class Engine:
                 at, steps = parents[at], steps + 1
             depth[row] = steps
         for row in sorted(rows, key=lambda each: (-depth[each], each)):
-            self._kernels.settle_unmet(self._state.heaps, self._state.roles, len(self.resources), row)
+            self._kernels.settle_unmet(self._tables.holder, len(self.resources), row)
 
     # What may be asked.
 
@@ -423,7 +423,7 @@ class Engine:
         if self._uses[cls]:
             return
         demand = self._demand(cls)
-        self._kernels.revive_class(self._state, cls)
+        self._kernels.revive(self._tables.holder, cls)
         for at, rule in enumerate(each for each in demand.rules if not each.weight):
             self._tallying.forget(self._tallying.row_in_use(rule.tally), cls * RULES + at, *_wakes(rule))
         if demand.siblings is not None:
@@ -462,12 +462,12 @@ class Engine:
         for d, amount in enumerate(demand.shape):
             k.shape[cls * (width + 1) + d] = amount
         k.shape[cls * (width + 1) + width] = 1
-        cell = int(self._kernels.cell_of(self._state, demand.shape[0], demand.shape[1]))
+        cell = int(self._kernels.cell_of(self._tables.holder, demand.shape[0], demand.shape[1]))
         k.row[cls], k.col[cls] = cell // LEVELS, cell % LEVELS
         k.spread[cls] = int(demand.strategy == "spread")
         k.fine[cls], k.gang[cls], k.revocable[cls] = int(demand.fine), demand.gang, int(demand.revocable)
         k.last[cls], k.level[cls], k.hints[cls] = -1, 0, 0
-        self._kernels.split_gpus(k, self._state.meta, cls)
+        self._kernels.split_gpus(self._tables.holder, cls)
         soft = self._write_rules(demand, cls)
         k.scored[cls] = -1 if demand.strategy in BY_CELLS and not soft else STRATEGIES[demand.strategy]
         k.extra[cls] = int(k.gpus[cls] > 0 or k.rules[cls] > 0 or k.siblings[cls] >= 0)
@@ -526,7 +526,9 @@ class Engine:
             self._tree.add_own_leaf(item)
         self._ask_lines(len(roles))
         self._waiting += int(counts.sum())
-        self._kernels.submit(self._state, *(self._handed(each) for each in (roles, classes, counts, priorities)))
+        self._kernels.submit(
+            self._tables.holder, *(self._handed(each) for each in (roles, classes, counts, priorities))
+        )
 
     def withdraw(self, role: int, cls: int, count: int = 1, priority: int = 0) -> int:
         """Take demands back that still wait; returns how many there were to take.
@@ -536,7 +538,7 @@ class Engine:
         known = 0 <= role < self._tree.size and self._tree.kind[role] and SCRATCH < cls < len(self._demands)
         if not known or count < 1:
             raise Invalid(f"cannot take back {count} of class {cls} from role {role}; name rows the engine has")
-        taken = int(self._kernels.withdraw(self._state, role, cls, count, priority))
+        taken = int(self._kernels.withdraw(self._tables.holder, role, cls, count, priority))
         self._waiting -= taken
         return taken
 
@@ -545,11 +547,11 @@ class Engine:
 
         Errors: `Conflict` when one of them does not run, or is named twice; then nothing is released.
         """
-        self._kernels.release(self._state, self._handed(self._running_rows(tasks)))
+        self._kernels.release(self._tables.holder, self._handed(self._running_rows(tasks)))
 
     def forget(self, tasks: Any) -> None:
         """Forget the rows of tasks that go on holding what they hold; `hold` takes it back. Errors: as `release`."""
-        self._kernels.forget(self._state, self._handed(self._running_rows(tasks)))
+        self._kernels.forget(self._tables.holder, self._handed(self._running_rows(tasks)))
 
     def _running_rows(self, tasks: Any) -> Rows:
         rows = _numbers(tasks)[0]
@@ -585,7 +587,7 @@ class Engine:
             )
         ]
         handed = [self._handed(each) for each in columns]
-        self._kernels.hold(self._state, *handed)
+        self._kernels.hold(self._tables.holder, *handed)
         return [int(each) for each in handed[-1]]
 
     def count(self, tallies: Sequence[Tally], nodes: Sequence[int], signs: Sequence[int]) -> None:
@@ -593,7 +595,7 @@ class Engine:
         if tallies:
             rows = [self._tallying.row_in_use(each) for each in tallies]
             columns = [np.array(each, dtype=np.int64) for each in (rows, nodes, signs)]
-            self._kernels.recount(self._state, *(self._handed(each) for each in columns))
+            self._kernels.recount(self._tables.holder, *(self._handed(each) for each in columns))
 
     def seed(self, number: int) -> None:
         """Let what chance decides follow this number. Shapes: 0 to 2**31 - 1."""
@@ -613,7 +615,7 @@ class Engine:
         placed = 0
         while True:
             meta[HANDED_LINE] = -1
-            placed = int(self._kernels.serve(self._state, min(most, needed), placed, handed))
+            placed = int(self._kernels.serve(self._tables.holder, min(most, needed), placed, handed))
             if meta[HANDED_LINE] < 0:
                 break
             cls = int(self._state.lines.cls[meta[HANDED_LINE]])
@@ -696,7 +698,7 @@ class Engine:
 
     def versions(self) -> Rows:
         """A number per node row that grows whenever the node or its free amounts change; not to be written to."""
-        return np.asarray(self._state.nodes.version)[: self._node_rows]
+        return self.columns().version
 
     def node(self, row: int) -> Node | None:
         """The node of a row in words, another one each time it is described; None for a row without a node."""
@@ -713,9 +715,7 @@ class Engine:
 
     def fits(self, row: int, cls: int) -> bool:
         """Whether one instance fits on a node now, its strategy aside."""
-        if not self._kernels.fits(
-            self._state.nodes, self._state.tallies, self._state.classes, self._state.meta, row, cls, 1 << 40
-        ):
+        if not self._kernels.fits(self._tables.holder, row, cls, 1 << 40):
             return False
         return bool(rows_admitted(self._demand(cls), self._nodes, [row])[0])
 
@@ -726,13 +726,13 @@ class Engine:
             return True
         size = max(1, self._demand(cls).gang)
         leaf = s.roles.leaf[item]
-        return bool(self._kernels.keeps_headroom(s.heaps, s.roles, s.classes, s.meta, leaf, cls, size))
+        return bool(self._kernels.keeps_headroom(self._tables.holder, leaf, cls, size))
 
     def may_have(self, item: int, cls: int) -> bool:
         """Whether one more instance (or gang) of a class keeps all limits and the headroom for guarantees."""
         s = self._state
         size, leaf = max(1, self._demand(cls).gang), s.roles.leaf[item]
-        return int(self._kernels.find_limit(s.heaps, s.roles, s.classes, s.meta, leaf, cls, size)) < 0
+        return int(self._kernels.find_limit(self._tables.holder, leaf, cls, size)) < 0
 
     def demand(self, cls: int) -> Demand:
         """A class in words. Errors: `Invalid` when there is no such class."""
@@ -856,7 +856,7 @@ class Engine:
                 for total, unshared in zip(self._total, self._unshared, strict=True)
             ]
             self._tables.put("roles", "inverse", np.array(shares, dtype=np.float64))
-            self._kernels.refresh(self._state)
+            self._kernels.refresh(self._tables.holder)
             self._total_changed = False
         if self._index.changed:
             self._index.rebuild()

@@ -58,7 +58,7 @@ class Index:
         """Tell all nodes apart anew, by the fields that are used now."""
         opened = [row for row in self._nodes if self._state.nodes.cell[row] >= 0]
         for row in opened:
-            self._kernels.open_node(self._state, row, -1)
+            self._kernels.open_node(self._tables.holder, row, -1)
         self._marks.clear()
         self._pools.clear()
         self._count = 0
@@ -71,8 +71,10 @@ class Index:
         """Put a node where its free amounts belong."""
         resources = self._tables.widths["resources"]
         free = self._state.nodes.free
-        cell = int(self._kernels.cell_of(self._state, int(free[row * resources]), int(free[row * resources + 1])))
-        self._kernels.open_node(self._state, row, cell)
+        cell = int(
+            self._kernels.cell_of(self._tables.holder, int(free[row * resources]), int(free[row * resources + 1]))
+        )
+        self._kernels.open_node(self._tables.holder, row, cell)
 
     def add_class(self, demand: Demand, cls: int) -> None:
         """Let a class find its nodes."""

@@ -14,7 +14,8 @@ from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from corral.allocator.engine import scan
-from corral.allocator.engine.columns import BITS, Classes, Heaps, Ints, Nodes, Roles, State, Tallies
+from corral.allocator.engine.columns import BITS, Ints, State
+from corral.allocator.engine.entries import Holder
 from corral.lib.errors import Unavailable
 
 
@@ -27,26 +28,26 @@ class Mode(StrEnum):
 
 
 class Kernels(NamedTuple):
-    """What an engine calls."""
+    """What an engine calls, as in `entries`."""
 
-    submit: Callable[[State, Ints, Ints, Ints, Ints], None]
-    withdraw: Callable[[State, int, int, int, int], int]
-    release: Callable[[State, Ints], None]
-    forget: Callable[[State, Ints], None]
-    hold: Callable[[State, Ints, Ints, Ints, Ints, Ints, Ints], None]
-    recount: Callable[[State, Ints, Ints, Ints], None]
-    serve: Callable[[State, int, int, Ints], int]
-    revive_class: Callable[[State, int], None]
-    settle_unmet: Callable[[Heaps, Roles, int, int], None]
-    split_gpus: Callable[[Classes, Ints, int], None]
-    keeps_headroom: Callable[[Heaps, Roles, Classes, Ints, int, int, int], bool]
-    find_limit: Callable[[Heaps, Roles, Classes, Ints, int, int, int], int]
-    fits: Callable[[Nodes, Tallies, Classes, Ints, int, int, int], bool]
-    open_node: Callable[[State, int, int], None]
-    settle_role: Callable[[State, int], None]
-    refresh: Callable[[State], None]
-    hand_down: Callable[[State, int, int], None]
-    cell_of: Callable[[State, int, int], int]
+    submit: Callable[[Holder, Ints, Ints, Ints, Ints], None]
+    withdraw: Callable[[Holder, int, int, int, int], int]
+    release: Callable[[Holder, Ints], None]
+    forget: Callable[[Holder, Ints], None]
+    hold: Callable[[Holder, Ints, Ints, Ints, Ints, Ints, Ints], None]
+    recount: Callable[[Holder, Ints, Ints, Ints], None]
+    serve: Callable[[Holder, int, int, Ints], int]
+    fits: Callable[[Holder, int, int, int], bool]
+    open_node: Callable[[Holder, int, int], None]
+    settle_role: Callable[[Holder, int], None]
+    settle_unmet: Callable[[Holder, int, int], None]
+    revive: Callable[[Holder, int], None]
+    split_gpus: Callable[[Holder, int], None]
+    keeps_headroom: Callable[[Holder, int, int, int], bool]
+    find_limit: Callable[[Holder, int, int, int], int]
+    refresh: Callable[[Holder], None]
+    hand_down: Callable[[Holder, int, int], None]
+    cell_of: Callable[[Holder, int, int], int]
     bits: int
 
 
@@ -54,7 +55,7 @@ PLAIN_BITS = 1 << 20
 """Bits of a word where whole numbers have no end: one word for all classes."""
 
 _PACKAGE = "corral.allocator.engine"
-_SOURCES = ("heaps", "rules", "fair", "cells", "search", "turn")
+_SOURCES = ("heaps", "rules", "fair", "cells", "search", "turn", "entries")
 
 
 @lru_cache(maxsize=8)
@@ -84,8 +85,14 @@ def load_kernels(mode: Mode, *, cache: bool = False) -> Kernels:
                 setattr(module, key, made[key])
             elif key in instead:
                 setattr(module, key, instead[key])
-    entries = {name: made[name] for name in Kernels._fields if name != "bits"}
+    entries = {name: made[f"call_{name}"] for name in Kernels._fields if name != "bits"}
     return Kernels(**entries, bits=PLAIN_BITS if mode is Mode.PLAIN else BITS)
+
+
+def load_holder() -> Callable[[State], Any]:
+    """What makes a holder for machine code of all columns."""
+    found: Callable[[State], Any] = import_module(f"{_PACKAGE}.holder").make_holder
+    return found
 
 
 def _load_sources() -> list[ModuleType]:
@@ -113,6 +120,8 @@ def _compiler(modules: list[ModuleType], cache: bool) -> Callable[[FunctionType]
     def make(function: FunctionType) -> Any:
         # Numba would keep a caller's code when only a file of functions that it calls has changed.
         function.__qualname__ = f"{function.__qualname__}_{digest}"
+        if function.__name__.startswith("call_"):
+            return numba.njit(cache=cache, error_model="numpy")(function)
         # Kernels allocate nothing, so that arrays need no reference counts, which cost more than all else they do.
         return numba.njit(cache=cache, error_model="numpy", _nrt=False)(function)
 

@@ -72,6 +72,7 @@ class Columns(NamedTuple):
     domain: Rows
     gpu: Rows
     tasks: Rows
+    version: Rows
 
 
 def columns_of(n: Nodes, meta: Ints) -> Columns:
@@ -84,6 +85,7 @@ def columns_of(n: Nodes, meta: Ints) -> Columns:
         np.asarray(n.domain).reshape(-1, meta[FIELDS])[:nodes],
         np.asarray(n.gpu).reshape(-1, meta[DEVICES])[:nodes],
         np.asarray(n.tasks)[:nodes],
+        np.asarray(n.version)[:nodes],
     )
 
 

@@ -25,7 +25,7 @@ from corral.allocator.engine.columns import (
     Tallies,
     Tasks,
 )
-from corral.allocator.engine.modes import Mode
+from corral.allocator.engine.modes import Mode, load_holder
 
 
 class Plan(NamedTuple):
@@ -87,7 +87,7 @@ PLANS: dict[str, dict[str, Plan]] = {
         "lent": Plan("node", "resources"),
         "gpu": Plan("node", "devices", shared=True),
         "domain": Plan("node", "fields", shared=True),
-        "version": Plan("node"),
+        "version": Plan("node", shared=True),
         "cell": Plan("node", fill=-1, shared=True),
         "signature": Plan("node", shared=True),
         "pool": Plan("node", fill=-1),
@@ -182,6 +182,8 @@ class Tables:
 
     def __init__(self, mode: Mode, resources: int) -> None:
         self._plain = mode is Mode.PLAIN
+        self._hold = load_holder() if mode is Mode.COMPILED else None
+        self._held: Any = None
         self.rows = {"once": 1, "item": 16, "place": 32, "line": 32, "node": 16, "index": 4, "class": 16, "task": 64}
         self.rows |= {"listed": 64, "tally": 16, "count": 1024}
         self.widths = {"resources": resources, "asks": resources + 1, "words": 1, "signatures": 4}
@@ -191,6 +193,15 @@ class Tables:
         }
         self._meta: Any = self._column(np.zeros(META, dtype=np.int64), shared=False)
         self.state = self._assemble()
+
+    @property
+    def holder(self) -> Any:
+        """What kernels are entered with: these tables, or for machine code a structure that holds the same columns."""
+        if self._hold is None:
+            return self
+        if self._held is None:
+            self._held = self._hold(self.state)
+        return self._held
 
     def array(self, group: str, name: str) -> Any:
         """A column as NumPy sees it, by row; a copy unless shared."""
@@ -254,4 +265,5 @@ class Tables:
             group: kind(**{name: self._columns[group, name] for name in PLANS[group]})
             for group, kind in _GROUPS.items()
         }
+        self._held = None
         return State(**groups, meta=self._meta)

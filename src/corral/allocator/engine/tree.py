@@ -67,7 +67,7 @@ class Tree:
                 self._own[parent] = None
                 self._gather(parent)
             item = self._rows[name] = self.add_item(parent, name)
-            self._kernels.settle_role(self._state, item)
+            self._kernels.settle_role(self._tables.holder, item)
         return item
 
     def add_item(self, parent: int, name: str) -> int:
@@ -105,7 +105,7 @@ class Tree:
         found = self._own[role]
         if found is None:
             found = self._own[role] = self.add_item(role, "")
-            self._kernels.settle_role(self._state, found)
+            self._kernels.settle_role(self._tables.holder, found)
         return found
 
     def _gather(self, role: int) -> None:
@@ -127,13 +127,13 @@ class Tree:
             for column, width in ((r.held, self._resources + 1), (r.lent, self._resources)):
                 for d in range(width):
                     column[own * width + d] += column[each * width + d]
-        self._kernels.settle_role(self._state, own)
+        self._kernels.settle_role(self._tables.holder, own)
         for each in asking:
             wake(h, r, self._resources, each)
 
     def set_priority(self, item: int, priority: int) -> None:
         self._state.roles.base[item] = (MOST_PRIORITY - priority) << 52
-        self._kernels.settle_role(self._state, item)
+        self._kernels.settle_role(self._tables.holder, item)
 
     def add_own_leaf(self, item: int, *, inherits: bool = False) -> None:
         """Give a role that has children a child for lines of its own; what it held before the others goes there."""
@@ -145,7 +145,7 @@ class Tree:
             s.roles.held[own * width + d] = s.roles.held[item * width + d]
         for d in range(self._resources if inherits else 0):
             s.roles.lent[own * self._resources + d] = s.roles.lent[item * self._resources + d]
-        self._kernels.hand_down(s, item, own)
+        self._kernels.hand_down(self._tables.holder, item, own)
 
     def add_shadow(self, item: int) -> None:
         """Let a role stand in line for its guarantee too."""

@@ -365,11 +365,6 @@ def hand_down(s: State, role: int, own: int) -> None:
         wake(h, r, s.meta[RESOURCES], own)
 
 
-def revive_class(s: State, cls: int) -> None:
-    """Take a class out of the list of dead ones."""
-    revive(s.heaps, s.classes, s.meta, cls)
-
-
 def cell_of(s: State, first: int, second: int) -> int:
     """The cell of these free amounts."""
     return level_of(s.cells, 0, first) * LEVELS + level_of(s.cells, 1, second)

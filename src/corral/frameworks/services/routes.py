@@ -291,10 +291,15 @@ class _Door:
     async def plan(self, request: Request) -> Response:
         found = read_json(request.body)
         if isinstance(found, dict) and ("apps" in found or "groups" in found):
-            specs = tuple(_apps_in(read_group(found, "/").update))
+            group = read_group(found, "/")
+            command = PlanApps(specs=tuple(_apps_in(group.update)), unknown=group.unknown)
+        elif isinstance(found, list):
+            updates, unknown = read_updates(found)
+            command = PlanApps(specs=tuple(each.spec for each in updates), unknown=unknown)
         else:
-            specs = tuple(read_app(one).spec for one in (found if isinstance(found, list) else [found]))
-        return _json(await self._ask(PlanApps(specs=specs)))
+            app = read_app(found)
+            command = PlanApps(specs=(app.spec,), unknown=app.unknown)
+        return _json(await self._ask(command))
 
     async def list_events(self, request: Request) -> Response | Stream:
         if not events.accepts(request.headers.get("accept", "")):

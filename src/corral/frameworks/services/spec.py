@@ -489,9 +489,13 @@ class GetLeader(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class PlanApps(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """What would be asked of the kernel if these apps were applied; nothing is changed. corral's own."""
+    """What would be asked of the kernel if these apps were applied; nothing is changed. corral's own.
+
+    Shapes: `unknown` are the paths of fields that nobody knows.
+    """
 
     specs: tuple[AppSpec, ...]
+    unknown: tuple[str, ...] = ()
 
 
 Command = (
