@@ -55,7 +55,7 @@ from corral.allocator.engine.search import (
     MOST_TASKS,
     PARTS,
     PRIME,
-    SIBLING,
+    TIER,
     WASTE,
 )
 
@@ -151,9 +151,9 @@ def find_exact(n: Nodes, t: Tallies, k: Classes, meta: Ints, cls: int) -> int:
         return -1
     tiers = tiers_of(all, k, meta, rows, cls)
     cells = all.cell[rows]
-    ranks = tiers * CELLS + (cells if k.spread[cls] == 0 else CELLS - 1 - cells)
+    ranks = tiers * TIER + (cells if k.spread[cls] == 0 else CELLS - 1 - cells)
     if k.siblings[cls] >= 0:
-        ranks = ranks + counts_of(t, all.domain[rows], k.siblings[cls])[0] * SIBLING
+        ranks = ranks + counts_of(t, all.domain[rows], k.siblings[cls])[0] * CELLS
     ranks = np.where(tiers >= FORBIDDEN, np.iinfo(np.int64).max, ranks)
     best = int(ranks.argmin())
     return int(rows[best]) if tiers[best] < FORBIDDEN else -1

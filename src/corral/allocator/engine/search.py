@@ -50,8 +50,8 @@ CUT = -2
 """A walk's answer when it left nodes untried."""
 
 ANY_LEVEL = 1 << 40
-SIBLING = 4 * CELLS
-"""What one sibling adds to the rank of a node."""
+TIER = 1 << 40
+"""What a wasteful node has in its rank: more than any number of siblings."""
 
 PARTS = 1 << 19
 """How finely the free part of a node is told apart in scores."""
@@ -111,7 +111,7 @@ def rank_of(n: Nodes, t: Tallies, k: Classes, meta: Ints, node: int, cls: int) -
         tier = tier & WASTEFUL
     elif tier >= FORBIDDEN:
         return WORST
-    return siblings_on(n, t, k, meta[FIELDS], node, cls) * SIBLING + tier * CELLS + cell
+    return siblings_on(n, t, k, meta[FIELDS], node, cls) * CELLS + tier * TIER + cell
 
 
 def free_part(n: Nodes, meta: Ints, node: int) -> int:
