@@ -237,9 +237,16 @@ def _missing_scalars(board: _Board) -> Iterator[_Cause]:
         def hint(at: int, name: str = name, column: Column = column) -> str:
             if name == PORTS and column[at] // 1000 <= len(set(board.want.fixed_ports)):
                 return ""
-            return f"{name} ≤ {format_milli(int(column[at]))}" if column[at] > 0 else ""
+            most = _most_gpus(board, at) if name == GPUS else int(column[at])
+            return f"{name} ≤ {format_milli(most)}" if most > 0 else ""
 
         yield _Cause(name, column < asked, detail, hint, column)
+
+
+def _most_gpus(board: _Board, at: int) -> int:
+    """What an instance could have of an agent's GPUs now: whole ones, else the largest part of one."""
+    whole = int((board.gpu[at] >= 1000).sum())
+    return 1000 * whole if whole else int(board.gpu[at].max(initial=0))
 
 
 def _missing_devices(board: _Board) -> Iterator[_Cause]:
@@ -256,7 +263,7 @@ def _missing_devices(board: _Board) -> Iterator[_Cause]:
         each = format_milli(part)
         return f"wants {count} GPUs with {each} free each, the most free of one is {most} on {board.name(at)}"
 
-    yield _Cause("gpu slices", mask, detail, lambda at: f"gpus ≤ {format_milli(int(board.gpu[at].max(initial=0)))}")
+    yield _Cause("gpu slices", mask, detail, lambda at: f"gpus ≤ {format_milli(_most_gpus(board, at))}")
 
 
 def _taken_ports(board: _Board) -> Iterator[_Cause]:
