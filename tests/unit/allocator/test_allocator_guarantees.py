@@ -228,6 +228,13 @@ class TestOrderOfRoles:
         allocator.remove_framework(FrameworkId("f0"))
         allocator.invariants()
 
+    def test_ever_so_many_frameworks_of_a_role_make_way_for_a_role_below_it(self) -> None:
+        wants = [want(f"w{i}", 9, "cpus:1", framework=f"f{i}") for i in range(40)]
+        allocator = told(agent("a", "cpus:80;mem:64"), *wants)
+        run(allocator, 0.0, most=40)
+        allocator.set_want(want("x", 99, "cpus:1", role="r/x"))
+        assert by_role(run(allocator, 1.0)) == {"r/x": 40}
+
     def test_what_a_framework_that_is_gone_still_holds_counts_for_its_role(self) -> None:
         allocator = told(agent("a"), want("w", 2, "cpus:1", framework="gone"))
         run(allocator)

@@ -173,7 +173,7 @@ class Tree:
         room = h.room[parent]
         if needed <= room:
             return
-        larger, begin = max(4, 2 * room), self._places
+        larger, begin = max(4, 2 * room, needed), self._places
         self._places += 2 * larger
         self._tables.ask_rows("place", self._places)
         h = self._state.heaps
