@@ -256,6 +256,14 @@ class TestGpus:
         found = [(g.agent_id, g.devices) for g in run(allocator).grants]
         assert sorted(found) == [("a", (0,)), ("a", (1,)), ("b", (0,)), ("b", (1,))]
 
+    def test_a_hint_asks_no_more_of_a_gpu_than_one_has_free(self) -> None:
+        held = [task(f"t{d}", "a", "gpus:0.8", devices=(d,)) for d in (0, 1)]
+        allocator = told(agent("a", self.THERE), *held, want("w", 1, "cpus:1;gpus:1"))
+        assert run(allocator).grants == ()
+        assert allocator.explain(F, WantId("w")).fits_if == ("gpus ≤ 0.2",)
+        allocator.set_want(want("w", 1, "cpus:1;gpus:0.2"))
+        assert granted(run(allocator, 1.0)) == ["w"]
+
     def test_a_gang_is_given_gpus_one_by_one(self) -> None:
         allocator = told(
             agent("a", self.THERE), want("w", 4, "cpus:1;gpus:0.5", gang=4), want("v", 3, "cpus:1;gpus:0.6", gang=3)
