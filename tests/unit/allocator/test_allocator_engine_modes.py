@@ -96,7 +96,7 @@ def run(
 def test_arrays_decide_as_plain_python(seed: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # arrays tell of a number too large for them by a warning
-        assert run(Mode.ARRAYS, seed, nodes=60, turns=150) == run(Mode.PLAIN, seed, nodes=60, turns=150)
+        assert run(Mode.ARRAYS, seed, nodes=60, turns=90) == run(Mode.PLAIN, seed, nodes=60, turns=90)
 
 
 @pytest.mark.parametrize("tuning", [Tuning(walk=0), Tuning(walk=2, remember=False), Tuning(retest=False)])
