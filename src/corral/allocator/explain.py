@@ -224,7 +224,30 @@ def _ineligible(board: _Board) -> Iterator[_Cause]:
         yield _Cause(word, mask, detail, hint, of_agent=True)
 
 
+def _most_allowed(board: _Board) -> dict[str, int]:
+    """The most that guarantees leave for one instance, of what it asks too much; empty when they leave all it asks."""
+    engine, headroom = board.allocator.engine, board.allocator.settings.headroom
+    if board.want.revocable or engine.keeps_headroom(board.line.claimant, board.line.cls):
+        return {}
+    reserve = None if headroom is None else amounts_of(headroom)
+    spare = engine.spare
+    left = {
+        name: max(0, spare[name] - (n if reserve is None else min(n, reserve.get(name, 0))))
+        for name, n in engine.unmet().items()
+        if n
+    }
+    return {name: left[name] for name, n in shape_of(board.want).items() if name in left and n > left[name]}
+
+
+def _is_refused(board: _Board, at: int, name: str, most: int) -> bool:
+    """Whether the framework refused of an agent what an instance would ask with so much of a resource."""
+    want, view = board.want, board.agents[at].view
+    asked = tuple(msgspec.structs.replace(r, milli=most) if r.name == name else r for r in want.resources)
+    return view.id in board.allocator.filters.refused_agents(board.line.view.framework_id, want.role, asked)
+
+
 def _missing_scalars(board: _Board) -> Iterator[_Cause]:
+    allowed = _most_allowed(board)
     for name, asked in shape_of(board.want).items():
         column = board.free[name]
 
@@ -238,6 +261,9 @@ def _missing_scalars(board: _Board) -> Iterator[_Cause]:
             if name == PORTS and column[at] // 1000 <= len(set(board.want.fixed_ports)):
                 return ""
             most = _most_gpus(board, at) if name == GPUS else int(column[at])
+            most = min(most, allowed.get(name, most))
+            if set(allowed) - {name} or _is_refused(board, at, name, most):
+                return ""
             return f"{name} ≤ {format_milli(most)}" if most > 0 else ""
 
         yield _Cause(name, column < asked, detail, hint, column)

@@ -1,11 +1,11 @@
 """Explanations: which reasons, in whose words, and hints that hold."""
 
 from tests.unit.allocator.words import agent as place
-from tests.unit.allocator.words import taken, told, want
+from tests.unit.allocator.words import bundle, role, taken, told, want
 
 from corral.allocator.allocator import Allocator
 from corral.allocator.explain import MOST_HINTS, MOST_REFUSALS
-from corral.allocator.view import AgentView, Hold, WantView
+from corral.allocator.view import AgentView, Filter, Hold, WantView
 from corral.model.constraints import HOSTNAME, Constraint, Operator
 from corral.model.offer import Explanation
 
@@ -144,3 +144,25 @@ def test_explanations_are_bounded_however_many_reasons_there_are() -> None:
     explanation = why(*agents, constraints=constraints)
     assert len(explanation.refusals) == MOST_REFUSALS
     assert len(explanation.fits_if) == MOST_HINTS
+
+
+def test_a_hint_asks_no_more_than_guarantees_of_others_leave() -> None:
+    allocator = told(agent("h1", "cpus:4;mem:64"), g=role(guarantee="cpus:1"))
+    assert asked(allocator, want("w", 1, "cpus:9;mem:64")).fits_if == ("cpus ≤ 3",)
+    allocator.set_want(want("w", 1, "cpus:3;mem:64"))
+    assert len(allocator.run(1.0).grants) == 1
+
+
+def test_there_is_no_hint_of_one_resource_where_guarantees_keep_another() -> None:
+    allocator = told(agent("h1", "cpus:4;mem:64"), g=role(guarantee="cpus:1"))
+    assert asked(allocator, want("w", 1, "cpus:4;mem:128")).fits_if == ()
+
+
+def test_a_hint_leads_to_nothing_that_the_framework_refused() -> None:
+    framework, role_name, agent_id = FrameworkId("f"), "r", AgentId("id-h1")
+    refused = Filter(
+        framework_id=framework, role=role_name, agent_id=agent_id, resources=bundle("cpus:4;mem:64"), until_at=9.0
+    )
+    allocator = told(agent("h1", "cpus:4;mem:64"))
+    allocator.set_filters(framework, role_name, agent_id, [refused])
+    assert asked(allocator, want("w", 1, "cpus:9")).fits_if == ()
