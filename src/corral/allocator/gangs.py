@@ -61,9 +61,16 @@ class Gangs:
         self.gathering.slots.append(key)
 
     def collect(self, allocator: "Allocator", now: float) -> None:
-        """Keep again what was lent and is back, before anybody else is served."""
+        """Keep again what was lent and is back, before anybody else is served; or let go when it is not wanted now."""
         gathering = self.gathering
         if gathering is None:
+            return
+        line = allocator.lines.get(*gathering.key)
+        if line is None or line.view.missing < gathering.size:
+            self._stop(allocator)
+            allocator.lines.catch_up()
+            allocator.book.flush()
+            allocator.book.mark_ports()
             return
         lent, gathering.lent = gathering.lent, []
         for entry in lent:

@@ -7,6 +7,7 @@ from corral.allocator.allocator import Allocator
 from corral.allocator.explain import MOST_HINTS, MOST_REFUSALS
 from corral.allocator.view import AgentView, Filter, Hold, WantView
 from corral.model.constraints import HOSTNAME, Constraint, Operator
+from corral.model.ids import AgentId, FrameworkId
 from corral.model.offer import Explanation
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import msgspec
 from tests.unit.allocator.words import agent, end, granted, launch, places, role, run, task, told, want
 
 from corral.allocator.allocator import Allocator
@@ -171,10 +172,18 @@ class TestGathering:
         run(allocator, 0.0)
         end(allocator, ["a0"])
         run(allocator, 1.0)
-        allocator.set_want(want("w", 0, "cpus:1", gang=4))
+        allocator.set_want(msgspec.structs.replace(gang("w", 4), missing=0))
         allocator.set_want(want("other", 9, "cpus:1", framework="h"))
-        found = [*granted(run(allocator, 2.0)), *granted(run(allocator, 3.0))]
-        assert found == ["other"]
+        assert granted(run(allocator, 2.0)) == ["other"]
+
+    def test_a_gang_that_is_whole_and_lacks_nothing_any_more_is_not_started(self) -> None:
+        allocator = self.full(gang("w", 2))
+        run(allocator, 0.0)
+        end(allocator, ["a0", "a1"])
+        allocator.set_want(msgspec.structs.replace(gang("w", 2), missing=0))
+        assert granted(run(allocator, 1.0)) == []
+        allocator.set_want(want("other", 9, "cpus:1", framework="h"))
+        assert granted(run(allocator, 2.0)) == ["other", "other"]
 
     def test_ports_that_a_gang_keeps_are_distinct(self) -> None:
         allocator = self.full(gang("w", 4, ports=2))
