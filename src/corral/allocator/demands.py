@@ -104,13 +104,6 @@ def ask(want: Want, framework_id: FrameworkId, context: Context) -> Asked:
     )  # fmt: skip
 
 
-def tags_read(want: Want, framework_id: FrameworkId) -> set[str]:
-    """The tags, plain or joined, that the rules of a want look at."""
-    own = own_tags(want, framework_id)
-    found = {_rule(each, own, 1).tally.tag for each in want.constraints if each.weight or _is_rule(each)}
-    return {*found, own[0]} - {""}
-
-
 def own_tags(want: Want, framework_id: FrameworkId) -> tuple[str, ...]:
     """The tags that the instances of a want carry, first the one they share with their siblings alone."""
     return (group_tag(framework_id, group_of(want)), *want.tags)

@@ -117,11 +117,6 @@ class Gangs:
         if self.gathering is not None and self.gathering.key == key:
             self._stop(allocator)
 
-    def forget_slot(self, key: str) -> None:
-        """What was kept has gone with its agent."""
-        if self.gathering is not None and key in self.gathering.slots:
-            self.gathering.slots.remove(key)
-
     def _settle(self, allocator: "Allocator", now: float) -> list[Grant]:
         gathering = self.gathering
         if gathering is None:
