@@ -611,11 +611,11 @@ class Engine:
         self._ask_tasks(needed)
         out = np.zeros(needed, dtype=np.int64)
         handed: Any = out.data if self.mode is Mode.PLAIN else out
-        meta = self._state.meta
-        placed = 0
+        serve, holder, meta = self._kernels.serve, self._tables.holder, self._state.meta
+        most, placed = min(most, needed), 0
         while True:
             meta[HANDED_LINE] = -1
-            placed = int(self._kernels.serve(self._tables.holder, min(most, needed), placed, handed))
+            placed = int(serve(holder, most, placed, handed))
             if meta[HANDED_LINE] < 0:
                 break
             cls = int(self._state.lines.cls[meta[HANDED_LINE]])
@@ -623,7 +623,7 @@ class Engine:
         self._waiting -= placed
         task = out[:placed]
         t = self._state.tasks
-        placements = Placements(task, *(np.asarray(each)[task] for each in (t.role, t.cls, t.node, t.devices)))
+        placements = Placements(task, *[np.asarray(each)[task] for each in (t.role, t.cls, t.node, t.devices)])
         for column in placements[1:]:
             self._hash.update(column.data)
         return placements

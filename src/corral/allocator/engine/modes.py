@@ -54,6 +54,14 @@ class Kernels(NamedTuple):
 PLAIN_BITS = 1 << 20
 """Bits of a word where whole numbers have no end: one word for all classes."""
 
+HOT = frozenset(
+    """admit asks charge count_all count_one drop_line drop_task find_cell find_child find_leaf find_limit find_next
+    find_node find_starved fits give give_back level_of link move note_freed pick_line place rekey retest_freed retire
+    suits take take_back touch unlink wake walk""".split()
+)
+"""Kernels that each placement or end of a task goes through. Compiled, they become part of their callers: a call hands
+over every column by itself, which costs more than what most of them do."""
+
 _PACKAGE = "corral.allocator.engine"
 _SOURCES = ("heaps", "rules", "fair", "cells", "search", "turn", "entries")
 
@@ -123,14 +131,15 @@ def _compiler(modules: list[ModuleType], cache: bool) -> Callable[[FunctionType]
         if function.__name__.startswith("call_"):
             return numba.njit(cache=cache, error_model="numpy")(function)
         # Kernels allocate nothing, so that arrays need no reference counts, which cost more than all else they do.
-        return numba.njit(cache=cache, error_model="numpy", _nrt=False)(function)
+        hot = function.__name__ in HOT
+        return numba.njit(cache=cache, error_model="numpy", _nrt=False, forceinline=hot)(function)
 
     return make
 
 
 def _digest(modules: list[ModuleType]) -> str:
     """A name for exactly this code and the constants it sees."""
-    found = blake2b(digest_size=8)
+    found = blake2b(repr(sorted(HOT)).encode(), digest_size=8)
     for module in modules:
         for key, value in sorted(vars(module).items()):
             if isinstance(value, FunctionType):
