@@ -13,7 +13,6 @@ from importlib import import_module
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from corral.allocator.engine import scan
 from corral.allocator.engine.columns import BITS, Ints, State
 from corral.allocator.engine.entries import Holder
 from corral.lib.errors import Unavailable
@@ -55,14 +54,47 @@ PLAIN_BITS = 1 << 20
 """Bits of a word where whole numbers have no end: one word for all classes."""
 
 HOT = frozenset(
-    """admit asks charge count_all count_one drop_line drop_task find_cell find_child find_leaf find_limit find_next
-    find_node find_starved fits give give_back level_of link move note_freed pick_line place rekey retest_freed retire
-    suits take take_back touch unlink wake walk""".split()
+    {
+        "admit",
+        "asks",
+        "charge",
+        "count_all",
+        "count_one",
+        "drop_line",
+        "drop_task",
+        "find_cell",
+        "find_child",
+        "find_leaf",
+        "find_limit",
+        "find_next",
+        "find_node",
+        "find_starved",
+        "fits",
+        "give",
+        "give_back",
+        "level_of",
+        "link",
+        "move",
+        "note_freed",
+        "pick_line",
+        "place",
+        "rekey",
+        "retest_freed",
+        "retire",
+        "suits",
+        "take",
+        "take_back",
+        "touch",
+        "unlink",
+        "wake",
+        "walk",
+    }
 )
 """Kernels that each placement or end of a task goes through. Compiled, they become part of their callers: a call hands
 over every column by itself, which costs more than what most of them do."""
 
 _PACKAGE = "corral.allocator.engine"
+_OTHERWISE = ("charge", "find_exact", "find_scored", "fits", "move", "release", "take", "walk")
 _SOURCES = ("heaps", "rules", "fair", "cells", "search", "turn", "entries")
 
 
@@ -73,26 +105,17 @@ def load_kernels(mode: Mode, *, cache: bool = False) -> Kernels:
     Errors: `Unavailable` when the compiled form is asked for and Numba is not installed.
     """
     modules = _load_sources()
-    instead: dict[str, Any] = (
-        {
-            "charge": scan.charge,
-            "find_exact": scan.find_exact,
-            "find_scored": scan.find_scored,
-            "BITS": PLAIN_BITS,
-        }
-        if mode is Mode.PLAIN
-        else {}
-    )
-    make = _compiler(modules, cache) if mode is Mode.COMPILED else lambda function: function
     made: dict[str, Any] = {}
+    if mode is Mode.PLAIN:
+        modules.append(_copy("scan"))
+        made = {name: getattr(modules[-1], name) for name in _OTHERWISE} | {"BITS": PLAIN_BITS}
+    make = _compiler(modules, cache) if mode is Mode.COMPILED else lambda function: function
     for module in modules:
         for key, value in list(vars(module).items()):
-            if isinstance(value, FunctionType):
-                if value.__module__ == module.__name__:
-                    made[key] = instead.get(key) or make(value)
+            if isinstance(value, FunctionType) and value.__module__ == module.__name__ and key not in made:
+                made[key] = make(value)
+            if key in made:
                 setattr(module, key, made[key])
-            elif key in instead:
-                setattr(module, key, instead[key])
     entries = {name: made[f"call_{name}"] for name in Kernels._fields if name != "bits"}
     return Kernels(**entries, bits=PLAIN_BITS if mode is Mode.PLAIN else BITS)
 
@@ -105,15 +128,16 @@ def load_holder() -> Callable[[State], Any]:
 
 def _load_sources() -> list[ModuleType]:
     """Copies of the kernel modules, in which functions can be replaced without a trace elsewhere."""
-    modules = []
-    for name in _SOURCES:
-        spec = importlib.util.find_spec(f"{_PACKAGE}.{name}")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        modules.append(module)
-    return modules
+    return [_copy(name) for name in _SOURCES]
+
+
+def _copy(name: str) -> ModuleType:
+    spec = importlib.util.find_spec(f"{_PACKAGE}.{name}")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _compiler(modules: list[ModuleType], cache: bool) -> Callable[[FunctionType], Any]:

@@ -2,12 +2,13 @@
 that cost Python less (whole rows at a time, NumPy over all nodes).
 """
 
-from operator import add, mul
+from operator import add, mul, sub
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from corral.allocator.engine.cells import find_cell, note_freed
 from corral.allocator.engine.columns import (
     ABSENT,
     ALIGNED,
@@ -19,6 +20,7 @@ from corral.allocator.engine.columns import (
     FIELDS,
     FORBIDDEN,
     LEAST_TASKS,
+    LEVELS,
     MAIN,
     MOST_FIRST,
     MOST_SECOND,
@@ -36,28 +38,36 @@ from corral.allocator.engine.columns import (
     STARVED,
     TABLE,
     TARGET,
+    WALK,
+    WALKED,
     WASTEFUL,
+    Cells,
     Classes,
     Heaps,
     Ints,
     Nodes,
     Roles,
+    State,
     Tallies,
 )
-from corral.allocator.engine.fair import settle_shadow, settle_unmet
+from corral.allocator.engine.fair import reopen, settle_shadow, settle_unmet
 from corral.allocator.engine.heaps import admit, insert, rekey, remove
-from corral.allocator.engine.rules import BROKEN, MOST_FILL
+from corral.allocator.engine.rules import BROKEN, MOST_FILL, count_all, mark_devices, suits
 from corral.allocator.engine.search import (
     ALIKE,
     CHANCES,
     COST,
+    CUT,
+    IN_CELL,
     MOST_SIBLINGS,
     MOST_TASKS,
     PARTS,
     PRIME,
     TIER,
     WASTE,
+    WORST,
 )
+from corral.allocator.engine.turn import drop_task, give_back
 
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -216,33 +226,201 @@ def bases_of(all: Columns, t: Tallies, k: Classes, meta: Ints, rows: Rows, cls: 
 
 def charge(h: Heaps, r: Roles, k: Classes, meta: Ints, leaf: int, cls: int, sign: int) -> None:
     """As `fair.charge`."""
-    held, past, inverse, parents = r.held, r.past, r.inverse, h.parent
-    resources = meta[RESOURCES]
-    width = resources + 1
+    width = meta[RESOURCES] + 1
     shape = k.shape[cls * width : cls * width + width]
     if sign < 0:
         shape = [-each for each in shape]
-    lends, promised = k.revocable[cls] != 0, meta[PROMISED] != 0
+    lends = k.revocable[cls] != 0
     item = leaf
     while item != ROOT:
-        at, before = item * width, item * resources
-        row = list(map(add, held[at : at + width], shape))
-        held[at : at + width] = row
-        most = max(map(mul, map(max, row, past[before : before + resources]) if meta[REMEMBERS] else row, inverse))
-        if lends:
-            r.lent[before : before + resources] = map(add, r.lent[before : before + resources], shape[:resources])
-        if promised:
-            settle_unmet(h, r, resources, item)
-        key = r.base[item] + min(int(max(most, 0.0) * r.scale[item]), MOST_SHARE)
         if sign > 0 and h.side[item] == STARVED:
             remove(h, item)
-            h.key[item] = key
             insert(h, item, MAIN)
-        elif h.key[item] != key:
-            rekey(h, item, key)
+        settle(h, r, meta, item, shape, lends)
         shadow = r.shadow[item]
-        if shadow >= 0:
-            settle_shadow(h, r, resources, item)
-            if sign > 0 and h.side[shadow] == STARVED:
-                admit(h, shadow)
-        item = parents[item]
+        if shadow >= 0 and sign > 0 and h.side[shadow] == STARVED:
+            admit(h, shadow)
+        item = h.parent[item]
+
+
+def settle(h: Heaps, r: Roles, meta: Ints, item: int, amounts: list[int], lends: bool) -> None:
+    """Add to what a role holds, tasks last, and put it where it belongs now."""
+    resources = meta[RESOURCES]
+    width = resources + 1
+    at, before, held = item * width, item * resources, r.held
+    held[at : at + width] = row = list(map(add, held[at : at + width], amounts))
+    if lends:
+        r.lent[before : before + resources] = map(add, r.lent[before : before + resources], amounts[:resources])
+    if meta[PROMISED]:
+        settle_unmet(h, r, resources, item)
+    if meta[REMEMBERS]:
+        row = list(map(max, row, r.past[before : before + resources]))
+    share = int(max(map(mul, row, r.inverse)) * r.scale[item])
+    key = r.base[item] + (share if 0 <= share <= MOST_SHARE else MOST_SHARE if share > 0 else 0)
+    if h.key[item] != key:
+        rekey(h, item, key)
+    if r.shadow[item] >= 0:
+        settle_shadow(h, r, resources, item)
+
+
+def release(s: State, tasks: Ints) -> None:
+    """As `turn.release`, but each role is settled once."""
+    h, r, n, k, t, meta = s.heaps, s.roles, s.nodes, s.classes, s.tasks, s.meta
+    if meta[PROMISED]:
+        # Whether headroom is kept in between decides who goes on, so ends count one by one.
+        for task in tasks:
+            node, cls = t.node[task], t.cls[task]
+            count_all(n, s.tallies, k, meta, node, cls, -1)
+            give_back(s, r.leaf[t.role[task]], node, cls, t.devices[task])
+            drop_task(t, meta, task)
+        return
+    width = meta[RESOURCES] + 1
+    freed: dict[tuple[int, int], list[int]] = {}
+    for task in tasks:
+        node, cls, devices = t.node[task], t.cls[task], t.devices[task]
+        if k.feeds[cls]:
+            count_all(n, s.tallies, k, meta, node, cls, -1)
+        open_ = n.cell[node] >= 0
+        take(n, k, r, width - 1, node, cls, -1, open_)
+        n.tasks[node] -= 1
+        n.version[node] += 1
+        if open_:
+            cell = find_cell(s.cells, n, width - 1, node)
+            if cell != n.cell[node]:
+                move(s.cells, n, node, cell)
+            note_freed(n, meta, node)
+        if devices:
+            mark_devices(n, meta[DEVICES], node, devices, -k.part[cls])
+        drop_task(t, meta, task)
+        at = r.leaf[t.role[task]], k.revocable[cls]
+        shape = k.shape[cls * width : cls * width + width]
+        freed[at] = list(map(sub, freed[at], shape)) if at in freed else [-each for each in shape]
+    while freed:
+        above: dict[tuple[int, int], list[int]] = {}
+        for (item, lends), amounts in freed.items():
+            settle(h, r, meta, item, amounts, lends != 0)
+            at = h.parent[item], lends
+            if at[0] != ROOT:
+                above[at] = list(map(add, above[at], amounts)) if at in above else amounts
+        for item, _ in freed:
+            if r.waiting[item] >= 0:
+                reopen(h, r, k, s.lines, meta, item)
+        freed = above
+
+
+def walk(c: Cells, n: Nodes, t: Tallies, k: Classes, meta: Ints, cls: int, begin: int, end: int) -> int:
+    """As `search.walk`."""
+    most, level = meta[WALK], k.level[cls]
+    spread = k.spread[cls] != 0
+    first_row, first_col = k.row[cls], k.col[cls]
+    found, found_rank, cut = -1, WORST, False
+    for index in k.listed[begin:end]:
+        left = most
+        rows = c.rows[index] >> first_row << first_row
+        while rows:
+            row = (rows if spread else rows & -rows).bit_length() - 1
+            rows ^= 1 << row
+            base = row * LEVELS
+            if (CELLS - LEVELS - base if spread else base + first_col) >= found_rank:
+                break
+            cols = c.row[index * LEVELS + row] >> first_col << first_col
+            while cols:
+                col = (cols if spread else cols & -cols).bit_length() - 1
+                cols ^= 1 << col
+                rank = CELLS - 1 - base - col if spread else base + col
+                if rank >= found_rank:
+                    rows = 0
+                    break
+                head = c.head[index * CELLS + base + col]
+                stop = at = c.prev[head] if spread else head
+                tried = 0
+                while True:
+                    if fits(n, t, k, meta, at >> 1, cls, level):
+                        found, found_rank = at >> 1, rank
+                        break
+                    tried += 1
+                    at = c.prev[at] if spread else c.next[at]
+                    if at == stop:
+                        break
+                    if tried >= IN_CELL:
+                        cut = True
+                        break
+                left -= tried
+                if found_rank == rank:
+                    rows = 0
+                    break
+                if left <= 0:
+                    cut = True
+                    rows = 0
+                    break
+        meta[WALKED] += most - left
+    if found >= 0:
+        return found
+    return CUT if cut else -1
+
+
+def take(n: Nodes, k: Classes, r: Roles, resources: int, node: int, cls: int, sign: int, open_: bool) -> None:
+    """As `cells.take`."""
+    at, ask = node * resources, cls * (resources + 1)
+    free, lent, spare, lends = n.free, n.lent, r.spare, k.revocable[cls] != 0
+    for d, asked in enumerate(k.shape[ask : ask + resources]):
+        if asked:
+            change = asked * sign
+            now = free[at] - change
+            free[at] = now
+            if lends:
+                lent[at] += change
+            elif open_:
+                now += lent[at]
+                spare[d] -= change if 0 <= now >= -change else max(0, now + change) - max(0, now)
+        at += 1
+
+
+def fits(n: Nodes, t: Tallies, k: Classes, meta: Ints, node: int, cls: int, level: int) -> bool:
+    """As `search.fits`."""
+    if n.cell[node] < 0:
+        return False
+    resources = meta[RESOURCES]
+    at, ask = node * resources, cls * (resources + 1)
+    free = n.free
+    for asked in k.shape[ask : ask + resources]:
+        if asked > free[at] and asked > 0:
+            return False
+        at += 1
+    return k.extra[cls] == 0 or suits(n, t, k, meta, node, cls, level)
+
+
+def move(c: Cells, n: Nodes, node: int, cell: int) -> None:
+    """As `cells.move`."""
+    old = n.cell[node]
+    n.cell[node] = cell
+    head, next, prev = c.head, c.next, c.prev
+    for index, at in ((n.pool[node], 2 * node), (n.mark[node], 2 * node + 1)):
+        if index < 0:
+            continue
+        if old >= 0:
+            place, after = index * CELLS + old, next[at]
+            if after == at:
+                head[place] = -1
+                row = index * LEVELS + (old >> 6)
+                c.row[row] ^= 1 << (old & 63)
+                if not c.row[row]:
+                    c.rows[index] ^= 1 << (old >> 6)
+            else:
+                before = prev[at]
+                next[before] = after
+                prev[after] = before
+                if head[place] == at:
+                    head[place] = after
+        if cell >= 0:
+            place = index * CELLS + cell
+            first = head[place]
+            if first < 0:
+                next[at] = prev[at] = at
+                c.row[index * LEVELS + (cell >> 6)] |= 1 << (cell & 63)
+                c.rows[index] |= 1 << (cell >> 6)
+            else:
+                tail = prev[first]
+                next[at], prev[at] = first, tail
+                next[tail] = prev[first] = at
+            head[place] = at

@@ -3,7 +3,7 @@
 Plain, columns that NumPy also reads are memoryviews and all others lists; otherwise all are arrays.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -177,6 +177,13 @@ _GROUPS = {
 }
 
 
+class _Quick:
+    """A group of columns as Python reads it fastest: by attributes of its own, not a tuple's."""
+
+    def __init__(self, **columns: Any) -> None:
+        self.__dict__.update(columns)
+
+
 class Tables:
     """Shapes: `rows` and `widths` are capacities; `state` is replaced whenever one grows."""
 
@@ -266,4 +273,7 @@ class Tables:
             for group, kind in _GROUPS.items()
         }
         self._held = None
+        if self._plain:
+            quick: Any = _Quick(**{name: _Quick(**group._asdict()) for name, group in groups.items()}, meta=self._meta)
+            return cast(State, quick)
         return State(**groups, meta=self._meta)
