@@ -4,7 +4,7 @@ Deterministic: equal calls in equal order give equal decisions and an equal hash
 class or node that came first.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -12,14 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from corral.allocator.engine.catalog import BY_CELLS, STRATEGIES, Catalog, Demand, Node, admits, check_demand
+from corral.allocator.engine.catalog import Catalog, Demand, Node, admits
 from corral.allocator.engine.check import Facts, check
+from corral.allocator.engine.classes import Classes
 from corral.allocator.engine.columns import (
-    BELOW,
-    CLEAR,
     DEATHS,
     DEVICES,
-    EVEN,
     FIELDS,
     FREE_LINE,
     FREE_LINES,
@@ -32,7 +30,6 @@ from corral.allocator.engine.columns import (
     MOST_FIRST,
     MOST_PRIORITY,
     MOST_SECOND,
-    NEAR,
     NODES,
     NOT_HANDED,
     PROMISED,
@@ -41,7 +38,6 @@ from corral.allocator.engine.columns import (
     RESOURCES,
     RETEST,
     ROOT,
-    RULES,
     RUNNING,
     SCANS,
     SCRATCH,
@@ -61,7 +57,7 @@ from corral.allocator.engine.modes import Mode, load_kernels
 from corral.allocator.engine.rules import WHOLE
 from corral.allocator.engine.scan import Columns, columns_of, costs_of, passing
 from corral.allocator.engine.tables import Tables
-from corral.allocator.engine.tallying import SIBLINGS_PLACE, Rule, Tally, Tallying
+from corral.allocator.engine.tallying import Rule, Tally, Tallying
 from corral.allocator.engine.tree import BARE, Tree
 from corral.lib.errors import Conflict, Invalid, NotFound
 from corral.model.constraints import Constraint
@@ -74,9 +70,6 @@ Choose = Callable[[int], tuple[int, int]]
 
 MOST_DEVICES = 62
 """GPUs of one node that are told apart."""
-
-MOST_VALUES = 256
-"""An attribute with more values than this tells single nodes apart, so classes that look at it name their nodes."""
 
 
 class Placements(NamedTuple):
@@ -173,11 +166,7 @@ class Engine:
         self._spare_nodes: list[int] = []
         self._node_rows = 0
         self._demands: list[Demand | None] = []
-        self._classes: dict[Demand, int] = {}
-        self._uses: dict[int, int] = {}
-        self._spare_classes: list[int] = []
         self._waiting = 0
-        self._largest_gang = 1
         self._total = [0] * len(resources)
         self._total_changed = False
         self._seen: tuple[tuple[Any, ...], Columns] | None = None
@@ -187,6 +176,7 @@ class Engine:
         self._catalog = Catalog(resources, scarce)
         self._index = Index(self._tables, self._kernels, self._catalog, self._nodes, self._demands)
         self._tallying = Tallying(self._tables, mark)
+        self._classes = Classes(self._tables, self._kernels, self._index, self._tallying, self._nodes, self._demands)
         # The class of holds that come from outside; each is one task.
         self._demands.append(None)
         self._state.classes.shape[SCRATCH * (len(resources) + 1) + len(resources)] = 1
@@ -408,32 +398,11 @@ class Engine:
             self._amounts(shape), tuple(constraints), strategy, tuple(rules), tuple(feeds), siblings, gang, revocable,
             refused,
         )  # fmt: skip
-        check_demand(demand)
-        if any(self._tells_single_nodes(each.field) for each in constraints):
-            demand = demand._replace(named=True)
-        cls = self._classes.get(demand)
-        if cls is None:
-            cls = self._add_class(demand)
-        self._uses[cls] = self._uses.get(cls, 0) + 1
-        return cls
+        return self._classes.intern(demand)
 
     def drop_class(self, cls: int) -> None:
         """One user of a class less; the last takes the class along. Nothing of it may wait or run then."""
-        self._uses[cls] -= 1
-        if self._uses[cls]:
-            return
-        demand = self._demand(cls)
-        self._kernels.revive(self._tables.holder, cls)
-        for at, rule in enumerate(each for each in demand.rules if not each.weight):
-            self._tallying.forget(self._tallying.row_in_use(rule.tally), cls * RULES + at, *_wakes(rule))
-        if demand.siblings is not None:
-            self._tallying.forget(self._tallying.row_in_use(demand.siblings), cls * RULES + SIBLINGS_PLACE, False, True)
-        for tally in _tallies_of(demand):
-            self._tallying.drop(tally)
-        self._state.heaps.live[cls // self._bits] &= ~(1 << (cls % self._bits))
-        del self._classes[demand], self._uses[cls]
-        self._demands[cls] = None
-        self._spare_classes.append(cls)
+        self._classes.drop(cls)
 
     def fresh_tallies(self) -> list[Tally]:
         """Tallies made since the last call and still in use, in which nothing is counted yet."""
@@ -442,65 +411,6 @@ class Engine:
     def gone_tallies(self) -> list[Tally]:
         """Tallies that went out of use since the last call, though they may be in use again."""
         return self._tallying.take_gone()
-
-    def _tells_single_nodes(self, field: str) -> bool:
-        return len({node.attributes.get(field) for node in self._nodes.values()}) > MOST_VALUES
-
-    def _add_class(self, demand: Demand) -> int:
-        cls = self._spare_classes.pop() if self._spare_classes else len(self._demands)
-        if cls == len(self._demands):
-            self._demands.append(None)
-            self._tables.ask_rows("class", cls + 1)
-            self._tables.ask_width("words", cls // self._bits + 1)
-        self._classes[demand], self._demands[cls] = cls, demand
-        self._index.add_class(demand, cls)
-        for tally in _tallies_of(demand):
-            nodes = ((row, node.hostname, node.attributes) for row, node in self._nodes.items())
-            self._tallying.learn_field(tally.field, nodes)
-            self._tallying.use(tally)
-        k, width = self._state.classes, len(self.resources)
-        for d, amount in enumerate(demand.shape):
-            k.shape[cls * (width + 1) + d] = amount
-        k.shape[cls * (width + 1) + width] = 1
-        cell = int(self._kernels.cell_of(self._tables.holder, demand.shape[0], demand.shape[1]))
-        k.row[cls], k.col[cls] = cell // LEVELS, cell % LEVELS
-        k.spread[cls] = int(demand.strategy == "spread")
-        k.fine[cls], k.gang[cls], k.revocable[cls] = int(demand.fine), demand.gang, int(demand.revocable)
-        k.last[cls], k.level[cls], k.hints[cls] = -1, 0, 0
-        self._kernels.split_gpus(self._tables.holder, cls)
-        soft = self._write_rules(demand, cls)
-        k.scored[cls] = -1 if demand.strategy in BY_CELLS and not soft else STRATEGIES[demand.strategy]
-        k.extra[cls] = int(k.gpus[cls] > 0 or k.rules[cls] > 0 or k.siblings[cls] >= 0)
-        fickle = k.rules[cls] > 0 or k.siblings[cls] >= 0 or k.scored[cls] >= 0 or demand.gang > 1
-        k.fickle[cls] = int(fickle)
-        self._largest_gang = max(self._largest_gang, demand.gang)
-        self._state.heaps.live[cls // self._bits] |= 1 << (cls % self._bits)
-        return cls
-
-    def _write_rules(self, demand: Demand, cls: int) -> bool:
-        """Put a class's rules into numbers; returns whether some are soft."""
-        k = self._state.classes
-        hard = soft = 0
-        for rule in demand.rules:
-            row = self._tallying.row_in_use(rule.tally)
-            bound = rule.bound if rule.target is None else self._tallying.row_in_use(rule.target)
-            column, at = (k.soft, cls * RULES + soft) if rule.weight else (k.rule, cls * RULES + hard)
-            for i, number in enumerate((rule.kind, row, bound, rule.weight)):
-                column[at * 4 + i] = number
-            if rule.weight:
-                soft += 1
-            else:
-                self._tallying.listen(row, at, *_wakes(rule))
-                hard += 1
-        k.rules[cls], k.softs[cls], k.feeds[cls] = hard, soft, len(demand.feeds)
-        for i, tally in enumerate(demand.feeds):
-            k.feed[cls * RULES + i] = self._tallying.row_in_use(tally)
-        k.siblings[cls] = -1
-        if demand.siblings is not None:
-            row = self._tallying.row_in_use(demand.siblings)
-            k.siblings[cls] = row
-            self._tallying.listen(row, cls * RULES + SIBLINGS_PLACE, False, True)
-        return soft > 0
 
     # What is wanted and what runs.
 
@@ -518,8 +428,8 @@ class Engine:
         known = classes.min() > SCRATCH and classes.max() < len(self._demands)
         if not known or any(self._demands[each] is None for each in set(classes.tolist())) or counts.min() < 1:
             raise Invalid("demands name a class that the engine does not have, or ask less than one; intern it first")
-        if self._largest_gang > 1 and any(
-            each % self._demand(one).gang for one, each in zip(classes.tolist(), counts.tolist(), strict=True)
+        if self._classes.largest_gang > 1 and any(
+            each % self._classes.demand(one).gang for one, each in zip(classes.tolist(), counts.tolist(), strict=True)
         ):
             raise Invalid("a gang is asked in part; ask for whole gangs")
         for item in sorted({int(each) for each in roles[kind[roles] == BARE]}):
@@ -607,7 +517,7 @@ class Engine:
         Shapes: `choose` is asked for the node of each instance whose strategy is `gpu`; without it nothing fits those.
         """
         self._catch_up()
-        needed = min(most + self._largest_gang, self._waiting)
+        needed = min(most + self._classes.largest_gang, self._waiting)
         self._ask_tasks(needed)
         out = np.zeros(needed, dtype=np.int64)
         handed: Any = out.data if self.mode is Mode.PLAIN else out
@@ -717,30 +627,30 @@ class Engine:
         """Whether one instance fits on a node now, its strategy aside."""
         if not self._kernels.fits(self._tables.holder, row, cls, 1 << 40):
             return False
-        return bool(rows_admitted(self._demand(cls), self._nodes, [row])[0])
+        return bool(rows_admitted(self._classes.demand(cls), self._nodes, [row])[0])
 
     def keeps_headroom(self, item: int, cls: int) -> bool:
         """Whether one more instance (or gang) of a firm class leaves enough free for all guarantees."""
         s = self._state
         if not s.meta[PROMISED]:
             return True
-        size = max(1, self._demand(cls).gang)
+        size = max(1, self._classes.demand(cls).gang)
         leaf = s.roles.leaf[item]
         return bool(self._kernels.keeps_headroom(self._tables.holder, leaf, cls, size))
 
     def may_have(self, item: int, cls: int) -> bool:
         """Whether one more instance (or gang) of a class keeps all limits and the headroom for guarantees."""
         s = self._state
-        size, leaf = max(1, self._demand(cls).gang), s.roles.leaf[item]
+        size, leaf = max(1, self._classes.demand(cls).gang), s.roles.leaf[item]
         return int(self._kernels.find_limit(self._tables.holder, leaf, cls, size)) < 0
 
     def demand(self, cls: int) -> Demand:
         """A class in words. Errors: `Invalid` when there is no such class."""
-        return self._demand(cls)
+        return self._classes.demand(cls)
 
     def admitted(self, cls: int) -> Mask:
         """The node rows that the constraints of a class admit; rows without a node are not."""
-        demand = self._demand(cls)
+        demand = self._classes.demand(cls)
         found = np.zeros(self._node_rows, dtype=bool)
         rows = sorted(self._nodes)
         if demand.fine:
@@ -760,7 +670,7 @@ class Engine:
         Shapes: rules of which `aside` is true are left out.
         """
         found = (self.columns().cell >= 0) & self.admitted(cls)
-        for rule in self._demand(cls).rules:
+        for rule in self._classes.demand(cls).rules:
             if not rule.weight and not aside(rule):
                 found &= self.passing(rule)
         return found
@@ -770,7 +680,7 @@ class Engine:
 
         Errors: `Invalid` when there is no such class.
         """
-        demand = self._demand(cls)
+        demand = self._classes.demand(cls)
         rows = np.array(sorted(self._nodes), dtype=np.int64)
         all = self.columns()
         closed = all.cell[rows] < 0
@@ -834,12 +744,6 @@ class Engine:
             raise NotFound(f"node {row} is not known to the engine; add it first")
         return self._nodes[row]
 
-    def _demand(self, cls: int) -> Demand:
-        demand = self._demands[cls] if 0 <= cls < len(self._demands) else None
-        if demand is None:
-            raise Invalid(f"class {cls} is not known to the engine; intern it first")
-        return demand
-
     def _handed(self, rows: Rows) -> Any:
         """Numbers as the kernels of this mode take them."""
         return rows.tolist() if self.mode is Mode.PLAIN else rows
@@ -902,19 +806,3 @@ def _levels() -> Rows:
     """The level of each number of steps: within a doubling there are four."""
     found = [v if v < 4 else 4 * (v.bit_length() - 3) + (v >> (v.bit_length() - 3)) for v in range(STEPS)]
     return np.array(found, dtype=np.int64)
-
-
-def _wakes(rule: Rule) -> tuple[bool, bool]:
-    """Whether a class that a rule keeps from everywhere may come to life when its tally grows, when it shrinks."""
-    return rule.kind in (NEAR, EVEN), rule.kind in (BELOW, CLEAR, EVEN, NEAR)
-
-
-def _tallies_of(demand: Demand) -> Iterator[Tally]:
-    """Each use that a class makes of a tally."""
-    for rule in demand.rules:
-        yield rule.tally
-        if rule.target is not None:
-            yield rule.target
-    yield from demand.feeds
-    if demand.siblings is not None:
-        yield demand.siblings
