@@ -4,7 +4,7 @@ Rules: the first report of a session tells everything; orders of another session
 lower than the highest ever seen are ignored. A master that falls silent for five pings is left and dialled anew.
 """
 
-from corral.agent import updates
+from corral.agent import tasks, updates
 from corral.agent.effects import Reconnect, Send
 from corral.agent.spec import Connected, Disconnected
 from corral.agent.state import AgentState, save_identity
@@ -96,8 +96,12 @@ def register(state: AgentState, order: Registered, now: float) -> list[Effect]:
 
 
 def refuse(state: AgentState, order: Refused, now: float) -> list[Effect]:
-    """Stay away for a while; the tasks run on."""
+    """Stay away for a while; the tasks run on, unless the master has declared them over."""
+    ends: list[Effect] = []
+    for framework_id in sorted(state.frameworks) if order.end_tasks else ():
+        ends += tasks.shut_down(state, framework_id, now)
     return [
+        *ends,
         Note("registration refused", order.why, "error", {"epoch": order.epoch}),
         Reconnect(order.why, REFUSED_RETRY_S),
     ]

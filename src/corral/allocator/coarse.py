@@ -207,7 +207,8 @@ def offer_rest(allocator: "Allocator", kept: Collection[AgentId], seed: int) -> 
     order: _Order | None = None
     for at in sorted(range(len(agents)), key=lambda at: mix(seed * len(agents) + at)):
         agent = agents[at]
-        if agent.view.ineligible or agent.view.id in kept:
+        view = agent.view
+        if (view.ineligible and not view.still_offered) or view.id in kept:
             continue
         free = agent.free()
         if not worth_offering(free):

@@ -19,7 +19,8 @@ from corral.model.role import RoleSettings
 class AgentView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `attributes` hold constraint texts.
 
-    `ineligible` says why the agent takes nothing new (`draining`, `unreachable`...), empty when it does.
+    `ineligible` says why the agent takes nothing new (`draining`, `unreachable`...), empty when it does; coarse offers
+    are made all the same while `still_offered`.
     """
 
     id: AgentId
@@ -28,6 +29,7 @@ class AgentView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     attributes: Mapping[str, str] = {}
     runtimes: tuple[str, ...] = ()
     ineligible: str = ""
+    still_offered: bool = False
 
 
 class WantView(msgspec.Struct, frozen=True, gc=False, kw_only=True):

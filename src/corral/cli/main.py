@@ -39,6 +39,9 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Cluster": {
         "nodes": ("corral.cli.cluster:nodes", "List agents with what they have and what is used"),
+        "drain": ("corral.cli.maintenance:drain", "End all tasks of a node and give it nothing new"),
+        "undrain": ("corral.cli.maintenance:undrain", "Let a drained node take new work again"),
+        "maintenance": ("corral.cli.maintenance:maintenance", "Plan windows, take machines down and bring them up"),
         "role": ("corral.cli.roles:role", "Show and set weights, guarantees and limits of roles"),
         "rebalance": ("corral.cli.planning:rebalance", "Move tasks to where they are better placed"),
         "events": ("corral.cli.cluster:events", "Show what happened and why"),

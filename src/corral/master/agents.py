@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from corral.master import claims, frameworks, offers, tasks, timers
+from corral.master import claims, evictions, frameworks, inverse, offers, tasks, timers
 from corral.master.effects import CloseSession, SendOrder
 from corral.master.reconcile import merge_agent
-from corral.master.spec import AgentOpened, AgentRecord, AgentReported, agent_key
+from corral.master.spec import AgentOpened, AgentReported, agent_key
 from corral.master.state import AgentEntry, AgentEvent, AgentState, FrameworkEntry, MasterState, SessionEntry, TaskEntry
 from corral.model.agent import AgentInfo
 from corral.model.framework import FrameworkInfo
@@ -91,6 +91,9 @@ def register(state: MasterState, session_id: str, session: SessionEntry, told: R
         why = f"the link of agent {session.agent_id} brings a registration of {info.id or 'a new agent'}; dial anew"
     if why is not None:
         return _refuse(state, session_id, session, info, why)
+    banned = _ban(state, info)
+    if banned is not None:
+        return _refuse(state, session_id, session, info, banned, end_tasks=True)
     effects: list[Effect] = [CancelTimer(timers.session_timer(session_id))]
     effects += _replace_lost_twin(state, info, now)
     agent = state.agents.get(info.id) if info.id is not None else None
@@ -107,19 +110,21 @@ def register(state: MasterState, session_id: str, session: SessionEntry, told: R
     agent.describe(msgspec.structs.replace(info, id=agent.id))
     agent.move(AgentEvent.REGISTER)
     agent.unreachable_at = None
+    inverse.place(state, agent, now)
     agent.session, session.agent_id = session_id, agent.id
     state.counts["registrations"] += 1
     agent.heard_at = agent.spoken_at = now
     claims.tell_agent(state, agent)
     if changed:
         offers.drop_filters_of(state, agent.id)
-        effects.append(Persist(agent_key(agent.id), AgentRecord(info=agent.info)))
+        effects.append(Persist(agent_key(agent.id), agent.record()))
     unwanted, adopted = _know_frameworks(state, told.frameworks, tasks_told, now)
     effects += adopted
     known = {key: one for key, one in tasks_told.items() if key[0] in state.frameworks or key[0] in unwanted}
     registered = Registered(state.epoch, agent.id, state.config.ping_s, tuple(unwanted))
     effects += [SendOrder(session_id, registered), note]
     effects += merge_agent(state, agent, known, returned, now)
+    effects += evictions.empty(state, agent)
     if returned:
         # What it has brought back is known again; what is left was never started or ended unseen.
         for framework in state.frameworks.values():
@@ -154,7 +159,19 @@ def _refusal(state: MasterState, info: AgentInfo, told: _Told) -> str | None:
     return None
 
 
-def _refuse(state: MasterState, session_id: str, session: SessionEntry, info: AgentInfo, why: str) -> list[Effect]:
+def _ban(state: MasterState, info: AgentInfo) -> str | None:
+    """Why an operator wants to see nothing of this agent, whose frameworks were told that its tasks are over."""
+    if info.id is not None and info.id in state.gone:
+        return f"agent {info.id} was marked gone by an operator; stop it and empty its work directory"
+    machine = state.find_machine(info)
+    if machine is not None and machine in state.down:
+        return f"machine {machine} is down for maintenance; bring it up with `corral maintenance up {machine}`"
+    return None
+
+
+def _refuse(
+    state: MasterState, session_id: str, session: SessionEntry, info: AgentInfo, why: str, *, end_tasks: bool = False
+) -> list[Effect]:
     effects: list[Effect] = []
     if session.agent_id is not None:
         effects += _disconnect(state, state.agents[session.agent_id], why)
@@ -162,7 +179,7 @@ def _refuse(state: MasterState, session_id: str, session: SessionEntry, info: Ag
     return [
         *effects,
         CancelTimer(timers.session_timer(session_id)),
-        SendOrder(session_id, Refused(state.epoch, why)),
+        SendOrder(session_id, Refused(state.epoch, why, end_tasks)),
         CloseSession(session_id, why),
         Note("agent refused", why, "error", {"agent": info.id or info.hostname}),
     ]
@@ -287,7 +304,7 @@ def give_up(state: MasterState, agent: AgentEntry, why: str, now: float) -> list
             effects += _lose(state, framework, agent, entry, now)
     claims.tell_agent(state, agent)
     return [
-        Persist(agent_key(agent.id), AgentRecord(info=agent.info, unreachable_at=now)),
+        Persist(agent_key(agent.id), agent.record()),
         *effects,
         *frameworks.tell_failure(state, agent.id),
         Note("agent unreachable", why, "error", _facts(agent)),
@@ -338,8 +355,25 @@ def leave(state: MasterState, agent: AgentEntry, now: float) -> list[Effect]:
     return [*effects, CloseSession(session, "goodbye"), *_remove(state, agent, "it has left the cluster", now)]
 
 
-def _remove(state: MasterState, agent: AgentEntry, why: str, now: float) -> list[Effect]:
-    """Forget the agent for good; its tasks have ended with it."""
+def expel(
+    state: MasterState, agent: AgentEntry, why: str, now: float, over: TaskState = TaskState.GONE,
+    reason: Reason = Reason.AGENT_REMOVED,
+) -> list[Effect]:  # fmt: skip
+    """Remove an agent at an operator's word, and tell it to end what it runs if it hears."""
+    effects: list[Effect] = []
+    session = agent.session
+    if session is not None:
+        effects += _disconnect(state, agent, why)
+        state.sessions.pop(session, None)
+        effects += [SendOrder(session, Refused(state.epoch, why, True)), CloseSession(session, why)]
+    return effects + _remove(state, agent, why, now, over, reason)
+
+
+def _remove(
+    state: MasterState, agent: AgentEntry, why: str, now: float, over: TaskState = TaskState.GONE,
+    reason: Reason = Reason.AGENT_REMOVED,
+) -> list[Effect]:  # fmt: skip
+    """Forget the agent for good; its tasks have ended with it, as `over` for those who know more than lost ones."""
     effects: list[Effect] = []
     for (_, task_id), entry in list(agent.tasks.items()):
         framework = state.owner(entry)
@@ -348,16 +382,18 @@ def _remove(state: MasterState, agent: AgentEntry, why: str, now: float) -> list
         elif entry.state in TERMINAL:
             tasks.forget_ended(state, framework, agent, entry)
         else:
-            gone = TaskState.GONE if framework.partition_aware else TaskState.LOST
+            ended = over if framework.partition_aware else TaskState.LOST
             status = tasks.make_status(
-                task_id, gone, Reason.AGENT_REMOVED, f"agent {agent.id} was removed: {why}", now, agent_id=agent.id
+                task_id, ended, reason, f"agent {agent.id} was removed: {why}", now, agent_id=agent.id
             )
             effects += tasks.end(state, framework, agent, entry, status)
     for framework in state.frameworks.values():
-        effects += _end_unreachable(framework, agent, f"agent {agent.id} was removed: {why}", now)
+        effects += _end_unreachable(framework, agent, f"agent {agent.id} was removed: {why}", now, over, reason)
+    effects += inverse.withdraw(state, agent)
     offers.drop_filters_of(state, agent.id)
     state.counts["removals"] += 1
     del state.agents[agent.id]
+    state.draining.pop(agent.id, None)
     claims.forget_agent(state, agent.id)
     return [
         Persist(agent_key(agent.id), None),
@@ -368,14 +404,17 @@ def _remove(state: MasterState, agent: AgentEntry, why: str, now: float) -> list
     ]
 
 
-def _end_unreachable(framework: FrameworkEntry, agent: AgentEntry, why: str, now: float) -> list[Effect]:
+def _end_unreachable(
+    framework: FrameworkEntry, agent: AgentEntry, why: str, now: float, over: TaskState = TaskState.GONE,
+    reason: Reason = Reason.AGENT_REMOVED,
+) -> list[Effect]:  # fmt: skip
     """Tasks that are still unreachable with the agent are known to be over now."""
     effects: list[Effect] = []
     for task_id in [t for t, e in framework.unreachable.items() if e.agent_id == agent.id]:
         entry = framework.unreachable.pop(task_id)
-        status = tasks.make_status(task_id, TaskState.GONE, Reason.AGENT_REMOVED, why, now, agent_id=agent.id)
-        entry.state = entry.forwarded = TaskState.GONE
-        entry.statuses[TaskState.GONE] = status
+        status = tasks.make_status(task_id, over, reason, why, now, agent_id=agent.id)
+        entry.state = entry.forwarded = over
+        entry.statuses[over] = status
         framework.kills.pop(task_id, None)
         framework.completed.append(entry)
         # A framework that knows no unreachable tasks has been told of their loss already.

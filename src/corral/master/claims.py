@@ -10,7 +10,7 @@ import msgspec
 
 from corral.allocator.book import PORTS
 from corral.allocator.view import AgentView, Filter, FrameworkView, Grant, Hold, HoldKind, WantView
-from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, OfferEntry, TaskEntry, WantEntry
+from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry, TaskEntry, WantEntry
 from corral.model.framework import Capability
 from corral.model.ids import AgentId, FrameworkId, OfferId, WantId
 from corral.model.offer import Want
@@ -22,10 +22,10 @@ from corral.model.task import Claim
 
 def tell_agent(state: MasterState, agent: AgentEntry) -> None:
     """The agent is new, or something about it."""
-    reachable = agent.state is AgentState.REACHABLE
+    why = agent.ineligible
     view = AgentView(
         id=agent.id, hostname=agent.info.hostname, total=agent.info.resources, attributes=agent.attributes,
-        runtimes=agent.info.runtimes, ineligible="" if reachable else str(agent.state),
+        runtimes=agent.info.runtimes, ineligible=why, still_offered=why == "maintenance",
     )  # fmt: skip
     state.allocator.set_agent(view)
 

@@ -7,7 +7,10 @@ from typing import Any
 from corral.master import (
     agents,
     allocation,
+    drains,
     frameworks,
+    inverse,
+    maintenance,
     offers,
     reconcile,
     recovery,
@@ -39,6 +42,7 @@ from corral.master.spec import (
 )
 from corral.master.state import FrameworkEntry, MasterState
 from corral.model import calls
+from corral.model import maintenance as asked
 from corral.model.ids import FrameworkId
 from corral.model.operator import RemoveQuota, RemoveRole, SetQuota, SetRole, UpdateQuota, UpdateWeights
 from corral.runtime.core import Asked, Effect, Loaded, Reply, Tick
@@ -60,6 +64,13 @@ class MasterCore:
         self._checks = 0
 
     def handle(self, input: Input, now: float) -> Sequence[Effect]:
+        effects = self._decide(input, now)
+        state = self.state
+        if state.draining or state.to_review:
+            return [*effects, *drains.settle(state, now), *inverse.ask(state, now)]
+        return effects
+
+    def _decide(self, input: Input, now: float) -> Sequence[Effect]:
         if self.state.shown and not (isinstance(input, Asked) and isinstance(input.command, _READS)):
             self.state.shown.clear()
         match input:
@@ -111,6 +122,20 @@ def ask(state: MasterState, ask: int, command: Command, now: float) -> list[Effe
             effects = roles.set_quota(state, command)
         case RemoveQuota():
             effects = roles.remove_quota(state, command)
+        case asked.DrainAgent():
+            effects = drains.drain(state, command, now)
+        case asked.DeactivateAgent():
+            effects = drains.deactivate(state, command)
+        case asked.ReactivateAgent():
+            effects = drains.reactivate(state, command)
+        case asked.MarkAgentGone():
+            effects = drains.mark_gone(state, command, now)
+        case asked.UpdateSchedule():
+            effects = maintenance.update_schedule(state, command, now)
+        case asked.StartMaintenance():
+            effects = maintenance.start(state, command, now)
+        case asked.StopMaintenance():
+            effects = maintenance.stop(state, command, now)
         case GetNodes():
             value = views.nodes(state)
         case GetRoles():
@@ -147,6 +172,8 @@ def call(state: MasterState, framework: FrameworkEntry, call: calls.Call, now: f
             return offers.accept(state, framework, call, now)
         case calls.Decline():
             return offers.decline(state, framework, call, now)
+        case calls.AcceptInverseOffers() | calls.DeclineInverseOffers():
+            return inverse.answer(state, framework, call, now)
         case calls.Kill():
             found = tasks.kill(state, framework, call)
             return reconcile.answer_kill(state, framework, call, now) if found is None else found
@@ -179,7 +206,9 @@ def tick(state: MasterState, name: str, now: float) -> list[Effect]:
         case timers.HEARTBEAT:
             return frameworks.beat(state, rest)
         case timers.AGENTS:
-            return agents.watch(state, now)
+            return [*agents.watch(state, now), *drains.forget_gone(state, now)]
+        case timers.MAINTENANCE:
+            return maintenance.pass_time(state, now)
         case timers.OFFERS:
             return offers.expire(state, now)
         case timers.FILTERS:

@@ -1,4 +1,4 @@
-"""Ends tasks that have to make room for others, each with its own grace.
+"""Ends tasks that have to make room for others, or to leave their agent, each with its own grace.
 
 Rule: a task is asked once; its room is kept by the allocator for whom it makes room until it has gone.
 """
@@ -7,8 +7,11 @@ from collections.abc import Sequence
 
 from corral.allocator.view import Eviction
 from corral.master import tasks
-from corral.master.state import MasterState
+from corral.master.effects import SendOrder
+from corral.master.state import AgentEntry, MasterState
 from corral.model.ids import TaskId
+from corral.model.orders import KillTask
+from corral.model.task import TERMINAL, Reason
 from corral.runtime.core import Effect, Note
 
 
@@ -31,4 +34,34 @@ def evict(state: MasterState, found: Sequence[Eviction]) -> list[Effect]:
         effects.append(Note("task evicted", one.why, "info", facts))
         if agent.session is not None:
             effects.append(tasks.order_kill(state, agent, entry, one.why))
+    return effects
+
+
+DRAIN_WHY = "its agent is drained"
+
+
+def empty(state: MasterState, agent: AgentEntry) -> list[Effect]:
+    """Order the end of all that runs on an agent that is drained, within the grace of the drain.
+
+    Shapes: [] without a link; then the orders are given when the agent is back.
+    """
+    drain = agent.drain
+    if drain is None or agent.session is None:
+        return []
+    effects: list[Effect] = []
+    for entry in agent.tasks.values():
+        if entry.state in TERMINAL and not entry.orphan:
+            continue
+        grace_s = drain.max_grace_s
+        if grace_s is not None:
+            own_s = entry.info.kill_grace_s
+            grace_s = min(grace_s, state.config.default_kill_grace_s if own_s is None else own_s)
+        elif entry.kill is not None or entry.orphan:
+            continue  # it is on its way out, at its own pace
+        if entry.kill is None:
+            entry.kill = (grace_s,)
+        order = KillTask(
+            state.epoch, entry.framework_id, entry.info.task_id, grace_s, DRAIN_WHY, Reason.AGENT_DRAINING
+        )  # fmt: skip
+        effects.append(SendOrder(agent.session, order))
     return effects

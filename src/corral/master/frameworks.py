@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from corral.lib.errors import Forbidden, Invalid
-from corral.master import claims, offers, tasks, timers
+from corral.master import claims, inverse, offers, tasks, timers
 from corral.master.effects import CloseStream, SendEvent, SendOrder
 from corral.master.spec import FrameworkRecord, RemovedRecord, SchedulerCall, SubscribeStream, framework_key
 from corral.master.state import FrameworkEntry, MasterState, TaskEntry
@@ -74,6 +74,7 @@ def subscribe(state: MasterState, command: SubscribeStream, now: float) -> list[
     framework.suppressed = set(call.suppressed_roles)
     state.streams[command.stream] = framework.id
     claims.tell_framework(state, framework)
+    inverse.review(state, framework)
     subscribed = events.Subscribed(
         framework_id=framework.id, heartbeat_interval_s=state.config.heartbeat_s, master=state.master_info
     )
@@ -144,6 +145,7 @@ def _detach(state: MasterState, framework: FrameworkEntry, why: str, short: str)
     for entry in list(framework.offers.values()):
         offers.withdraw(state, entry, short)
     claims.forget_framework(state, framework.id)
+    inverse.fall_silent(state, framework)
     framework.wants.clear()
     framework.waiting.clear()
     framework.explanations.clear()

@@ -56,6 +56,8 @@ def _make_offer(state: MasterState, framework: FrameworkEntry, grant: Grant, now
         attributes=agent.info.attributes,
         want_id=grant.want_id,
         devices=grant.devices,
+        domain=agent.info.domain,
+        unavailability=agent.unavailability,
     )
     entry = OfferEntry(offer, resources, want, now)
     claims.hold_offer(state, entry, grant)

@@ -36,6 +36,9 @@ def answer(state: MasterState, framework: FrameworkEntry, asked: ReconcileTask, 
         return _known(state, entry, now)
     agent = state.agents.get(asked.agent_id) if asked.agent_id is not None else None
     if agent is None:
+        if asked.agent_id is not None and asked.agent_id in state.gone:
+            text = f"Reconciliation: Task's agent {asked.agent_id} was marked gone"
+            return _say(asked, TaskState.GONE_BY_OPERATOR, text, now)
         expected = asked.agent_id is None and any(a.state is AgentState.RECOVERED for a in state.agents.values())
         return None if expected else _say(asked, TaskState.UNKNOWN, "Reconciliation: Task is unknown", now)
     match agent.state:

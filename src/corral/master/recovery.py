@@ -6,11 +6,14 @@ Rule: a new reign has a new epoch and a new master id, and what it does not know
 import msgspec
 
 from corral.lib.ids import mint_uuid
-from corral.master import agents, claims, frameworks, timers
+from corral.master import agents, claims, frameworks, maintenance, timers
 from corral.master.spec import (
+    MAINTENANCE_KEY,
     AgentRecord,
     EpochRecord,
     FrameworkRecord,
+    GoneRecord,
+    MaintenanceRecord,
     RemovedRecord,
     WeightRecord,
     role_key,
@@ -36,9 +39,13 @@ def load(state: MasterState, loaded: Loaded, now: float) -> list[Effect]:
     effects = _recover_roles(state, loaded)
     for id, remembered in decode_records(loaded, "agents/", AgentRecord).items():
         _recover_agent(state, AgentId(id), remembered, now)
+    gone = decode_records(loaded, "gone/", GoneRecord).items()
+    state.gone = {AgentId(id): one.at for id, one in sorted(gone, key=lambda each: each[1].at)}
     effects.append(Persist("epoch", EpochRecord(state.epoch)))
     for id, known in decode_records(loaded, "frameworks/", FrameworkRecord).items():
         effects += frameworks.recover(state, FrameworkId(id), known, now)
+    for plan in decode_records(loaded, MAINTENANCE_KEY, MaintenanceRecord).values():
+        effects += maintenance.recover(state, plan, now)
     why = f"{len(state.agents)} agents and {len(state.frameworks)} frameworks are remembered and may come back"
     facts = {"epoch": state.epoch, "master": state.master_id}
     return [*effects, Note("master started", why, "info", facts), SetTimer(timers.AGENTS, agents.watch_s(state))]
@@ -67,5 +74,8 @@ def _recover_agent(state: MasterState, id: AgentId, record: AgentRecord, now: fl
     unreachable = record.unreachable_at is not None
     agent = AgentEntry(id, record.info, now, AgentState.UNREACHABLE if unreachable else AgentState.RECOVERED)
     agent.unreachable_at = record.unreachable_at
+    agent.deactivated, agent.drain = record.deactivated, record.drain
+    if agent.draining:
+        state.draining[id] = None
     state.agents[id] = agent
     claims.tell_agent(state, agent)

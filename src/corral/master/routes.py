@@ -32,10 +32,11 @@ from corral.master.spec import (
     GetTrial,
     SchedulerCall,
 )
-from corral.mesos import legacy, operator, quota, recordio
+from corral.mesos import legacy, maintenance, operator, quota, recordio
 from corral.mesos.scheduler import STREAM_ID_HEADER, read_call, write_event
 from corral.mesos.snapshot import ClusterSnapshot
 from corral.model import calls
+from corral.model.maintenance import StartMaintenance, StopMaintenance
 from corral.model.operator import Change, RemoveRole, SetQuota
 from corral.model.orders import Report
 from corral.net.routes import RawRoute, Request, Response, Route, Stream, json_response
@@ -115,6 +116,8 @@ class _Doors:
             "/roles": self.show_roles,
             "/quota": self.show_quota,
             "/weights": self.show_weights,
+            "/maintenance/schedule": self.show_schedule,
+            "/maintenance/status": self.show_maintenance,
             "/metrics/snapshot": self.snapshot_metrics,
         }
 
@@ -123,6 +126,9 @@ class _Doors:
             ("POST", "/quota"): self.set_quota,
             ("DELETE", "/quota/{role*}"): self.remove_quota,
             ("PUT", "/weights"): self.update_weights,
+            ("POST", "/maintenance/schedule"): self.update_schedule,
+            ("POST", "/machine/down"): self.take_down,
+            ("POST", "/machine/up"): self.bring_up,
         }
 
     def native(self) -> dict[str, Exchange]:
@@ -278,6 +284,24 @@ class _Doors:
     async def update_weights(self, request: Request) -> Response:
         self._expect_recovered()
         return await self._change(quota.read_weights(request.body))
+
+    async def show_schedule(self, request: Request) -> Response:
+        return json_response(maintenance.write_schedule(await self._snapshot(tasks=False)))
+
+    async def update_schedule(self, request: Request) -> Response:
+        self._expect_recovered()
+        return await self._change(maintenance.read_schedule(request.body))
+
+    async def show_maintenance(self, request: Request) -> Response:
+        return json_response(maintenance.write_status(await self._snapshot(tasks=False)))
+
+    async def take_down(self, request: Request) -> Response:
+        self._expect_recovered()
+        return await self._change(StartMaintenance(machines=maintenance.read_machines(request.body)))
+
+    async def bring_up(self, request: Request) -> Response:
+        self._expect_recovered()
+        return await self._change(StopMaintenance(machines=maintenance.read_machines(request.body)))
 
     async def snapshot_metrics(self, request: Request) -> Response:
         if timeout := request.first("timeout"):

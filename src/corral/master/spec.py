@@ -1,7 +1,7 @@
 """What the master remembers, what it is told and what it is asked.
 
-Records lie below the prefix `master/`: `epoch`, `agents/ID`, `frameworks/ID`, `roles/ROLE`, `removed`, and
-`weights/ROLE` of older releases. Tasks are not among them: agents tell them anew.
+Records lie below the prefix `master/`: `epoch`, `agents/ID`, `gone/ID`, `maintenance`, `frameworks/ID`, `roles/ROLE`,
+`removed`, and `weights/ROLE` of older releases. Tasks are not among them: agents tell them anew.
 """
 
 import msgspec
@@ -10,6 +10,7 @@ from corral.model.agent import AgentInfo
 from corral.model.calls import Call, Subscribe
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, FrameworkId
+from corral.model.maintenance import Drain, Machine, MaintenanceChange, Window
 from corral.model.operator import RemoveQuota, RemoveRole, SetQuota, SetRole, UpdateQuota, UpdateWeights
 from corral.model.orders import Report
 from corral.model.resources import Resources
@@ -72,10 +73,25 @@ class EpochRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class AgentRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Shapes: `unreachable_at` is set while the agent is given up for silent."""
+    """Shapes: `unreachable_at` is set while the agent is given up for silent, `drain` from a drain's start on."""
 
     info: AgentInfo
     unreachable_at: float | None = None
+    deactivated: bool = False
+    drain: Drain | None = None
+
+
+class GoneRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """An agent that an operator has declared gone."""
+
+    at: float
+
+
+class MaintenanceRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """The schedule, and which of its machines are down."""
+
+    windows: tuple[Window, ...] = ()
+    down: tuple[Machine, ...] = ()
 
 
 class FrameworkRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -197,7 +213,8 @@ class GetCluster(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
 
 Command = (
     SubscribeStream | SchedulerCall | SetRole | RemoveRole | UpdateWeights | UpdateQuota | SetQuota | RemoveQuota
-    | GetNodes | GetRoles | GetFrameworks | GetTasks | GetExplanations | GetTrial | GetMetrics | GetCluster
+    | MaintenanceChange | GetNodes | GetRoles | GetFrameworks | GetTasks | GetExplanations | GetTrial | GetMetrics
+    | GetCluster
 )  # fmt: skip
 
 Input = Loaded | Tick | Asked[Command] | AgentOpened | AgentReported | AgentClosed | SchedulerClosed
@@ -205,6 +222,13 @@ Input = Loaded | Tick | Asked[Command] | AgentOpened | AgentReported | AgentClos
 
 def agent_key(agent_id: AgentId) -> str:
     return f"agents/{agent_id}"
+
+
+def gone_key(agent_id: AgentId) -> str:
+    return f"gone/{agent_id}"
+
+
+MAINTENANCE_KEY = "maintenance"
 
 
 def framework_key(framework_id: FrameworkId) -> str:

@@ -12,14 +12,15 @@ from random import Random
 from corral.allocator.allocator import Allocator
 from corral.allocator.start import choose_mode
 from corral.allocator.view import Eviction, HoldKind, Settings
-from corral.master.spec import MasterConfig
+from corral.master.spec import AgentRecord, MasterConfig
 from corral.mesos.snapshot import ClusterSnapshot
 from corral.model.agent import AgentInfo
 from corral.model.attributes import format_value
 from corral.model.events import MasterInfo
 from corral.model.framework import Capability, FrameworkInfo
-from corral.model.ids import AgentId, FrameworkId, OfferId, TaskId, WantId
+from corral.model.ids import AgentId, FrameworkId, InverseOfferId, OfferId, TaskId, WantId
 from corral.model.ledger import Pool
+from corral.model.maintenance import Answer, Drain, DrainState, InverseOffer, Machine, Unavailability, Window
 from corral.model.offer import Explanation, Offer, Want
 from corral.model.resources import Resources
 from corral.model.role import RoleSettings
@@ -105,6 +106,22 @@ class OfferEntry:
         self.expires_at: float | None = None
 
 
+class InverseEntry:
+    """What a framework was asked about leaving an agent. Shapes: asked again from `again_at` on, never when None.
+
+    `out` while it has not answered.
+    """
+
+    __slots__ = ("again_at", "answer", "at", "offer", "out")
+
+    def __init__(self, offer: InverseOffer, at: float) -> None:
+        self.offer = offer
+        self.at = at
+        self.answer = Answer.UNKNOWN
+        self.out = True
+        self.again_at: float | None = None
+
+
 class WantEntry:
     """A standing want. Shapes: of `remaining` instances `offered` are out in offers."""
 
@@ -179,11 +196,16 @@ class FrameworkEntry:
 
 
 class AgentEntry:
-    """One agent. Shapes: `tasks` holds also those that ended and wait for the framework's acknowledgement."""
+    """One agent. Shapes: `tasks` holds also those that ended and wait for the framework's acknowledgement.
+
+    `unavailability` is set while its machine is scheduled for maintenance; `in_window` once that has begun. `inverse`
+    holds what each framework was asked about it.
+    """
 
     __slots__ = (
-        "attributes", "heard_at", "id", "info", "offers", "registered_at", "reregistered_at", "session",
-        "spoken_at", "state", "tasks", "unreachable_at",
+        "attributes", "deactivated", "drain", "heard_at", "id", "in_window", "info", "inverse", "offers",
+        "registered_at", "reregistered_at", "session", "spoken_at", "state", "tasks", "unavailability",
+        "unreachable_at",
     )  # fmt: skip
 
     def __init__(self, id: AgentId, info: AgentInfo, now: float, state: AgentState) -> None:
@@ -197,11 +219,37 @@ class AgentEntry:
         self.spoken_at = now
         self.tasks: dict[tuple[FrameworkId, TaskId], TaskEntry] = {}
         self.offers: dict[OfferId, OfferEntry] = {}
+        self.deactivated = False
+        self.drain: Drain | None = None
+        self.unavailability: Unavailability | None = None
+        self.in_window = False
+        self.inverse: dict[FrameworkId, InverseEntry] = {}
         self.describe(info)
 
     def describe(self, info: AgentInfo) -> None:
         self.info = info
         self.attributes = {a.name: format_value(a) for a in info.attributes}
+
+    @property
+    def ineligible(self) -> str:
+        """Why the agent takes nothing new, empty when it does."""
+        if self.state is not AgentState.REACHABLE:
+            return str(self.state)
+        if self.drain is not None:
+            return self.drain.state.lower()
+        if self.deactivated:
+            return "deactivated"
+        return "maintenance" if self.in_window else ""
+
+    @property
+    def draining(self) -> bool:
+        return self.drain is not None and self.drain.state is DrainState.DRAINING
+
+    def record(self) -> AgentRecord:
+        """All of it that a new master must know."""
+        return AgentRecord(
+            info=self.info, unreachable_at=self.unreachable_at, deactivated=self.deactivated, drain=self.drain
+        )  # fmt: skip
 
     def move(self, event: AgentEvent) -> bool:
         """Take the transition; False when there is none from this state."""
@@ -229,9 +277,11 @@ class MasterState:
 
     __slots__ = (
         "agents", "allocation_due", "allocation_due_at", "allocation_runs", "allocator", "completed", "config",
-        "counts", "ended", "epoch", "expiries", "explain_due_at", "filter_heap", "filters_due_at", "frameworks",
-        "gone_offers", "live", "loaded_at", "master_id", "most_filter_ends", "offers", "offers_due_at", "random",
-        "removed_ids", "roles", "sequence", "sessions", "shown", "streams", "waiting",
+        "counts", "down", "draining", "ended", "epoch", "expiries", "explain_due_at", "filter_heap",
+        "filters_due_at", "frameworks", "gone", "gone_offers", "inverse_offers", "live", "loaded_at", "machines",
+        "maintenance_due_at", "master_id", "most_filter_ends", "next_removal_at", "offers", "offers_due_at",
+        "random", "removed_ids", "roles", "sequence", "sessions", "shown", "streams", "to_review", "waiting",
+        "windows",
     )  # fmt: skip
 
     def __init__(self, config: MasterConfig, random: Random) -> None:
@@ -264,8 +314,25 @@ class MasterState:
         self.allocation_runs = 0
         self.waiting: tuple[tuple[FrameworkId, WantId], ...] = ()
         self.explain_due_at: float | None = None
+        self.gone: dict[AgentId, float] = {}
+        self.draining: dict[AgentId, None] = {}
+        self.windows: tuple[Window, ...] = ()
+        self.machines: dict[Machine, Unavailability] = {}
+        self.down: dict[Machine, None] = {}
+        self.inverse_offers: dict[InverseOfferId, AgentId] = {}
+        self.to_review: dict[AgentId, None] = {}
+        self.maintenance_due_at: float | None = None
+        self.next_removal_at = 0.0
         self.offers_due_at: float | None = None
         self.filters_due_at: float | None = None
+
+    def find_machine(self, info: AgentInfo) -> Machine | None:
+        """The machine of the maintenance schedule that an agent is on."""
+        if not self.machines:
+            return None
+        name = info.hostname.lower()
+        said = (Machine(hostname=name, ip=info.ip), Machine(hostname=name), Machine(ip=info.ip))
+        return next((one for one in said if one in self.machines), None)
 
     def number(self, kind: str) -> int:
         """The next number of its kind, from 0; ids made with it are unique because the master's own id is new."""
@@ -313,7 +380,8 @@ class MasterState:
             assert framework.connected, f"offer {offer_id} of a framework that does not listen"
             assert framework.offers.get(offer_id) is entry, f"offer {offer_id} is not with its framework"
             assert self.agents[offer.agent_id].offers.get(offer_id) is entry, f"offer {offer_id} is not with its agent"
-            assert self.agents[offer.agent_id].state is AgentState.REACHABLE, f"offer {offer_id} of a silent agent"
+            why = self.agents[offer.agent_id].ineligible
+            assert why in ("", "maintenance"), f"offer {offer_id} of an agent that is {why}"
         held = sum(len(f.offers) for f in self.frameworks.values()), sum(len(a.offers) for a in self.agents.values())
         assert held == (len(self.offers), len(self.offers)), "offers are held that the master does not know"
 
@@ -327,7 +395,12 @@ class MasterState:
                 f"agent {agent.id} and its link"
             )
             view = self.allocator.book.agents[agent.id].view
-            assert view.ineligible == ("" if agent.session is not None else str(agent.state)), f"agent {agent.id} open"
+            assert view.ineligible == agent.ineligible, f"agent {agent.id} open"
+            assert (agent.id in self.draining) == agent.draining, f"agent {agent.id} drains"
+            assert agent.id not in self.gone, f"agent {agent.id} is gone and here"
+            for framework_id, asked in agent.inverse.items():
+                here = self.inverse_offers.get(asked.offer.id) == agent.id
+                assert here == asked.out, f"inverse offer {asked.offer.id} to {framework_id}"
             assert view.total == agent.info.resources, f"agent {agent.id} is not as the allocator was told"
             if agent.state in (AgentState.UNREACHABLE, AgentState.RECOVERED):
                 assert not agent.tasks, f"agent {agent.id} is {agent.state} but has tasks"

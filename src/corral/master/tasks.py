@@ -60,6 +60,8 @@ def add_task(
     entry.state = entry.forwarded = task_state
     framework.tasks[info.task_id] = entry
     agent.tasks[framework.id, info.task_id] = entry
+    if agent.unavailability is not None:
+        state.to_review[agent.id] = None
     state.live[task_state] += 1
     return entry
 
@@ -301,6 +303,8 @@ def order_kill(state: MasterState, agent: AgentEntry, entry: TaskEntry, why: str
     reason = None
     if entry.preempted_by is not None:
         why, reason = entry.preempted_by.why, Reason.CONTAINER_PREEMPTED
+    elif agent.drain is not None:
+        reason = Reason.AGENT_DRAINING
     order = KillTask(state.epoch, entry.framework_id, entry.info.task_id, entry.kill[0], why, reason)
     return SendOrder(agent.session, order)
 

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from corral.master import claims, role_views
+from corral.lib.units import write_instant
+from corral.master import claims, maintenance, role_views
 from corral.master.spec import GetCluster, GetExplanations, GetTasks
 from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, TaskEntry
 from corral.master.trials import Trial, write_explanation
@@ -34,7 +35,7 @@ def _node(state: MasterState, agent: AgentEntry) -> Json:
     return {
         "id": agent.id,
         "hostname": agent.info.hostname,
-        "state": str(agent.state),
+        "state": agent.ineligible or str(agent.state),
         "why": _why(state, agent),
         "url": _url(agent),
         "resources": flat(agent.info.resources),
@@ -49,13 +50,28 @@ def _node(state: MasterState, agent: AgentEntry) -> Json:
 def _why(state: MasterState, agent: AgentEntry) -> str:
     match agent.state:
         case AgentState.REACHABLE:
-            return ""
+            return _closed_why(agent)
         case AgentState.DISCONNECTED:
             return f"its link broke; unreachable when not back within {state.config.agent_timeout_s:g} s"
         case AgentState.RECOVERED:
             return "not seen since this master started"
         case AgentState.UNREACHABLE:
             return "silent for too long; its tasks may run on"
+
+
+def _closed_why(agent: AgentEntry) -> str:
+    """What an operator has said about a reachable agent."""
+    drain = agent.drain
+    if drain is not None:
+        then = "and will be marked gone then" if drain.mark_gone else "`corral undrain` opens it again after that"
+        left = f"its {len(agent.tasks)} tasks are ended; " if agent.draining else "it is empty; "
+        return left + then
+    if agent.deactivated:
+        return "an operator wants nothing new there"
+    found = agent.unavailability
+    if found is None:
+        return ""
+    return f"its maintenance {'has begun' if agent.in_window else f'begins at {write_instant(found.start_at)}'}"
 
 
 def _url(agent: AgentEntry) -> str:
@@ -245,6 +261,9 @@ def _cluster(state: MasterState, with_tasks: bool) -> ClusterSnapshot:
         completed_frameworks=tuple(_framework_row(f, used, with_tasks) for f in state.completed.values()),
         roles=role_views.rows(state),
         flags=_flags(state),
+        windows=state.windows,
+        machines=maintenance.shown_machines(state),
+        down=tuple(state.down),
     )
 
 
@@ -265,8 +284,10 @@ def _agent_row(agent: AgentEntry) -> AgentRow:
     reachable = agent.state is AgentState.REACHABLE
     return AgentRow(
         info=agent.info,
-        active=reachable,
+        active=reachable and not agent.deactivated,
         connected=reachable,
+        deactivated=agent.deactivated,
+        drain=agent.drain,
         recovered=agent.state is AgentState.RECOVERED,
         registered_at=agent.registered_at,
         reregistered_at=agent.reregistered_at,

@@ -13,8 +13,10 @@ from corral.lib.errors import Invalid
 from corral.mesos import wire
 from corral.mesos.resources import read_attribute, read_resources, write_attribute, write_resources
 from corral.model.agent import AgentInfo
+from corral.model.domain import Domain
 from corral.model.framework import Capability, FrameworkInfo
 from corral.model.ids import AgentId, FrameworkId, OfferId, WantId
+from corral.model.maintenance import Unavailability
 from corral.model.offer import Offer
 from corral.model.task import Label
 
@@ -59,6 +61,34 @@ def write_labels(labels: Iterable[Label]) -> wire.Labels | None:
 
 def write_id(value: str | None) -> wire.Id | None:
     return wire.Id(value=value) if value is not None else None
+
+
+def read_domain(found: wire.DomainInfo | None) -> Domain | None:
+    if found is None or found.fault_domain is None:
+        return None
+    return Domain(region=found.fault_domain.region.name, zone=found.fault_domain.zone.name)
+
+
+def write_domain(domain: Domain | None) -> wire.DomainInfo | None:
+    if domain is None:
+        return None
+    fault_domain = wire.FaultDomain(region=wire.Named(name=domain.region), zone=wire.Named(name=domain.zone))
+    return wire.DomainInfo(fault_domain=fault_domain)
+
+
+def read_unavailability(found: wire.Unavailability) -> Unavailability:
+    duration = found.duration
+    return Unavailability(
+        start_ns=found.start.nanoseconds, duration_ns=duration.nanoseconds if duration is not None else None
+    )  # fmt: skip
+
+
+def write_unavailability(found: Unavailability) -> wire.Unavailability:
+    duration = found.duration_ns
+    return wire.Unavailability(
+        start=wire.Nanoseconds(nanoseconds=found.start_ns),
+        duration=wire.Nanoseconds(nanoseconds=duration) if duration is not None else None,
+    )
 
 
 # Frameworks, agents, offers.
@@ -109,6 +139,7 @@ def read_agent_info(found: wire.AgentInfo) -> AgentInfo:
         id=AgentId(found.id.value) if found.id is not None else None,
         attributes=tuple(read_attribute(a) for a in found.attributes),
         runtimes=found.runtimes,
+        domain=read_domain(found.domain),
     )
 
 
@@ -120,6 +151,7 @@ def write_agent_info(info: AgentInfo, *, refinement: bool = True) -> wire.AgentI
         resources=write_resources(info.resources, refinement=refinement),
         attributes=tuple(write_attribute(a) for a in info.attributes),
         runtimes=info.runtimes,
+        domain=write_domain(info.domain),
     )
 
 
@@ -138,6 +170,8 @@ def read_offer(found: wire.Offer) -> Offer:
         resources=read_resources(found.resources, "offer.resources"),
         attributes=tuple(read_attribute(a) for a in found.attributes),
         want_id=WantId(found.want_id) if found.want_id is not None else None,
+        domain=read_domain(found.domain),
+        unavailability=read_unavailability(found.unavailability) if found.unavailability is not None else None,
     )
 
 
@@ -157,4 +191,6 @@ def write_offer(offer: Offer, *, refinement: bool) -> wire.Offer:
         attributes=tuple(write_attribute(a) for a in offer.attributes),
         allocation_info=wire.AllocationInfo(role=offer.role),
         want_id=offer.want_id,
+        domain=write_domain(offer.domain),
+        unavailability=write_unavailability(offer.unavailability) if offer.unavailability is not None else None,
     )

@@ -43,6 +43,13 @@ class WireAccept(wire.Wire):
     filters: WireFilters | None = None
 
 
+class WireAnswerInverse(wire.Wire):
+    """The body of both answers to inverse offers."""
+
+    inverse_offer_ids: tuple[wire.Id, ...] = ()
+    filters: WireFilters | None = None
+
+
 class WireRoles(wire.Wire):
     roles: tuple[str, ...] = ()
 
@@ -89,8 +96,8 @@ class WireCall(wire.Wire):
     subscribe: WireSubscribe | None = None
     accept: WireAccept | None = None
     decline: WireAccept | None = None
-    accept_inverse_offers: wire.Empty | None = None
-    decline_inverse_offers: wire.Empty | None = None
+    accept_inverse_offers: WireAnswerInverse | None = None
+    decline_inverse_offers: WireAnswerInverse | None = None
     revive: WireRoles | None = None
     suppress: WireRoles | None = None
     kill: WireKill | None = None
@@ -118,6 +125,14 @@ class WireRescind(wire.Wire):
     offer_id: wire.Id
 
 
+class WireInverseOffers(wire.Wire):
+    inverse_offers: tuple[wire.InverseOffer, ...] = ()
+
+
+class WireRescindInverse(wire.Wire):
+    inverse_offer_id: wire.Id
+
+
 class WireUpdate(wire.Wire):
     status: wire.TaskStatus
 
@@ -141,6 +156,8 @@ class WireEvent(wire.Wire):
     subscribed: WireSubscribed | None = None
     offers: WireOffers | None = None
     rescind: WireRescind | None = None
+    inverse_offers: WireInverseOffers | None = None
+    rescind_inverse_offer: WireRescindInverse | None = None
     update: WireUpdate | None = None
     message: WireMessage | None = None
     failure: WireFailure | None = None

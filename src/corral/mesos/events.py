@@ -10,23 +10,26 @@ import msgspec
 
 from corral.lib.errors import Invalid
 from corral.mesos import wire
-from corral.mesos.common import read_offer, write_id, write_offer
+from corral.mesos.common import read_domain, read_offer, write_domain, write_id, write_offer
 from corral.mesos.envelopes import (
     WireError,
     WireEvent,
     WireExplanations,
     WireFailure,
+    WireInverseOffers,
     WireMessage,
     WireOffers,
     WireRescind,
+    WireRescindInverse,
     WireSubscribed,
     WireUpdate,
 )
 from corral.mesos.lenient import LenientDecoder
+from corral.mesos.maintenance import read_inverse_offer, write_inverse_offer
 from corral.mesos.tasks import read_task_status, write_task_status
 from corral.mesos.wants import read_explanation, write_explanation
 from corral.model import events
-from corral.model.ids import AgentId, ExecutorId, FrameworkId, OfferId
+from corral.model.ids import AgentId, ExecutorId, FrameworkId, InverseOfferId, OfferId
 
 M = TypeVar("M")
 
@@ -54,6 +57,12 @@ def write_event(event: events.Event, *, refinement: bool) -> bytes:
             return _encode(WireEvent(type="SUBSCRIBED", subscribed=_write_subscribed(event)))
         case events.Rescind(offer_id=offer_id):
             return _encode(WireEvent(type="RESCIND", rescind=WireRescind(offer_id=wire.Id(value=offer_id))))
+        case events.InverseOffers(inverse_offers=found):
+            asked = tuple(write_inverse_offer(o) for o in found)
+            return _encode(WireEvent(type="INVERSE_OFFERS", inverse_offers=WireInverseOffers(inverse_offers=asked)))
+        case events.RescindInverseOffer(inverse_offer_id=id):
+            void = WireRescindInverse(inverse_offer_id=wire.Id(value=id))
+            return _encode(WireEvent(type="RESCIND_INVERSE_OFFER", rescind_inverse_offer=void))
         case events.Message():
             agent_id, executor_id = wire.Id(value=event.agent_id), wire.Id(value=event.executor_id)
             return _encode(WireEvent(type="MESSAGE", message=WireMessage(agent_id, executor_id, event.data)))
@@ -70,8 +79,8 @@ def write_event(event: events.Event, *, refinement: bool) -> bytes:
 def read_event(body: bytes) -> events.Event:
     """The event that one record of the stream states.
 
-    Shapes: an event of a kind that corral has no use for, such as INVERSE_OFFERS, is a sign of life and nothing more:
-    it is read as a heartbeat.
+    Shapes: an event of a kind that corral has no use for, such as UPDATE_OPERATION_STATUS, is a sign of life and
+    nothing more: it is read as a heartbeat.
     Errors: `Invalid` names the field that breaks the event's form.
     """
     found = _events.decode(body)
@@ -83,6 +92,12 @@ def read_event(body: bytes) -> events.Event:
             return events.Offers(offers=tuple(read_offer(o) for o in offers))
         case "RESCIND":
             return events.Rescind(offer_id=OfferId(_present(found.rescind, "rescind").offer_id.value))
+        case "INVERSE_OFFERS":
+            asked = _present(found.inverse_offers, "inverse_offers").inverse_offers
+            return events.InverseOffers(inverse_offers=tuple(read_inverse_offer(o) for o in asked))
+        case "RESCIND_INVERSE_OFFER":
+            id = _present(found.rescind_inverse_offer, "rescind_inverse_offer").inverse_offer_id.value
+            return events.RescindInverseOffer(inverse_offer_id=InverseOfferId(id))
         case "UPDATE":
             status = _present(found.update, "update").status
             return events.Update(status=read_task_status(status, "update.status"))
@@ -113,6 +128,7 @@ def write_master_info(master: events.MasterInfo) -> wire.MasterInfo:
         hostname=master.hostname,
         version=master.version,
         address=wire.Address(hostname=master.hostname, ip=master.ip, port=master.port),
+        domain=write_domain(master.domain),
     )
 
 
@@ -142,6 +158,7 @@ def _read_subscribed(found: WireSubscribed) -> events.Subscribed:
             ip=(address.ip if address is not None else None) or "",
             port=address.port if address is not None else master.port,
             version=master.version or "",
+            domain=read_domain(master.domain),
         ),
     )
 

@@ -11,13 +11,15 @@ import msgspec
 
 from corral import MESOS_VERSION
 from corral.mesos import wire
-from corral.mesos.common import AGENT_PATH, write_labels
+from corral.mesos.common import AGENT_PATH, write_domain, write_labels
 from corral.mesos.flat import Json, by_reservation, write_attributes, write_flat, write_full
 from corral.mesos.health import write_health_check
+from corral.mesos.maintenance import flat_drain
 from corral.mesos.quota import write_role_quota
 from corral.mesos.resources import ANY_ROLE
 from corral.mesos.snapshot import AgentFrameworkRow, AgentRow, AgentSnapshot, ClusterSnapshot, FrameworkRow, RunRow
 from corral.mesos.tasks import write_container, write_container_status, write_discovery, write_limits
+from corral.model.domain import Domain
 from corral.model.events import MasterInfo
 from corral.model.framework import Capability
 from corral.model.resources import add, normal, subtract, with_allocation
@@ -70,6 +72,7 @@ def write_state(snapshot: ClusterSnapshot, version: str) -> Json:
         state["elected_time"] = snapshot.elected_at
     if snapshot.cluster is not None:
         state["cluster"] = snapshot.cluster
+    state |= write_flat_domain(snapshot.master.domain)
     if snapshot.leader is not None:
         leader = snapshot.leader
         pid = _master_pid(leader)
@@ -127,10 +130,16 @@ def _write_slave(row: AgentRow) -> Json:
         "unreserved_resources_full": write_full(free),
         "used_resources_full": write_full(row.used),
         "offered_resources_full": write_full(row.offered),
+        **flat_drain(row),
+        **write_flat_domain(info.domain),
     }
     if row.reregistered_at is not None:
         slave["reregistered_time"] = row.reregistered_at
     return slave
+
+
+def write_flat_domain(domain: Domain | None) -> Json:
+    return {} if domain is None else {"domain": write_domain(domain)}
 
 
 def _agent_pid(ip: str, port: int) -> str:

@@ -11,7 +11,7 @@ import msgspec
 
 from corral import MESOS_VERSION
 from corral.lib.errors import Invalid, Unimplemented
-from corral.mesos import quota, wire
+from corral.mesos import maintenance, quota, wire
 from corral.mesos.common import (
     write_agent_info,
     write_framework_info,
@@ -51,6 +51,8 @@ class OperatorCall(StrEnum):
     GET_WEIGHTS = "GET_WEIGHTS"
     GET_QUOTA = "GET_QUOTA"
     GET_MASTER = "GET_MASTER"
+    GET_MAINTENANCE_STATUS = "GET_MAINTENANCE_STATUS"
+    GET_MAINTENANCE_SCHEDULE = "GET_MAINTENANCE_SCHEDULE"
 
 
 class WireOperatorCall(wire.Wire):
@@ -61,16 +63,14 @@ class WireOperatorCall(wire.Wire):
     remove_quota: quota.WireRemoveQuota | None = None
 
 
-CHANGES = ("UPDATE_WEIGHTS", "UPDATE_QUOTA", "SET_QUOTA", "REMOVE_QUOTA")
+CHANGES = ("UPDATE_WEIGHTS", "UPDATE_QUOTA", "SET_QUOTA", "REMOVE_QUOTA", *maintenance.CHANGES)
 """The calls that change something."""
 
 KNOWN = frozenset(
     {
         *OperatorCall, "UNKNOWN", "GET_LOGGING_LEVEL", "SET_LOGGING_LEVEL", "LIST_FILES", "READ_FILE", "GET_OPERATIONS",
         *CHANGES, "SUBSCRIBE", "RESERVE_RESOURCES", "UNRESERVE_RESOURCES", "CREATE_VOLUMES", "DESTROY_VOLUMES",
-        "GROW_VOLUME", "SHRINK_VOLUME", "GET_MAINTENANCE_STATUS", "GET_MAINTENANCE_SCHEDULE",
-        "UPDATE_MAINTENANCE_SCHEDULE", "START_MAINTENANCE", "STOP_MAINTENANCE", "DRAIN_AGENT", "DEACTIVATE_AGENT",
-        "REACTIVATE_AGENT", "TEARDOWN", "MARK_AGENT_GONE",
+        "GROW_VOLUME", "SHRINK_VOLUME", "TEARDOWN",
     }
 )  # fmt: skip
 """All calls of the API, answered or not."""
@@ -99,6 +99,8 @@ class Agent(wire.Wire):
     total_resources: tuple[wire.Resource, ...] = ()
     allocated_resources: tuple[wire.Resource, ...] = ()
     offered_resources: tuple[wire.Resource, ...] = ()
+    drain_info: maintenance.WireDrainInfo | None = None
+    estimated_drain_start_time: wire.Nanoseconds | None = None
 
 
 class Agents(wire.Wire):
@@ -172,7 +174,7 @@ def read_call(body: bytes) -> OperatorCall | Change:
         given = f"; found {kind!r}, which is no call" if kind is not None else ""
         raise Invalid(f"Failed to validate master::Call: Expecting 'type' to be present{given}")
     if kind in CHANGES:
-        change = _read_change(call)
+        change = maintenance.read_change(kind, body) if kind in maintenance.CHANGES else _read_change(call)
         if change is None:
             raise Invalid(f"Failed to validate master::Call: Expecting '{kind.lower()}' to be present")
         return change
@@ -242,6 +244,10 @@ def _write_body(call: OperatorCall, snapshot: ClusterSnapshot, version: str, met
             return {"status": quota.write_quota_status(snapshot)}
         case OperatorCall.GET_MASTER:
             return _write_master(snapshot)
+        case OperatorCall.GET_MAINTENANCE_STATUS:
+            return {"status": maintenance.write_status(snapshot)}
+        case OperatorCall.GET_MAINTENANCE_SCHEDULE:
+            return {"schedule": maintenance.write_schedule(snapshot)}
 
 
 def _lists(**lists: list[object]) -> dict[str, list[object]]:
@@ -269,6 +275,8 @@ def _write_agent(row: AgentRow) -> Agent:
         total_resources=write_resources(with_allocation(info.resources, None), refinement=True),
         allocated_resources=write_resources(row.used, refinement=True),
         offered_resources=write_resources(row.offered, refinement=True),
+        drain_info=maintenance.write_drain_info(row.drain) if row.drain is not None else None,
+        estimated_drain_start_time=write_seconds(row.drain.started_at) if row.drain is not None else None,
     )
 
 

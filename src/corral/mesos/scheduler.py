@@ -21,6 +21,7 @@ from corral.mesos.common import (
 from corral.mesos.envelopes import (
     WireAccept,
     WireAcknowledge,
+    WireAnswerInverse,
     WireCall,
     WireFilters,
     WireKill,
@@ -42,7 +43,7 @@ from corral.mesos.tasks import check_uuid, read_executor, read_task_info, write_
 from corral.mesos.wants import read_wants, write_wants
 from corral.model import calls
 from corral.model.framework import Capability, FrameworkInfo
-from corral.model.ids import AgentId, ExecutorId, FrameworkId, OfferId, TaskId, check_id, check_role
+from corral.model.ids import AgentId, ExecutorId, FrameworkId, InverseOfferId, OfferId, TaskId, check_id, check_role
 from corral.model.offer import Filters
 from corral.model.task import TaskInfo
 
@@ -137,6 +138,16 @@ def _read_decline(found: WireCall, framework_id: FrameworkId) -> calls.Call:
         raise _missing("decline")
     offer_ids = tuple(OfferId(o.value) for o in found.decline.offer_ids)
     return calls.Decline(framework_id=framework_id, offer_ids=offer_ids, filters=_read_filters(found.decline.filters))
+
+
+def _read_answer_inverse(found: WireCall, framework_id: FrameworkId) -> calls.Call:
+    accepts = found.type == "ACCEPT_INVERSE_OFFERS"
+    body = found.accept_inverse_offers if accepts else found.decline_inverse_offers
+    if body is None:
+        raise _missing((found.type or "").lower())
+    kind = calls.AcceptInverseOffers if accepts else calls.DeclineInverseOffers
+    ids = tuple(InverseOfferId(o.value) for o in body.inverse_offer_ids)
+    return kind(framework_id=framework_id, inverse_offer_ids=ids, filters=_read_filters(body.filters))
 
 
 def _read_filters(found: WireFilters | None) -> Filters:
@@ -263,8 +274,8 @@ _READERS = {
     "TEARDOWN": _read_teardown,
     "ACCEPT": _read_accept,
     "DECLINE": _read_decline,
-    "ACCEPT_INVERSE_OFFERS": _read_ignored,
-    "DECLINE_INVERSE_OFFERS": _read_ignored,
+    "ACCEPT_INVERSE_OFFERS": _read_answer_inverse,
+    "DECLINE_INVERSE_OFFERS": _read_answer_inverse,
     "REVIVE": _read_revive,
     "SUPPRESS": _read_suppress,
     "KILL": _read_kill,
@@ -300,6 +311,10 @@ def _written(call: calls.Call) -> WireCall:
             made.type, made.accept = "ACCEPT", _write_accept(call)
         case calls.Decline():
             made.type, made.decline = "DECLINE", _write_accept(call)
+        case calls.AcceptInverseOffers():
+            made.type, made.accept_inverse_offers = "ACCEPT_INVERSE_OFFERS", _write_answer_inverse(call)
+        case calls.DeclineInverseOffers():
+            made.type, made.decline_inverse_offers = "DECLINE_INVERSE_OFFERS", _write_answer_inverse(call)
         case calls.Revive(roles=roles):
             made.type, made.revive = "REVIVE", WireRoles(roles=roles)
         case calls.Suppress(roles=roles):
@@ -326,6 +341,13 @@ def _written(call: calls.Call) -> WireCall:
             made.type = kind
             setattr(made, kind.lower(), wire.Empty())
     return made
+
+
+def _write_answer_inverse(call: calls.AcceptInverseOffers | calls.DeclineInverseOffers) -> WireAnswerInverse:
+    return WireAnswerInverse(
+        inverse_offer_ids=tuple(wire.Id(value=o) for o in call.inverse_offer_ids),
+        filters=WireFilters(refuse_seconds=float(call.filters.refuse_s)),
+    )
 
 
 def _write_accept(call: calls.Accept | calls.Decline) -> WireAccept:

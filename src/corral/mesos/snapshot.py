@@ -9,6 +9,7 @@ from corral.model.agent import AgentInfo
 from corral.model.events import MasterInfo
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, ContainerId, FrameworkId
+from corral.model.maintenance import Drain, Machine, MachineRow, Window
 from corral.model.offer import Offer
 from corral.model.resources import Resources
 from corral.model.role import RoleSettings
@@ -32,6 +33,7 @@ class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
     unreachable_at: float | None = None
     used: Resources = ()
     offered: Resources = ()
+    drain: Drain | None = None
 
     @property
     def id(self) -> AgentId:
@@ -91,7 +93,7 @@ class ClusterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The whole cluster. Shapes: `leader` is None where nobody leads; `flags` are the configuration as texts.
 
     `agents` are the registered ones, connected or not, the recovered and the unreachable ones too, told apart by their
-    fields.
+    fields. `windows` are scheduled for maintenance; of their machines `down` are down and `machines` are not yet.
     """
 
     master: MasterInfo
@@ -104,6 +106,9 @@ class ClusterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     completed_frameworks: tuple[FrameworkRow, ...] = ()
     roles: tuple[RoleRow, ...] = ()
     flags: tuple[tuple[str, str], ...] = ()
+    windows: tuple[Window, ...] = ()
+    machines: tuple[MachineRow, ...] = ()
+    down: tuple[Machine, ...] = ()
 
 
 class RunRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -70,6 +70,24 @@ class Nanoseconds(Wire):
     nanoseconds: int
 
 
+class Unavailability(Wire):
+    start: Nanoseconds
+    duration: Nanoseconds | None = None
+
+
+class Named(Wire):
+    name: str
+
+
+class FaultDomain(Wire):
+    region: Named
+    zone: Named
+
+
+class DomainInfo(Wire):
+    fault_domain: FaultDomain | None = None
+
+
 class Address(Wire):
     port: UInt
     hostname: str | None = None
@@ -397,6 +415,7 @@ class AgentInfo(Wire):
     resources: tuple[Resource, ...] = ()
     attributes: tuple[Attribute, ...] = ()
     runtimes: tuple[str, ...] = msgspec.field(name="corral_runtimes", default=())
+    domain: DomainInfo | None = None
 
 
 class Offer(Wire):
@@ -412,6 +431,19 @@ class Offer(Wire):
     executor_ids: tuple[Id, ...] = ()
     allocation_info: AllocationInfo | None = None
     want_id: str | None = msgspec.field(name="corral_want_id", default=None)
+    domain: DomainInfo | None = None
+    unavailability: Unavailability | None = None
+
+
+class InverseOffer(Wire):
+    """Shapes: no resources means all of them."""
+
+    id: Id
+    framework_id: Id
+    unavailability: Unavailability
+    url: Url | None = None
+    agent_id: Id | None = None
+    resources: tuple[Resource, ...] = ()
 
 
 class MasterInfo(Wire):
@@ -425,3 +457,4 @@ class MasterInfo(Wire):
     version: str | None = None
     address: Address | None = None
     capabilities: tuple[CapabilityInfo, ...] = ()
+    domain: DomainInfo | None = None

@@ -3,6 +3,7 @@
 import msgspec
 
 from corral.model.attributes import Attribute
+from corral.model.domain import Domain
 from corral.model.ids import AgentId
 from corral.model.resources import Resources
 
@@ -21,3 +22,4 @@ class AgentInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     attributes: tuple[Attribute, ...] = ()
     version: str = ""
     runtimes: tuple[str, ...] = ()
+    domain: Domain | None = None

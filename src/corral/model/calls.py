@@ -3,7 +3,7 @@
 import msgspec
 
 from corral.model.framework import FrameworkInfo
-from corral.model.ids import AgentId, ExecutorId, FrameworkId, OfferId, TaskId
+from corral.model.ids import AgentId, ExecutorId, FrameworkId, InverseOfferId, OfferId, TaskId
 from corral.model.offer import Filters, Want
 from corral.model.task import ExecutorInfo, TaskInfo
 
@@ -46,6 +46,18 @@ class Accept(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="ACCEPT"):
 class Decline(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="DECLINE"):
     framework_id: FrameworkId
     offer_ids: tuple[OfferId, ...]
+    filters: Filters = Filters()
+
+
+class AcceptInverseOffers(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="ACCEPT_INVERSE_OFFERS"):
+    framework_id: FrameworkId
+    inverse_offer_ids: tuple[InverseOfferId, ...]
+    filters: Filters = Filters()
+
+
+class DeclineInverseOffers(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="DECLINE_INVERSE_OFFERS"):
+    framework_id: FrameworkId
+    inverse_offer_ids: tuple[InverseOfferId, ...]
     filters: Filters = Filters()
 
 
@@ -115,13 +127,13 @@ class UpdateFramework(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="
 
 
 class Ignored(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="IGNORED"):
-    """A call that is accepted without effect, such as an answer to an inverse offer; `kind` is its wire name."""
+    """A call that is accepted without effect, such as an acknowledgement of an operation; `kind` is its wire name."""
 
     framework_id: FrameworkId
     kind: str
 
 
 Call = (
-    Subscribe | Teardown | Accept | Decline | Revive | Suppress | Kill | Shutdown | Acknowledge | Reconcile | Message
-    | Request | UpdateFramework | Ignored
+    Subscribe | Teardown | Accept | Decline | AcceptInverseOffers | DeclineInverseOffers | Revive | Suppress | Kill
+    | Shutdown | Acknowledge | Reconcile | Message | Request | UpdateFramework | Ignored
 )  # fmt: skip

@@ -2,7 +2,9 @@
 
 import msgspec
 
-from corral.model.ids import AgentId, ExecutorId, FrameworkId, OfferId
+from corral.model.domain import Domain
+from corral.model.ids import AgentId, ExecutorId, FrameworkId, InverseOfferId, OfferId
+from corral.model.maintenance import InverseOffer
 from corral.model.offer import Explanation, Offer
 from corral.model.task import TaskStatus
 
@@ -13,6 +15,7 @@ class MasterInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     ip: str
     port: int
     version: str
+    domain: Domain | None = None
 
 
 class Subscribed(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="SUBSCRIBED"):
@@ -27,6 +30,14 @@ class Offers(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="OFFERS"):
 
 class Rescind(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="RESCIND"):
     offer_id: OfferId
+
+
+class InverseOffers(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="INVERSE_OFFERS"):
+    inverse_offers: tuple[InverseOffer, ...]
+
+
+class RescindInverseOffer(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="RESCIND_INVERSE_OFFER"):
+    inverse_offer_id: InverseOfferId
 
 
 class Update(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="UPDATE"):
@@ -66,4 +77,7 @@ class Heartbeat(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="HEARTB
     pass
 
 
-Event = Subscribed | Offers | Rescind | Update | Message | Explanations | Failure | Error | Heartbeat
+Event = (
+    Subscribed | Offers | Rescind | InverseOffers | RescindInverseOffer | Update | Message | Explanations | Failure
+    | Error | Heartbeat
+)  # fmt: skip

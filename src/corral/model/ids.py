@@ -14,6 +14,7 @@ TaskId = NewType("TaskId", str)
 ExecutorId = NewType("ExecutorId", str)
 ContainerId = NewType("ContainerId", str)
 WantId = NewType("WantId", str)
+InverseOfferId = NewType("InverseOfferId", str)
 Role = NewType("Role", str)
 
 

@@ -1,4 +1,4 @@
-"""What an operator asks of the master about roles.
+"""What an operator asks of the master about roles; what it asks about machines is in `maintenance.py`.
 
 Each command is carried out whole or not at all. Source: Mesos v1 operator API, weights and quota; `SetRole` and
 `RemoveRole` are corral's own.
@@ -6,6 +6,7 @@ Each command is carried out whole or not at all. Source: Mesos v1 operator API, 
 
 import msgspec
 
+from corral.model.maintenance import MaintenanceChange
 from corral.model.resources import Resources
 from corral.model.role import Quota
 
@@ -59,4 +60,4 @@ class RemoveQuota(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True)
     role: str
 
 
-Change = SetRole | RemoveRole | UpdateWeights | UpdateQuota | SetQuota | RemoveQuota
+Change = SetRole | RemoveRole | UpdateWeights | UpdateQuota | SetQuota | RemoveQuota | MaintenanceChange

@@ -40,10 +40,14 @@ class Registered(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="re
 
 
 class Refused(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="refused"):
-    """The agent may not join; `why` says what to do about it."""
+    """The agent may not join, or not stay; `why` says what to do about it.
+
+    Shapes: with `end_tasks` its frameworks were told that its tasks are over, which it has to make true.
+    """
 
     epoch: int
     why: str
+    end_tasks: bool = False
 
 
 class RunTask(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="run"):

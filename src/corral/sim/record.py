@@ -59,6 +59,7 @@ class Observer:
         self._wanted: dict[FrameworkId, dict[WantId, tuple[Want, int]]] = {}
         self._offered: dict[OfferId, tuple[str, WantId]] = {}
         self._running: dict[_TaskKey, AgentId] = {}
+        self._closed: dict[AgentId, str] = {}
 
     def observe(self, input: Any, now: float, effects: Sequence[Effect]) -> Iterator[Event]:
         """What has happened with this input. Shapes: the first call yields `Begin` before anything else."""
@@ -101,7 +102,7 @@ class Observer:
 
     def _register(self, agent_id: AgentId, report: Register) -> Iterator[Event]:
         self._infos[agent_id] = report.info
-        yield from self._show(agent_id, "")
+        yield from self._show(agent_id, self._closed.get(agent_id, ""))
         told = {(one.framework_id, one.info.task_id): one for one in report.tasks}
         for key in [key for key, where in self._running.items() if where == agent_id]:
             one = told.get(key)
@@ -170,10 +171,18 @@ class Observer:
     def _remember(self, kind: str, name: str, record: Any) -> Iterator[Event]:
         match kind:
             case "agents" if record is None:
+                self._closed.pop(AgentId(name), None)
                 yield from self._lose(AgentId(name))
             case "agents" if isinstance(record, AgentRecord) and record.unreachable_at is not None:
                 self._infos.setdefault(AgentId(name), record.info)
                 yield from self._show(AgentId(name), "unreachable")
+            case "agents" if isinstance(record, AgentRecord):
+                word = record.drain.state.lower() if record.drain is not None else ""
+                word = word or ("deactivated" if record.deactivated else "")
+                if word != self._closed.get(AgentId(name), ""):
+                    self._closed[AgentId(name)] = word
+                    self._infos.setdefault(AgentId(name), record.info)
+                    yield from self._show(AgentId(name), word)
             case "roles" if isinstance(record, RoleSettings):
                 yield self._set_role(name, record)
             case "roles":

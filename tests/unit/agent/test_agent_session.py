@@ -108,6 +108,18 @@ def test_a_refused_agent_stays_away_for_a_while_and_says_why(agent: Driver) -> N
     assert agent.notes() == ["registration refused"]
 
 
+def test_an_agent_whose_tasks_were_declared_over_ends_them_and_one_that_is_merely_refused_does_not(
+    agent: Driver,
+) -> None:
+    agent.run(make_task("t1"))
+    agent.open()
+    agent.order(Refused(1, "this master is of another release"))
+    assert agent.all(fx.Kill) == []
+    agent.open()
+    agent.order(Refused(1, "machine h1 is down for maintenance", True))
+    assert [kill.grace_s for kill in agent.all(fx.Kill)] == [3.0]
+
+
 def test_a_ping_is_answered(agent: Driver) -> None:
     agent.order(Ping(1))
     assert isinstance(agent.one(fx.Send).report, Pong)

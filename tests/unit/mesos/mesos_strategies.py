@@ -17,8 +17,10 @@ from corral.model.container import (
     Volume,
     VolumeMode,
 )
+from corral.model.domain import Domain
 from corral.model.framework import Capability, FrameworkInfo
 from corral.model.health import CheckKind, CheckResult, HealthCheck
+from corral.model.maintenance import InverseOffer, Unavailability
 from corral.model.offer import Explanation, Filters, Offer, Refusal, Want
 from corral.model.resources import Disk, Identity, Reservation, Resource, ResourceKind, coalesce, normal
 from corral.model.task import (
@@ -55,6 +57,9 @@ def few(strategy):
     return st.lists(strategy, max_size=3).map(tuple)
 
 
+domains = st.builds(Domain, region=texts, zone=texts)
+nanoseconds = st.integers(0, 2**63 - 1)
+unavailabilities = st.builds(Unavailability, start_ns=nanoseconds, duration_ns=maybe(nanoseconds))
 spans = few(st.tuples(ports, st.integers(0, 40)).map(lambda p: (p[0], p[0] + p[1]))).map(coalesce)
 item_sets = st.sets(texts, max_size=3).map(lambda s: tuple(sorted(s)))
 
@@ -278,6 +283,8 @@ offers = st.builds(
     resources=bundles.map(lambda bundle: bundle),
     attributes=few(attributes),
     want_id=maybe(ids),
+    domain=maybe(domains),
+    unavailability=maybe(unavailabilities),
 )
 fields = texts.filter(bool)
 weights = st.integers(0, 1000)
@@ -354,6 +361,8 @@ all_calls = st.one_of(
     st.builds(calls.Teardown, framework_id=ids),
     st.builds(calls.Accept, framework_id=ids, offer_ids=few(ids), operations=few(operations), filters=filters),
     st.builds(calls.Decline, framework_id=ids, offer_ids=few(ids), filters=filters),
+    st.builds(calls.AcceptInverseOffers, framework_id=ids, inverse_offer_ids=few(ids), filters=filters),
+    st.builds(calls.DeclineInverseOffers, framework_id=ids, inverse_offer_ids=few(ids), filters=filters),
     st.builds(calls.Revive, framework_id=ids, roles=few(roles)),
     st.builds(calls.Suppress, framework_id=ids, roles=few(roles)),
     st.builds(calls.Kill, framework_id=ids, task_id=ids, agent_id=maybe(ids), grace_s=maybe(seconds)),
@@ -376,14 +385,17 @@ all_calls = st.one_of(
         framework_id=ids,
         kind=st.sampled_from(
             [
-                "ACCEPT_INVERSE_OFFERS",
-                "DECLINE_INVERSE_OFFERS",
                 "ACKNOWLEDGE_OPERATION_STATUS",
                 "RECONCILE_OPERATIONS",
             ]
         ),
     ),
 )
+
+inverse_offers = st.builds(
+    InverseOffer, id=ids, framework_id=ids, agent_id=ids, hostname=texts.filter(bool), ip=st.just("127.0.0.1"),
+    port=ports, unavailability=unavailabilities,
+)  # fmt: skip
 
 masters = st.builds(
     events.MasterInfo,
@@ -392,11 +404,14 @@ masters = st.builds(
     ip=st.just("127.0.0.1"),
     port=ports,
     version=st.just("1.11.0"),
+    domain=maybe(domains),
 )
 all_events = st.one_of(
     st.builds(events.Subscribed, framework_id=ids, heartbeat_interval_s=st.floats(0.1, 100), master=masters),
     st.builds(events.Offers, offers=few(offers)),
     st.builds(events.Rescind, offer_id=ids),
+    st.builds(events.InverseOffers, inverse_offers=few(inverse_offers)),
+    st.builds(events.RescindInverseOffer, inverse_offer_id=ids),
     st.builds(events.Update, status=statuses),
     st.builds(events.Message, agent_id=ids, executor_id=ids, data=blobs),
     st.builds(events.Explanations, explanations=few(explanations)),

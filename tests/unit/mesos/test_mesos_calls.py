@@ -11,7 +11,7 @@ from corral.mesos.scheduler import read_call
 from corral.model import calls
 from corral.model.constraints import Operator
 from corral.model.framework import Capability
-from corral.model.offer import Want
+from corral.model.offer import Filters, Want
 from corral.model.resources import Identity, Reservation
 
 UUID = "AAECAwQFBgcICQoLDA0ODw=="
@@ -145,9 +145,22 @@ def test_the_explicit_unknown_type_is_not_implemented():
     assert refused.value.status == 501
 
 
-def test_the_calls_of_maintenance_and_operation_feedback_are_taken_without_effect():
-    body = call("ACCEPT_INVERSE_OFFERS", accept_inverse_offers={"inverse_offer_ids": [{"value": "i"}]})
-    assert read_call(body) == calls.Ignored(framework_id="f", kind="ACCEPT_INVERSE_OFFERS")
+def test_the_calls_of_operation_feedback_are_taken_without_effect():
+    assert read_call(call("RECONCILE_OPERATIONS", reconcile_operations={})) == calls.Ignored(
+        framework_id="f", kind="RECONCILE_OPERATIONS"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [("ACCEPT_INVERSE_OFFERS", calls.AcceptInverseOffers), ("DECLINE_INVERSE_OFFERS", calls.DeclineInverseOffers)],
+)
+def test_answers_to_inverse_offers_name_them_and_say_for_how_long(kind, wanted):
+    body = {"inverse_offer_ids": [{"value": "i"}], "filters": {"refuse_seconds": 60}}
+    found = read_call(call(kind, **{kind.lower(): body}))
+    assert found == wanted(framework_id="f", inverse_offer_ids=("i",), filters=Filters(refuse_s=60.0))
+    with pytest.raises(Invalid, match=kind.lower()):
+        read_call(call(kind))
 
 
 def test_revive_and_suppress_need_no_body():
