@@ -51,6 +51,7 @@ def describe_agent(state: AgentState) -> AgentInfo:
         id=state.identity.agent_id,
         ip=config.ip,
         attributes=config.attributes,
+        domain=config.domain,
         version=config.version,
         runtimes=tuple(name for name, runtime in state.runtimes.items() if runtime.why is None),
     )

@@ -10,6 +10,7 @@ import msgspec
 
 from corral.mesos.snapshot import AgentSnapshot
 from corral.model.attributes import Attribute
+from corral.model.domain import Domain
 from corral.model.execution import Exit, Found, Launched
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, ContainerId, FrameworkId, TaskId
@@ -33,6 +34,7 @@ class AgentConfig(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     port: int = 4681
     resources: Resources = ()
     attributes: tuple[Attribute, ...] = ()
+    domain: Domain | None = None
     runtimes: tuple[str, ...] = ("process",)
     work_dir: str = "/var/lib/corral/agent"
     version: str = ""

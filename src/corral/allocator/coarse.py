@@ -218,7 +218,10 @@ def offer_rest(allocator: "Allocator", kept: Collection[AgentId], seed: int) -> 
         has_gpus = total_milli(agent.view.total, GPUS) > 0
         for leaf in order:
             assert leaf.framework_id is not None, "claims are of frameworks"
-            if has_gpus and not allocator.frameworks[leaf.framework_id].gpus:
+            framework = allocator.frameworks[leaf.framework_id]
+            if (has_gpus and not framework.gpus) or (view.remote and not framework.regions):
+                continue
+            if (leaf.framework_id, leaf.name) in view.barred:
                 continue
             bundle = order.allowed(leaf, usable(free, leaf.name))
             if not worth_offering(bundle):

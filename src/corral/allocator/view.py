@@ -20,7 +20,8 @@ class AgentView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `attributes` hold constraint texts.
 
     `ineligible` says why the agent takes nothing new (`draining`, `unreachable`...), empty when it does; coarse offers
-    are made all the same while `still_offered`.
+    are made all the same while `still_offered`. `barred` lists frameworks and roles that want no coarse offers of it;
+    of a `remote` one only frameworks with `regions` get them.
     """
 
     id: AgentId
@@ -30,6 +31,8 @@ class AgentView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     runtimes: tuple[str, ...] = ()
     ineligible: str = ""
     still_offered: bool = False
+    remote: bool = False
+    barred: frozenset[tuple[FrameworkId, str]] = frozenset()
 
 
 class WantView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -47,6 +50,7 @@ class FrameworkView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     id: FrameworkId
     coarse_roles: tuple[str, ...] = ()
     gpus: bool = False
+    regions: bool = False
 
 
 class Filter(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -139,6 +139,11 @@ def _refusal(state: MasterState, info: AgentInfo, told: _Told) -> str | None:
             f"agent on {info.hostname} is of version {info.version} but this master of {ours}; "
             "run the same release on both"
         )
+    if info.domain is not None and state.config.domain is None:
+        return (
+            f"agent on {info.hostname} has a fault domain but this master has none; give the master one, or the agent "
+            "none"
+        )
     if info.resources and any(r.milli < 0 for r in info.resources):
         return f"agent on {info.hostname} brings {describe(info.resources)}; an amount must not be below 0"
     for resource in info.resources:

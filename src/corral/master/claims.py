@@ -11,11 +11,19 @@ import msgspec
 from corral.allocator.book import PORTS
 from corral.allocator.view import AgentView, Filter, FrameworkView, Grant, Hold, HoldKind, WantView
 from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry, TaskEntry, WantEntry
+from corral.model import offer_constraints as constraints
+from corral.model.constraints import Constraint, Operator
+from corral.model.domain import REGION, ZONE
 from corral.model.framework import Capability
 from corral.model.ids import AgentId, FrameworkId, OfferId, WantId
 from corral.model.offer import Want
+from corral.model.offer_constraints import OfferConstraints
 from corral.model.resources import Resources
 from corral.model.task import Claim
+
+_REMOTE = "@remote"
+"""Set where an agent stands in another region than the master."""
+_AT_HOME = Constraint(field=_REMOTE, operator=Operator.UNEQUAL, values=("yes",))
 
 # What there is.
 
@@ -24,10 +32,38 @@ def tell_agent(state: MasterState, agent: AgentEntry) -> None:
     """The agent is new, or something about it."""
     why = agent.ineligible
     view = AgentView(
-        id=agent.id, hostname=agent.info.hostname, total=agent.info.resources, attributes=agent.attributes,
+        id=agent.id, hostname=agent.info.hostname, total=agent.info.resources, attributes=_fields(state, agent),
         runtimes=agent.info.runtimes, ineligible=why, still_offered=why == "maintenance",
+        remote=state.is_remote(agent.info), barred=_barred(state, agent),
     )  # fmt: skip
     state.allocator.set_agent(view)
+
+
+def _fields(state: MasterState, agent: AgentEntry) -> dict[str, str]:
+    """What constraints may look at."""
+    domain = agent.info.domain
+    if domain is None:
+        return agent.attributes
+    found = {**agent.attributes, REGION: domain.region, ZONE: domain.zone}
+    return {**found, _REMOTE: "yes"} if state.is_remote(agent.info) else found
+
+
+def _barred(state: MasterState, agent: AgentEntry) -> frozenset[tuple[FrameworkId, str]]:
+    """Who does not want plain offers of the agent, and for which roles."""
+    return frozenset(
+        (framework_id, one.role)
+        for framework_id, found in state.constrained.items()
+        for one in found
+        if not constraints.admits(one.groups, agent.info)
+    )
+
+
+def admits(state: MasterState, framework: FrameworkEntry, entry: OfferEntry) -> bool:
+    """Whether the framework wants plain offers such as this one."""
+    info = state.agents[entry.offer.agent_id].info
+    if state.is_remote(info) and not framework.info.can(Capability.REGION_AWARE):
+        return False
+    return all(constraints.admits(c.groups, info) for c in framework.constraints if c.role == entry.offer.role)
 
 
 def forget_agent(state: MasterState, agent_id: AgentId) -> None:
@@ -74,14 +110,31 @@ def tell_framework(state: MasterState, framework: FrameworkEntry) -> None:
     """The framework listens, or listens for other roles than before."""
     info = framework.info
     coarse = () if framework.uses_wants else (r for r in info.subscribed_roles if r not in framework.suppressed)
-    view = FrameworkView(id=framework.id, coarse_roles=tuple(coarse), gpus=info.can(Capability.GPU_RESOURCES))
+    view = FrameworkView(
+        id=framework.id, coarse_roles=tuple(coarse), gpus=info.can(Capability.GPU_RESOURCES),
+        regions=info.can(Capability.REGION_AWARE),
+    )  # fmt: skip
+    _constrain(state, framework.id, framework.constraints)
     if state.allocator.frameworks.get(framework.id) != view:
         state.allocator.set_framework(view)
+
+
+def _constrain(state: MasterState, framework_id: FrameworkId, found: OfferConstraints) -> None:
+    """What a framework says about agents is new; nothing when it has said so before."""
+    if state.constrained.get(framework_id, ()) == found:
+        return
+    state.constrained[framework_id] = found
+    if not found:
+        del state.constrained[framework_id]
+    for agent in state.agents.values():
+        if state.allocator.book.agents[agent.id].view.barred != _barred(state, agent):
+            tell_agent(state, agent)
 
 
 def forget_framework(state: MasterState, framework_id: FrameworkId) -> None:
     """The framework does not listen any more; its wants and filters go with it."""
     state.allocator.remove_framework(framework_id)
+    _constrain(state, framework_id, ())
 
 
 def tell_want(state: MasterState, framework: FrameworkEntry, entry: WantEntry) -> None:
@@ -90,11 +143,20 @@ def tell_want(state: MasterState, framework: FrameworkEntry, entry: WantEntry) -
         return
     framework.settle(entry)
     line = state.allocator.lines.get(framework.id, entry.want.id)
-    if line is None or line.view.missing != entry.missing or line.view.want is not entry.want:
+    if (entry.told is entry.want) is _stays_home(state, framework):
+        entry.told = entry.want
+        if _stays_home(state, framework):
+            entry.told = msgspec.structs.replace(entry.want, constraints=(*entry.want.constraints, _AT_HOME))
+    if line is None or line.view.missing != entry.missing or line.view.want is not entry.told:
         view = WantView(
-            want=entry.want, framework_id=framework.id, missing=entry.missing, since_at=entry.since_at
+            want=entry.told, framework_id=framework.id, missing=entry.missing, since_at=entry.since_at
         )  # fmt: skip
         state.allocator.set_want(view)
+
+
+def _stays_home(state: MasterState, framework: FrameworkEntry) -> bool:
+    """Whether the framework is to know nothing of other regions than the master's."""
+    return state.config.domain is not None and not framework.info.can(Capability.REGION_AWARE)
 
 
 def forget_want(state: MasterState, framework: FrameworkEntry, want_id: WantId) -> None:

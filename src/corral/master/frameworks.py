@@ -19,6 +19,7 @@ from corral.model import events
 from corral.model.calls import Revive, Subscribe, Suppress, UpdateFramework
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, FrameworkId
+from corral.model.offer_constraints import find_fault
 from corral.model.orders import AcknowledgeUpdate, ShutdownFramework
 from corral.model.task import TERMINAL, Reason, TaskState
 from corral.runtime.core import CancelTimer, Effect, Note, Persist, SetTimer
@@ -72,6 +73,7 @@ def subscribe(state: MasterState, command: SubscribeStream, now: float) -> list[
         note = Note("framework subscribed", "it has come back under its id", "info", _facts(framework))
     framework.stream = command.stream
     framework.suppressed = set(call.suppressed_roles)
+    framework.constraints = call.offer_constraints
     state.streams[command.stream] = framework.id
     claims.tell_framework(state, framework)
     inverse.review(state, framework)
@@ -92,7 +94,7 @@ def subscribe(state: MasterState, command: SubscribeStream, now: float) -> list[
 
 def _refusal(state: MasterState, call: Subscribe, principal: str | None) -> str | None:
     info = call.info
-    why = check_framework(info, call.suppressed_roles)
+    why = check_framework(info, call.suppressed_roles) or find_fault(call.offer_constraints, info.subscribed_roles)
     if why is not None:
         return why
     if principal is not None and info.principal is not None and principal != info.principal:
@@ -348,20 +350,29 @@ def update_framework(state: MasterState, framework: FrameworkEntry, call: Update
     Errors: `Invalid` when the new description would be refused; then nothing changes.
     """
     info = msgspec.structs.replace(call.info, principal=call.info.principal or framework.principal)
-    why = check_framework(info, call.suppressed_roles) or check_resubscribe(framework.info, info)
+    why = (
+        check_framework(info, call.suppressed_roles)
+        or find_fault(call.offer_constraints, info.subscribed_roles)
+        or check_resubscribe(framework.info, info)
+    )
     if why is None and (call.info.user, call.info.checkpoint) != (framework.info.user, framework.info.checkpoint):
         why = f"framework {framework.id} cannot change its user or checkpoint"
     if why is not None:
         raise Invalid(why)
     framework.info = msgspec.structs.replace(info, id=framework.id)
     framework.suppressed = set(call.suppressed_roles)
+    framework.constraints = call.offer_constraints
     roles = set(framework.info.subscribed_roles)
     left = [entry for entry in framework.offers.values() if entry.offer.role not in roles]
     effects = offers.rescind(state, left, "the framework has left the role")
+    unwanted = [e for e in framework.offers.values() if e.want is None and not claims.admits(state, framework, e)]
+    effects += offers.rescind(state, unwanted, "the framework's offer constraints exclude its agent")
     for want in [w for w in framework.wants.values() if w.want.role not in roles]:
         del framework.wants[want.want.id]
         framework.waiting.pop(want.want.id, None)
         claims.forget_want(state, framework, want.want.id)
+    for entry in framework.wants.values():
+        claims.tell_want(state, framework, entry)
     claims.tell_framework(state, framework)
     return [_persist(framework), *effects, *timers.ask_allocation(state)]
 

@@ -8,6 +8,7 @@ import msgspec
 
 from corral.model.agent import AgentInfo
 from corral.model.calls import Call, Subscribe
+from corral.model.domain import Domain
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, FrameworkId
 from corral.model.maintenance import Drain, Machine, MaintenanceChange, Window
@@ -61,6 +62,7 @@ class MasterConfig(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     headroom: Resources | None = None
     evictions_per_minute: int = 60
     compiled: str = "no"
+    domain: Domain | None = None
 
 
 # Records.

@@ -22,6 +22,7 @@ from corral.model.ids import AgentId, FrameworkId, InverseOfferId, OfferId, Task
 from corral.model.ledger import Pool
 from corral.model.maintenance import Answer, Drain, DrainState, InverseOffer, Machine, Unavailability, Window
 from corral.model.offer import Explanation, Offer, Want
+from corral.model.offer_constraints import OfferConstraints
 from corral.model.resources import Resources
 from corral.model.role import RoleSettings
 from corral.model.task import TERMINAL, Reason, TaskInfo, TaskState, TaskStatus
@@ -123,12 +124,12 @@ class InverseEntry:
 
 
 class WantEntry:
-    """A standing want. Shapes: of `remaining` instances `offered` are out in offers."""
+    """A standing want. Shapes: of `remaining` instances `offered` are out in offers; `told` is it to the allocator."""
 
-    __slots__ = ("framework_id", "offered", "remaining", "since_at", "want")
+    __slots__ = ("framework_id", "offered", "remaining", "since_at", "told", "want")
 
     def __init__(self, want: Want, framework_id: FrameworkId, since_at: float) -> None:
-        self.want = want
+        self.want = self.told = want
         self.framework_id = framework_id
         self.remaining = want.count
         self.offered = 0
@@ -147,8 +148,8 @@ class FrameworkEntry:
     """
 
     __slots__ = (
-        "completed", "explain_due", "explained_at", "explaining", "explanations", "id", "info", "kills", "offers",
-        "principal", "recovered", "registered_at", "reregistered_at", "stream", "suppressed", "tasks", "told",
+        "completed", "constraints", "explain_due", "explained_at", "explaining", "explanations", "id", "info", "kills",
+        "offers", "principal", "recovered", "registered_at", "reregistered_at", "stream", "suppressed", "tasks", "told",
         "unexplained", "unreachable", "unregistered_at", "uses_wants", "waiting", "wants",
     )  # fmt: skip
 
@@ -167,6 +168,7 @@ class FrameworkEntry:
         self.kills: dict[TaskId, float | None] = {}
         self.offers: dict[OfferId, OfferEntry] = {}
         self.suppressed: set[str] = set()
+        self.constraints: OfferConstraints = ()
         self.uses_wants = False
         self.wants: dict[WantId, WantEntry] = {}
         self.waiting: dict[WantId, WantEntry] = {}
@@ -277,7 +279,7 @@ class MasterState:
 
     __slots__ = (
         "agents", "allocation_due", "allocation_due_at", "allocation_runs", "allocator", "completed", "config",
-        "counts", "down", "draining", "ended", "epoch", "expiries", "explain_due_at", "filter_heap",
+        "constrained", "counts", "down", "draining", "ended", "epoch", "expiries", "explain_due_at", "filter_heap",
         "filters_due_at", "frameworks", "gone", "gone_offers", "inverse_offers", "live", "loaded_at", "machines",
         "maintenance_due_at", "master_id", "most_filter_ends", "next_removal_at", "offers", "offers_due_at",
         "random", "removed_ids", "roles", "sequence", "sessions", "shown", "streams", "to_review", "waiting",
@@ -323,8 +325,14 @@ class MasterState:
         self.to_review: dict[AgentId, None] = {}
         self.maintenance_due_at: float | None = None
         self.next_removal_at = 0.0
+        self.constrained: dict[FrameworkId, OfferConstraints] = {}
         self.offers_due_at: float | None = None
         self.filters_due_at: float | None = None
+
+    def is_remote(self, info: AgentInfo) -> bool:
+        """Whether an agent stands in another region than the master."""
+        home = self.config.domain
+        return home is not None and info.domain is not None and info.domain.region != home.region
 
     def find_machine(self, info: AgentInfo) -> Machine | None:
         """The machine of the maintenance schedule that an agent is on."""
@@ -343,7 +351,9 @@ class MasterState:
     @property
     def master_info(self) -> MasterInfo:
         c = self.config
-        return MasterInfo(id=self.master_id, hostname=c.hostname, ip=c.ip, port=c.port, version=c.version)
+        return MasterInfo(
+            id=self.master_id, hostname=c.hostname, ip=c.ip, port=c.port, version=c.version, domain=c.domain
+        )
 
     @property
     def weights(self) -> dict[str, float]:
@@ -434,7 +444,7 @@ class MasterState:
                 assert (want.want.id in framework.waiting) == (want.missing > 0), "waiting wants are out of step"
                 line = self.allocator.lines.get(framework.id, want.want.id)
                 assert line is not None, f"want {want.want.id} stands in no line"
-                assert (line.view.want, line.view.missing) == (want.want, want.missing), f"want {want.want.id} differs"
+                assert (line.view.want, line.view.missing) == (want.told, want.missing), f"want {want.want.id} differs"
             assert len(framework.wants) == len(self.allocator.lines.of(framework.id)), "a line of a want that has gone"
         assert len(self.streams) == sum(1 for _ in self.connected_frameworks()), "a stream without framework"
         assert +self.live == live, f"live tasks are counted as {self.live}, found {live}"

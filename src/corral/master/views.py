@@ -16,6 +16,7 @@ from corral.master.wants import MOST_EXPLAINED
 from corral.mesos.snapshot import AgentRow, ClusterSnapshot, FrameworkRow
 from corral.model.ids import FrameworkId, TaskId
 from corral.model.ledger import Pool, Tally
+from corral.model.maintenance import InverseOffer
 from corral.model.offer import Explanation
 from corral.model.resources import Resource, ResourceKind, Resources
 from corral.model.task import TERMINAL, Task, TaskState
@@ -251,14 +252,18 @@ def cluster(state: MasterState, asked: GetCluster) -> ClusterSnapshot:
 
 def _cluster(state: MasterState, with_tasks: bool) -> ClusterSnapshot:
     used = _used_by_framework(state)
+    asked: dict[FrameworkId, tuple[InverseOffer, ...]] = {}
+    for id, agent_id in state.inverse_offers.items():
+        one = next(e.offer for e in state.agents[agent_id].inverse.values() if e.offer.id == id)
+        asked[one.framework_id] = (*asked.get(one.framework_id, ()), one)
     return ClusterSnapshot(
         master=state.master_info,
         start_at=state.loaded_at,
         elected_at=state.loaded_at,
         leader=state.master_info,
         agents=tuple(_agent_row(agent) for agent in state.agents.values()),
-        frameworks=tuple(_framework_row(f, used, with_tasks) for f in state.frameworks.values()),
-        completed_frameworks=tuple(_framework_row(f, used, with_tasks) for f in state.completed.values()),
+        frameworks=tuple(_framework_row(f, used, asked, with_tasks) for f in state.frameworks.values()),
+        completed_frameworks=tuple(_framework_row(f, used, asked, with_tasks) for f in state.completed.values()),
         roles=role_views.rows(state),
         flags=_flags(state),
         windows=state.windows,
@@ -309,7 +314,10 @@ def _used_by_framework(state: MasterState) -> dict[FrameworkId, Tally]:
     return found
 
 
-def _framework_row(framework: FrameworkEntry, used: Mapping[FrameworkId, Tally], with_tasks: bool) -> FrameworkRow:
+def _framework_row(
+    framework: FrameworkEntry, used: Mapping[FrameworkId, Tally], asked: Mapping[FrameworkId, tuple[InverseOffer, ...]],
+    with_tasks: bool,
+) -> FrameworkRow:  # fmt: skip
     offered = Tally()
     for entry in framework.offers.values():
         offered.add(entry.resources)
@@ -327,6 +335,8 @@ def _framework_row(framework: FrameworkEntry, used: Mapping[FrameworkId, Tally],
         offers=tuple(entry.offer for entry in framework.offers.values()),
         used=used[framework.id].bundle() if framework.id in used else (),
         offered=offered.bundle(),
+        offer_constraints=framework.constraints,
+        inverse_offers=asked.get(framework.id, ()),
     )
 
 

@@ -1,6 +1,7 @@
 """The envelopes of scheduler calls and events, and the bodies they carry. Source: Mesos v1 scheduler API."""
 
 from corral.mesos import wire
+from corral.mesos.offer_constraints import WireOfferConstraints
 from corral.mesos.wants import WireExplanation, WireWant
 
 
@@ -33,6 +34,7 @@ class WireSubscribe(wire.Wire):
 
     framework_info: wire.FrameworkInfo
     suppressed_roles: tuple[str, ...] = ()
+    offer_constraints: WireOfferConstraints | None = None
 
 
 class WireAccept(wire.Wire):

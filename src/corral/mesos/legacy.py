@@ -15,6 +15,7 @@ from corral.mesos.common import AGENT_PATH, write_domain, write_labels
 from corral.mesos.flat import Json, by_reservation, write_attributes, write_flat, write_full
 from corral.mesos.health import write_health_check
 from corral.mesos.maintenance import flat_drain
+from corral.mesos.offer_constraints import write_offer_constraints
 from corral.mesos.quota import write_role_quota
 from corral.mesos.resources import ANY_ROLE
 from corral.mesos.snapshot import AgentFrameworkRow, AgentRow, AgentSnapshot, ClusterSnapshot, FrameworkRow, RunRow
@@ -197,6 +198,8 @@ def _write_framework(row: FrameworkRow) -> Json:
         framework["role"] = info.role or ANY_ROLE
     if row.reregistered_at is not None:
         framework["reregistered_time"] = row.reregistered_at
+    if row.offer_constraints:
+        framework["offer_constraints"] = write_offer_constraints(row.offer_constraints)
     if info.principal is not None:
         framework["principal"] = info.principal
     if info.labels:

@@ -23,6 +23,7 @@ from corral.mesos.common import (
 from corral.mesos.events import write_master_info
 from corral.mesos.health import write_health_check
 from corral.mesos.lenient import LenientDecoder
+from corral.mesos.offer_constraints import WireOfferConstraints, write_offer_constraints
 from corral.mesos.resources import write_resources
 from corral.mesos.snapshot import AgentRow, ClusterSnapshot, FrameworkRow
 from corral.mesos.tasks import write_container, write_discovery, write_limits, write_task_status
@@ -119,6 +120,8 @@ class Framework(wire.Wire):
     offers: tuple[wire.Offer, ...] = ()
     allocated_resources: tuple[wire.Resource, ...] = ()
     offered_resources: tuple[wire.Resource, ...] = ()
+    offer_constraints: WireOfferConstraints | None = None
+    inverse_offers: tuple[wire.InverseOffer, ...] = ()
 
 
 class Frameworks(wire.Wire):
@@ -300,6 +303,8 @@ def _write_framework(row: FrameworkRow) -> Framework:
         offers=tuple(write_offer(o, refinement=refinement) for o in row.offers),
         allocated_resources=write_resources(row.used, refinement=True),
         offered_resources=write_resources(row.offered, refinement=True),
+        offer_constraints=write_offer_constraints(row.offer_constraints),
+        inverse_offers=tuple(maintenance.write_inverse_offer(o) for o in row.inverse_offers),
     )
 
 

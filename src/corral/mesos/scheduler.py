@@ -39,6 +39,7 @@ from corral.mesos.envelopes import (
 )
 from corral.mesos.events import read_event, write_event
 from corral.mesos.lenient import LenientDecoder
+from corral.mesos.offer_constraints import read_offer_constraints, write_offer_constraints
 from corral.mesos.tasks import check_uuid, read_executor, read_task_info, write_executor, write_task_info
 from corral.mesos.wants import read_wants, write_wants
 from corral.model import calls
@@ -103,7 +104,11 @@ def _read_subscribe(found: WireCall, _: FrameworkId) -> calls.Call:
             "Failed to validate scheduler::Call: 'framework_id' differs from 'subscribe.framework_info.id'; found "
             f"{envelope!r} and {info.id or ''!r}"
         )
-    return calls.Subscribe(info=info, suppressed_roles=found.subscribe.suppressed_roles)
+    return calls.Subscribe(
+        info=info,
+        suppressed_roles=found.subscribe.suppressed_roles,
+        offer_constraints=read_offer_constraints(found.subscribe.offer_constraints),
+    )
 
 
 def _read_update_framework(found: WireCall, framework_id: FrameworkId) -> calls.Call:
@@ -115,7 +120,11 @@ def _read_update_framework(found: WireCall, framework_id: FrameworkId) -> calls.
             "Failed to validate scheduler::Call: 'framework_id' differs from 'update_framework.framework_info.id'; "
             f"found {framework_id!r} and {info.id or ''!r}"
         )
-    return calls.UpdateFramework(info=info, suppressed_roles=found.update_framework.suppressed_roles)
+    return calls.UpdateFramework(
+        info=info,
+        suppressed_roles=found.update_framework.suppressed_roles,
+        offer_constraints=read_offer_constraints(found.update_framework.offer_constraints),
+    )
 
 
 def _read_teardown(_: WireCall, framework_id: FrameworkId) -> calls.Call:
@@ -298,10 +307,9 @@ def write_call(call: calls.Call) -> bytes:
 def _written(call: calls.Call) -> WireCall:
     match call:
         case calls.Subscribe(info=info):
-            body = WireSubscribe(framework_info=write_framework_info(info), suppressed_roles=call.suppressed_roles)
-            return WireCall(type="SUBSCRIBE", framework_id=write_id(info.id), subscribe=body)
+            return WireCall(type="SUBSCRIBE", framework_id=write_id(info.id), subscribe=_write_subscribe(call))
         case calls.UpdateFramework(info=info):
-            body = WireSubscribe(framework_info=write_framework_info(info), suppressed_roles=call.suppressed_roles)
+            body = _write_subscribe(call)
             return WireCall(type="UPDATE_FRAMEWORK", framework_id=write_id(info.id), update_framework=body)
     made = WireCall(framework_id=wire.Id(value=call.framework_id))
     match call:
@@ -341,6 +349,14 @@ def _written(call: calls.Call) -> WireCall:
             made.type = kind
             setattr(made, kind.lower(), wire.Empty())
     return made
+
+
+def _write_subscribe(call: calls.Subscribe | calls.UpdateFramework) -> WireSubscribe:
+    return WireSubscribe(
+        framework_info=write_framework_info(call.info),
+        suppressed_roles=call.suppressed_roles,
+        offer_constraints=write_offer_constraints(call.offer_constraints),
+    )
 
 
 def _write_answer_inverse(call: calls.AcceptInverseOffers | calls.DeclineInverseOffers) -> WireAnswerInverse:

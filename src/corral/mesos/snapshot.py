@@ -9,8 +9,9 @@ from corral.model.agent import AgentInfo
 from corral.model.events import MasterInfo
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, ContainerId, FrameworkId
-from corral.model.maintenance import Drain, Machine, MachineRow, Window
+from corral.model.maintenance import Drain, InverseOffer, Machine, MachineRow, Window
 from corral.model.offer import Offer
+from corral.model.offer_constraints import OfferConstraints
 from corral.model.resources import Resources
 from corral.model.role import RoleSettings
 from corral.model.task import TERMINAL, Task
@@ -56,6 +57,8 @@ class FrameworkRow(msgspec.Struct, frozen=True, kw_only=True):
     offers: tuple[Offer, ...] = ()
     used: Resources = ()
     offered: Resources = ()
+    offer_constraints: OfferConstraints = ()
+    inverse_offers: tuple[InverseOffer, ...] = ()
 
     @property
     def id(self) -> FrameworkId:

@@ -5,6 +5,7 @@ import msgspec
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, ExecutorId, FrameworkId, InverseOfferId, OfferId, TaskId
 from corral.model.offer import Filters, Want
+from corral.model.offer_constraints import OfferConstraints
 from corral.model.task import ExecutorInfo, TaskInfo
 
 
@@ -30,6 +31,7 @@ Operation = Launch | LaunchGroup | Unsupported
 class Subscribe(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="SUBSCRIBE"):
     info: FrameworkInfo
     suppressed_roles: tuple[str, ...] = ()
+    offer_constraints: OfferConstraints = ()
 
 
 class Teardown(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="TEARDOWN"):
@@ -124,6 +126,7 @@ class Request(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="REQUEST"
 class UpdateFramework(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="UPDATE_FRAMEWORK"):
     info: FrameworkInfo
     suppressed_roles: tuple[str, ...] = ()
+    offer_constraints: OfferConstraints = ()
 
 
 class Ignored(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="IGNORED"):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 
 from corral.lib.config import load_config
 from corral.lib.errors import Invalid
+from corral.model.domain import parse_domain
 from corral.model.flags import parse_attributes, parse_resources
 from corral.model.resources import ResourceKind, Resources
 
@@ -23,6 +24,7 @@ class MasterSection:
     store: str = ""
     insecure: bool = False
     hostname: str = ""
+    domain: str = ""
     journal: bool = False
     frameworks: tuple[str, ...] = ("services", "cron")
 
@@ -91,6 +93,7 @@ class AgentSection:
     ip: str = ""
     resources: str = ""
     attributes: str = ""
+    domain: str = ""
     runtime: tuple[str, ...] = ()
     docker_host: str = ""
     insecure: bool = False
@@ -169,6 +172,8 @@ def _check_texts(config: Config) -> None:
     parse_headroom(config.kernel.headroom)
     parse_resources(config.agent.resources)
     parse_attributes(config.agent.attributes)
+    parse_domain(config.master.domain)
+    parse_domain(config.agent.domain)
 
 
 def parse_headroom(text: str) -> Resources | None:

@@ -30,6 +30,7 @@ from corral.master.core import Input as MasterInput
 from corral.master.core import MasterCore
 from corral.master.shell import MasterShell
 from corral.master.spec import MasterConfig
+from corral.model.domain import parse_domain
 from corral.model.flags import parse_attributes
 from corral.model.resources import Resource, ResourceKind, Resources, normal
 from corral.net.routes import RawRoute, Route
@@ -164,6 +165,7 @@ def describe_master(config: Config, host: str, port: int) -> MasterConfig:
         headroom=parse_headroom(config.kernel.headroom),
         evictions_per_minute=config.kernel.evictions_per_minute,
         compiled=config.kernel.compiled,
+        domain=parse_domain(config.master.domain),
         **_shared(config.kernel, MasterConfig),
     )
 
@@ -235,6 +237,7 @@ async def open_agent(
         port=bound.getsockname()[1],
         resources=divide(detect_resources(str(work_dir), section.resources), section.resources, *share),
         attributes=parse_attributes(section.attributes),
+        domain=parse_domain(section.domain),
         runtimes=tuple(runtimes),
         work_dir=str(work_dir),
         version=__version__,

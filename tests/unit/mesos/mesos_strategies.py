@@ -22,6 +22,7 @@ from corral.model.framework import Capability, FrameworkInfo
 from corral.model.health import CheckKind, CheckResult, HealthCheck
 from corral.model.maintenance import InverseOffer, Unavailability
 from corral.model.offer import Explanation, Filters, Offer, Refusal, Want
+from corral.model.offer_constraints import AttributeConstraint, Predicate, Pseudo, RoleConstraints
 from corral.model.resources import Disk, Identity, Reservation, Resource, ResourceKind, coalesce, normal
 from corral.model.task import (
     CommandInfo,
@@ -38,6 +39,7 @@ from corral.model.task import (
     Uri,
 )
 
+MUTE = (Predicate.EXISTS, Predicate.NOT_EXISTS)
 texts = st.text(alphabet=st.characters(codec="utf-8"), max_size=8)
 ids = st.text(alphabet="abcXYZ019._- ü", min_size=1, max_size=8)
 names = st.sampled_from(["cpus", "mem", "disk", "ports", "bugs", "ü"])
@@ -355,9 +357,18 @@ operations = (
     | st.builds(calls.LaunchGroup, executor=executors, tasks=few(tasks))
     | st.builds(calls.Unsupported, kind=st.sampled_from(["RESERVE", "CREATE", "GROW_VOLUME"]), operation_id=maybe(ids))
 )
+attribute_constraints = st.builds(
+    lambda name, pseudo, test, value: AttributeConstraint(
+        name=name, pseudo=pseudo, test=test, value="" if test in (None, *MUTE) else value
+    ),
+    maybe(texts), maybe(st.sampled_from(Pseudo)), maybe(st.sampled_from(Predicate)), texts,
+)  # fmt: skip
+offer_constraints = st.dictionaries(roles, few(few(attribute_constraints)), max_size=2).map(
+    lambda found: tuple(RoleConstraints(role=role, groups=groups) for role, groups in sorted(found.items()))
+)
 filters = st.builds(Filters, refuse_s=st.floats(0, 365 * 86400.0))
 all_calls = st.one_of(
-    st.builds(calls.Subscribe, info=infos, suppressed_roles=few(roles)),
+    st.builds(calls.Subscribe, info=infos, suppressed_roles=few(roles), offer_constraints=offer_constraints),
     st.builds(calls.Teardown, framework_id=ids),
     st.builds(calls.Accept, framework_id=ids, offer_ids=few(ids), operations=few(operations), filters=filters),
     st.builds(calls.Decline, framework_id=ids, offer_ids=few(ids), filters=filters),
@@ -379,7 +390,12 @@ all_calls = st.one_of(
         framework_id=ids,
         wants=maybe(st.lists(wants, max_size=3, unique_by=lambda w: w.id).map(tuple)),
     ),
-    st.builds(calls.UpdateFramework, info=infos.filter(lambda i: i.id), suppressed_roles=few(roles)),
+    st.builds(
+        calls.UpdateFramework,
+        info=infos.filter(lambda i: i.id),
+        suppressed_roles=few(roles),
+        offer_constraints=offer_constraints,
+    ),
     st.builds(
         calls.Ignored,
         framework_id=ids,

@@ -12,6 +12,7 @@ from corral.model import calls
 from corral.model.constraints import Operator
 from corral.model.framework import Capability
 from corral.model.offer import Filters, Want
+from corral.model.offer_constraints import AttributeConstraint, Predicate, Pseudo, RoleConstraints
 from corral.model.resources import Identity, Reservation
 
 UUID = "AAECAwQFBgcICQoLDA0ODw=="
@@ -428,3 +429,37 @@ def test_every_field_of_a_want_is_in_the_documentation():
     table = text.split("| field of a want | meaning |")[1].split("A want that could")[0]
     for field in (*Want.__struct_fields__, "weight"):
         assert f"`{field}`" in table or f", {field}}}`" in table, field
+
+
+def test_offer_constraints_are_read_as_they_are_said():
+    found = {
+        "role_constraints": {
+            "*": {
+                "groups": [
+                    {
+                        "attribute_constraints": [
+                            {"selector": {"attribute_name": "rack"}, "predicate": {"text_matches": {"regex": "r.*"}}},
+                            {"selector": {"pseudoattribute_type": "ZONE"}, "predicate": {"not_exists": {}}},
+                            {"selector": {"pseudoattribute_type": "MOON"}, "predicate": {}},
+                        ]
+                    }
+                ]
+            }
+        }
+    }
+    info = {"user": "u", "name": "n"}
+    read = read_call(
+        call("SUBSCRIBE", framework_id=None, subscribe={"framework_info": info, "offer_constraints": found})
+    )
+    assert read.offer_constraints == (
+        RoleConstraints(
+            role="*",
+            groups=(
+                (
+                    AttributeConstraint(name="rack", test=Predicate.TEXT_MATCHES, value="r.*"),
+                    AttributeConstraint(pseudo=Pseudo.ZONE, test=Predicate.NOT_EXISTS),
+                    AttributeConstraint(),
+                ),
+            ),
+        ),
+    )
