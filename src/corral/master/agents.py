@@ -110,6 +110,7 @@ def register(state: MasterState, session_id: str, session: SessionEntry, told: R
     agent.describe(msgspec.structs.replace(info, id=agent.id))
     agent.move(AgentEvent.REGISTER)
     agent.unreachable_at = None
+    agent.awaits_removal = False
     inverse.place(state, agent, now)
     agent.session, session.agent_id = session_id, agent.id
     state.counts["registrations"] += 1
@@ -264,18 +265,35 @@ def watch(state: MasterState, now: float) -> list[Effect]:
         match agent.state:
             case AgentState.REACHABLE | AgentState.DISCONNECTED:
                 if now - agent.heard_at >= config.agent_timeout_s:
-                    effects += give_up(state, agent, f"nothing heard for {now - agent.heard_at:.0f} s", now)
+                    effects += _give_up_in_turn(state, agent, f"nothing heard for {now - agent.heard_at:.0f} s", now)
                 elif agent.session is not None and now - agent.spoken_at >= watch_s(state) * 0.9:
                     agent.spoken_at = now
                     effects.append(SendOrder(agent.session, Ping(state.epoch)))
             case AgentState.RECOVERED:
                 if now - state.loaded_at >= config.reregister_timeout_s:
                     why = f"it has not come back within {config.reregister_timeout_s:g} s of this master's start"
-                    effects += give_up(state, agent, why, now)
+                    effects += _give_up_in_turn(state, agent, why, now)
             case AgentState.UNREACHABLE:
                 if now - (agent.unreachable_at or now) >= config.forget_agent_s:
                     effects += _remove(state, agent, "unreachable for too long to be remembered", now)
     return [*effects, SetTimer(timers.AGENTS, watch_s(state))]
+
+
+def _give_up_in_turn(state: MasterState, agent: AgentEntry, why: str, now: float) -> list[Effect]:
+    """Give the agent up, or leave it as it is while others have been given up a moment ago; it may come back meanwhile.
+
+    Source: Mesos v1, `--agent_removal_rate_limit`.
+    """
+    every_s = state.config.removal_every_s
+    if every_s > 0 and now < state.next_removal_at:
+        if agent.awaits_removal:
+            return []
+        agent.awaits_removal = True
+        held = f"{why}; one agent becomes unreachable every {every_s:g} s at most"
+        return [Note("agent awaits its removal", held, "warning", _facts(agent))]
+    agent.awaits_removal = False
+    state.next_removal_at = now + every_s
+    return give_up(state, agent, why, now)
 
 
 def watch_s(state: MasterState) -> float:

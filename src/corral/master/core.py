@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
+from corral.lib.errors import CorralError
 from corral.master import (
     agents,
     allocation,
@@ -17,9 +18,11 @@ from corral.master import (
     role_views,
     roles,
     tasks,
+    throttle,
     timers,
     views,
     wants,
+    watchdog,
 )
 from corral.master.spec import (
     AgentClosed,
@@ -45,7 +48,7 @@ from corral.model import calls
 from corral.model import maintenance as asked
 from corral.model.ids import FrameworkId
 from corral.model.operator import RemoveQuota, RemoveRole, SetQuota, SetRole, UpdateQuota, UpdateWeights
-from corral.runtime.core import Asked, Effect, Loaded, Reply, Tick
+from corral.runtime.core import Asked, Effect, Loaded, Refuse, Reply, Tick
 
 __all__ = ["Input", "MasterCore"]
 
@@ -107,6 +110,9 @@ def ask(state: MasterState, ask: int, command: Command, now: float) -> list[Effe
     match command:
         case SchedulerCall():
             framework = frameworks.find(state, _caller(command.call), command)
+            held = throttle.hold(state, framework, ask, command, now)
+            if held is not None:
+                return held
             effects = call(state, framework, command.call, now)
         case SubscribeStream():
             effects = frameworks.subscribe(state, command, now)
@@ -153,6 +159,20 @@ def ask(state: MasterState, ask: int, command: Command, now: float) -> list[Effe
         case GetCluster():
             value = views.cluster(state, command)
     return [Reply(ask, value), *effects]
+
+
+def release(state: MasterState, lane: str, now: float) -> list[Effect]:
+    """A call that was held back has its turn; what forbids it now is its answer."""
+    found, effects = throttle.release(state, lane, now)
+    if found is None:
+        return effects
+    ask, command = found
+    try:
+        framework = frameworks.find(state, _caller(command.call), command)
+        done = call(state, framework, command.call, now)
+    except CorralError as error:
+        return [Refuse(ask, error), *effects]
+    return [Reply(ask, None), *done, *effects]
 
 
 def _caller(call: calls.Call) -> FrameworkId:
@@ -206,7 +226,7 @@ def tick(state: MasterState, name: str, now: float) -> list[Effect]:
         case timers.HEARTBEAT:
             return frameworks.beat(state, rest)
         case timers.AGENTS:
-            return [*agents.watch(state, now), *drains.forget_gone(state, now)]
+            return [*agents.watch(state, now), *drains.forget_gone(state, now), *watchdog.look(state, now)]
         case timers.MAINTENANCE:
             return maintenance.pass_time(state, now)
         case timers.OFFERS:
@@ -219,6 +239,8 @@ def tick(state: MasterState, name: str, now: float) -> list[Effect]:
             return frameworks.fail_over_late(state, FrameworkId(rest), now)
         case timers.SHUTDOWN:
             return frameworks.give_up_orphans(state, FrameworkId(rest))
+        case timers.THROTTLE:
+            return release(state, rest, now)
         case timers.SESSION:
             return agents.time_out_session(state, rest)
         case _:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from corral.lib.errors import Forbidden, Invalid
-from corral.master import claims, inverse, offers, tasks, timers
+from corral.master import claims, inverse, offers, tasks, timers, watchdog
 from corral.master.effects import CloseStream, SendEvent, SendOrder
 from corral.master.spec import FrameworkRecord, RemovedRecord, SchedulerCall, SubscribeStream, framework_key
 from corral.master.state import FrameworkEntry, MasterState, TaskEntry
@@ -77,6 +77,7 @@ def subscribe(state: MasterState, command: SubscribeStream, now: float) -> list[
     state.streams[command.stream] = framework.id
     claims.tell_framework(state, framework)
     inverse.review(state, framework)
+    watchdog.feed(framework, now)
     subscribed = events.Subscribed(
         framework_id=framework.id, heartbeat_interval_s=state.config.heartbeat_s, master=state.master_info
     )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from corral.allocator.view import Filter, Grant
-from corral.master import claims, tasks, timers
+from corral.master import claims, tasks, timers, watchdog
 from corral.master.effects import SendEvent
 from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry
 from corral.master.validate import BadOffers, check_accept, check_task
@@ -34,6 +34,7 @@ def make_offers(state: MasterState, grants: Sequence[Grant], now: float) -> list
     for grant in grants:
         framework = state.frameworks[grant.framework_id]
         assert framework.stream is not None, "offers are granted only to frameworks that listen"
+        watchdog.feed(framework, now)
         made.setdefault(framework.stream, []).append(_make_offer(state, framework, grant, now))
     effects: list[Effect] = [SendEvent(stream, events.Offers(offers=tuple(found))) for stream, found in made.items()]
     return [*effects, *timers.ask_expiry(state, now)]

@@ -32,6 +32,7 @@ from corral.master.spec import (
     GetTrial,
     SchedulerCall,
 )
+from corral.master.views import OF_FRAMEWORKS
 from corral.mesos import legacy, maintenance, operator, quota, recordio
 from corral.mesos.scheduler import STREAM_ID_HEADER, read_call, write_event
 from corral.mesos.snapshot import ClusterSnapshot
@@ -54,9 +55,10 @@ MOST_REQUEST_BYTES = 64 << 20
 _COUNTERS = frozenset(
     {
         "master/slave_registrations", "master/slave_removals", "master/slave_unreachable_scheduled",
-        "master/tasks_evicted", "master/valid_status_updates", "allocator/mesos/allocation_runs",
-        "master/tasks_finished", "master/tasks_failed", "master/tasks_killed", "master/tasks_error",
-        "master/tasks_lost", "master/tasks_dropped", "master/tasks_gone", "master/tasks_gone_by_operator",
+        "master/calls_throttled", "master/calls_dropped", "master/tasks_evicted", "master/valid_status_updates",
+        "allocator/mesos/allocation_runs", "master/tasks_finished", "master/tasks_failed", "master/tasks_killed",
+        "master/tasks_error", "master/tasks_lost", "master/tasks_dropped", "master/tasks_gone",
+        "master/tasks_gone_by_operator",
     }
 )  # fmt: skip
 
@@ -452,11 +454,19 @@ class _Numbers(Collector):
 
     def collect(self) -> list[Metric]:
         made: list[Metric] = []
+        waits = GaugeMetricFamily(
+            "corral_framework_seconds_since_offer",
+            "seconds for which a framework has asked and got no offer",
+            labels=["framework"],
+        )
         for name, value in self._found.items():
+            if name.startswith(OF_FRAMEWORKS):
+                waits.add_metric([name.removeprefix(OF_FRAMEWORKS).rpartition("/")[0]], value)
+                continue
             plain = "corral_" + re.sub(r"[^a-z0-9_]", "_", name.removeprefix("allocator/mesos/").lower())
             kind = CounterMetricFamily if name in _COUNTERS or name.startswith("loop/") else GaugeMetricFamily
             made.append(kind(plain, f"{name} as in /metrics/snapshot", value=value))
-        return made
+        return [*made, waits]
 
 
 async def _write_records(stream: EventStream) -> AsyncIterator[bytes]:

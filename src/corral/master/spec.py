@@ -14,6 +14,7 @@ from corral.model.ids import AgentId, FrameworkId
 from corral.model.maintenance import Drain, Machine, MaintenanceChange, Window
 from corral.model.operator import RemoveQuota, RemoveRole, SetQuota, SetRole, UpdateQuota, UpdateWeights
 from corral.model.orders import Report
+from corral.model.rates import RateLimits
 from corral.model.resources import Resources
 from corral.runtime.core import Asked, Loaded, Tick
 
@@ -31,7 +32,8 @@ class MasterConfig(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     how many tasks make room for others. `compiled` is `auto`, `yes` or `no`: whether the allocator's engine is machine
     code; `auto` is when it can be; decisions are the same.
     `shutdown_margin_s` is how long beyond the longest kill grace the agents of a removed framework may take to say that
-    its tasks have ended.
+    its tasks have ended. `removal_every_s` is the least time between two agents that become unreachable, 0 for none.
+    A framework that asks and gets no offer for `starving_s` is told of.
     """
 
     hostname: str = "127.0.0.1"
@@ -63,6 +65,9 @@ class MasterConfig(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     evictions_per_minute: int = 60
     compiled: str = "no"
     domain: Domain | None = None
+    rate_limits: RateLimits | None = None
+    removal_every_s: float = 0.0
+    starving_s: float = 300.0
 
 
 # Records.

@@ -12,7 +12,7 @@ from random import Random
 from corral.allocator.allocator import Allocator
 from corral.allocator.start import choose_mode
 from corral.allocator.view import Eviction, HoldKind, Settings
-from corral.master.spec import AgentRecord, MasterConfig
+from corral.master.spec import AgentRecord, MasterConfig, SchedulerCall
 from corral.mesos.snapshot import ClusterSnapshot
 from corral.model.agent import AgentInfo
 from corral.model.attributes import format_value
@@ -148,9 +148,10 @@ class FrameworkEntry:
     """
 
     __slots__ = (
-        "completed", "constraints", "explain_due", "explained_at", "explaining", "explanations", "id", "info", "kills",
-        "offers", "principal", "recovered", "registered_at", "reregistered_at", "stream", "suppressed", "tasks", "told",
-        "unexplained", "unreachable", "unregistered_at", "uses_wants", "waiting", "wants",
+        "completed", "constraints", "explain_due", "explained_at", "explaining", "explanations", "fed_at", "id",
+        "info", "kills", "offers", "principal", "recovered", "registered_at", "reregistered_at", "starves",
+        "stream", "suppressed", "tasks", "told", "unexplained", "unreachable", "unregistered_at", "uses_wants",
+        "waiting", "wants",
     )  # fmt: skip
 
     def __init__(self, info: FrameworkInfo, id: FrameworkId, now: float, most_completed: int) -> None:
@@ -169,6 +170,8 @@ class FrameworkEntry:
         self.offers: dict[OfferId, OfferEntry] = {}
         self.suppressed: set[str] = set()
         self.constraints: OfferConstraints = ()
+        self.fed_at = now
+        self.starves = False
         self.uses_wants = False
         self.wants: dict[WantId, WantEntry] = {}
         self.waiting: dict[WantId, WantEntry] = {}
@@ -205,8 +208,8 @@ class AgentEntry:
     """
 
     __slots__ = (
-        "attributes", "deactivated", "drain", "heard_at", "id", "in_window", "info", "inverse", "offers",
-        "registered_at", "reregistered_at", "session", "spoken_at", "state", "tasks", "unavailability",
+        "attributes", "awaits_removal", "deactivated", "drain", "heard_at", "id", "in_window", "info", "inverse",
+        "offers", "registered_at", "reregistered_at", "session", "spoken_at", "state", "tasks", "unavailability",
         "unreachable_at",
     )  # fmt: skip
 
@@ -221,6 +224,7 @@ class AgentEntry:
         self.spoken_at = now
         self.tasks: dict[tuple[FrameworkId, TaskId], TaskEntry] = {}
         self.offers: dict[OfferId, OfferEntry] = {}
+        self.awaits_removal = False
         self.deactivated = False
         self.drain: Drain | None = None
         self.unavailability: Unavailability | None = None
@@ -272,6 +276,16 @@ class SessionEntry:
         self.agent_id: AgentId | None = None
 
 
+class Lane:
+    """The calls of one principal, or of all without a rate of their own. Shapes: `waiting` as asked, oldest first."""
+
+    __slots__ = ("next_at", "waiting")
+
+    def __init__(self) -> None:
+        self.next_at = 0.0
+        self.waiting: deque[tuple[int, SchedulerCall]] = deque()
+
+
 class MasterState:
     """Shapes: `roles` are those of which an operator has set something; `waiting` are the wants that the last whole
     allocation left waiting. Errors: `Unavailable` when the engine shall be compiled and cannot be.
@@ -280,10 +294,10 @@ class MasterState:
     __slots__ = (
         "agents", "allocation_due", "allocation_due_at", "allocation_runs", "allocator", "completed", "config",
         "constrained", "counts", "down", "draining", "ended", "epoch", "expiries", "explain_due_at", "filter_heap",
-        "filters_due_at", "frameworks", "gone", "gone_offers", "inverse_offers", "live", "loaded_at", "machines",
-        "maintenance_due_at", "master_id", "most_filter_ends", "next_removal_at", "offers", "offers_due_at",
-        "random", "removed_ids", "roles", "sequence", "sessions", "shown", "streams", "to_review", "waiting",
-        "windows",
+        "filters_due_at", "frameworks", "gone", "gone_offers", "inverse_offers", "lanes", "live", "loaded_at",
+        "machines", "maintenance_due_at", "master_id", "most_filter_ends", "next_removal_at", "offers",
+        "offers_due_at", "random", "removed_ids", "roles", "sequence", "sessions", "shown", "streams", "to_review",
+        "waiting", "windows",
     )  # fmt: skip
 
     def __init__(self, config: MasterConfig, random: Random) -> None:
@@ -325,6 +339,7 @@ class MasterState:
         self.to_review: dict[AgentId, None] = {}
         self.maintenance_due_at: float | None = None
         self.next_removal_at = 0.0
+        self.lanes: dict[str, Lane] = {}
         self.constrained: dict[FrameworkId, OfferConstraints] = {}
         self.offers_due_at: float | None = None
         self.filters_due_at: float | None = None

@@ -18,6 +18,7 @@ HEARTBEAT = "heartbeat/"
 FAILOVER = "failover/"
 SHUTDOWN = "shutdown/"
 SESSION = "session/"
+THROTTLE = "throttle/"
 
 MOST_DELAY_S = 3600.0
 """No timer is set for longer; one that goes off early finds nothing to do and is set again."""
@@ -84,6 +85,10 @@ def failover_timer(framework_id: FrameworkId) -> str:
 
 def shutdown_timer(framework_id: FrameworkId) -> str:
     return SHUTDOWN + framework_id
+
+
+def throttle_timer(lane: str) -> str:
+    return THROTTLE + lane
 
 
 def session_timer(session: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from corral.lib.units import write_instant
-from corral.master import claims, maintenance, role_views
+from corral.master import claims, maintenance, role_views, watchdog
 from corral.master.spec import GetCluster, GetExplanations, GetTasks
 from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, TaskEntry
 from corral.master.trials import Trial, write_explanation
@@ -22,6 +22,8 @@ from corral.model.resources import Resource, ResourceKind, Resources
 from corral.model.task import TERMINAL, Task, TaskState
 
 Json = dict[str, Any]
+OF_FRAMEWORKS = "master/frameworks/"
+"""What the names of numbers begin with that are of one framework."""
 
 
 # The native API.
@@ -376,6 +378,10 @@ def metrics(state: MasterState, now: float) -> Mapping[str, float]:
         "master/frameworks_inactive": len(state.frameworks) - connected,
         "master/outstanding_offers": len(state.offers),
         "master/valid_status_updates": state.counts["updates"],
+        "master/frameworks_starving": sum(1 for _ in watchdog.starving(state, now)),
+        "master/calls_throttled": state.counts["throttled"],
+        "master/calls_dropped": state.counts["dropped_calls"],
+        "master/slaves_awaiting_removal": sum(1 for a in state.agents.values() if a.awaits_removal),
         "master/tasks_unreachable": sum(len(f.unreachable) for f in state.frameworks.values()),
         "master/tasks_evicted": state.counts["evictions"],
         "master/waiting_instances": sum(w.missing for f in state.frameworks.values() for w in f.waiting.values()),
@@ -386,6 +392,8 @@ def metrics(state: MasterState, now: float) -> Mapping[str, float]:
             continue
         count = state.ended[task_state] if task_state in TERMINAL else state.live[task_state]
         found[f"master/{str(task_state).lower().replace('task_', 'tasks_', 1)}"] = count
+    for framework in state.connected_frameworks():
+        found[f"{OF_FRAMEWORKS}{framework.id}/seconds_since_offer"] = watchdog.waited_s(state, framework, now)
     found.update(_resource_metrics(state))
     return {name: float(value) for name, value in found.items()}
 

@@ -10,8 +10,11 @@ from dataclasses import dataclass, fields
 
 from corral.lib.config import load_config
 from corral.lib.errors import Invalid
+from corral.lib.units import parse_duration_s
+from corral.mesos.rates import read_rate_limits
 from corral.model.domain import parse_domain
 from corral.model.flags import parse_attributes, parse_resources
+from corral.model.rates import RateLimits
 from corral.model.resources import ResourceKind, Resources
 
 
@@ -80,6 +83,12 @@ class KernelSection:
     headroom: str = ""
     evictions_per_minute: int = 60
     compiled: str = "auto"
+    agent_removal_rate_limit: str = ""
+    rate_limits: str = ""
+    max_completed_frameworks: int = 50
+    max_completed_tasks_per_framework: int = 1000
+    max_unreachable_tasks_per_framework: int = 1000
+    starving_s: float = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +160,11 @@ def check_config(config: Config) -> None:
         raise Invalid(
             f"kernel.evictions_per_minute is {config.kernel.evictions_per_minute}; it must be 0 to 1000000, 0 for none"
         )
+    for name in ("frameworks", "tasks_per_framework"):
+        if getattr(config.kernel, f"max_completed_{name}") < 0:
+            raise Invalid(f"kernel.max_completed_{name} is below 0; give how many are remembered, 0 for none")
+    if config.kernel.max_unreachable_tasks_per_framework < 1:
+        raise Invalid("kernel.max_unreachable_tasks_per_framework is below 1; give how many are remembered")
     if config.kernel.compiled not in ("auto", "yes", "no"):
         raise Invalid(f"kernel.compiled is {config.kernel.compiled!r}; auto, yes and no are known")
     for runtime in config.agent.runtime:
@@ -173,7 +187,46 @@ def _check_texts(config: Config) -> None:
     parse_resources(config.agent.resources)
     parse_attributes(config.agent.attributes)
     parse_domain(config.master.domain)
+    parse_removal_rate(config.kernel.agent_removal_rate_limit)
+    parse_rate_limits(config.kernel.rate_limits)
     parse_domain(config.agent.domain)
+
+
+def parse_removal_rate(text: str) -> float:
+    """The seconds between two agents that become unreachable, from a rate such as `1/10mins`; 0 for an empty text.
+
+    Errors: `Invalid` shows the form.
+    """
+    if not text.strip():
+        return 0.0
+    number, slash, length = (part.strip() for part in text.partition("/"))
+    if not (slash and number.isdigit() and int(number) > 0 and length) or not 0 < parse_duration_s(length) < 1e9:
+        raise Invalid(
+            f"kernel.agent_removal_rate_limit is {text!r}; write a number of agents per time, such as 1/10mins"
+        )
+    return parse_duration_s(length) / int(number)
+
+
+def parse_rate_limits(text: str) -> RateLimits | None:
+    """Rate limits from JSON, or from the file of that name; None for an empty text.
+
+    Errors: `Invalid` when the file cannot be read, or names what is wrong in the limits.
+    """
+    if not text.strip():
+        return None
+    body = text.encode()
+    if not text.lstrip().startswith("{"):
+        try:
+            with open(text.removeprefix("file://"), "rb") as file:
+                body = file.read()
+        except OSError as error:
+            raise Invalid(
+                f"kernel.rate_limits is {text!r}, which cannot be read: {error.strerror}; give JSON, or a file of it"
+            ) from None
+    try:
+        return read_rate_limits(body)
+    except Invalid as error:
+        raise Invalid(f"kernel.rate_limits: {error.message}") from None
 
 
 def parse_headroom(text: str) -> Resources | None:

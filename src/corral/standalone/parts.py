@@ -48,6 +48,8 @@ from corral.standalone.config import (
     check_exposure,
     parse_headroom,
     parse_listen,
+    parse_rate_limits,
+    parse_removal_rate,
     parse_store,
 )
 from corral.standalone.limits import OPEN_FILES_OF_TASKS
@@ -166,6 +168,11 @@ def describe_master(config: Config, host: str, port: int) -> MasterConfig:
         evictions_per_minute=config.kernel.evictions_per_minute,
         compiled=config.kernel.compiled,
         domain=parse_domain(config.master.domain),
+        rate_limits=parse_rate_limits(config.kernel.rate_limits),
+        removal_every_s=parse_removal_rate(config.kernel.agent_removal_rate_limit),
+        most_completed_frameworks=config.kernel.max_completed_frameworks,
+        most_completed_tasks=config.kernel.max_completed_tasks_per_framework,
+        most_unreachable_tasks=config.kernel.max_unreachable_tasks_per_framework,
         **_shared(config.kernel, MasterConfig),
     )
 

@@ -1,4 +1,4 @@
-"""`corral drain` and `corral maintenance` on a real cluster of two nodes: the work moves, and nothing comes back early."""
+"""`corral drain` and `corral maintenance` on a real cluster of two nodes: the work moves, and stays away."""
 
 from collections.abc import Iterator
 from typing import Any
