@@ -88,7 +88,15 @@ class WireMessage(wire.Wire):
     data: bytes
 
 
+class WireResourceRequest(wire.Wire):
+    agent_id: wire.Id | None = None
+    resources: tuple[wire.Resource, ...] = ()
+
+
 class WireRequest(wire.Wire):
+    """Shapes: `requests`, Mesos' own, must be well formed and mean nothing; `wants` are corral's extension."""
+
+    requests: tuple[WireResourceRequest, ...] = ()
     wants: tuple[WireWant, ...] | None = None
 
 

@@ -57,7 +57,7 @@ def test_a_machine_goes_down_and_comes_up_as_it_was_planned(pair: Daemon) -> Non
     assert window["machine_ids"] == [{"ip": host}]
     assert window["unavailability"]["duration"] == {"nanoseconds": 1800 * 10**9}
     assert run(pair, "maintenance", "schedule").out.splitlines()[1].split()[::2] == [host, "1800s"]
-    wait_until(lambda: "=unknown" in run(pair, "maintenance", "status").out, "the framework was asked")
+    wait_until(lambda: "=accept" in run(pair, "maintenance", "status").out, "the answer of services")
     assert run(pair, "maintenance", "schedule", host, "--cancel").code == 0
     assert run(pair, "maintenance", "schedule", "-o", "json").json == []
     assert run(pair, "maintenance", "schedule", host).code == 0

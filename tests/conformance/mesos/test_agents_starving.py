@@ -3,16 +3,15 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import mesos_client
-
-from conftest import Cluster
 
 EXAMPLE = Path(__file__).parents[3] / "examples/patient.py"
 
 
 def test_the_patient_example_runs_while_another_framework_hoards_every_offer(
-    cluster: Cluster, scheduler: mesos_client.Subscription
+    cluster: Any, scheduler: mesos_client.Subscription
 ) -> None:
     (held, *_) = scheduler.next("OFFERS")["offers"]["offers"]
     cpus = {r["name"]: r.get("scalar") for r in held["resources"]}["cpus"]

@@ -463,3 +463,21 @@ def test_offer_constraints_are_read_as_they_are_said():
             ),
         ),
     )
+
+
+@pytest.mark.parametrize(
+    "request_body",
+    [
+        {"requests": [3]},
+        {"requests": [{"agent_id": 3}]},
+        {"requests": [{"resources": [{"name": "cpus"}]}]},
+        {"wants": 3},
+    ],
+)
+def test_a_request_that_is_none_is_refused_and_a_plain_one_is_taken(request_body):
+    plain = {"requests": [{"agent_id": {"value": "a"}, "resources": [{"name": "cpus", "type": "SCALAR"}]}]}
+    assert read_call(call("REQUEST", request=plain)) == calls.Request(framework_id="f")
+    with pytest.raises(Invalid, match="request"):
+        read_call(call("REQUEST", request=request_body))
+    with pytest.raises(Invalid, match="'request' to be present"):
+        read_call(call("REQUEST"))

@@ -101,6 +101,8 @@ class CronCore:
                 return offers.take_explanations(state, input)
             case events.Rescind():
                 return offers.rescind(state, input)
+            case events.InverseOffers():
+                return updates.take_inverse_offers(input)
             case events.Subscribed():
                 return updates.subscribed(state, input)
             case Disconnected():

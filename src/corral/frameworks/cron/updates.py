@@ -114,6 +114,14 @@ def end_reported(state: State, job: Job, run: Run, code: int, now: float) -> lis
     return end_attempt(state, job, run, result, f"reported with the code {code}", now)
 
 
+def take_inverse_offers(event: events.InverseOffers) -> list[Effect]:
+    """Agents are to be taken out of service: agreed, for a run that is ended there is tried again elsewhere."""
+    return [
+        Call(calls.AcceptInverseOffers(framework_id=one.framework_id, inverse_offer_ids=(one.id,)))
+        for one in event.inverse_offers
+    ]
+
+
 def subscribed(state: State, event: events.Subscribed) -> list[Effect]:
     """Say again all that the master may not have heard."""
     state.framework_id = event.framework_id

@@ -108,6 +108,8 @@ class ServicesCore:
                 return offers.take_explanations(state, input)
             case events.Rescind():
                 return updates.rescind(state, input)
+            case events.InverseOffers():
+                return updates.take_inverse_offers(input)
             case events.Message():
                 tell_message(state, input)
                 return []

@@ -236,6 +236,14 @@ def rescind(state: State, event: events.Rescind) -> list[Effect]:
     return []
 
 
+def take_inverse_offers(event: events.InverseOffers) -> list[Effect]:
+    """Agents are to be taken out of service: agreed, for what ends there is started elsewhere at once."""
+    return [
+        Call(calls.AcceptInverseOffers(framework_id=one.framework_id, inverse_offer_ids=(one.id,)))
+        for one in event.inverse_offers
+    ]
+
+
 def subscribed(state: State, event: events.Subscribed) -> list[Effect]:
     """Say again all that the master may not have heard."""
     master = f"{event.master.hostname}:{event.master.port}"

@@ -1,0 +1,43 @@
+"""Apps on nodes that are taken out of service: what ends there starts elsewhere at once, and nobody is blamed."""
+
+from typing import Any
+
+import pytest
+
+from corral.model import calls, events
+from corral.model.ids import AgentId, FrameworkId, InverseOfferId
+from corral.model.maintenance import InverseOffer, Unavailability
+from corral.model.task import Reason, TaskState
+
+
+@pytest.mark.parametrize(
+    ("ended_as", "reason"),
+    [
+        (TaskState.KILLED, Reason.AGENT_DRAINING),
+        (TaskState.GONE_BY_OPERATOR, Reason.AGENT_REMOVED_BY_OPERATOR),
+        (TaskState.GONE_BY_OPERATOR, Reason.AGENT_DRAINING),
+        (TaskState.GONE, Reason.AGENT_REMOVED),
+    ],
+)
+def test_an_instance_whose_node_is_drained_or_gone_is_wanted_again_without_a_backoff(
+    cluster: Any, ended_as: TaskState, reason: Reason
+) -> None:
+    cluster.create(id="/web", cmd="sleep 1000", cpus=0.1, mem=32, instances=2)
+    cluster.work()
+    first, second = cluster.task_ids()
+    cluster.update(first, ended_as, reason=reason, message="its agent is drained")
+    (want,) = cluster.wants.values()
+    assert want.count == 1, "wanted at once"
+    cluster.work()
+    assert second in cluster.task_ids()
+    assert len(cluster.running()) == 2
+
+
+def test_an_inverse_offer_is_accepted(cluster: Any) -> None:
+    cluster.calls.clear()
+    offer = InverseOffer(
+        id=InverseOfferId("I1"), framework_id=FrameworkId("F"), agent_id=AgentId("a"), hostname="h", ip="127.0.0.1",
+        port=1, unavailability=Unavailability(start_ns=1),
+    )  # fmt: skip
+    cluster.send(events.InverseOffers(inverse_offers=(offer,)))
+    assert cluster.calls == [calls.AcceptInverseOffers(framework_id=FrameworkId("F"), inverse_offer_ids=(offer.id,))]
