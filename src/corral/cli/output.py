@@ -19,7 +19,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 STATE_STYLES = {
     "running": "green", "starting": "cyan", "staging": "cyan", "killing": "yellow", "waiting": "yellow",
     "finished": "dim", "killed": "dim", "failed": "red", "error": "red", "lost": "red", "unreachable": "magenta",
-    "active": "green", "disconnected": "yellow", "deploying": "cyan", "suspended": "dim",
+    "active": "green", "draining": "yellow", "drained": "magenta", "deactivated": "magenta", "maintenance": "magenta",
+    "disconnected": "yellow", "deploying": "cyan", "suspended": "dim",
 }  # fmt: skip
 
 

@@ -53,10 +53,7 @@ def ask(state: MasterState, now: float) -> list[Effect]:
             if framework.stream is not None and _is_due(agent.inverse.get(framework_id), now):
                 made.setdefault(framework.stream, []).append(_make(state, agent, framework_id, now))
     state.to_review.clear()
-    sent: list[Effect] = [
-        SendEvent(stream, events.InverseOffers(inverse_offers=tuple(found))) for stream, found in made.items()
-    ]
-    return [*sent, *ask_timer(state, now)]
+    return [SendEvent(stream, events.InverseOffers(inverse_offers=tuple(found))) for stream, found in made.items()]
 
 
 def _is_due(entry: InverseEntry | None, now: float) -> bool:
@@ -85,10 +82,15 @@ def ask_timer(state: MasterState, now: float) -> list[Effect]:
     for agent in _scheduled(state):
         instants += [e.again_at for e in agent.inverse.values() if e.again_at is not None and not e.out]
     due_at = min((at for at in instants if at > now), default=None)
-    if due_at is None or due_at == state.maintenance_due_at:
+    state.maintenance_due_at = None
+    return _ask_at(state, due_at, now)
+
+
+def _ask_at(state: MasterState, at: float | None, now: float) -> list[Effect]:
+    if at is None or (state.maintenance_due_at is not None and state.maintenance_due_at <= at):
         return []
-    state.maintenance_due_at = due_at
-    return [SetTimer(timers.MAINTENANCE, min(due_at - now, timers.MOST_DELAY_S))]
+    state.maintenance_due_at = at
+    return [SetTimer(timers.MAINTENANCE, min(at - now, timers.MOST_DELAY_S))]
 
 
 def _scheduled(state: MasterState) -> Iterable[AgentEntry]:
@@ -100,6 +102,8 @@ def answer(
 ) -> list[Effect]:
     """Remember what a framework says; inverse offers that are not its own are ignored."""
     accepted = isinstance(call, AcceptInverseOffers)
+    again_at = None if accepted else now + max(call.filters.refuse_s, state.config.least_refuse_s, 0.001)
+    answered = False
     for id in call.inverse_offer_ids:
         agent_id = state.inverse_offers.get(id)
         entry = state.agents[agent_id].inverse.get(framework.id) if agent_id is not None else None
@@ -108,8 +112,9 @@ def answer(
         del state.inverse_offers[id]
         entry.out = False
         entry.answer, entry.at = (Answer.ACCEPT if accepted else Answer.DECLINE), now
-        entry.again_at = None if accepted else now + max(call.filters.refuse_s, state.config.least_refuse_s, 0.001)
-    return ask_timer(state, now)
+        entry.again_at = again_at
+        answered = True
+    return _ask_at(state, again_at, now) if answered else []
 
 
 def withdraw(state: MasterState, agent: AgentEntry) -> list[Effect]:

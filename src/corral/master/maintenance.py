@@ -4,6 +4,7 @@ Rules: a machine is up, scheduled, or down, in this order; only scheduled ones g
 schedule and what is down are durable before anybody acts on them. Source: Mesos v1, maintenance primitives.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
@@ -30,7 +31,8 @@ def update_schedule(state: MasterState, command: UpdateSchedule, now: float) -> 
     """
     listed = [machine for window in command.windows for machine in window.machines]
     _expect_once(listed)
-    missing = [machine for machine in state.down if machine not in listed]
+    kept = set(listed)
+    missing = [machine for machine in state.down if machine not in kept]
     if missing:
         raise Invalid(f"machine {missing[0]} is down and must stay in the schedule; bring it up first")
     state.windows = command.windows
@@ -40,7 +42,7 @@ def update_schedule(state: MasterState, command: UpdateSchedule, now: float) -> 
 
 
 def _expect_once(machines: Sequence[Machine]) -> None:
-    twice = sorted({str(machine) for machine in machines if machines.count(machine) > 1}) if machines else []
+    twice = sorted(str(machine) for machine, count in Counter(machines).items() if count > 1)
     if twice:
         raise Invalid(f"machine {twice[0]} is listed twice; name each once")
 
@@ -129,10 +131,8 @@ def stop(state: MasterState, command: StopMaintenance, now: float) -> list[Effec
             raise Invalid(f"machine {machine} is not down")
     for machine in command.machines:
         del state.down[machine]
-    kept = (
-        msgspec.structs.replace(w, machines=tuple(m for m in w.machines if m not in command.machines))
-        for w in state.windows
-    )
+    over = set(command.machines)
+    kept = (msgspec.structs.replace(w, machines=tuple(m for m in w.machines if m not in over)) for w in state.windows)
     state.windows = tuple(window for window in kept if window.machines)
     _index(state)
     return [

@@ -359,14 +359,16 @@ def metrics(state: MasterState, now: float) -> Mapping[str, float]:
     agents = Counter(agent.state for agent in state.agents.values())
     connected = sum(1 for _ in state.connected_frameworks())
     reachable, away = agents[AgentState.REACHABLE], agents[AgentState.DISCONNECTED]
+    closed = sum(1 for a in state.agents.values() if a.state is AgentState.REACHABLE and a.deactivated)
     found: dict[str, float] = {
         "master/elected": 1.0,
         "master/epoch": float(state.epoch),
         "master/uptime_secs": now - state.loaded_at,
-        "master/slaves_active": reachable,
+        "master/slaves_active": reachable - closed,
         "master/slaves_connected": reachable,
         "master/slaves_disconnected": away,
-        "master/slaves_inactive": away,
+        "master/slaves_inactive": away + closed,
+        "master/slaves_draining": len(state.draining),
         "master/slaves_unreachable": agents[AgentState.UNREACHABLE],
         "master/recovered_slaves": agents[AgentState.RECOVERED],
         "master/slave_registrations": state.counts["registrations"],

@@ -364,6 +364,9 @@ async def test_prometheus_reads_the_same_numbers(door: Door) -> None:
     assert status == 200
     assert "corral_master_tasks_running 0.0" in page
     assert "corral_master_slave_registrations_total 0.0" in page
+    await door.subscribe()
+    _, page = text(await door.send("GET", "/metrics"))
+    assert 'corral_framework_seconds_since_offer{framework="' in page
 
 
 async def test_nothing_is_answered_before_the_records_are_read() -> None:
