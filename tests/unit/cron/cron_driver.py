@@ -210,6 +210,8 @@ class Cluster:
                     self.declined.append(offer_id)
             case calls.Kill(task_id=task_id):
                 self.killed.append(task_id)
+            case calls.AcceptInverseOffers():
+                pass
             case _:
                 raise AssertionError(f"unexpected call {call}")
 

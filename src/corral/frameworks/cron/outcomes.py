@@ -98,6 +98,16 @@ def lose(state: State, job: Job, run: Run, message: str, now: float, *, surely_u
     ]
 
 
+def displace(state: State, job: Job, run: Run, message: str, now: float) -> list[Effect]:
+    """The node of an attempt was emptied: the same attempt is made elsewhere, and nobody is blamed."""
+    effects = _remember(state, job, run, Result.KILLED, message, final=False, now=now)
+    facts = {"job": job.name, "task": run.task_id, "agent": run.agent_id}
+    delay_s = grow_delay_s(run.lost, first_s=1.0, factor=2.0, most_s=RELAUNCH_MOST_S)
+    effects.append(_wait(state, job, run, now, delay_s, attempt=run.attempt, lost=run.lost + 1))
+    effects.append(Note("attempt is made elsewhere", message, "info", facts))
+    return effects
+
+
 def _remember(
     state: State, job: Job, run: Run, result: Result, message: str, *, final: bool, now: float
 ) -> list[Effect]:

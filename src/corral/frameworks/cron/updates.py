@@ -5,8 +5,8 @@ to a deleted job or to a launch that was given up. Source: Chronos' contract, se
 """
 
 from corral.frameworks.cron.firing import kill_again
-from corral.frameworks.cron.outcomes import end_attempt, lose, run_key
-from corral.frameworks.cron.spec import Result, Run, RunState
+from corral.frameworks.cron.outcomes import displace, end_attempt, lose, run_key
+from corral.frameworks.cron.spec import Delivery, Result, Run, RunState
 from corral.frameworks.cron.state import Job, State, replace
 from corral.model import calls, events
 from corral.model.task import TERMINAL, Reason, TaskState, TaskStatus
@@ -44,6 +44,9 @@ def update(state: State, event: events.Update, now: float) -> list[Effect]:
     if status.state is TaskState.FINISHED:
         return _finished(state, job, run, message, now)
     if status.state is TaskState.KILLED and not run.ending:
+        at_least_once = job.spec.delivery is not Delivery.AT_MOST_ONCE
+        if status.reason is Reason.AGENT_DRAINING and at_least_once and not job.spec.disabled:
+            return displace(state, job, run, message, now)
         # Nobody asked cron for it, so the firing is still to be done.
         return end_attempt(state, job, run, Result.FAILURE, f"killed by somebody else: {message}", now)
     # An ERROR says that the task cannot be run as it is, which a further try would not change.
