@@ -1,5 +1,7 @@
 """Commands that take nodes out of service: drain, undrain, maintenance."""
 
+import contextlib
+import ipaddress
 import time
 from typing import Any
 
@@ -127,8 +129,9 @@ def _read_start(text: str) -> float:
 
 def _read_machine(text: str) -> dict[str, str]:
     name, equals, address = text.partition("=")
-    if not equals and (":" in name or name.replace(".", "").isdigit()):
-        return {"ip": name}
+    if not equals:
+        with contextlib.suppress(ValueError):
+            return {"ip": str(ipaddress.ip_address(name))}
     return {"hostname": name.lower(), **({"ip": address} if address else {})}
 
 

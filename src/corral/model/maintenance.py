@@ -11,7 +11,7 @@ from corral.model.ids import AgentId, FrameworkId, InverseOfferId
 
 
 class Machine(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Shapes: `hostname` in lower case; what is empty is not said, and matches any."""
+    """Shapes: `hostname` in lower case; what is empty is not said, and matches any. Its text is what the CLI takes."""
 
     hostname: str = ""
     ip: str = ""
@@ -21,7 +21,7 @@ class Machine(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         return self.hostname in ("", hostname.lower()) and self.ip in ("", ip)
 
     def __str__(self) -> str:
-        return f"{self.hostname} ({self.ip})" if self.hostname and self.ip else self.hostname or self.ip
+        return "=".join(filter(None, (self.hostname, self.ip)))
 
 
 class Unavailability(msgspec.Struct, frozen=True, gc=False, kw_only=True):
