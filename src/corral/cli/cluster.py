@@ -31,7 +31,8 @@ def _show_nodes(addr: str, output: str) -> None:
             row = (
                 n["hostname"], n["state"], _share(n, "cpus"), _share(n, "mem"), n["tasks"], " ".join(n["runtimes"]),
             )  # fmt: skip
-            attributes = " ".join(f"{k}={v}" for k, v in n["attributes"].items())
+            fields = {"@domain": n["domain"], **n["attributes"]} if n.get("domain") else n["attributes"]
+            attributes = " ".join(f"{k}={v}" for k, v in fields.items())
             yield (*row, n["id"], n["url"], _share(n, "disk"), attributes, n["why"]) if wide else row
 
     show(found, output, columns + wide, rows)

@@ -143,9 +143,10 @@ def tell_want(state: MasterState, framework: FrameworkEntry, entry: WantEntry) -
         return
     framework.settle(entry)
     line = state.allocator.lines.get(framework.id, entry.want.id)
-    if (entry.told is entry.want) is _stays_home(state, framework):
+    stays = _stays_home(state, framework, entry.want)
+    if (entry.told is entry.want) is stays:
         entry.told = entry.want
-        if _stays_home(state, framework):
+        if stays:
             entry.told = msgspec.structs.replace(entry.want, constraints=(*entry.want.constraints, _AT_HOME))
     if line is None or line.view.missing != entry.missing or line.view.want is not entry.told:
         view = WantView(
@@ -154,9 +155,11 @@ def tell_want(state: MasterState, framework: FrameworkEntry, entry: WantEntry) -
         state.allocator.set_want(view)
 
 
-def _stays_home(state: MasterState, framework: FrameworkEntry) -> bool:
-    """Whether the framework is to know nothing of other regions than the master's."""
-    return state.config.domain is not None and not framework.info.can(Capability.REGION_AWARE)
+def _stays_home(state: MasterState, framework: FrameworkEntry, want: Want) -> bool:
+    """Whether a want is to be served in the master's region alone; one that names regions knows what it asks."""
+    if state.config.domain is None or framework.info.can(Capability.REGION_AWARE):
+        return False
+    return not any(each.field == REGION for each in want.constraints)
 
 
 def forget_want(state: MasterState, framework: FrameworkEntry, want_id: WantId) -> None:

@@ -147,7 +147,7 @@ def ask(state: MasterState, ask: int, command: Command, now: float) -> list[Effe
         case GetRoles():
             value = role_views.roles(state, command)
         case GetFrameworks():
-            value = views.frameworks(state)
+            value = views.frameworks(state, now)
         case GetTasks():
             value = views.tasks(state, command)
         case GetExplanations():

@@ -45,6 +45,7 @@ def _node(state: MasterState, agent: AgentEntry) -> Json:
         "used": flat(_used(agent)),
         "offered": flat(_offered(agent)),
         "attributes": dict(agent.attributes),
+        "domain": f"{agent.info.domain.region}/{agent.info.domain.zone}" if agent.info.domain is not None else None,
         "tasks": sum(1 for task in agent.tasks.values() if task.holding),
         "runtimes": list(agent.info.runtimes),
     }
@@ -111,10 +112,18 @@ def flat(resources: Resources) -> Json:
     return found
 
 
-def frameworks(state: MasterState) -> Json:
-    """All frameworks, the removed ones that are still remembered among them."""
+def frameworks(state: MasterState, now: float) -> Json:
+    """All frameworks, the removed ones that are still remembered among them.
+
+    Units: `seconds_since_offer` as `watchdog.waited_s`.
+    """
     every = [*state.frameworks.values(), *state.completed.values()]
-    return {"frameworks": [_framework(f, removed=f.id in state.completed) for f in every]}
+    return {
+        "frameworks": [
+            {**_framework(f, removed=f.id in state.completed), "seconds_since_offer": watchdog.waited_s(state, f, now)}
+            for f in every
+        ]
+    }
 
 
 def _framework(framework: FrameworkEntry, *, removed: bool) -> Json:

@@ -188,22 +188,33 @@ def test_agents_of_other_regions_are_offered_to_region_aware_frameworks_alone() 
     assert (offer.hostname, offer.domain) == ("away", AWAY)
 
 
+def spread(framework: Framework) -> None:
+    """Want an instance in each of three hosts."""
+    framework.want(want(count=3, constraints=(Constraint(field="@hostname", operator=Operator.UNIQUE),)))
+
+
 @pytest.mark.parametrize("aware", [True, False])
 def test_wants_follow_the_same_rule(aware: bool) -> None:
     stage, _ = regions()
     framework = stage.framework(capabilities=(Capability.REGION_AWARE,) if aware else ())
-    away = Constraint(field="@region", operator=Operator.EQUAL, values=("us",))
-    framework.want(want(constraints=(away,)))
-    assert offered(framework) == ({"away"} if aware else set())
+    spread(framework)
+    assert offered(framework) == {"home", "none", *(["away"] if aware else [])}
+
+
+def test_a_want_that_names_regions_is_served_where_it_says() -> None:
+    stage, _ = regions()
+    framework = stage.framework()
+    framework.want(want(constraints=(Constraint(field="@region", operator=Operator.EQUAL, values=("us",)),)))
+    assert offered(framework) == {"away"}
     framework.want(want(count=2, constraints=(Constraint(field="@zone", operator=Operator.UNIQUE),)))
-    assert len(offered(framework)) == 1, "the zone is a field of constraints too"
+    assert offered(framework) == {"home"}, "zones are of the region at home, and an agent without one is in none"
 
 
 def test_a_framework_that_becomes_region_aware_has_its_wants_served_everywhere() -> None:
     stage, _ = regions()
     framework = stage.framework()
-    framework.want(want(constraints=(Constraint(field="@region", operator=Operator.EQUAL, values=("us",)),)))
-    assert offered(framework) == set()
+    spread(framework)
+    assert offered(framework) == {"home", "none"}
     info = msgspec.structs.replace(framework.info, capabilities=(Capability.REGION_AWARE,))
     framework.call(calls.UpdateFramework(info=info))
     assert offered(framework) == {"away"}

@@ -6,7 +6,7 @@ from master_stage import Framework, Stage, agent_info, bundle, want
 
 from corral.lib.errors import Unavailable
 from corral.master.core import Input
-from corral.master.spec import GetCluster, GetMetrics, MasterConfig, SchedulerCall
+from corral.master.spec import GetCluster, GetFrameworks, GetMetrics, MasterConfig, SchedulerCall
 from corral.master.state import AgentState
 from corral.model import calls, events
 from corral.model.rates import Rate, RateLimits
@@ -163,6 +163,8 @@ def test_a_framework_that_asks_and_gets_nothing_is_told_of_once_with_the_reason(
     late = stage.framework(name="late")
     stage.run(50)
     assert 50 <= waits(stage, late) < 51
+    shown = {f["name"]: f["seconds_since_offer"] for f in stage.ask(GetFrameworks())["frameworks"]}
+    assert shown == {"hoarder": 0, "late": waits(stage, late)}
     assert waits(stage, hoarder) == 0, "who sits on offers waits for nobody"
     assert "framework gets no offers" not in stage.what()
     stage.run(100)

@@ -50,6 +50,7 @@ def test_nodes_show_what_each_agent_has_uses_and_offers(cluster: tuple[Stage, Ag
         "used": {"cpus": 1.0, "mem": 512.0, "ports": "[31000-31000]"},
         "offered": {"cpus": 3.0, "mem": 3584.0, "ports": "[31001-31099]"},
         "attributes": {"rack": "rack-h1"},
+        "domain": None,
         "tasks": 1,
         "runtimes": ["process"],
     }
