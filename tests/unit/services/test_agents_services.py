@@ -33,6 +33,18 @@ def test_an_instance_whose_node_is_drained_or_gone_is_wanted_again_without_a_bac
     assert len(cluster.running()) == 2
 
 
+def test_another_instance_starts_while_the_one_on_a_drained_node_still_has_its_grace(cluster: Any) -> None:
+    cluster.create(id="/web", cmd="sleep 1000", cpus=0.1, mem=32, instances=1)
+    cluster.work()
+    (first,) = cluster.task_ids()
+    cluster.update(first, TaskState.KILLING, reason=Reason.AGENT_DRAINING)
+    (second,) = cluster.run()
+    assert {i.condition for i in cluster.app().instances.values()} == {"Killing", "Running"}
+    cluster.update(first, TaskState.KILLED, reason=Reason.AGENT_DRAINING)
+    assert cluster.task_ids() == [second]
+    assert not cluster.wants
+
+
 def test_an_inverse_offer_is_accepted(cluster: Any) -> None:
     cluster.calls.clear()
     offer = InverseOffer(

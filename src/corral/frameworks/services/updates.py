@@ -15,6 +15,7 @@ from corral.frameworks.services.upkeep import (
     UNREACHABLE,
     apply_strategy,
     current_action,
+    decommission,
     kill,
     remove_instance,
 )
@@ -112,6 +113,11 @@ def _live(state: State, app: App, instance: Instance, status: TaskStatus, now: f
         effects.append(Note("instance runs", status.message or "", facts=_facts(instance)))
     if condition is not Condition.KILLING and condition is not before.condition:
         backoff.advance(app, now)
+    if condition is Condition.KILLING and status.reason is Reason.AGENT_DRAINING and instance.goal is Goal.RUNNING:
+        # Another may start elsewhere while this one still has its grace.
+        decommission(state, app, instance, "its node is drained", effects, now)
+        state.dirty[app.spec.id] = None
+        return effects
     if condition is Condition.RUNNING or returned:
         # The steps before can be learned again from the master; what is shown of a running one cannot.
         effects.append(Persist(f"instance/{instance.id}", instance))
