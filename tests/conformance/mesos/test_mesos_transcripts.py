@@ -9,6 +9,7 @@ from corral.mesos.scheduler import read_call, read_event, write_event
 from corral.model import calls, events
 from corral.model.attributes import Attribute, AttributeKind
 from corral.model.framework import Capability, FrameworkInfo
+from corral.model.maintenance import InverseOffer, Unavailability
 from corral.model.offer import Filters, Offer
 from corral.model.resources import Identity, normal, ports, scalar, with_allocation
 from corral.model.task import CommandInfo, ContainerStatus, Label, Source, TaskInfo, TaskState, TaskStatus
@@ -209,7 +210,30 @@ FROM_MESOS = [
         events.Error(message="Framework failed over"),
     ),
     (
-        '{"type":"INVERSE_OFFERS","inverse_offers":{"inverse_offers":[]}}',
+        '{"type":"INVERSE_OFFERS","inverse_offers":{"inverse_offers":[{"id":{"value":"M-I0"},"url":{"scheme":"http",'
+        '"address":{"hostname":"h","ip":"10.0.0.7","port":5051},"path":"/slave(1)","query":[]},"framework_id":{"value":"F"},'
+        '"agent_id":{"value":"M-S0"},"unavailability":{"start":{"nanoseconds":5},"duration":{"nanoseconds":7}},'
+        '"resources":[]}]}}',
+        events.InverseOffers(
+            inverse_offers=(
+                InverseOffer(
+                    id="M-I0",
+                    framework_id="F",
+                    agent_id="M-S0",
+                    hostname="h",
+                    ip="10.0.0.7",
+                    port=5051,
+                    unavailability=Unavailability(start_ns=5, duration_ns=7),
+                ),
+            )
+        ),
+    ),
+    (
+        '{"type":"RESCIND_INVERSE_OFFER","rescind_inverse_offer":{"inverse_offer_id":{"value":"M-I0"}}}',
+        events.RescindInverseOffer(inverse_offer_id="M-I0"),
+    ),
+    (
+        '{"type":"UPDATE_OPERATION_STATUS","update_operation_status":{"status":{}}}',
         events.Heartbeat(),
     ),
 ]
