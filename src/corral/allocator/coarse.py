@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from corral.allocator.book import CPUS, GPUS, MEM, PORTS, amounts_of
 from corral.allocator.strategies import mix
+from corral.allocator.view import AgentView, FrameworkView
 from corral.model.ids import AgentId, FrameworkId
 from corral.model.resources import PLAIN, Resource, ResourceKind, Resources, total_milli
 
@@ -199,6 +200,13 @@ def chop(bundle: Resources, most: dict[str, int]) -> Resources:
     return tuple(found)
 
 
+def _may_see(framework: FrameworkView, role: str, view: AgentView, has_gpus: bool) -> bool:
+    """Whether coarse offers of an agent are for a framework: it can use GPUs, knows regions, does not exclude it."""
+    if (has_gpus and not framework.gpus) or (view.remote and not framework.regions):
+        return False
+    return (framework.id, role) not in view.barred
+
+
 def offer_rest(allocator: "Allocator", kept: Collection[AgentId], seed: int) -> Iterator[Claim]:
     """What is free and worth an offer, to claimants in fair order; nothing of agents in `kept`."""
     agents = list(allocator.book.agents.values())
@@ -215,13 +223,11 @@ def offer_rest(allocator: "Allocator", kept: Collection[AgentId], seed: int) -> 
             continue
         if order is None:
             order = _Order(allocator)
-        has_gpus = total_milli(agent.view.total, GPUS) > 0
+        has_gpus = total_milli(view.total, GPUS) > 0
+        is_for_some = has_gpus or view.remote or bool(view.barred)
         for leaf in order:
             assert leaf.framework_id is not None, "claims are of frameworks"
-            framework = allocator.frameworks[leaf.framework_id]
-            if (has_gpus and not framework.gpus) or (view.remote and not framework.regions):
-                continue
-            if (leaf.framework_id, leaf.name) in view.barred:
+            if is_for_some and not _may_see(allocator.frameworks[leaf.framework_id], leaf.name, view, has_gpus):
                 continue
             bundle = order.allowed(leaf, usable(free, leaf.name))
             if not worth_offering(bundle):

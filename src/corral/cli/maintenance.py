@@ -3,6 +3,7 @@
 import contextlib
 import ipaddress
 import time
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import click
@@ -105,7 +106,7 @@ def schedule(addr: str, machines: tuple[str, ...], start: str, length: str | Non
             raise Invalid("name the machines to take out of the schedule")
         show(windows, output, ["machine", "start", "duration"], lambda: _window_rows(windows))
         return
-    chosen = [_read_machine(text) for text in machines]
+    chosen = _read_machines(client, machines, windows)
     for window in windows:
         window["machine_ids"] = [m for m in window["machine_ids"] if m not in chosen]
     windows = [window for window in windows if window["machine_ids"]]
@@ -127,9 +128,20 @@ def _read_start(text: str) -> float:
     return parse_timestamp(text)
 
 
-def _read_machine(text: str) -> dict[str, str]:
+def _read_machines(
+    client: Client, texts: Sequence[str], windows: Sequence[dict[str, Any]] | None = None
+) -> list[dict[str, str]]:
+    """Shapes: what the schedule calls so, else what a node is called, else an address, else a name."""
+    if windows is None:
+        windows = client.get("/maintenance/schedule").get("windows", [])
+    planned: dict[str, dict[str, str]] = {_name(m): m for window in windows for m in window["machine_ids"]}
+    hosts = {node["hostname"].lower() for node in client.get("/corral/v1/nodes")["nodes"]}
+    return [planned.get(text.lower()) or _read_machine(text, hosts) for text in texts]
+
+
+def _read_machine(text: str, hosts: Collection[str]) -> dict[str, str]:
     name, equals, address = text.partition("=")
-    if not equals:
+    if not equals and name.lower() not in hosts:
         with contextlib.suppress(ValueError):
             return {"ip": str(ipaddress.ip_address(name))}
     return {"hostname": name.lower(), **({"ip": address} if address else {})}
@@ -174,7 +186,8 @@ def _answers(statuses: list[dict[str, Any]]) -> str:
 @click.pass_obj
 def down(addr: str, machines: tuple[str, ...]) -> None:
     """Take scheduled machines down: all that runs there is ended, and their agents may not come back."""
-    Client(addr).send("POST", "/machine/down", [_read_machine(text) for text in machines])
+    client = Client(addr)
+    client.send("POST", "/machine/down", _read_machines(client, machines))
     click.echo(f"{', '.join(machines)} {'are' if len(machines) > 1 else 'is'} down", err=True)
 
 
@@ -183,5 +196,6 @@ def down(addr: str, machines: tuple[str, ...]) -> None:
 @click.pass_obj
 def up(addr: str, machines: tuple[str, ...]) -> None:
     """Bring machines up that are down; they leave the schedule."""
-    Client(addr).send("POST", "/machine/up", [_read_machine(text) for text in machines])
+    client = Client(addr)
+    client.send("POST", "/machine/up", _read_machines(client, machines))
     click.echo(f"{', '.join(machines)} {'are' if len(machines) > 1 else 'is'} up", err=True)

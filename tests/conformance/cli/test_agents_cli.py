@@ -49,12 +49,13 @@ def test_the_instances_of_a_drained_node_start_on_the_other_one(pair: Daemon) ->
 
 
 def test_a_machine_goes_down_and_comes_up_as_it_was_planned(pair: Daemon) -> None:
-    host = next(iter(nodes(pair).values()))["hostname"]
+    (agent_id,) = busy(pair)
+    host = nodes(pair)[agent_id]["hostname"]
     early = run(pair, "maintenance", "down", host)
     assert (early.code, "is not scheduled" in early.err) == (2, True)
     assert run(pair, "maintenance", "schedule", host, "--start", "+1h", "--for", "30m").code == 0
     (window,) = run(pair, "maintenance", "schedule", "-o", "json").json
-    assert window["machine_ids"] == [{"ip": host}]
+    assert window["machine_ids"] == [{"hostname": host}]
     assert window["unavailability"]["duration"] == {"nanoseconds": 1800 * 10**9}
     assert run(pair, "maintenance", "schedule").out.splitlines()[1].split()[::2] == [host, "1800s"]
     wait_until(lambda: "=accept" in run(pair, "maintenance", "status").out, "the answer of services")
@@ -62,8 +63,11 @@ def test_a_machine_goes_down_and_comes_up_as_it_was_planned(pair: Daemon) -> Non
     assert run(pair, "maintenance", "schedule", "-o", "json").json == []
     assert run(pair, "maintenance", "schedule", host).code == 0
     assert run(pair, "maintenance", "down", host).code == 0
-    assert nodes(pair) == {}
+    assert agent_id not in nodes(pair)
+    wait_running(pair.url, "web", 2)
+    assert agent_id not in busy(pair)
     assert run(pair, "maintenance", "status").out.splitlines()[1].split() == [host, "down", "-"]
     assert run(pair, "maintenance", "up", host).code == 0
-    status, answer = ask(pair.url, "GET", "/maintenance/status")
-    assert (status, answer) == (200, {})
+    assert ask(pair.url, "GET", "/maintenance/status") == (200, {})
+    address = run(pair, "maintenance", "schedule", "10.0.0.7", "DB-1=10.0.0.8", "db-2")
+    assert (address.code, address.err) == (0, "10.0.0.7, db-1=10.0.0.8, db-2 are scheduled\n")
