@@ -94,7 +94,10 @@ HOT = frozenset(
 over every column by itself, which costs more than what most of them do."""
 
 _PACKAGE = "corral.allocator.engine"
-_OTHERWISE = ("charge", "find_exact", "find_scored", "fits", "move", "release", "take", "walk")
+_OTHERWISE = (
+    "asks", "charge", "collect_bits", "find_exact", "find_scored", "find_starved", "fits", "gather", "move",
+    "release", "take", "walk",
+)  # fmt: skip
 _SOURCES = ("heaps", "rules", "fair", "cells", "search", "turn", "entries")
 
 

@@ -45,6 +45,7 @@ from corral.allocator.engine.columns import (
     Classes,
     Heaps,
     Ints,
+    Lines,
     Nodes,
     Roles,
     State,
@@ -222,6 +223,70 @@ def bases_of(all: Columns, t: Tallies, k: Classes, meta: Ints, rows: Rows, cls: 
     if k.siblings[cls] >= 0:
         near = np.minimum(counts_of(t, all.domain[rows], k.siblings[cls])[0], MOST_SIBLINGS)
     return np.asarray(near * 4 * PARTS + 2 * PARTS - parts)
+
+
+def gather(h: Heaps, base: int, size: int, place: int, top: int) -> None:
+    """As `heaps.gather`, with one word for all classes."""
+    items, bits, below = h.items, h.bits, h.below
+    while True:
+        at, left = base + place, base + 2 * place + 1
+        word = bits[items[at]]
+        if left < base + size:
+            word |= below[left]
+            if left + 1 < base + size:
+                word |= below[left + 1]
+        changed = below[at] != word
+        if changed:
+            below[at] = word
+        if place == 0 or (place <= top and not changed):
+            return
+        place = (place - 1) >> 1
+
+
+def asks(h: Heaps, item: int) -> bool:
+    """As `heaps.asks`, with one word for all classes."""
+    return h.bits[item] & h.live[0] != 0
+
+
+def find_starved(h: Heaps, parent: int) -> int:
+    """As `heaps.find_starved`, with one word for all classes."""
+    size = h.size[2 * parent + STARVED]
+    if size == 0:
+        return -1
+    live, below = h.live[0], h.below
+    base = h.at[parent] + h.room[parent]
+    if not below[base] & live:
+        return -1
+    items, keys, bits = h.items, h.key, h.bits
+    stack = [0]
+    best, best_key = -1, 0
+    while stack:
+        place = stack.pop()
+        if not below[base + place] & live:
+            continue
+        item = items[base + place]
+        key = keys[item]
+        if best >= 0 and (key > best_key or (key == best_key and item > best)):
+            continue
+        if bits[item] & live:
+            best, best_key = item, key
+            continue
+        left = 2 * place + 1
+        if left + 1 < size:
+            stack.append(left + 1)
+        if left < size:
+            stack.append(left)
+    return best
+
+
+def collect_bits(h: Heaps, r: Roles, lines: Lines, leaf: int) -> None:
+    """As `fair.collect_bits`, with one word for all classes."""
+    word, line = 0, r.first[leaf]
+    while line >= 0:
+        if lines.blocked[line] < 0:
+            word |= 1 << lines.cls[line]
+        line = lines.next[line]
+    h.bits[leaf] = word
 
 
 def charge(h: Heaps, r: Roles, k: Classes, meta: Ints, leaf: int, cls: int, sign: int) -> None:
