@@ -114,11 +114,14 @@ def test_a_killed_task_is_killed_even_when_it_exits_well(scheduler):
     assert scheduler.update("TASK_KILLED", "TASK_FINISHED", "TASK_FAILED")["state"] == "TASK_KILLED"
 
 
-def test_a_task_that_ignores_sigterm_is_killed_after_the_grace(scheduler):
+def test_a_task_that_ignores_sigterm_is_killed_after_the_grace(scheduler, tmp_path):
     offer = scheduler.offer()
     grace = {"kill_policy": {"grace_period": {"nanoseconds": 300_000_000}}}
-    scheduler.launch(offer, task(offer, "stubborn", "trap '' TERM; for i in $(seq 300); do sleep 0.1; done", **grace))
+    ready = tmp_path / "ready"
+    command = f"trap '' TERM; touch {ready}; for i in $(seq 300); do sleep 0.1; done"
+    scheduler.launch(offer, task(offer, "stubborn", command, **grace))
     scheduler.update("TASK_RUNNING")
+    wait_until(ready.exists)
     begun = time.monotonic()
     scheduler.tell("KILL", {"task_id": {"value": "stubborn"}})
     scheduler.update("TASK_KILLED")
