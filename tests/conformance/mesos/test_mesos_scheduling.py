@@ -121,7 +121,7 @@ def test_a_task_that_ignores_sigterm_is_killed_after_the_grace(scheduler, tmp_pa
     command = f"trap '' TERM; touch {ready}; for i in $(seq 300); do sleep 0.1; done"
     scheduler.launch(offer, task(offer, "stubborn", command, **grace))
     scheduler.update("TASK_RUNNING")
-    wait_until(ready.exists)
+    wait_until(ready.exists, "the trap")
     begun = time.monotonic()
     scheduler.tell("KILL", {"task_id": {"value": "stubborn"}})
     scheduler.update("TASK_KILLED")
