@@ -22,6 +22,7 @@ from corral.allocator.lines import Claimants, Key, Line, Lines
 from corral.allocator.ports import choose_ports, start_offset
 from corral.allocator.preempt import KEPT, Evictor
 from corral.allocator.rescind import recall
+from corral.allocator.roster import Roster
 from corral.allocator.view import (
     AgentView,
     Allocation,
@@ -272,6 +273,12 @@ class Allocator:
             due_at=None if more else self._due_at(now, waiting),
         )
 
+    def roster(self) -> Roster:
+        """What the agents are, whatever runs there."""
+        if self._roster.changes != self._book.changes:
+            self._roster = Roster(self._book)
+        return self._roster
+
     def explain(self, framework_id: FrameworkId, want_id: WantId) -> Explanation:
         """Why a want waits, agent by agent. Errors: `NotFound` for a want that is not known."""
         line = self._lines.get(framework_id, want_id)
@@ -424,6 +431,7 @@ class Allocator:
         self._engine = Engine(self._names, mode=self.mode, tuning=self._tuning, mark=mark, cache=True)
         self._claimants = Claimants(self._engine)
         self._book = Book(self._engine)
+        self._roster = Roster(self._book)
         self._gpus.attach(self._engine)
         self._lines = Lines(self._engine, self._book, self._claimants, self._filters, self._roles)
         self._reserve()

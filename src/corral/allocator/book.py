@@ -78,12 +78,14 @@ def _within(resources: Resources, total: Resources) -> Resources:
 
 
 class AgentEntry:
-    """One agent. Shapes: `row` is the engine's; `holds` by key, those that are noted but not carried out included."""
+    """One agent. Shapes: `row` is the engine's; `amounts` what it has that is plain, in thousandths; `holds` by key,
+    those that are noted but not carried out included."""
 
-    __slots__ = ("_pool", "holds", "row", "view")
+    __slots__ = ("_pool", "amounts", "holds", "row", "view")
 
     def __init__(self, view: AgentView, row: int) -> None:
         self.view = view
+        self.amounts = amounts_of(view.total)
         self.row = row
         self.holds: dict[str, HoldEntry] = {}
         self._pool = Pool(view.total)
@@ -91,6 +93,7 @@ class AgentEntry:
     def describe(self, view: AgentView) -> None:
         """Take what is new about the agent."""
         if view.total != self.view.total:
+            self.amounts = amounts_of(view.total)
             self._pool = Pool(view.total)
             for each in self.holds.values():
                 self._pool.take(each.hold.resources, overdraw=True)
@@ -148,11 +151,13 @@ class Book:
         self._port_tallies: dict[int, Tally] = {}
         self._ports_taken: set[tuple[int, int]] = set()
         self._dirty: set[int] = set()
+        self.changes = 0
 
     # Agents.
 
     def set_agent(self, view: AgentView) -> None:
         """Take an agent, or what is new about it."""
+        self.changes += 1
         entry = self.agents.get(view.id)
         total = {name: n for name, n in amounts_of(view.total).items() if name in self.engine.resources}
         attributes = _attributes(view)
@@ -192,6 +197,7 @@ class Book:
         entry = self.agents.get(agent_id)
         if entry is None:
             return
+        self.changes += 1
         for key in list(entry.holds):
             self.release(key)
         self.flush()

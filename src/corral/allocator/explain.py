@@ -6,6 +6,7 @@ for guarantees, a gang's size) count for all.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -57,13 +58,12 @@ class _Board:
         self.line = line
         self.want = line.view.want
         self.demand: Demand = allocator.engine.demand(line.cls)
-        self.rows = np.array(sorted(allocator.book.rows), dtype=np.int64)
-        self.agents = [allocator.book.rows[int(row)] for row in self.rows]
+        self.roster = allocator.roster()
+        self.rows, self.agents, self.eligible = self.roster.rows, self.roster.agents, self.roster.eligible
         columns = allocator.engine.columns()
         names = allocator.engine.resources
         self.free = {name: columns.free[self.rows, d] for d, name in enumerate(names)}
         self.gpu = columns.gpu[self.rows]
-        self.eligible: Mask = np.array([not each.view.ineligible for each in self.agents], dtype=bool)
 
     def __len__(self) -> int:
         return len(self.agents)
@@ -212,7 +212,7 @@ def _saying(text: str) -> Callable[[int], str]:
 
 
 def _ineligible(board: _Board) -> Iterator[_Cause]:
-    for word in sorted({each.view.ineligible for each in board.agents if each.view.ineligible}):
+    for word, mask in board.roster.words():
 
         def detail(at: int, word: str = word) -> str:
             return f"{board.name(at)} takes nothing new: {word}"
@@ -220,7 +220,6 @@ def _ineligible(board: _Board) -> Iterator[_Cause]:
         def hint(at: int, word: str = word) -> str:
             return f"{board.name(at)} is no longer {word}"
 
-        mask = np.array([each.view.ineligible == word for each in board.agents], dtype=bool)
         yield _Cause(word, mask, detail, hint, of_agent=True)
 
 
@@ -325,7 +324,7 @@ def _broken_constraints(board: _Board) -> Iterator[_Cause]:
         yield _Cause("constraint", mask, detail, _saying(f"without the constraint {text}"))
     runtime = board.want.runtime
     if runtime:
-        mask = np.array([runtime not in each.view.runtimes for each in board.agents], dtype=bool)
+        mask = ~board.roster.has_runtime(runtime)
 
         def listed(at: int, words: str) -> str:
             return words.join(board.agents[at].view.runtimes)
@@ -347,19 +346,16 @@ def _constraint_masks(board: _Board) -> Iterator[tuple[Constraint, Mask]]:
         if constraints.is_counting(constraint) or constraints.looks_at_tasks(constraint):
             yield constraint, ~board.passing(next(counting))
             continue
-        answers: dict[str | None, bool] = {}
-        broken = []
-        for each in board.agents:
-            value = constraints.field_value(constraint.field, each.view.hostname, each.view.attributes)
-            if value not in answers:
-                answers[value] = not constraints.allows(constraint, value, (), 0, 0)
-            broken.append(answers[value])
-        yield constraint, np.array(broken, dtype=bool)
+        yield constraint, ~board.roster.matching(constraint.field, partial(_allows, constraint))
+
+
+def _allows(constraint: Constraint, value: str | None) -> bool:
+    return constraints.allows(constraint, value, (), 0, 0)
 
 
 def _filtered(board: _Board) -> Iterator[_Cause]:
     if board.demand.refused:
-        mask = np.array([int(row) in board.demand.refused for row in board.rows], dtype=bool)
+        mask = np.isin(board.rows, list(board.demand.refused))
         yield _Cause(
             "filtered",
             mask,
@@ -371,11 +367,11 @@ def _filtered(board: _Board) -> Iterator[_Cause]:
 def _could_hold(board: _Board) -> Mask:
     """The agents that would hold one instance if they were empty and took work."""
     want = board.want
-    shape = shape_of(want)
-    totals: list[dict[str, int]] = [amounts_of(each.view.total) for each in board.agents]
-    mask = np.array([all(total.get(name, 0) >= n for name, n in shape.items()) for total in totals], dtype=bool)
+    mask = np.ones(len(board), dtype=bool)
+    for name, n in shape_of(want).items():
+        mask &= board.roster.total(name) >= n
     if want.runtime:
-        mask &= np.array([want.runtime in each.view.runtimes for each in board.agents], dtype=bool)
+        mask &= board.roster.has_runtime(want.runtime)
     for constraint, broken in _constraint_masks(board):
         if not (constraints.is_counting(constraint) or constraints.looks_at_tasks(constraint)):
             mask &= ~broken
