@@ -431,7 +431,7 @@ class Allocator:
         self._engine = Engine(self._names, mode=self.mode, tuning=self._tuning, mark=mark, cache=True)
         self._claimants = Claimants(self._engine)
         self._book = Book(self._engine)
-        self._roster = Roster(self._book)
+        self._roster: Roster = Roster(self._book)
         self._gpus.attach(self._engine)
         self._lines = Lines(self._engine, self._book, self._claimants, self._filters, self._roles)
         self._reserve()
