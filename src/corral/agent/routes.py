@@ -18,6 +18,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from corral import MESOS_VERSION
+from corral.agent.container_routes import container_routes
 from corral.agent.executor_routes import executor_routes
 from corral.agent.runtimes import ExecSession
 from corral.agent.sandbox import Sandboxes
@@ -54,7 +55,7 @@ def routes(loop: Loop, shell: AgentShell) -> list[Route | RawRoute]:
     for prefix in MESOS_PREFIXES:
         for name, handler in doors.mesos().items():
             found.append(Route(method="GET", path=prefix + name, handler=handler, errors=write_text_error))
-    return found
+    return [*found, *container_routes(loop, shell)]
 
 
 def write_text_error(error: CorralError, request: Request) -> Response:

@@ -13,6 +13,7 @@ from typing import Any
 from corral.agent import effects as fx
 from corral.agent.fetcher import Fetcher
 from corral.agent.link import Link
+from corral.agent.nested import NestedContainers
 from corral.agent.probes import Prober
 from corral.agent.runtimes import ExecSession, TaskRuntime
 from corral.agent.sandbox import LATEST, Sandboxes
@@ -67,6 +68,7 @@ class AgentShell:
         self._prober = Prober(self._exec)
         self._probes: dict[str, set[asyncio.Task[Probed]]] = {}
         self.executors = ExecutorStreams()
+        self.nested = NestedContainers()
         self._performers: dict[type, Perform] = {
             fx.Send: self._send,
             fx.Connect: lambda effect: self._link.connect(),
@@ -104,6 +106,7 @@ class AgentShell:
         """Let go of connections; every task runs on."""
         if self._fetcher is not None:
             await self._fetcher.close()
+        await self.nested.close()
         await self._prober.close()
         for runtime in self.runtimes.values():
             await runtime.close()

@@ -35,6 +35,8 @@ MAY_DO_IO: dict[str, set[str]] = {
         "detect.py",
         "streams.py",
         "executor_routes.py",
+        "container_routes.py",
+        "nested.py",
     },
     "sdk": {"framework.py", "http.py", "local.py", "agents.py", "feed.py", "notify.py"},
     "frameworks": {"routes.py", "hijack.py"},

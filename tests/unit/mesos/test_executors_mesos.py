@@ -2,12 +2,14 @@
 
 import base64
 import json
+import re
 
 import msgspec
 import pytest
 
-from corral.lib.errors import CorralError
-from corral.mesos import executor, wire
+from corral.lib.errors import CorralError, Invalid
+from corral.mesos import containers, executor, wire
+from corral.mesos.containers import ContainerCall
 from corral.mesos.health import read_check, write_check_status
 from corral.mesos.scheduler import read_call
 from corral.model import executor as api
@@ -180,3 +182,55 @@ def test_what_no_agent_carries_out_of_a_groups_executor_is_listed_with_its_tasks
 def test_of_containers_what_groups_need_is_taken_and_nothing_else(container, unsupported):
     task = {"name": "t", "task_id": {"value": "t"}, "agent_id": {"value": "a"}, "container": container}
     assert accept({"executor_id": {"value": "e"}}, task).tasks[0].unsupported == unsupported
+
+
+# Containers.
+
+
+def test_a_nested_container_is_named_by_those_around_it():
+    body = {
+        "type": "LAUNCH_NESTED_CONTAINER_SESSION",
+        "launch_nested_container_session": {
+            "container_id": {"value": "a", "parent": {"value": "b", "parent": {"value": "c"}}},
+            "command": {"value": "top"},
+            "container": {"type": "MESOS", "tty_info": {"window_size": {"rows": 2, "columns": 3}}},
+        },
+    }
+    found = containers.read_call(json.dumps(body).encode())
+    assert (found.kind, found.path) == (ContainerCall.LAUNCH_NESTED_CONTAINER_SESSION, ("a", "b", "c"))
+    assert (found.tty, found.window, found.command) == (True, (2, 3), CommandInfo(value="top"))
+
+
+@pytest.mark.parametrize(("code", "status"), [(0, 0), (3, 768), (128, 128 << 8), (137, 9), (143, 15)])
+def test_the_end_of_a_nested_container_is_a_raw_wait_status(code, status):
+    found = json.loads(containers.write_wait(ContainerCall.WAIT_CONTAINER, code))
+    assert found == {"type": "WAIT_CONTAINER", "wait_container": {"exit_status": status}}
+
+
+@pytest.mark.parametrize(
+    ("member", "text"),
+    [
+        ({"type": "PROCESS_IO"}, "must be of type PROCESS_IO"),
+        ({"type": "CONTAINER_ID"}, "must be of type PROCESS_IO"),
+        ({"type": "PROCESS_IO", "process_io": {"type": "DATA", "data": {"type": "STDOUT"}}}, "is not STDIN"),
+        ({"type": "PROCESS_IO", "process_io": {"type": "DATA"}}, "neither DATA nor CONTROL"),
+        (None, "Expecting 'attach_container_input'"),
+    ],
+)
+def test_input_that_is_none_is_refused(member, text):
+    record = json.dumps({"type": "ATTACH_CONTAINER_INPUT", "attach_container_input": member}).encode()
+    with pytest.raises(Invalid) as refused:
+        containers.read_input(record)
+    assert re.search(text, refused.value.message)
+
+
+def test_a_heartbeat_of_input_is_nothing_and_a_window_is_a_size():
+    def read(control):
+        io = {"type": "PROCESS_IO", "process_io": {"type": "CONTROL", "control": control}}
+        return containers.read_input(
+            json.dumps({"type": "ATTACH_CONTAINER_INPUT", "attach_container_input": io}).encode()
+        )
+
+    assert read({"type": "HEARTBEAT"}) == containers.Input()
+    assert read({"type": "TTY_INFO", "tty_info": {"window_size": {"rows": 1, "columns": 2}}}).window == (1, 2)
+    assert json.loads(containers.write_heartbeat())["control"]["type"] == "HEARTBEAT"
