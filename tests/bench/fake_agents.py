@@ -56,6 +56,8 @@ class FakeRuntime:
             await asyncio.sleep(min(self._hold_s, FOR_EVER_S))
         return Exit(container_id=container_id, code=0, at=system_clock())  # type: ignore[arg-type]
 
+    async def resize(self, container_id: str, cpu_milli: int, mem_mb: int | None) -> None: ...
+
     async def kill(self, container_id: str, grace_s: float) -> None:
         self._running.discard(container_id)
 

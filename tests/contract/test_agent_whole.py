@@ -19,6 +19,7 @@ from corral.agent.core import AgentCore
 from corral.agent.fetcher import Fetcher
 from corral.agent.link import Link
 from corral.agent.routes import routes
+from corral.agent.runtimes import TaskRuntime
 from corral.agent.sandbox import Sandboxes
 from corral.agent.shell import AgentShell
 from corral.agent.spec import AgentConfig
@@ -45,25 +46,28 @@ class Node:
         self.work_dir = work_dir
         self.master = master
         self.url = ""
+        self.port = 0
         self.loop: Loop
+
+    def runtimes(self) -> dict[str, TaskRuntime]:
+        return {"process": ProcessRuntime(str(self.work_dir / "processes"), cgroup_parent="")}
 
     @contextlib.asynccontextmanager
     async def agent(self) -> AsyncIterator["Node"]:
         """One agent process, registered."""
-        bound = bind("127.0.0.1", 0)
+        bound = bind("127.0.0.1", self.port)
+        self.port = bound.getsockname()[1]
+        runtimes = self.runtimes()
         config = AgentConfig(
             hostname="node1",
-            port=bound.getsockname()[1],
+            port=self.port,
             resources=RESOURCES,
-            runtimes=("process",),
+            runtimes=tuple(runtimes),
             work_dir=str(self.work_dir),
             version="0.1.0",
         )
-        runtime = ProcessRuntime(str(self.work_dir / "processes"), cgroup_parent="")
         link = Link([self.master.url], Random(1))
-        shell = AgentShell(
-            {"process": runtime}, link, Sandboxes(str(self.work_dir)), Fetcher(str(self.work_dir / "fetched"))
-        )
+        shell = AgentShell(runtimes, link, Sandboxes(str(self.work_dir)), Fetcher(str(self.work_dir / "fetched")))
         store = await open_sqlite(str(self.work_dir / "agent.db"))
         self.loop = Loop(AgentCore(config, Random()), shell, store, prefix="agent/", check=True)
         link.tell = self.loop.tell

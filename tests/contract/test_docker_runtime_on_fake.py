@@ -334,3 +334,14 @@ def test_a_directory_in_the_place_of_output_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "stdout").mkdir()
     with pytest.raises(OSError, match="stdout"):
         LogCopy(str(tmp_path))
+
+
+async def test_a_container_is_given_other_limits_while_it_runs(node: Node) -> None:
+    execution = node.execution(cpu_milli=500, mem_mb=64)
+    await node.runtime.start(execution)
+    await node.runtime.resize(execution.container_id, 2000, 256)
+    host = (await node.engine.inspect(container_name(execution.container_id)))["HostConfig"]
+    assert (host["CpuShares"], host["Memory"], host["MemorySwap"]) == (2048, 256 << 20, 256 << 20)
+    await node.runtime.resize(execution.container_id, 500, None)
+    host = (await node.engine.inspect(container_name(execution.container_id)))["HostConfig"]
+    assert (host["CpuShares"], host["Memory"]) == (512, 256 << 20)

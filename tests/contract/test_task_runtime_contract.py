@@ -233,6 +233,17 @@ async def test_killing_what_has_ended_does_nothing(world: World) -> None:
     assert await world.runtime.wait(execution.container_id) == exit
 
 
+async def test_the_limits_of_what_runs_are_changed_and_those_of_what_ended_are_let_be(world: World) -> None:
+    execution = world.execution("exec sleep 60", cpu_milli=500, mem_mb=64)
+    await world.runtime.start(execution)
+    await world.runtime.resize(execution.container_id, 1500, 128)
+    await world.runtime.resize(execution.container_id, 100, None)
+    await world.runtime.kill(execution.container_id, 1.0)
+    assert (await world.runtime.wait(execution.container_id)).signal in (9, 15)
+    await world.runtime.resize(execution.container_id, 1500, 128)
+    await world.runtime.resize("t-unknown", 1500, 128)
+
+
 async def test_a_removed_task_is_forgotten(world: World) -> None:
     execution, _ = await world.run("exit 0")
     await world.runtime.remove(execution.container_id)

@@ -6,8 +6,9 @@ silent master nor an ended agent ends a task.
 
 from random import Random
 
-from corral.agent import gc, recovery, session, tasks, updates, views
+from corral.agent import executor_life, executor_words, executors, gc, recovery, session, tasks, updates, views
 from corral.agent.deadlines import TIMER as DEADLINES_TIMER
+from corral.agent.deadlines import Due
 from corral.agent.spec import (
     AgentConfig,
     Command,
@@ -15,10 +16,12 @@ from corral.agent.spec import (
     DiscardFailed,
     Disconnected,
     DiskMeasured,
+    ExecutorClosed,
     Exited,
     Fetched,
     FindTask,
     KillFailed,
+    ListContainers,
     ListTasks,
     Ordered,
     Probed,
@@ -28,23 +31,29 @@ from corral.agent.spec import (
     Scanned,
     Started,
     StartFailed,
+    SubscribeExecutor,
+    TakeCall,
     WaitFailed,
 )
 from corral.agent.state import AgentState
+from corral.model.ids import ContainerId, FrameworkId
 from corral.model.orders import (
     AcknowledgeUpdate,
     KillTask,
+    MessageExecutor,
     Ping,
     Refused,
     Registered,
+    RunGroup,
     RunTask,
+    ShutdownExecutor,
     ShutdownFramework,
 )
 from corral.runtime.core import Asked, Effect, Loaded, Reply, Tick
 
 Input = (
     Loaded | Tick | Asked[Command] | Connected | Disconnected | Ordered | Recovered | RuntimeChecked | Fetched | Started
-    | StartFailed | Exited | Probed | WaitFailed | KillFailed | DiscardFailed | Scanned | DiskMeasured
+    | StartFailed | Exited | Probed | WaitFailed | KillFailed | DiscardFailed | ExecutorClosed | Scanned | DiskMeasured
 )  # fmt: skip
 """Everything that an agent may be told."""
 
@@ -59,6 +68,8 @@ class AgentCore:
 
     def handle(self, input: Input, now: float) -> list[Effect]:
         effects = self._decide(input, now)
+        while self.state.fates:
+            effects += executors.settle_fate(self.state, self.state.fates.popleft(), now)
         armed = self.state.deadlines.arm(now)
         return effects + armed if armed else effects
 
@@ -70,14 +81,24 @@ class AgentCore:
         match input:
             case Ordered():
                 return self._obey(input, now)
+            case Started() if input.launched.container_id in state.executor_containers:
+                return executor_life.started(state, input, now)
             case Started():
                 return tasks.started(state, input, now)
+            case Exited() if input.exit.container_id in state.executor_containers:
+                return executor_life.exited(state, input, now)
             case Exited():
                 return tasks.exited(state, input, now)
             case Tick(name):
                 return self._tick(name, now)
             case Probed():
                 return tasks.probed(state, input, now)
+            case Fetched() | StartFailed() | WaitFailed() | KillFailed() if (
+                input.container_id in state.executor_containers
+            ):
+                return self._of_executor(input, now)
+            case ExecutorClosed():
+                return executor_words.close(state, input, now)
             case Fetched():
                 return tasks.fetched(state, input, now)
             case StartFailed():
@@ -103,7 +124,18 @@ class AgentCore:
             case Loaded():
                 return recovery.load(state, input, now)
             case Asked(ask, command):
-                return [Reply(ask, self._answer(command, now))]
+                return self._answer(ask, command, now)
+
+    def _of_executor(self, input: Fetched | StartFailed | WaitFailed | KillFailed, now: float) -> list[Effect]:
+        match input:
+            case Fetched():
+                return executor_life.fetched(self.state, input, now)
+            case StartFailed():
+                return executor_life.start_failed(self.state, input, now)
+            case WaitFailed():
+                return executor_life.wait_failed(self.state, input, now)
+            case KillFailed():
+                return executor_life.kill_failed(self.state, input)
 
     def _obey(self, input: Ordered, now: float) -> list[Effect]:
         state, order = self.state, input.order
@@ -112,22 +144,33 @@ class AgentCore:
             return session.overrule(state, input.session, order.epoch, type(order).__name__)
         state.heard_at = now
         match order:
+            case RunTask(info=info) if info.executor is not None:
+                return executors.run(state, order, now)
             case RunTask():
                 return tasks.run(state, order, now)
+            case RunGroup():
+                return executors.run(state, order, now)
             case AcknowledgeUpdate():
                 return updates.acknowledge(state, order, now)
             case KillTask():
+                task = state.tasks.get((order.framework_id, order.task_id))
+                if task is not None and task.custom:
+                    return executors.kill(state, order, now)
                 return tasks.kill(state, order, now)
+            case ShutdownExecutor():
+                return executor_life.shut_down_one(state, order.framework_id, order.executor_id, now)
+            case MessageExecutor():
+                return executor_words.message(state, order)
             case Ping():
                 return session.answer(state, order, now)
             case ShutdownFramework():
-                return tasks.shut_down(state, order.framework_id, now)
+                return _shut_down(state, order.framework_id, now)
             case Refused():
                 return session.refuse(state, order, now)
             case Registered():
                 effects = session.register(state, order, now)
                 for framework_id in order.framework_ids:
-                    effects += tasks.shut_down(state, framework_id, now)
+                    effects += _shut_down(state, framework_id, now)
                 return effects
 
     def _tick(self, name: str, now: float) -> list[Effect]:
@@ -135,7 +178,7 @@ class AgentCore:
         if name == DEADLINES_TIMER:
             effects: list[Effect] = []
             for container_id, due in state.deadlines.pop(now):
-                effects += tasks.fall_due(state, container_id, due, now)
+                effects += self._fall_due(container_id, due, now)
             return effects
         if name == session.PULSE_TIMER:
             return session.pulse(state, now)
@@ -147,11 +190,32 @@ class AgentCore:
             return recovery.check_again(state, name.removeprefix(recovery.CHECK_TIMER))
         return recovery.recover_again(state, name.removeprefix(recovery.RECOVER_TIMER))
 
-    def _answer(self, command: Command, now: float) -> object:
+    def _fall_due(self, container_id: ContainerId, due: Due, now: float) -> list[Effect]:
+        state = self.state
+        if container_id in state.executor_containers:
+            return executor_life.fall_due(state, container_id, due, now)
+        task = state.by_container.get(container_id)
+        if task is not None and task.custom and due is Due.KILL:
+            return executors.outlive(state, task, now)
+        return tasks.fall_due(state, container_id, due, now)
+
+    def _answer(self, ask: int, command: Command, now: float) -> list[Effect]:
+        state = self.state
         match command:
+            case SubscribeExecutor():
+                return [Reply(ask), *executor_words.subscribe(state, command, now)]
+            case TakeCall():
+                return [Reply(ask), *executor_words.take(state, command, now)]
             case ListTasks():
-                return views.list_tasks(self.state, command)
+                return [Reply(ask, views.list_tasks(state, command))]
             case FindTask():
-                return views.find_task(self.state, command)
+                return [Reply(ask, views.find_task(state, command))]
             case ReadState():
-                return views.read_state(self.state, now)
+                return [Reply(ask, views.read_state(state, now))]
+            case ListContainers():
+                return [Reply(ask, views.list_containers(state))]
+
+
+def _shut_down(state: AgentState, framework_id: FrameworkId, now: float) -> list[Effect]:
+    """End all that is left of a framework that is no more."""
+    return [*executor_life.shut_down_all(state, framework_id, now), *tasks.shut_down(state, framework_id, now)]

@@ -14,7 +14,7 @@ _NEVER = float("inf")
 
 
 class Due(StrEnum):
-    """What falls due: an update to be told again, a stage that takes too long, a kill without effect..."""
+    """What falls due: an update to be told again, a stage that takes too long, an executor that should listen..."""
 
     UPDATE = "update"
     STAGE = "stage"
@@ -23,6 +23,7 @@ class Due(StrEnum):
     WAIT = "wait"
     DISCARD = "discard"
     PROBE = "probe"
+    REGISTER = "register"
 
 
 class Deadlines:

@@ -13,7 +13,10 @@
 | `Abort`           | the shell, for a start under way     | `Started`, `StartFailed` of the start |
 | `Wait`            | the runtime                          | `Exited`, `WaitFailed`               |
 | `Kill`            | the runtime                          | `KillFailed`, or the end by `Wait`   |
+| `Resize`          | the runtime                          |                                      |
 | `Probe`           | `probes.py`, or the runtime for a command | `Probed`                        |
+| `TellExecutor`    | the shell, on the executor's stream  |                                      |
+| `CloseExecutor`   | the shell                            |                                      |
 | `Remove`          | the runtime                          |                                      |
 | `Discard`         | the runtime: kill, then remove       | `DiscardFailed`                      |
 | `ScanSandboxes`   | the sandboxes                        | `Scanned`                            |
@@ -22,6 +25,7 @@
 """
 
 from corral.model.execution import Execution
+from corral.model.executor import Event
 from corral.model.health import HealthCheck
 from corral.model.ids import ContainerId
 from corral.model.orders import Report
@@ -99,6 +103,16 @@ class Kill(Effect, frozen=True):
     why: str = ""
 
 
+class Resize(Effect, frozen=True):
+    """Let a running container weigh as much, and have as much memory, as what runs in it. Units: as `Execution`."""
+
+    runtime: str
+    container_id: ContainerId
+    cpu_milli: int
+    mem_mb: int | None
+    why: str = ""
+
+
 class Probe(Effect, frozen=True):
     """Look once whether the task at `address` is healthy; given up when its container is removed."""
 
@@ -107,6 +121,20 @@ class Probe(Effect, frozen=True):
     index: int
     check: HealthCheck
     address: str
+
+
+class TellExecutor(Effect, frozen=True):
+    """Put an event onto an executor's stream; nothing when the stream has gone."""
+
+    stream: str
+    event: Event
+
+
+class CloseExecutor(Effect, frozen=True):
+    """End the stream after what is already on it."""
+
+    stream: str
+    why: str = ""
 
 
 class Remove(Effect, frozen=True):

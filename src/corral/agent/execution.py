@@ -9,7 +9,7 @@ from posixpath import isabs, join, normpath
 
 import msgspec
 
-from corral.agent.spec import DEFAULT_PATH, SANDBOX_IN_IMAGE, AgentConfig, TaskRecord
+from corral.agent.spec import DEFAULT_PATH, SANDBOX_IN_IMAGE, AgentConfig, ExecutorRecord, TaskRecord
 from corral.lib.errors import Invalid
 from corral.lib.units import format_duration
 from corral.model.container import ContainerKind, DockerInfo, PortMapping, Volume, VolumeMode
@@ -17,12 +17,16 @@ from corral.model.execution import Execution, Mount
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, ContainerId, FrameworkId, TaskId
 from corral.model.resources import total_milli
-from corral.model.task import INSTANCE_LABEL, CommandInfo, TaskInfo, group_of
+from corral.model.task import INSTANCE_LABEL, CommandInfo, ExecutorInfo, TaskInfo, group_of
+
+MOST_MEM_MB = 1 << 24
+"""As good as no limit, where one has to be said."""
 
 LEAST_MEM_MB = 32
 """A smaller limit kills even a shell; Mesos raises it likewise."""
 
-SHUTDOWN_GRACE = format_duration(5.0)
+_OF_TASKS = ("MESOS_TASK_ID", "CORRAL_TASK_ID", "CORRAL_INSTANCE_ID")
+"""What an executor is not told, as it is none."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -61,8 +65,8 @@ def check_order(info: TaskInfo, agent_id: AgentId | None) -> None:
         raise Invalid(
             f"task {info.task_id} asks for {', '.join(info.unsupported)}, which agents cannot do; leave it out"
         )
-    if info.command is None:
-        raise Invalid(f"task {info.task_id} has no command and this agent runs no executors; give it a command")
+    if info.command is None and (info.executor is None or info.executor.is_default):
+        raise Invalid(f"task {info.task_id} has neither a command nor an executor of its own; give it a command")
     container = info.container
     if container is not None and container.kind is ContainerKind.DOCKER and container.docker is None:
         raise Invalid(f"task {info.task_id} asks for a Docker container without saying which image; set docker.image")
@@ -102,6 +106,48 @@ def plan_execution(config: AgentConfig, agent_id: AgentId | None, framework: Fra
     return Plan(execution, directories, own_user if docker is None else None)
 
 
+def plan_executor(
+    config: AgentConfig,
+    agent_id: AgentId | None,
+    framework: FrameworkInfo,
+    record: ExecutorRecord,
+    tasks: Iterable[TaskInfo],
+) -> Plan:
+    """The same for an executor that is a process of its own, and is to hold these tasks.
+
+    Errors: `Invalid` when the command or a volume cannot be meant as it is.
+    """
+    info = record.info
+    task = TaskInfo(
+        task_id=TaskId(info.executor_id), name=info.name or info.executor_id, agent_id=agent_id or AgentId(""),
+        resources=info.resources, command=info.command, container=info.container, labels=info.labels,
+    )  # fmt: skip
+    plan = plan_execution(
+        config, agent_id, framework,
+        TaskRecord(record.framework_id, record.role, task, record.container_id, record.runtime, record.sandbox),
+    )  # fmt: skip
+    cpu_milli, mem_mb = size_executor(info, tasks)
+    environment = {key: value for key, value in plan.execution.environment if key not in _OF_TASKS}
+    environment["MESOS_HTTP_COMMAND_EXECUTOR"] = "0"
+    if info.shutdown_grace_s is not None:
+        environment["MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD"] = format_duration(info.shutdown_grace_s)
+    execution = msgspec.structs.replace(
+        plan.execution, environment=tuple(environment.items()), cpu_milli=cpu_milli, mem_mb=mem_mb
+    )
+    return msgspec.structs.replace(plan, execution=execution)
+
+
+def size_executor(info: ExecutorInfo, tasks: Iterable[TaskInfo]) -> tuple[int, int | None]:
+    """What a container gets that holds the executor and these tasks. Units: as `Execution`."""
+    found = tuple(tasks)
+    cpu_milli = total_milli(info.resources, "cpus") + sum(total_milli(t.resources, "cpus") for t in found)
+    mem_milli = total_milli(info.resources, "mem")
+    for task in found:
+        own = _limit(task, "mem", total_milli(task.resources, "mem"))
+        mem_milli += MOST_MEM_MB * 1000 if own is None else own
+    return cpu_milli, max(LEAST_MEM_MB, mem_milli // 1000) if mem_milli else None
+
+
 def _argv(task_id: TaskId, command: CommandInfo, *, in_image: bool) -> tuple[tuple[str, ...], bool]:
     if command.shell:
         if not command.value:
@@ -130,8 +176,8 @@ def _environment(
         "MESOS_ALLOCATION_ROLE": task.role,
         "MESOS_CHECKPOINT": "1" if framework.checkpoint else "0",
         "MESOS_DIRECTORY": task.sandbox,
-        "MESOS_EXECUTOR_ID": str(info.task_id),
-        "MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD": SHUTDOWN_GRACE,
+        "MESOS_EXECUTOR_ID": str(info.executor.executor_id if info.executor is not None else info.task_id),
+        "MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD": format_duration(config.executor_shutdown_grace_s),
         "MESOS_FRAMEWORK_ID": str(task.framework_id),
         "MESOS_HTTP_COMMAND_EXECUTOR": "1",
         "MESOS_SANDBOX": SANDBOX_IN_IMAGE if in_image else task.sandbox,
@@ -145,8 +191,11 @@ def _environment(
         "CORRAL_PORT_MAPPING": ",".join(f"{m.container_port}:{m.host_port}/{m.protocol}" for m in mappings),
     }
     if framework.checkpoint:
-        found["MESOS_RECOVERY_TIMEOUT"] = "15mins"
+        found["MESOS_RECOVERY_TIMEOUT"] = format_duration(config.executor_recovery_timeout_s)
         found["MESOS_SUBSCRIPTION_BACKOFF_MAX"] = "2secs"
+    if info.executor is not None:
+        found["MESOS_HTTP_COMMAND_EXECUTOR"] = "0"
+        found["MESOS_CONTAINER_IP"] = config.ip
     if in_image:
         found["MESOS_CONTAINER_NAME"] = f"corral-{task.container_id}"
     else:
@@ -203,6 +252,10 @@ def _volume_source(task: TaskRecord, volume: Volume) -> tuple[str, bool]:
     """The directory on the host and whether it lies in the sandbox and has to be made."""
     if not volume.container_path:
         raise Invalid(f"a volume of task {task.info.task_id} has no container path; set container_path")
+    if volume.of_executor:
+        if task.info.executor is None or not task.group:
+            raise Invalid(f"a volume of task {task.info.task_id} is of its executor's sandbox, which only groups share")
+        return _inside(task, volume.host_path or "", of_executor=True), True
     if volume.host_path is None:
         return _inside(task, volume.container_path.lstrip("/") or "root"), True
     if isabs(volume.host_path):
@@ -210,13 +263,19 @@ def _volume_source(task: TaskRecord, volume: Volume) -> tuple[str, bool]:
     return _inside(task, volume.host_path), True
 
 
-def _inside(task: TaskRecord, path: str) -> str:
+def task_sandbox(executor_sandbox: str, task_id: TaskId) -> str:
+    """Where the files of a task of a group are. Source: Mesos v1, default executor."""
+    return f"{executor_sandbox}/tasks/{task_id}"
+
+
+def _inside(task: TaskRecord, path: str, *, of_executor: bool = False) -> str:
     clean = normpath(path)
-    if clean == "." or clean == ".." or clean.startswith("../"):
+    if clean in (".", "..") or clean.startswith(("../", "/")):
         raise Invalid(
             f"a volume of task {task.info.task_id} has the path {path!r}, which leaves the sandbox; shorten it"
         )
-    return join(task.sandbox, clean)
+    root = task.sandbox.removesuffix(f"/tasks/{task.info.task_id}") if of_executor else task.sandbox
+    return join(root, clean)
 
 
 def _limit(info: TaskInfo, name: str, default: int | None) -> int | None:

@@ -22,6 +22,7 @@ def scanned(state: AgentState, input: Scanned, now: float) -> list[Effect]:
     """Sandboxes that an earlier agent process left count from when they were last changed."""
     keep = {sandbox.container_id for sandbox in state.ended}
     keep |= {task.container_id for task in state.tasks.values() if task.live}
+    keep |= set(state.executor_containers)
     left = [s for s in input.sandboxes if s.container_id not in keep]
     state.ended.extendleft(sorted(left, key=lambda s: s.at, reverse=True))
     return []

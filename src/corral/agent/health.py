@@ -13,7 +13,7 @@ from corral.agent.deadlines import Due
 from corral.agent.effects import Probe
 from corral.agent.spec import Probed
 from corral.agent.state import AgentState, CheckState, Task
-from corral.model.health import CheckKind, HealthCheck, describe_check
+from corral.model.health import CheckKind, CheckStatus, HealthCheck, describe_check
 from corral.model.ids import ContainerId
 from corral.model.task import Reason, TaskState
 from corral.runtime.core import Effect, Note
@@ -24,14 +24,14 @@ LEAST_INTERVAL_S = 0.1
 
 def watch(state: AgentState, task: Task, now: float) -> None:
     """Begin to probe a task that runs; to be called when it is known to."""
-    if task.checks:
-        for each in task.checks:
+    if task.probes:
+        for each in task.probes:
             each.due_at = now + each.check.delay_s
         _arm(state, task)
 
 
 def _arm(state: AgentState, task: Task) -> None:
-    due = [each.due_at for each in task.checks if not each.probing]
+    due = [each.due_at for each in task.probes if not each.probing]
     if due:
         state.deadlines.set(task.container_id, Due.PROBE, min(due))
     else:
@@ -43,7 +43,7 @@ def probe(state: AgentState, task: Task, now: float) -> list[Effect]:
     if task.ending is not None:
         return []
     effects: list[Effect] = []
-    for index, each in enumerate(task.checks):
+    for index, each in enumerate(task.probes):
         if not each.probing and each.due_at <= now:
             each.probing = True
             each.due_at = now + max(each.check.interval_s, LEAST_INTERVAL_S)
@@ -63,9 +63,9 @@ def _address(state: AgentState, task: Task, check: HealthCheck) -> str:
 def find(state: AgentState, container_id: ContainerId, index: int) -> tuple[Task, CheckState] | None:
     """The check that was probed, unless its task has ended or is being ended."""
     task = state.by_container.get(container_id)
-    if task is None or not task.live or task.ending is not None or index >= len(task.checks):
+    if task is None or not task.live or task.ending is not None or index >= len(task.probes):
         return None
-    return task, task.checks[index]
+    return task, task.probes[index]
 
 
 def judge(check: HealthCheck, input: Probed) -> tuple[bool | None, str]:
@@ -118,6 +118,33 @@ def probed(state: AgentState, task: Task, each: CheckState, input: Probed, now: 
         return _tell(state, task, each, now), ""
     times = "once" if each.failures == 1 else f"{each.failures} times in a row"
     return [], f"{describe_check(check)} failed {times}, last because {cause}"
+
+
+def checked(state: AgentState, task: Task, each: CheckState, input: Probed, now: float) -> list[Effect]:
+    """Take in what the probe of a check has shown, which interprets nothing: told is each result unlike the last."""
+    each.probing = False
+    each.due_at = max(each.due_at, now + LEAST_INTERVAL_S)
+    _arm(state, task)
+    if input.void:
+        return []
+    kind = each.check.kind
+    succeeded = input.why is None if kind is CheckKind.TCP else None
+    found = CheckStatus(kind=kind, code=None if kind is CheckKind.TCP else input.code, succeeded=succeeded)
+    if found == task.check_status:
+        return []
+    task.check_status = found
+    why = f"{describe_check(each.check)}: {input.why or _describe(found)}"
+    return updates.enqueue(state, task, TaskState.RUNNING, now, message=why, reason=Reason.TASK_CHECK_STATUS_UPDATED)
+
+
+def _describe(found: CheckStatus) -> str:
+    match found.kind:
+        case CheckKind.TCP:
+            return "connected"
+        case CheckKind.HTTP:
+            return f"answered {found.code}"
+        case _:
+            return f"exited with status {found.code}"
 
 
 def _is_graced(task: Task, each: CheckState, now: float) -> bool:

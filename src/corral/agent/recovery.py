@@ -5,10 +5,13 @@ told as dropped; a container that no record knows is ended. A runtime that does 
 answers its tasks stand as they were. No master is dialled before each runtime has answered once.
 """
 
-from corral.agent import gc, health, session, tasks
+from corral.agent import executor_life, gc, health, session, tasks
 from corral.agent.deadlines import Due
 from corral.agent.effects import CheckRuntime, Connect, Discard, Kill, Reconnect, Recover, Remove, ScanSandboxes, Wait
+from corral.agent.executor_state import Executor
 from corral.agent.spec import (
+    ExecutorRecord,
+    ExecutorRun,
     FrameworkRecord,
     Identity,
     Recovered,
@@ -37,12 +40,17 @@ def load(state: AgentState, input: Loaded, now: float) -> list[Effect]:
     state.identity = decode_records(input, "identity", Identity).get("", Identity())
     for name, framework in decode_records(input, "frameworks/", FrameworkRecord).items():
         state.frameworks[FrameworkId(name)] = framework.info
+    executor_runs = decode_records(input, "executor-runs/", ExecutorRun)
+    for path, of_executor in decode_records(input, "executors/", ExecutorRecord).items():
+        executor = Executor(of_executor)
+        executor.take_up(executor_runs[path])
+        state.add_executor(executor)
     runs = decode_records(input, "runs/", RunRecord)
     for path, record in decode_records(input, "tasks/", TaskRecord).items():
         task = Task(record)
         task.take_up(runs[path])
         state.add(task)
-    in_use = {task.framework_id for task in state.tasks.values()}
+    in_use = {key[0] for key in (*state.tasks, *state.executors)}
     effects: list[Effect] = []
     for framework_id in sorted(set(state.frameworks) - in_use):
         del state.frameworks[framework_id]
@@ -107,7 +115,11 @@ def _compare(state: AgentState, name: str, runtime: Runtime, found: tuple[Found,
     for one in found:
         seen.add(one.container_id)
         task = state.by_container.get(one.container_id)
-        if task is None:
+        executor = state.executor_containers.get(one.container_id)
+        if executor is not None:
+            if executor.unsettled:
+                effects += executor_life.settle_found(state, executor, one.launched, one.exit, now)
+        elif task is None:
             effects += _clear_away(name, one, "no record of this agent knows it")
         elif task.stage is Stage.ENDED:
             effects += _clear_away(name, one, "its task was given up before the restart")
@@ -116,6 +128,9 @@ def _compare(state: AgentState, name: str, runtime: Runtime, found: tuple[Found,
     for _, task in sorted(state.tasks.items()):
         if task.unsettled and task.runtime == name and task.container_id not in seen:
             effects += _settle_missing(state, task, now)
+    for _, executor in sorted(state.executors.items()):
+        if executor.unsettled and executor.runtime == name and executor.container_id not in seen:
+            effects += executor_life.settle_missing(state, executor, now)
     return effects
 
 

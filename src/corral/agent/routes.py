@@ -18,6 +18,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from corral import MESOS_VERSION
+from corral.agent.container_routes import container_routes
+from corral.agent.executor_routes import executor_routes
 from corral.agent.runtimes import ExecSession
 from corral.agent.sandbox import Sandboxes
 from corral.agent.shell import AgentShell
@@ -49,10 +51,11 @@ def routes(loop: Loop, shell: AgentShell) -> list[Route | RawRoute]:
         Route(method="GET", path="/health/ready", handler=doors.answer_ready),
         Route(method="GET", path="/metrics", handler=doors.write_metrics),
     ]
+    found += executor_routes(loop, lambda: shell.executors, write_text_error)
     for prefix in MESOS_PREFIXES:
         for name, handler in doors.mesos().items():
             found.append(Route(method="GET", path=prefix + name, handler=handler, errors=write_text_error))
-    return found
+    return [*found, *container_routes(loop, shell)]
 
 
 def write_text_error(error: CorralError, request: Request) -> Response:
@@ -131,9 +134,7 @@ class _Doors:
         return task.sandbox, task.container
 
     def _sandboxes(self) -> Sandboxes:
-        if self._shell.sandboxes is None:
-            raise NotFound("this agent only pretends to run tasks and keeps no sandboxes")
-        return self._shell.sandboxes
+        return self._shell.sandboxes_or_fail()
 
     async def open_session(self, raw: web.Request) -> web.StreamResponse:
         """A command beside the task's own, for as long as the WebSocket is open."""
@@ -311,13 +312,15 @@ def flatten_metrics(view: AgentView) -> dict[str, float]:
         "slave/recovery_errors": 0.0,
         "slave/disk_usage": view.disk_usage,
     }
+    for stage, count in view.executors.items():
+        found[f"slave/executors_{stage}"] = count
     for state in ("staging", "starting", "running", "killing"):
         found[f"slave/tasks_{state}"] = sum(1 for task in tasks if task.state == f"TASK_{state.upper()}")
     for state in ("finished", "failed", "killed", "lost"):
         found[f"slave/tasks_{state}"] = view.counters[state]
     for name in ("cpus", "mem", "disk", "gpus"):
         total = total_milli(info.resources, name)
-        used = sum(total_milli(task.info.resources, name) for task in tasks)
+        used = total_milli(view.overhead, name) + sum(total_milli(task.info.resources, name) for task in tasks)
         found[f"slave/{name}_total"] = total / 1000
         found[f"slave/{name}_used"] = used / 1000
         found[f"slave/{name}_percent"] = used / total if total else 0.0

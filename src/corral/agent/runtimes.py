@@ -32,6 +32,12 @@ class TaskRuntime(Protocol):
     async def kill(self, container_id: str, grace_s: float) -> None:
         """SIGTERM to everything of the task, SIGKILL after the grace. Returns when both are sent or it is gone."""
 
+    async def resize(self, container_id: str, cpu_milli: int, mem_mb: int | None) -> None:
+        """Give what runs there another weight of processor and another memory limit; None leaves the limit alone.
+
+        Nothing happens when it has ended. Errors: `Failed` when it cannot be done.
+        """
+
     async def recover(self) -> Sequence[Found]:
         """All that this agent ever started here and that has not been removed, running or ended."""
 

@@ -13,6 +13,7 @@ import re
 import shutil
 import stat
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -25,6 +26,8 @@ MOST_READ = 1 << 20
 _CHUNK = 1 << 16
 _POLL_S = 0.1
 _IN_WORK_DIR = re.compile(r"/slaves/[^/]+/frameworks/[^/]+/executors/[^/]+/runs/([^/]+)")
+_OF_TASK = re.compile(r"(/slaves/[^/]+/frameworks/[^/]+/executors/[^/]+/runs/[^/]+)/tasks/[^/]+")
+"""The directory of a task in its executor's."""
 _VIRTUAL = re.compile(r"/frameworks/([^/]+)/executors/([^/]+)/runs/([^/]+)")
 
 
@@ -61,19 +64,30 @@ class Sandboxes:
         await asyncio.to_thread(self._make, path, owner, directories)
 
     def _make(self, path: str, owner: str | None, directories: Sequence[str]) -> None:
-        self._check_layout(path)
+        home = self._home(path)
+        self._check_layout(home)
         ids = find_user(owner)
         try:
-            os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-            _make_directory(path, ids)
-            _point_latest(path)
+            os.makedirs(os.path.dirname(home), mode=0o755, exist_ok=True)
+            _make_directory(home, ids)
+            _point_latest(home)
+            if path != home:
+                _make_below(home, os.path.relpath(path, home), ids)
             for directory in directories:
-                relative = os.path.relpath(directory, path)
+                relative = os.path.relpath(directory, home)
                 if relative == ".." or relative.startswith("../"):
                     raise Failed(f"directory {directory} is not in sandbox {path}; correct the volume's path")
-                _make_below(path, relative, ids)
+                _make_below(home, relative, ids)
         except OSError as error:
             raise Failed(f"sandbox {path} cannot be made: {error.strerror}; look at the agent's disk") from None
+
+    def _home(self, path: str) -> str:
+        """The sandbox that the path is or is of: a task of a group has its own in that of its executor."""
+        for root in self._roots:
+            match = _OF_TASK.fullmatch(path, len(root)) if path.startswith(root + "/") else None
+            if match is not None:
+                return root + match[1]
+        return path
 
     def _check_layout(self, path: str) -> None:
         matches = [_IN_WORK_DIR.fullmatch(path, len(root)) for root in self._roots if path.startswith(root + "/")]
@@ -401,9 +415,12 @@ def _point_latest(path: str) -> None:
         return
     new = f"{latest}.{name}"
     if os.path.lexists(new):
-        os.unlink(new)
-    os.symlink(name, new)
-    os.rename(new, latest)
+        with suppress(FileNotFoundError):
+            os.unlink(new)
+    # Tasks of one group may come here at the same time; any of them does it for all.
+    with suppress(FileExistsError, FileNotFoundError):
+        os.symlink(name, new)
+        os.rename(new, latest)
 
 
 def _describe(path: str, found: os.stat_result) -> FileInfo:

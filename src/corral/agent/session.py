@@ -10,7 +10,7 @@ from corral.agent.spec import Connected, Disconnected
 from corral.agent.state import AgentState, save_identity
 from corral.model.agent import AgentInfo
 from corral.model.ids import FrameworkId
-from corral.model.orders import AgentTask, Ping, Pong, Refused, Register, Registered
+from corral.model.orders import AgentExecutor, AgentTask, Ping, Pong, Refused, Register, Registered
 from corral.runtime.core import CancelTimer, Effect, Note, SetTimer
 
 REGISTER_TIMER = "register"
@@ -33,11 +33,13 @@ def connect(state: AgentState, input: Connected, now: float) -> list[Effect]:
 def describe(state: AgentState) -> Register:
     """All that a master has to learn of this agent."""
     found = [task for _, task in sorted(state.tasks.items())]
-    frameworks = sorted({task.framework_id for task in found})
+    executors = [executor for _, executor in sorted(state.executors.items())]
+    frameworks = sorted({*(task.framework_id for task in found), *(each.framework_id for each in executors)})
     return Register(
         describe_agent(state),
         tuple(AgentTask(t.info, t.framework_id, t.role, t.state, t.latest) for t in found),
         tuple(state.frameworks[FrameworkId(f)] for f in frameworks),
+        tuple(AgentExecutor(e.info, e.framework_id, e.role) for e in executors),
     )
 
 

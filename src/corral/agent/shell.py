@@ -13,6 +13,7 @@ from typing import Any
 from corral.agent import effects as fx
 from corral.agent.fetcher import Fetcher
 from corral.agent.link import Link
+from corral.agent.nested import NestedContainers
 from corral.agent.probes import Prober
 from corral.agent.runtimes import ExecSession, TaskRuntime
 from corral.agent.sandbox import LATEST, Sandboxes
@@ -31,6 +32,7 @@ from corral.agent.spec import (
     TaskView,
     WaitFailed,
 )
+from corral.agent.streams import ExecutorStreams
 from corral.lib.errors import CorralError, Failed, NotFound, Unavailable
 from corral.model.execution import Launched
 from corral.model.orders import Report
@@ -65,6 +67,8 @@ class AgentShell:
         self._aborted: dict[str, str] = {}
         self._prober = Prober(self._exec)
         self._probes: dict[str, set[asyncio.Task[Probed]]] = {}
+        self.executors = ExecutorStreams()
+        self.nested = NestedContainers()
         self._performers: dict[type, Perform] = {
             fx.Send: self._send,
             fx.Connect: lambda effect: self._link.connect(),
@@ -77,7 +81,10 @@ class AgentShell:
             fx.Abort: self._abort,
             fx.Wait: self._begin_wait,
             fx.Kill: self._kill,
+            fx.Resize: self._resize,
             fx.Probe: self._begin_probe,
+            fx.TellExecutor: lambda effect: self.executors.tell(effect.stream, effect.event),
+            fx.CloseExecutor: lambda effect: self.executors.close(effect.stream),
             fx.Remove: self._begin_remove,
             fx.Discard: self._discard,
             fx.ScanSandboxes: self._scan,
@@ -99,6 +106,7 @@ class AgentShell:
         """Let go of connections; every task runs on."""
         if self._fetcher is not None:
             await self._fetcher.close()
+        await self.nested.close()
         await self._prober.close()
         for runtime in self.runtimes.values():
             await runtime.close()
@@ -251,6 +259,12 @@ class AgentShell:
             return KillFailed(effect.container_id, _words(error))
         return None
 
+    async def _resize(self, effect: fx.Resize) -> None:
+        try:
+            await self._runtime(effect.runtime).resize(effect.container_id, effect.cpu_milli, effect.mem_mb)
+        except OSError as error:
+            raise Failed(_words(error)) from None
+
     def _begin_remove(self, effect: fx.Remove) -> Coroutine[Any, Any, DiscardFailed | None]:
         self._alive.discard(effect.container_id)
         for probe in self._probes.pop(effect.container_id, ()):
@@ -316,18 +330,30 @@ class AgentShell:
         """Errors: `Failed` when the task's runtime is not enabled on this agent."""
         return self._runtime(task.runtime).exec(task.container, argv, tty=tty)
 
+    def exec_in(self, runtime: str, container_id: str, argv: Sequence[str], *, tty: bool) -> ExecSession:
+        """The same beside whatever runs in a container."""
+        return self._runtime(runtime).exec(container_id, argv, tty=tty)
+
+    def sandboxes_or_fail(self) -> Sandboxes:
+        """Errors: `NotFound` when this agent keeps none."""
+        if self.sandboxes is None:
+            raise NotFound("this agent only pretends to run tasks and keeps no sandboxes")
+        return self.sandboxes
+
     async def find_sandbox(self, work_dir: str, task_id: str, framework_id: str = "") -> str | None:
         """The last sandbox of a task that the agent itself has forgotten, while it is not yet deleted."""
         frameworks = glob.escape(framework_id) if framework_id else "*"
-        pattern = (
-            f"{glob.escape(work_dir)}/slaves/*/frameworks/{frameworks}/executors/{glob.escape(task_id)}/runs/{LATEST}"
+        executors = f"{glob.escape(work_dir)}/slaves/*/frameworks/{frameworks}/executors"
+        name = glob.escape(task_id)
+        found = await asyncio.to_thread(
+            _newest, f"{executors}/{name}/runs/{LATEST}", f"{executors}/*/runs/{LATEST}/tasks/{name}"
         )
-        found = await asyncio.to_thread(_newest, pattern)
         return None if found is None else await asyncio.to_thread(os.path.realpath, found)
 
 
-def _newest(pattern: str) -> str | None:
-    return max(glob.glob(pattern), key=os.path.getmtime, default=None)
+def _newest(*patterns: str) -> str | None:
+    found = (path for pattern in patterns for path in glob.glob(pattern))
+    return max(found, key=os.path.getmtime, default=None)
 
 
 async def _settle(task: "asyncio.Task[Any]") -> None:

@@ -1,7 +1,8 @@
 """What the agent is told, remembers and is asked: configuration, records, commands and inputs.
 
 A task is two records: what was ordered, written once, and how far it has come, written at each step. Together they are
-all that a restarted agent needs to take up its tasks. Keys: `identity`, `frameworks/F`, `tasks/F/T`, `runs/F/T`.
+all that a restarted agent needs to take up its tasks, and so are the two of an executor. Keys: `identity`,
+`frameworks/F`, `tasks/F/T`, `runs/F/T`, `executors/F/E`, `executor-runs/F/E`.
 """
 
 from enum import StrEnum
@@ -9,14 +10,15 @@ from enum import StrEnum
 import msgspec
 
 from corral.mesos.snapshot import AgentSnapshot
+from corral.model import executor
 from corral.model.attributes import Attribute
 from corral.model.domain import Domain
 from corral.model.execution import Exit, Found, Launched
 from corral.model.framework import FrameworkInfo
-from corral.model.ids import AgentId, ContainerId, FrameworkId, TaskId
+from corral.model.ids import AgentId, ContainerId, ExecutorId, FrameworkId, TaskId
 from corral.model.orders import Order
 from corral.model.resources import Resources
-from corral.model.task import Reason, TaskInfo, TaskState, TaskStatus
+from corral.model.task import ContainerStatus, ExecutorInfo, Reason, TaskInfo, TaskState, TaskStatus
 
 SANDBOX_IN_IMAGE = "/mnt/mesos/sandbox"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -25,6 +27,9 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class AgentConfig(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `runtimes` in the order they are looked at; `work_dir` is absolute. `switch_user` runs a process task as
     its own user, which needs root.
+
+    An executor has `executor_register_timeout_s` to subscribe first, `executor_reregister_timeout_s` after a restart of
+    the agent and `executor_recovery_timeout_s` after its stream broke.
 
     Units: `*_s` seconds; `gc_headroom` and the disk usage it is compared with are fractions of the disk.
     """
@@ -43,6 +48,10 @@ class AgentConfig(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     fetch_timeout_s: float = 900.0
     start_timeout_s: float = 300.0
     kill_retry_s: float = 15.0
+    executor_register_timeout_s: float = 60.0
+    executor_reregister_timeout_s: float = 15.0
+    executor_recovery_timeout_s: float = 900.0
+    executor_shutdown_grace_s: float = 5.0
     register_timeout_s: float = 15.0
     runtime_check_s: float = 15.0
     gc_delay_s: float = 604_800.0
@@ -97,11 +106,27 @@ class FrameworkRecord(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class TaskRecord(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """What was ordered. Shapes: `sandbox` is absolute; `runtime` is empty for a task that was refused."""
+    """What was ordered.
+
+    Shapes: `sandbox` is absolute; `runtime` is empty for a task that was refused. `group` names what was ordered with
+    it in one group. A task of a custom executor has runtime and sandbox of that, and a container's id that none bears.
+    """
 
     framework_id: FrameworkId
     role: str
     info: TaskInfo
+    container_id: ContainerId
+    runtime: str
+    sandbox: str
+    group: str = ""
+
+
+class ExecutorRecord(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """An executor that holds its resources here. Shapes: `runtime` is empty for the default one."""
+
+    framework_id: FrameworkId
+    role: str
+    info: ExecutorInfo
     container_id: ContainerId
     runtime: str
     sandbox: str
@@ -124,7 +149,7 @@ class RunRecord(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """How far the task has come.
 
     Shapes: `pending` are the updates not yet acknowledged, oldest first; `latest` is the newest status when it is not
-    the last of them.
+    the last of them. `acknowledged` are the uuids of the newest updates that an executor may not know to be told.
     """
 
     stage: Stage
@@ -133,6 +158,21 @@ class RunRecord(msgspec.Struct, frozen=True, gc=False, array_like=True):
     launched: Launched | None = None
     started_at: float | None = None
     ending: Ending | None = None
+    acknowledged: tuple[bytes, ...] = ()
+
+
+class ExecutorRun(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """How far the executor has come.
+
+    Shapes: `subscribed` once it has been. `cpu_milli` and `mem_mb` are what its container has, as in `Execution`.
+    """
+
+    stage: Stage
+    launched: Launched | None = None
+    ending: Ending | None = None
+    subscribed: bool = False
+    cpu_milli: int = 0
+    mem_mb: int | None = None
 
 
 # Commands.
@@ -158,7 +198,30 @@ class ReadState(msgspec.Struct, frozen=True, gc=False, tag=True):
     """Everything that the agent's legacy endpoints show; answered by an `AgentView`."""
 
 
-Command = ListTasks | FindTask | ReadState
+class ListContainers(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """The containers of live tasks and executors; answered by a list of `ContainerView`."""
+
+
+class SubscribeExecutor(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """Open the event stream `stream`, whose name the shell has minted, for the executor of the call.
+
+    Errors: `Invalid` for an unknown framework or executor.
+    """
+
+    stream: str
+    call: executor.Subscribe
+
+
+class TakeCall(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """Any call of an executor but SUBSCRIBE.
+
+    Errors: `Invalid` for an unknown framework or executor; `Forbidden` when it is not subscribed.
+    """
+
+    call: executor.Update | executor.Message | executor.Heartbeat
+
+
+Command = ListTasks | FindTask | ReadState | ListContainers | SubscribeExecutor | TakeCall
 
 
 class TaskView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -186,6 +249,23 @@ class TaskView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     unacknowledged: int
 
 
+class ContainerView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """Shapes: `parent` is the executor's container, of a task in a group; `runtime` is empty for the default executor,
+    which is no process. `resources` are those of the executor and of all its tasks, or of the task.
+    """
+
+    id: ContainerId
+    parent: ContainerId | None
+    framework: FrameworkId
+    executor: ExecutorId
+    name: str
+    runtime: str
+    sandbox: str
+    runs: bool
+    status: ContainerStatus
+    resources: Resources
+
+
 class RuntimeView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `why` says what keeps it from starting tasks, None when it is ready."""
 
@@ -194,7 +274,10 @@ class RuntimeView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class AgentView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Shapes: `registered` while a master has this agent in its list; `live` counts the tasks that have not ended."""
+    """Shapes: `registered` while a master has this agent in its list; `live` counts the tasks that have not ended,
+    `executors` those of frameworks by how far they are: `registering`, `running`, `terminating`; `overhead`
+    is what those hold besides their tasks.
+    """
 
     snapshot: AgentSnapshot
     epoch: int
@@ -205,6 +288,8 @@ class AgentView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     uptime_s: float
     disk_usage: float
     counters: dict[str, int]
+    executors: dict[str, int] = {}
+    overhead: Resources = ()
 
 
 # Inputs, besides `Loaded`, `Tick` and `Asked`.
@@ -263,6 +348,13 @@ class StartFailed(msgspec.Struct, frozen=True, gc=False, tag=True):
 
 class Exited(msgspec.Struct, frozen=True, gc=False, tag=True):
     exit: Exit
+
+
+class ExecutorClosed(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """The event stream of an executor broke."""
+
+    stream: str
+    why: str = ""
 
 
 class WaitFailed(msgspec.Struct, frozen=True, gc=False, tag=True):

@@ -10,6 +10,7 @@ import msgspec
 
 from corral.agent.deadlines import Deadlines, Due
 from corral.agent.execution import Plan
+from corral.agent.executor_state import Executor, ExecutorKey
 from corral.agent.spec import (
     STAGES,
     AgentConfig,
@@ -24,7 +25,7 @@ from corral.agent.spec import (
 )
 from corral.model.execution import Launched
 from corral.model.framework import FrameworkInfo
-from corral.model.health import CheckResult, HealthCheck
+from corral.model.health import CheckResult, CheckStatus, HealthCheck
 from corral.model.ids import ContainerId, FrameworkId, TaskId
 from corral.model.resources import all_ranges
 from corral.model.task import TERMINAL, TaskInfo, TaskState, TaskStatus
@@ -33,6 +34,7 @@ from corral.runtime.core import Effect, Persist
 Key = tuple[FrameworkId, TaskId]
 
 MOST_COMPLETED = 1000
+MOST_ACKNOWLEDGED = 32
 
 
 class CheckState:
@@ -79,13 +81,24 @@ class CheckState:
 
 
 class Task:
-    """One run of a task. Shapes: `pending` oldest first, its head `told` when it is on its way to the master."""
+    """One run of a task.
+
+    Shapes: `pending` oldest first, its head `told` when it is on its way to the master. `probes` are its health checks
+    and then its check, if it has one. `custom` when its executor is the framework's own: then `executor` alone has a
+    container; `acknowledged` are the newest of its updates that are told.
+    """
 
     __slots__ = (
+        "acknowledged",
+        "check",
+        "check_status",
         "checks",
         "container_id",
+        "custom",
         "ending",
+        "executor",
         "framework_id",
+        "group",
         "info",
         "key",
         "latest",
@@ -93,6 +106,7 @@ class Task:
         "pending",
         "plan",
         "ports",
+        "probes",
         "role",
         "runtime",
         "sandbox",
@@ -113,7 +127,16 @@ class Task:
         self.runtime = record.runtime
         self.sandbox = record.sandbox
         self.ports = host_ports(record.info)
-        self.checks = tuple(CheckState(check) for check in record.info.health_checks)
+        self.group = record.group
+        self.executor: Executor | None = None
+        self.custom = record.info.executor is not None and not record.info.executor.is_default
+        self.acknowledged: deque[bytes] = deque(maxlen=MOST_ACKNOWLEDGED)
+        # What a custom executor runs is for the executor to look at.
+        self.checks = tuple(CheckState(check) for check in record.info.health_checks if not self.custom)
+        check = record.info.check if not self.custom else None
+        self.check = CheckState(check) if check is not None else None
+        self.check_status = CheckStatus(kind=check.kind) if check is not None else None
+        self.probes = self.checks if self.check is None else (*self.checks, self.check)
         self.stage = Stage.STAGING
         self.pending: deque[TaskStatus] = deque()
         self.latest: TaskStatus | None = None
@@ -153,13 +176,18 @@ class Task:
         return True
 
     def record(self) -> TaskRecord:
-        return TaskRecord(self.framework_id, self.role, self.info, self.container_id, self.runtime, self.sandbox)
+        return TaskRecord(
+            self.framework_id, self.role, self.info, self.container_id, self.runtime, self.sandbox, self.group
+        )
 
     def run_record(self) -> RunRecord:
         latest = self.latest
         if self.pending and self.pending[-1] is latest:
             latest = None
-        return RunRecord(self.stage, tuple(self.pending), latest, self.launched, self.started_at, self.ending)
+        return RunRecord(
+            self.stage, tuple(self.pending), latest, self.launched, self.started_at, self.ending,
+            tuple(self.acknowledged),
+        )  # fmt: skip
 
     def take_up(self, run: RunRecord) -> None:
         """Go on from where the record says that an earlier process was."""
@@ -171,7 +199,10 @@ class Task:
         self.launched = run.launched
         self.started_at = run.started_at
         self.ending = run.ending
-        self.unsettled = self.live
+        self.acknowledged.extend(run.acknowledged)
+        self.unsettled = self.live and not self.custom
+        if self.check is not None and self.latest is not None and self.latest.check is not None:
+            self.check_status = self.latest.check
         for result in self.latest.health if self.checks and self.latest is not None else ():
             self.checks[result.index].take_up(result)
 
@@ -198,6 +229,9 @@ class AgentState:
         "discards",
         "disk_usage",
         "ended",
+        "executor_containers",
+        "executors",
+        "fates",
         "frameworks",
         "heard_at",
         "identity",
@@ -220,6 +254,10 @@ class AgentState:
         self.frameworks: dict[FrameworkId, FrameworkInfo] = {}
         self.tasks: dict[Key, Task] = {}
         self.by_container: dict[ContainerId, Task] = {}
+        self.executors: dict[ExecutorKey, Executor] = {}
+        self.executor_containers: dict[ContainerId, Executor] = {}
+        self.fates: deque[Task] = deque()
+        """Tasks of groups that have just ended: their siblings, and their executor, are to be looked at."""
         self.ports: dict[int, Task] = {}
         self.completed: deque[Task] = deque(maxlen=MOST_COMPLETED)
         self.ended: deque[Sandbox] = deque()
@@ -242,6 +280,10 @@ class AgentState:
     def add(self, task: Task) -> None:
         self.tasks[task.key] = task
         self.by_container[task.container_id] = task
+        info = task.info.executor
+        task.executor = self.executors.get((task.framework_id, info.executor_id)) if info is not None else None
+        if task.executor is not None:
+            task.executor.tasks[task.info.task_id] = task
         if task.live:
             for port in task.ports:
                 self.ports[port] = task
@@ -255,6 +297,8 @@ class AgentState:
         """The task has ended and the master knows: only the memory for views keeps it."""
         del self.tasks[task.key]
         del self.by_container[task.container_id]
+        if task.executor is not None:
+            task.executor.tasks.pop(task.info.task_id, None)
         self.deadlines.forget(task.container_id)
         self.completed.append(task)
         return [Persist(task_path(task.key), None), Persist(run_path(task.key), None)]
@@ -262,7 +306,53 @@ class AgentState:
     def save_run(self, task: Task) -> Persist:
         return Persist(run_path(task.key), task.run_record())
 
+    def add_executor(self, executor: Executor) -> None:
+        self.executors[executor.key] = executor
+        self.executor_containers[executor.container_id] = executor
+
+    def forget_executor(self, executor: Executor) -> list[Effect]:
+        """The executor has ended, and all its tasks."""
+        del self.executors[executor.key]
+        del self.executor_containers[executor.container_id]
+        self.deadlines.forget(executor.container_id)
+        return executor.erase()
+
+    def uses(self, framework_id: FrameworkId) -> bool:
+        """Whether anything of the framework is left here."""
+        return any(key[0] == framework_id for key in (*self.tasks, *self.executors))
+
     def invariants(self) -> None:
+        self._check_tasks()
+        self._check_executors()
+
+    def _check_executors(self) -> None:
+        assert not self.fates, "the siblings of an ended task were not looked at"
+        assert len(self.executors) == len(self.executor_containers), "a container and an executor each for the other"
+        streams = [executor.stream for executor in self.executors.values() if executor.stream is not None]
+        assert len(set(streams)) == len(streams), "two executors listen to one stream"
+        for key, executor in self.executors.items():
+            assert executor.key == key
+            assert self.executor_containers.get(executor.container_id) is executor, f"container of executor {key}"
+            assert executor.framework_id in self.frameworks, f"framework of executor {key} is known"
+            assert executor.stage is not Stage.ENDED, f"executor {key} has ended and is not forgotten"
+            assert not executor.is_default or executor.live_tasks, f"default executor {key} has nothing to do"
+            waits = executor.stage is Stage.RUNNING and executor.stream is None and executor.ending is None
+            if waits and not executor.is_default and not executor.unsettled:
+                assert self.deadlines.at(executor.container_id, Due.REGISTER) is not None, (
+                    f"{key} may be silent for ever"
+                )
+            for task_id, task in executor.tasks.items():
+                assert self.tasks.get((executor.framework_id, task_id)) is task, f"{task_id} of executor {key}"
+        for name, task in self.tasks.items():
+            if task.info.executor is not None and task.live:
+                own = task.executor
+                assert own is not None, f"{name} has no executor"
+                assert self.executors.get(own.key) is own, f"executor of {name} has gone"
+                assert task.info.task_id in own.tasks, f"{name} is not with its executor"
+                waits = task.custom and task.stage is Stage.STAGING
+                assert not waits or own.stream is None or own.ending is not None, f"{name} is not handed over"
+
+    def _check_tasks(self) -> None:
         assert len(self.by_container) == len(self.tasks), "a container and a task each for the other"
         held: dict[int, Task] = {}
         for key, task in self.tasks.items():
@@ -279,8 +369,8 @@ class AgentState:
             assert len(set(uuids)) == len(uuids), f"updates of {key} are told apart"
             terminal = [status.state in TERMINAL for status in task.pending]
             assert not any(terminal[:-1]), f"an update of {key} follows its last"
-            if task.checks and task.stage is Stage.RUNNING and not task.unsettled and task.ending is None:
-                probed = all(each.probing for each in task.checks)
+            if task.probes and task.stage is Stage.RUNNING and not task.unsettled and task.ending is None:
+                probed = all(each.probing for each in task.probes)
                 assert probed or self.deadlines.at(task.container_id, Due.PROBE) is not None, (
                     f"{key} is watched no more"
                 )

@@ -87,13 +87,24 @@ def _find_problem(state: AgentState, task: Task, framework: FrameworkInfo) -> tu
     info = task.info
     try:
         check_order(info, state.identity.agent_id)
-        task.plan = plan_execution(state.config, state.identity.agent_id, framework, task.record())
+        plan(state, task, framework)
     except Invalid as error:
         return TaskState.ERROR, Reason.TASK_INVALID, error.message
+    return find_place_problem(state, task, framework)
+
+
+def plan(state: AgentState, task: Task, framework: FrameworkInfo) -> None:
+    """Settle what the runtime will be given. Errors: `Invalid` when the task cannot be meant as it is."""
+    task.plan = plan_execution(state.config, state.identity.agent_id, framework, task.record())
+
+
+def find_place_problem(state: AgentState, task: Task, framework: FrameworkInfo) -> tuple[TaskState, Reason, str] | None:
+    """What keeps the task from running here and now: as what its end is told, and why."""
     try:
         _check_runtime(state, task)
     except Failed as error:
         return TaskState.FAILED, Reason.CONTAINER_LAUNCH_FAILED, error.message
+    info = task.info
     for port in task.ports:
         holder = state.ports.get(port)
         if holder is not None:
@@ -143,12 +154,12 @@ def _take(state: AgentState, task: Task, step: Step, now: float) -> list[Effect]
 def _fetch(state: AgentState, task: Task, why: str, now: float) -> list[Effect]:
     task.move(Event.FETCH)
     state.deadlines.set(task.container_id, Due.STAGE, now + state.config.fetch_timeout_s)
-    command, plan = task.info.command, task.plan
+    command, planned = task.info.command, task.plan
     assert command is not None
-    assert plan is not None
+    assert planned is not None
     return [
         state.save_run(task),
-        Fetch(task.container_id, task.sandbox, command.uris, plan.owner, why),
+        Fetch(task.container_id, task.sandbox, command.uris, planned.owner, why),
     ]
 
 
@@ -156,18 +167,18 @@ def _start(state: AgentState, task: Task, why: str, now: float) -> list[Effect]:
     task.move(Event.START)
     state.deadlines.set(task.container_id, Due.STAGE, now + state.config.start_timeout_s)
     state.counters["launched"] += 1
-    plan, task.plan = task.plan, None
-    assert plan is not None
+    planned, task.plan = task.plan, None
+    assert planned is not None
     return [
         *updates.enqueue(state, task, TaskState.STARTING, now),
-        Start(task.runtime, plan.execution, plan.directories, plan.owner, why),
+        Start(task.runtime, planned.execution, planned.directories, planned.owner, why),
     ]
 
 
 def _kill(state: AgentState, task: Task, why: str, now: float) -> list[Effect]:
     ending = task.ending
     assert ending is not None
-    grace_s = max(0.0, ending.by - now)
+    left_s = max(0.0, ending.by - now)
     state.deadlines.cancel(task.container_id, Due.COMPLETION)
     state.deadlines.cancel(task.container_id, Due.PROBE)
     state.deadlines.set(task.container_id, Due.KILL, ending.by + state.config.kill_retry_s)
@@ -177,7 +188,7 @@ def _kill(state: AgentState, task: Task, why: str, now: float) -> list[Effect]:
         effects = updates.enqueue(state, task, TaskState.KILLING, now, message=why or None, reason=ending.reason)
     else:
         effects = [state.save_run(task)]
-    return [*effects, Kill(task.runtime, task.container_id, grace_s, why)]
+    return [*effects, Kill(task.runtime, task.container_id, left_s, why)]
 
 
 def fetched(state: AgentState, input: Fetched, now: float) -> list[Effect]:
@@ -266,13 +277,16 @@ def end(
         state.deadlines.cancel(task.container_id, due)
     state.free_ports(task)
     task.unsettled = False
-    state.ended.append(Sandbox(task.sandbox, task.container_id, now))
+    if task.info.executor is None:
+        state.ended.append(Sandbox(task.sandbox, task.container_id, now))
+    elif not task.custom:
+        state.fates.append(task)
     effects = updates.enqueue(
         state, task, to, now, source=source, message=message, reason=reason, limitation=limitation
     )
     level = "info" if to in (TaskState.FINISHED, TaskState.KILLED) else "warning"
     effects.append(Note("task ended", message or "", level, {**_facts(*task.key), "state": to.value}))
-    if had_container:
+    if had_container and not task.custom:
         effects.append(Remove(task.runtime, task.container_id))
     return effects
 
@@ -283,11 +297,12 @@ def kill(state: AgentState, order: KillTask, now: float) -> list[Effect]:
     if task is None:
         why = "the task is not here; it has ended and its end is acknowledged, or it never came"
         return [Note("kill ignored", why, facts=_facts(order.framework_id, order.task_id))]
-    grace_s = order.grace_s if order.grace_s is not None else _grace_s(state, task)
-    return request_end(state, task, Ending(now + max(0.0, grace_s), reason=order.reason, why=order.why), now)
+    given_s = order.grace_s if order.grace_s is not None else grace_s(state, task)
+    return request_end(state, task, Ending(now + max(0.0, given_s), reason=order.reason, why=order.why), now)
 
 
-def _grace_s(state: AgentState, task: Task) -> float:
+def grace_s(state: AgentState, task: Task) -> float:
+    """Units: seconds between SIGTERM and SIGKILL, the task's own or the agent's."""
     return state.config.kill_grace_s if task.info.kill_grace_s is None else task.info.kill_grace_s
 
 
@@ -309,12 +324,12 @@ def request_end(state: AgentState, task: Task, ending: Ending, now: float) -> li
 def shut_down(state: AgentState, framework_id: FrameworkId, now: float) -> list[Effect]:
     """End all tasks of a framework that is no more."""
     effects: list[Effect] = []
-    found = [task for task in state.tasks.values() if task.framework_id == framework_id]
+    found = [task for task in state.tasks.values() if task.framework_id == framework_id and not task.custom]
     why = f"framework {framework_id} was removed"
     for task in sorted(found, key=lambda t: t.key):
-        ending = Ending(now + _grace_s(state, task), reason=Reason.FRAMEWORK_REMOVED, why=why)
+        ending = Ending(now + grace_s(state, task), reason=Reason.FRAMEWORK_REMOVED, why=why)
         effects += request_end(state, task, ending, now)
-    if not found and state.frameworks.pop(framework_id, None) is not None:
+    if not state.uses(framework_id) and state.frameworks.pop(framework_id, None) is not None:
         effects.append(Persist(framework_path(framework_id), None))
     return [*effects, Note("framework shut down", why, facts={"framework": framework_id, "tasks": len(found)})]
 
@@ -378,11 +393,13 @@ def probed(state: AgentState, input: Probed, now: float) -> list[Effect]:
     if found is None:
         return []
     task, each = found
+    if each is task.check:
+        return health.checked(state, task, each, input, now)
     effects, why = health.probed(state, task, each, input, now)
     if not why:
         return effects
     note = Note("task is ended for its health", why, "warning", _facts(*task.key))
-    ending = Ending(now + _grace_s(state, task), why=why, unhealthy=True)
+    ending = Ending(now + grace_s(state, task), why=why, unhealthy=True)
     return [*effects, note, *request_end(state, task, ending, now)]
 
 
@@ -419,11 +436,13 @@ def fall_due(state: AgentState, container_id: ContainerId, due: Due, now: float)
             limit_s = task.info.max_completion_s or 0.0
             why = f"Task ran longer than its max completion time of {limit_s:g} s"
             reason = Reason.MAX_COMPLETION_TIME_REACHED
-            return request_end(state, task, Ending(now + _grace_s(state, task), TaskState.FAILED, reason, why), now)
+            return request_end(state, task, Ending(now + grace_s(state, task), TaskState.FAILED, reason, why), now)
         case Due.PROBE:
             return health.probe(state, task, now)
         case Due.WAIT:
             return [Wait(task.runtime, task.container_id)]
+        case Due.REGISTER:
+            return []  # of executors alone
 
 
 def _discard_again(state: AgentState, container_id: ContainerId) -> list[Effect]:

@@ -7,12 +7,13 @@ disk before it is told, and a task is forgotten when its last one is acknowledge
 from msgspec import structs
 
 from corral.agent.deadlines import Due
-from corral.agent.effects import Send
+from corral.agent.effects import Send, TellExecutor
 from corral.agent.spec import Event
 from corral.agent.state import AgentState, Task
 from corral.lib.backoff import grow_delay_s
 from corral.lib.ids import mint_uuid_bytes
 from corral.model.container import NetworkInfo
+from corral.model.executor import Acknowledged
 from corral.model.health import CheckResult
 from corral.model.ids import ContainerId, ExecutorId
 from corral.model.orders import AcknowledgeUpdate, UpdateTask
@@ -22,6 +23,9 @@ from corral.runtime.core import Effect
 
 FIRST_RETRY_S = 10.0
 MOST_RETRY_S = 600.0
+
+_REPLACEABLE = (Reason.TASK_HEALTH_CHECK_STATUS_UPDATED, Reason.TASK_CHECK_STATUS_UPDATED)
+"""An update for one of these that nobody was told yet says no more than what is past, once there is a newer one."""
 
 COUNTER = {
     TaskState.FINISHED: "finished",
@@ -47,8 +51,6 @@ def enqueue(
 
     Shapes: returns [] when the task has ended already; nothing may follow a terminal update.
     """
-    if task.state in TERMINAL:
-        return []
     status = TaskStatus(
         task_id=task.info.task_id,
         state=to,
@@ -57,15 +59,25 @@ def enqueue(
         message=message,
         reason=reason,
         agent_id=state.identity.agent_id,
-        executor_id=ExecutorId(task.info.task_id),  # a command task is its own executor, by Mesos' rule
+        executor_id=executor_id(task),
         uuid=mint_uuid_bytes(state.random),
-        container_status=_container_status(state, task),
+        container_status=container_status(state, task),
         limitation=limitation,
     )
+    return append(state, task, status, now)
+
+
+def append(state: AgentState, task: Task, status: TaskStatus, now: float) -> list[Effect]:
+    """The newest status of the task, whoever made it; nothing may follow a terminal one."""
+    if task.state in TERMINAL:
+        return []
+    to, reason = status.state, status.reason
     if task.checks:
         status = _with_health(task, status)
-        if reason is Reason.TASK_HEALTH_CHECK_STATUS_UPDATED and len(task.pending) > 1 and _is_told_over(task):
-            task.pending.pop()
+    if task.check_status is not None:
+        status = structs.replace(status, check=task.check_status)
+    if reason in _REPLACEABLE and len(task.pending) > 1 and task.pending[-1].reason is reason:
+        task.pending.pop()
     task.pending.append(status)
     task.latest = status
     task.statuses[to] = status
@@ -91,18 +103,22 @@ def _results(task: Task) -> tuple[CheckResult, ...]:
     return tuple(each.result(index) for index, each in enumerate(task.checks) if each.alive is not None)
 
 
-def _is_told_over(task: Task) -> bool:
-    """Whether the newest update, which nobody was told yet, says no more than a state of health that is past."""
-    return task.pending[-1].reason is Reason.TASK_HEALTH_CHECK_STATUS_UPDATED
+def executor_id(task: Task) -> ExecutorId:
+    """A command task is its own executor, by Mesos' rule."""
+    return task.info.executor.executor_id if task.info.executor is not None else ExecutorId(task.info.task_id)
 
 
-def _container_status(state: AgentState, task: Task) -> ContainerStatus:
-    launched = task.launched
+def container_status(state: AgentState, task: Task) -> ContainerStatus:
+    executor = task.executor
+    own = executor if executor is not None and task.custom else task
+    parent = executor.container_id if executor is not None and not task.custom else None
+    launched = own.launched
     if launched is None:
-        return ContainerStatus(container_id=task.container_id)
+        return ContainerStatus(container_id=own.container_id, parent=parent)
     ip = launched.ip or state.config.ip  # without an address of its own it has the node's
     return ContainerStatus(
-        container_id=task.container_id,
+        container_id=own.container_id,
+        parent=parent,
         network_infos=(NetworkInfo(ip_addresses=(ip,)),),
         executor_pid=launched.pid,
     )
@@ -138,9 +154,20 @@ def acknowledge(state: AgentState, order: AcknowledgeUpdate, now: float) -> list
     task.told = False
     task.tries = 0
     state.deadlines.cancel(task.container_id, Due.UPDATE)
+    told = _tell_executor(task, status)
     if status.state in TERMINAL:
-        return state.forget(task)
-    return [state.save_run(task), *tell(state, task, now)]
+        return [*state.forget(task), *told]
+    return [state.save_run(task), *told, *tell(state, task, now)]
+
+
+def _tell_executor(task: Task, status: TaskStatus) -> list[Effect]:
+    """Let the executor forget an update of its own."""
+    if not task.custom or status.source is not Source.EXECUTOR or status.uuid is None:
+        return []
+    task.acknowledged.append(status.uuid)
+    if task.executor is None or task.executor.stream is None:
+        return []
+    return [TellExecutor(task.executor.stream, Acknowledged(task_id=status.task_id, uuid=status.uuid))]
 
 
 def tell_all(state: AgentState, now: float) -> list[Effect]:

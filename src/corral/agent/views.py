@@ -1,13 +1,15 @@
 """What the agent's API shows of its state: its tasks, the run behind a task's name, the whole for Mesos' endpoints."""
 
+from corral.agent import updates
 from corral.agent.session import describe_agent
-from corral.agent.spec import AgentView, FindTask, ListTasks, RuntimeView, Stage, TaskView
+from corral.agent.spec import AgentView, ContainerView, FindTask, ListTasks, RuntimeView, Stage, TaskView
 from corral.agent.state import AgentState, Task
 from corral.lib.errors import Conflict, NotFound
 from corral.mesos.snapshot import AgentFrameworkRow, AgentSnapshot, RunRow
-from corral.model.ids import FrameworkId
+from corral.model.ids import ContainerId, FrameworkId
+from corral.model.resources import add
+from corral.model.task import ContainerStatus, group_of
 from corral.model.task import Task as TaskModel
-from corral.model.task import group_of
 
 
 def list_tasks(state: AgentState, command: ListTasks) -> list[TaskView]:
@@ -19,7 +21,9 @@ def list_tasks(state: AgentState, command: ListTasks) -> list[TaskView]:
 
 
 def view_task(state: AgentState, task: Task) -> TaskView:
-    info, latest, launched = task.info, task.latest, task.launched
+    info, latest = task.info, task.latest
+    own = task.executor if task.executor is not None and task.custom else task
+    launched = own.launched
     return TaskView(
         id=info.task_id,
         name=info.name,
@@ -33,7 +37,7 @@ def view_task(state: AgentState, task: Task) -> TaskView:
         reason=latest.reason if latest is not None else None,
         healthy=latest.healthy if latest is not None else None,
         at=latest.at if latest is not None else 0.0,
-        container=task.container_id,
+        container=own.container_id,
         runtime=task.runtime,
         sandbox=task.sandbox,
         pid=launched.pid if launched is not None else None,
@@ -62,6 +66,48 @@ def find_task(state: AgentState, command: FindTask) -> TaskView:
     raise NotFound(f"agent {host} has no task {command.task_id}; corral ps says where it is")
 
 
+def list_containers(state: AgentState) -> list[ContainerView]:
+    """Executors in the order of their names, each with the containers of its tasks, then command tasks."""
+    found = []
+    for _, executor in sorted(state.executors.items()):
+        live = executor.live_tasks
+        launched = executor.launched
+        found.append(
+            ContainerView(
+                id=executor.container_id,
+                parent=None,
+                framework=executor.framework_id,
+                executor=executor.info.executor_id,
+                name=executor.info.name or "",
+                runtime=executor.runtime,
+                sandbox=executor.sandbox,
+                runs=launched is not None or executor.is_default,
+                status=ContainerStatus(
+                    container_id=executor.container_id, executor_pid=launched.pid if launched is not None else None
+                ),
+                resources=add(executor.info.resources, *(task.info.resources for task in live)),
+            )
+        )
+        found += [_view_container(state, task, executor.container_id) for task in live if not task.custom]
+    tasks = (task for _, task in sorted(state.tasks.items()) if task.live and task.info.executor is None)
+    return found + [_view_container(state, task, None) for task in tasks]
+
+
+def _view_container(state: AgentState, task: Task, parent: ContainerId | None) -> ContainerView:
+    return ContainerView(
+        id=task.container_id,
+        parent=parent,
+        framework=task.framework_id,
+        executor=updates.executor_id(task),
+        name=task.info.name,
+        runtime=task.runtime,
+        sandbox=task.sandbox,
+        runs=task.stage is Stage.RUNNING,
+        status=updates.container_status(state, task),
+        resources=task.info.resources,
+    )
+
+
 def read_state(state: AgentState, now: float) -> AgentView:
     live = sum(1 for task in state.tasks.values() if task.live)
     return AgentView(
@@ -74,7 +120,19 @@ def read_state(state: AgentState, now: float) -> AgentView:
         uptime_s=max(0.0, now - state.loaded_at),
         disk_usage=state.disk_usage,
         counters=dict(state.counters),
+        executors=_count_executors(state),
+        overhead=add(*(executor.info.resources for executor in state.executors.values())),
     )
+
+
+def _count_executors(state: AgentState) -> dict[str, int]:
+    counts = dict.fromkeys(("registering", "running", "terminating"), 0)
+    for executor in state.executors.values():
+        if executor.ending is not None:
+            counts["terminating"] += 1
+        else:
+            counts["running" if executor.subscribed or executor.is_default else "registering"] += 1
+    return counts
 
 
 def _snapshot(state: AgentState) -> AgentSnapshot:
@@ -107,6 +165,7 @@ def _snapshot(state: AgentState) -> AgentSnapshot:
 
 
 def _view_run(task: Task) -> RunRow:
+    executor = task.executor
     return RunRow(
         task=TaskModel(
             info=task.info,
@@ -115,7 +174,9 @@ def _view_run(task: Task) -> RunRow:
             state=task.state,
             statuses=tuple(task.statuses.values()),
         ),
-        container_id=task.container_id,
-        directory=task.sandbox,
+        container_id=executor.container_id if executor is not None else task.container_id,
+        directory=executor.sandbox if executor is not None else task.sandbox,
         queued=task.stage in (Stage.STAGING, Stage.FETCHING),
+        executor=executor.info if executor is not None else None,
+        nested=task.container_id if executor is not None and not task.custom else None,
     )

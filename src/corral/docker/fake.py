@@ -238,6 +238,13 @@ class FakeRuntime:
                     waiting.cancel()
         self.node.stop(container_id, SIGKILL)
 
+    async def resize(self, container_id: str, cpu_milli: int, mem_mb: int | None) -> None:
+        run = self.node.runs.get(container_id)
+        if run is not None and run.exit is None:
+            run.execution = msgspec.structs.replace(
+                run.execution, cpu_milli=cpu_milli, mem_mb=run.execution.mem_mb if mem_mb is None else mem_mb
+            )
+
     async def recover(self) -> Sequence[Found]:
         return [
             Found(

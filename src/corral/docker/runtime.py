@@ -11,11 +11,13 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from corral.docker.containers import (
     LABEL_AGENT,
     LABEL_CONTAINER,
+    LEAST_MEMORY_MB,
     container_name,
     create_body,
     explain_pull,
@@ -232,6 +234,14 @@ class DockerRuntime:
         except NotFound:
             return
         await run.stop(grace_s)
+
+    async def resize(self, container_id: str, cpu_milli: int, mem_mb: int | None) -> None:
+        changes: Json = {"CpuShares": max(2, cpu_milli * 1024 // 1000)}
+        if mem_mb is not None:
+            memory = max(mem_mb, LEAST_MEMORY_MB) << 20
+            changes |= {"Memory": memory, "MemorySwap": memory}
+        with suppress(NotFound, Conflict):
+            await self.engine.update(container_name(container_id), changes)
 
     async def remove(self, container_id: str) -> None:
         """Errors: `Conflict` while it runs; `Unavailable` when Docker is away for longer than a restart takes."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from corral.master import claims, evictions, frameworks, inverse, offers, tasks, timers
+from corral.master import claims, evictions, executors, frameworks, inverse, offers, tasks, timers
 from corral.master.effects import CloseSession, SendOrder
 from corral.master.reconcile import merge_agent
 from corral.master.spec import AgentOpened, AgentReported, agent_key
@@ -17,7 +17,19 @@ from corral.model.agent import AgentInfo
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, FrameworkId, TaskId
 from corral.model.ledger import Pool, stripped
-from corral.model.orders import AgentTask, Leaving, Ping, Pong, Refused, Register, Registered, UpdateTask
+from corral.model.orders import (
+    AgentExecutor,
+    AgentTask,
+    ExecutorEnded,
+    ExecutorMessage,
+    Leaving,
+    Ping,
+    Pong,
+    Refused,
+    Register,
+    Registered,
+    UpdateTask,
+)
 from corral.model.resources import contains, describe, is_well_formed
 from corral.model.task import TERMINAL, Reason, TaskState
 from corral.runtime.core import CancelTimer, Effect, Note, Persist, SetTimer
@@ -70,6 +82,10 @@ def report(state: MasterState, input: AgentReported, now: float) -> list[Effect]
         match one:
             case UpdateTask():
                 effects += tasks.update(state, agent, one, now)
+            case ExecutorEnded():
+                effects += executors.ended(state, agent, one)
+            case ExecutorMessage():
+                effects += executors.pass_message(state, agent, one)
             case Pong():
                 pass
             case Leaving():
@@ -86,7 +102,7 @@ def register(state: MasterState, session_id: str, session: SessionEntry, told: R
     """
     info = msgspec.structs.replace(told.info, resources=stripped(told.info.resources))
     tasks_told: _Told = {(t.framework_id, t.info.task_id): t for t in told.tasks}
-    why = _refusal(state, info, tasks_told)
+    why = _refusal(state, info, tasks_told, told.executors)
     if session.agent_id not in (None, info.id):
         why = f"the link of agent {session.agent_id} brings a registration of {info.id or 'a new agent'}; dial anew"
     if why is not None:
@@ -124,6 +140,7 @@ def register(state: MasterState, session_id: str, session: SessionEntry, told: R
     known = {key: one for key, one in tasks_told.items() if key[0] in state.frameworks or key[0] in unwanted}
     registered = Registered(state.epoch, agent.id, state.config.ping_s, tuple(unwanted))
     effects += [SendOrder(session_id, registered), note]
+    executors.merge(state, agent, told.executors, now)
     effects += merge_agent(state, agent, known, returned, now)
     effects += evictions.empty(state, agent)
     if returned:
@@ -133,7 +150,7 @@ def register(state: MasterState, session_id: str, session: SessionEntry, told: R
     return [*effects, *timers.ask_allocation(state)]
 
 
-def _refusal(state: MasterState, info: AgentInfo, told: _Told) -> str | None:
+def _refusal(state: MasterState, info: AgentInfo, told: _Told, executors_told: Sequence[AgentExecutor]) -> str | None:
     ours = state.config.agent_version
     if ours and info.version and info.version.split(".")[0] != ours.split(".")[0]:
         return (
@@ -157,6 +174,8 @@ def _refusal(state: MasterState, info: AgentInfo, told: _Told) -> str | None:
     for one in told.values():
         if one.state not in TERMINAL:
             needed.add(stripped(one.info.resources))
+    for executor in executors_told:
+        needed.add(stripped(executor.info.resources))
     if not contains(info.resources, needed.bundle()):
         return (
             f"agent {info.id or info.hostname} brings {describe(info.resources)} but its tasks hold "
@@ -325,6 +344,7 @@ def give_up(state: MasterState, agent: AgentEntry, why: str, now: float) -> list
             tasks.drop_orphan(state, agent, entry)
         else:
             effects += _lose(state, framework, agent, entry, now)
+    executors.forget(state, agent)
     claims.tell_agent(state, agent)
     return [
         Persist(agent_key(agent.id), agent.record()),
@@ -414,6 +434,7 @@ def _remove(
         effects += _end_unreachable(framework, agent, f"agent {agent.id} was removed: {why}", now, over, reason)
     effects += inverse.withdraw(state, agent)
     offers.drop_filters_of(state, agent.id)
+    executors.forget(state, agent)
     state.counts["removals"] += 1
     del state.agents[agent.id]
     state.draining.pop(agent.id, None)

@@ -10,13 +10,21 @@ import msgspec
 
 from corral.allocator.book import PORTS
 from corral.allocator.view import AgentView, Filter, FrameworkView, Grant, Hold, HoldKind, WantView
-from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry, TaskEntry, WantEntry
+from corral.master.state import (
+    AgentEntry,
+    ExecutorEntry,
+    FrameworkEntry,
+    MasterState,
+    OfferEntry,
+    TaskEntry,
+    WantEntry,
+)
 from corral.model import offer_constraints as constraints
 from corral.model.constraints import Constraint, Operator
 from corral.model.domain import REGION, ZONE
 from corral.model.framework import Capability
 from corral.model.ids import AgentId, FrameworkId, OfferId, WantId
-from corral.model.offer import Want
+from corral.model.offer import MOST_PRIORITY, Want
 from corral.model.offer_constraints import OfferConstraints
 from corral.model.resources import Resources
 from corral.model.task import Claim
@@ -253,6 +261,21 @@ def _task_hold(entry: TaskEntry, since_at: float) -> Hold:
 
 def _siblings(found: Claim) -> str:
     return found.group or (f"={found.want_id}" if found.want_id is not None else "")
+
+
+def hold_executor(state: MasterState, entry: ExecutorEntry, since_at: float) -> None:
+    """Count what an executor holds besides its tasks. No want makes it go: its tasks go, and it goes with them."""
+    if entry.resources:
+        hold = Hold(
+            key=entry.key, framework_id=entry.framework_id, role=entry.role, agent_id=entry.agent_id,
+            resources=entry.resources, priority=MOST_PRIORITY, since_at=since_at,
+        )  # fmt: skip
+        state.allocator.hold(hold)
+
+
+def release_executor(state: MasterState, entry: ExecutorEntry) -> None:
+    if entry.resources:
+        state.allocator.release(entry.key)
 
 
 def release_task(state: MasterState, entry: TaskEntry) -> None:

@@ -9,6 +9,7 @@ from corral.master import (
     agents,
     allocation,
     drains,
+    executors,
     frameworks,
     inverse,
     maintenance,
@@ -209,8 +210,10 @@ def call(state: MasterState, framework: FrameworkEntry, call: calls.Call, now: f
             return frameworks.teardown(state, framework, now)
         case calls.UpdateFramework():
             return frameworks.update_framework(state, framework, call, now)
-        case calls.Message() | calls.Shutdown():
-            return tasks.drop_for_executor(framework, call)
+        case calls.Message():
+            return executors.send_message(state, framework, call)
+        case calls.Shutdown():
+            return executors.shut_down(state, framework, call)
         case calls.Ignored() | calls.Subscribe():
             return []
 

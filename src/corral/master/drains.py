@@ -7,7 +7,7 @@ when its last task has ended and been acknowledged. One that is gone never comes
 import msgspec
 
 from corral.lib.errors import Invalid, NotFound
-from corral.master import agents, claims, evictions, offers, timers
+from corral.master import agents, claims, evictions, executors, offers, timers
 from corral.master.spec import GoneRecord, agent_key, gone_key
 from corral.master.state import AgentEntry, AgentState, MasterState
 from corral.model.ids import AgentId
@@ -112,6 +112,7 @@ def settle(state: MasterState, now: float) -> list[Effect]:
         effects += [
             Persist(agent_key(agent.id), agent.record()),
             Note("agent drained", "its last task has ended and been acknowledged", "info", _facts(agent)),
+            *executors.empty(state, agent),
         ]
         if agent.drain.mark_gone:
             effects += _bury(state, agent, "it is drained and was to be gone then", Reason.AGENT_DRAINING, now)

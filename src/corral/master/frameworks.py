@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from corral.lib.errors import Forbidden, Invalid
-from corral.master import claims, inverse, offers, tasks, timers, watchdog
+from corral.master import claims, executors, inverse, offers, tasks, timers, watchdog
 from corral.master.effects import CloseStream, SendEvent, SendOrder
 from corral.master.spec import FrameworkRecord, RemovedRecord, SchedulerCall, SubscribeStream, framework_key
 from corral.master.state import FrameworkEntry, MasterState, TaskEntry
@@ -228,8 +228,9 @@ def remove(state: MasterState, framework: FrameworkEntry, why: str, now: float) 
     assert framework.stream is None
     assert not framework.offers
     effects: list[Effect] = [CancelTimer(timers.failover_timer(framework.id))]
-    agents = sorted({entry.agent_id for entry in framework.tasks.values()})
-    grace_s = state.config.default_kill_grace_s
+    left = [e for a in state.agents.values() for e in a.executors.values() if e.framework_id == framework.id]
+    agents = sorted({e.agent_id for e in framework.tasks.values()} | {e.agent_id for e in left})
+    grace_s = max([state.config.default_kill_grace_s, *(e.info.shutdown_grace_s or 0.0 for e in left)])
     for entry in list(framework.tasks.values()):
         grace_s = max(grace_s, entry.info.kill_grace_s or 0.0)
         effects += _acknowledge_for(state, entry)
@@ -297,6 +298,7 @@ def give_up_orphans(state: MasterState, framework_id: FrameworkId) -> list[Effec
         left = [e for (owner, _), e in agent.tasks.items() if owner == framework_id and e.orphan]
         for entry in left:
             tasks.drop_orphan(state, agent, entry)
+        executors.forget(state, agent, [key for key in agent.executors if key[0] == framework_id])
         if left:
             why = f"agent {agent.id} has not said that {len(left)} tasks of the removed framework ended"
             facts = {"agent": agent.id, "framework": framework_id}

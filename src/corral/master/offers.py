@@ -13,15 +13,17 @@ import msgspec
 from corral.allocator.view import Filter, Grant
 from corral.master import claims, tasks, timers, watchdog
 from corral.master.effects import SendEvent
-from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry
+from corral.master.executors import normal_executor
+from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry, WantEntry
 from corral.master.validate import BadOffers, check_accept, check_task
+from corral.master.validate_executors import check_executor, check_group, needed_by
 from corral.model import events
 from corral.model.calls import Accept, Decline, Launch, LaunchGroup, Operation
 from corral.model.ids import AgentId, OfferId
 from corral.model.ledger import Pool, charged, lent, owned, stripped
 from corral.model.offer import Offer
 from corral.model.resources import Resources, contains
-from corral.model.task import Reason, TaskInfo, TaskState
+from corral.model.task import Claim, Reason, TaskInfo, TaskState
 from corral.runtime.core import Effect, Note
 
 _MOST_REFUSE_S = 365 * 86400.0
@@ -57,6 +59,7 @@ def _make_offer(state: MasterState, framework: FrameworkEntry, grant: Grant, now
         attributes=agent.info.attributes,
         want_id=grant.want_id,
         devices=grant.devices,
+        executor_ids=tuple(executor_id for owner, executor_id in agent.executors if owner == framework.id),
         domain=agent.info.domain,
         unavailability=agent.unavailability,
     )
@@ -208,6 +211,8 @@ def accept(state: MasterState, framework: FrameworkEntry, call: Accept, now: flo
             case Launch():
                 for info in operation.tasks:
                     effects += _launch(state, framework, agent, role, info, left, unused, entries[-1], now)
+            case LaunchGroup():
+                effects += _launch_group(state, framework, agent, role, operation, left, unused, entries[-1], now)
             case _:
                 effects += _decline_operation(framework, operation, now)
     for entry in unused:
@@ -233,30 +238,60 @@ def _launch(
     """
     standing = unused[0] if unused else last
     want = standing.want
-    resources = stripped(owned(info.resources) if want is not None and want.want.revocable else info.resources)
+    lends = want is not None and want.want.revocable
+    resources = stripped(owned(info.resources) if lends else info.resources)
+    executor = normal_executor(info.executor, framework.id, lends=lends) if info.executor is not None else None
     why = check_task(framework, agent, role, info, resources, left)
+    if why is None and executor is not None:
+        why = check_executor(framework, agent, role, info, executor, resources, left)
     if why is not None:
         return tasks.reject(framework, (info,), TaskState.ERROR, Reason.TASK_INVALID, why, now)
     left.take(resources)
+    if executor is not None:
+        left.take(needed_by(framework, agent, executor))
     offer = unused.pop(0) if unused else None
-    claim = None
-    if want is not None:
-        if offer is not None:
-            want.remaining = max(want.remaining - 1, 0)
-        claim = claims.claim(want.want, offer.offer.devices if offer is not None else ())
-    info = msgspec.structs.replace(info, resources=charged(resources, role), claim=claim)
+    claim = _claim(want, offer)
+    info = msgspec.structs.replace(info, resources=charged(resources, role), claim=claim, executor=executor)
     return tasks.launch(state, framework, agent, role, info, resources, offer, now)
+
+
+def _claim(want: WantEntry | None, offer: OfferEntry | None) -> Claim | None:
+    """The standing of a task that is launched; one that takes an offer for a want is one instance less to wait for."""
+    if want is None:
+        return None
+    if offer is not None:
+        want.remaining = max(want.remaining - 1, 0)
+    return claims.claim(want.want, offer.offer.devices if offer is not None else ())
+
+
+def _launch_group(
+    state: MasterState, framework: FrameworkEntry, agent: AgentEntry, role: str, group: LaunchGroup, left: Pool,
+    unused: list[OfferEntry], last: OfferEntry, now: float,
+) -> list[Effect]:  # fmt: skip
+    """All tasks of the group or none. Shapes: the whole group takes the place of one offer."""
+    want = (unused[0] if unused else last).want
+    lends = want is not None and want.want.revocable
+    executor = normal_executor(group.executor, framework.id, lends=lends)
+    found = [stripped(owned(info.resources) if lends else info.resources) for info in group.tasks]
+    why = check_group(framework, agent, role, group, executor, found, left)
+    if why is not None:
+        return tasks.reject(framework, group.tasks, TaskState.ERROR, Reason.TASK_GROUP_INVALID, why, now)
+    for resources in (*found, needed_by(framework, agent, executor)):
+        left.take(resources)
+    offer = unused.pop(0) if unused else None
+    claim = _claim(want, offer)
+    infos = [
+        msgspec.structs.replace(info, resources=charged(resources, role), claim=claim, executor=executor)
+        for info, resources in zip(group.tasks, found, strict=True)
+    ]
+    return tasks.launch_group(state, framework, agent, role, infos, offer, now)
 
 
 def _decline_operation(framework: FrameworkEntry, operation: Operation, now: float) -> list[Effect]:
     """An operation this release does not carry out."""
     match operation:
-        case LaunchGroup():
-            why = "LAUNCH_GROUP needs the default executor, which this release does not run; use LAUNCH"
-            infos = operation.tasks
-            return tasks.reject(framework, infos, TaskState.ERROR, Reason.TASK_GROUP_INVALID, why, now)
-        case Launch():
-            raise AssertionError("LAUNCH is carried out")
+        case Launch() | LaunchGroup():
+            raise AssertionError("launches are carried out")
         case _:
             why = f"operation {operation.kind} is not carried out by this release; its resources were offered again"
             return [Note("operation dropped", why, "warning", {"framework": framework.id})]

@@ -73,6 +73,7 @@ def _known(state: MasterState, entry: TaskEntry, now: float) -> TaskStatus:
         agent_id=entry.agent_id,
         healthy=last.healthy if last is not None else None,
         health=last.health if last is not None else (),
+        check=last.check if last is not None else None,
         data=last.data if last is not None else None,
         container_status=last.container_status if last is not None else None,
         unreachable_at=agent.unreachable_at if agent is not None and entry.forwarded is TaskState.UNREACHABLE else None,
@@ -169,6 +170,7 @@ def _merge_task(
                 status,
                 healthy=last.healthy,
                 health=last.health,
+                check=last.check,
                 container_status=last.container_status,
                 data=last.data,
             )

@@ -18,14 +18,14 @@ from corral.model.agent import AgentInfo
 from corral.model.attributes import format_value
 from corral.model.events import MasterInfo
 from corral.model.framework import Capability, FrameworkInfo
-from corral.model.ids import AgentId, FrameworkId, InverseOfferId, OfferId, TaskId, WantId
+from corral.model.ids import AgentId, ExecutorId, FrameworkId, InverseOfferId, OfferId, TaskId, WantId
 from corral.model.ledger import Pool
 from corral.model.maintenance import Answer, Drain, DrainState, InverseOffer, Machine, Unavailability, Window
 from corral.model.offer import Explanation, Offer, Want
 from corral.model.offer_constraints import OfferConstraints
 from corral.model.resources import Resources
 from corral.model.role import RoleSettings
-from corral.model.task import TERMINAL, Reason, TaskInfo, TaskState, TaskStatus
+from corral.model.task import TERMINAL, ExecutorInfo, Reason, TaskInfo, TaskState, TaskStatus
 
 
 class AgentState(StrEnum):
@@ -92,6 +92,27 @@ class TaskEntry:
     @property
     def last_status(self) -> TaskStatus | None:
         return next(reversed(self.statuses.values()), None)
+
+
+class ExecutorEntry:
+    """One executor that an agent has: it comes with its first task and holds its resources until the agent says that it
+    has ended.
+
+    Shapes: `info` as it is compared with what later tasks bring; `resources` are counted by the allocator under `key`.
+    """
+
+    __slots__ = ("agent_id", "framework_id", "info", "key", "role")
+
+    def __init__(self, info: ExecutorInfo, framework_id: FrameworkId, agent_id: AgentId, role: str) -> None:
+        self.info = info
+        self.framework_id = framework_id
+        self.agent_id = agent_id
+        self.role = role
+        self.key = f"executor/{agent_id}/{framework_id}/{info.executor_id}"
+
+    @property
+    def resources(self) -> Resources:
+        return self.info.resources
 
 
 class OfferEntry:
@@ -208,9 +229,9 @@ class AgentEntry:
     """
 
     __slots__ = (
-        "attributes", "awaits_removal", "deactivated", "drain", "heard_at", "id", "in_window", "info", "inverse",
-        "offers", "registered_at", "reregistered_at", "session", "spoken_at", "state", "tasks", "unavailability",
-        "unreachable_at",
+        "attributes", "awaits_removal", "deactivated", "drain", "executors", "heard_at", "id", "in_window", "info",
+        "inverse", "offers", "registered_at", "reregistered_at", "session", "spoken_at", "state", "tasks",
+        "unavailability", "unreachable_at",
     )  # fmt: skip
 
     def __init__(self, id: AgentId, info: AgentInfo, now: float, state: AgentState) -> None:
@@ -223,6 +244,7 @@ class AgentEntry:
         self.heard_at = now
         self.spoken_at = now
         self.tasks: dict[tuple[FrameworkId, TaskId], TaskEntry] = {}
+        self.executors: dict[tuple[FrameworkId, ExecutorId], ExecutorEntry] = {}
         self.offers: dict[OfferId, OfferEntry] = {}
         self.awaits_removal = False
         self.deactivated = False
@@ -429,6 +451,7 @@ class MasterState:
             assert view.total == agent.info.resources, f"agent {agent.id} is not as the allocator was told"
             if agent.state in (AgentState.UNREACHABLE, AgentState.RECOVERED):
                 assert not agent.tasks, f"agent {agent.id} is {agent.state} but has tasks"
+                assert not agent.executors, f"agent {agent.id} is {agent.state} but has executors"
                 continue
             total = Pool()
             total.add(self.allocator.book.agents[agent.id].free())
@@ -436,6 +459,8 @@ class MasterState:
                 assert not (task.holding and task.state in TERMINAL and not task.orphan), f"{task.info.task_id} holds"
                 if task.holding:
                     total.add(task.resources)
+            for executor in agent.executors.values():
+                total.add(executor.resources)
             for offer in agent.offers.values():
                 total.add(offer.resources)
             for resources in kept.get(agent.id, ()):
@@ -476,6 +501,10 @@ class MasterState:
                 if task.holding:
                     assert task.key not in wanted, f"two tasks hold as {task.key}"
                     wanted[task.key] = task.role, task.framework_id, agent.id, task.resources, HoldKind.TASK
+            for key, one in agent.executors.items():
+                assert key == (one.framework_id, one.info.executor_id), f"executor {key}"
+                if one.resources:
+                    wanted[one.key] = one.role, one.framework_id, agent.id, one.resources, HoldKind.TASK
         for id, entry in self.offers.items():
             offer, kind = entry.offer, HoldKind.SHAPED if entry.want is not None else HoldKind.OFFER
             wanted[f"offer/{id}"] = offer.role, offer.framework_id, offer.agent_id, entry.resources, kind

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 
 import msgspec
 
-from corral.master import claims, timers
+from corral.master import claims, executors, timers
 from corral.master.effects import SendEvent, SendOrder
 from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, OfferEntry, TaskEntry
 from corral.model import events
-from corral.model.calls import Acknowledge, Kill, Message, Shutdown
+from corral.model.calls import Acknowledge, Kill
 from corral.model.ids import AgentId, TaskId
-from corral.model.orders import AcknowledgeUpdate, KillTask, RunTask, ShutdownFramework, UpdateTask
+from corral.model.ledger import stripped
+from corral.model.orders import AcknowledgeUpdate, KillTask, RunGroup, RunTask, ShutdownFramework, UpdateTask
 from corral.model.resources import Resources, describe
 from corral.model.task import TERMINAL, Reason, Source, TaskInfo, TaskState, TaskStatus, group_of, seen_state
 from corral.runtime.core import Effect, Note
@@ -32,17 +33,41 @@ def launch(
 
     Shapes: `resources` without allocation role. The task takes the place of `offer`, which is over.
     """
+    note = enter(state, framework, agent, role, info, resources, offer, now)
+    assert agent.session is not None, "offers exist only of agents with a link"
+    agent.spoken_at = now
+    starts = info.executor is not None and executors.enter(state, framework.id, agent, role, info.executor, now)
+    return [SendOrder(agent.session, RunTask(state.epoch, framework.info, role, info, starts)), note]
+
+
+def launch_group(
+    state: MasterState, framework: FrameworkEntry, agent: AgentEntry, role: str, infos: Sequence[TaskInfo],
+    offer: OfferEntry | None, now: float,
+) -> list[Effect]:  # fmt: skip
+    """The same for tasks that start together. Shapes: each has resources as charged and names the same executor."""
+    executor = infos[0].executor
+    assert executor is not None, "a group has an executor"
+    notes: list[Effect] = []
+    for index, info in enumerate(infos):
+        instead_of = offer if index == 0 else None
+        notes.append(enter(state, framework, agent, role, info, stripped(info.resources), instead_of, now))
+    assert agent.session is not None, "offers exist only of agents with a link"
+    agent.spoken_at = now
+    starts = executors.enter(state, framework.id, agent, role, executor, now)
+    return [SendOrder(agent.session, RunGroup(state.epoch, framework.info, role, tuple(infos), starts)), *notes]
+
+
+def enter(
+    state: MasterState, framework: FrameworkEntry, agent: AgentEntry, role: str, info: TaskInfo, resources: Resources,
+    offer: OfferEntry | None, now: float,
+) -> Note:  # fmt: skip
+    """Record a task that is launched and what it holds."""
     entry = add_task(state, framework, agent, info, role, resources, now)
     if framework.kills:
         # A kill that waits for a task of this id is meant for an older one.
         framework.kills.pop(info.task_id, None)
     claims.hold_task(state, entry, now, offer)
-    assert agent.session is not None, "offers exist only of agents with a link"
-    agent.spoken_at = now
-    return [
-        SendOrder(agent.session, RunTask(state.epoch, framework.info, role, info)),
-        Note("task launched", f"offer of {describe(resources)} accepted", "info", _facts(entry)),
-    ]
+    return Note("task launched", f"offer of {describe(resources)} accepted", "info", _facts(entry))
 
 
 def add_task(
@@ -311,10 +336,3 @@ def order_kill(state: MasterState, agent: AgentEntry, entry: TaskEntry, why: str
 
 def _facts(entry: TaskEntry) -> dict[str, str]:
     return {"task": entry.info.task_id, "agent": entry.agent_id, "framework": entry.framework_id, "role": entry.role}
-
-
-def drop_for_executor(framework: FrameworkEntry, call: Message | Shutdown) -> list[Effect]:
-    """A call for an executor: there are none in this release, and both calls are best effort by their contract."""
-    what = "message" if isinstance(call, Message) else "shutdown"
-    facts = {"framework": framework.id, "agent": call.agent_id, "executor": call.executor_id}
-    return [Note(f"{what} for an executor dropped", "no executor is known there", "debug", facts)]

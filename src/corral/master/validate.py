@@ -9,8 +9,9 @@ from corral.allocator.demands import check_want
 from corral.allocator.strategies import STRATEGIES
 from corral.lib.errors import Invalid
 from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry
-from corral.model.container import ContainerKind, NetworkMode
-from corral.model.health import CheckKind, find_faults
+from corral.model.command import CommandInfo
+from corral.model.container import ContainerInfo, ContainerKind, NetworkMode
+from corral.model.health import CheckKind, HealthCheck, find_check_fault, find_faults
 from corral.model.ids import OfferId, check_id
 from corral.model.ledger import Pool
 from corral.model.offer import Want, find_want_fault
@@ -114,10 +115,18 @@ def check_task(
 
     Shapes: `resources` are the task's without allocation role; `left` is what the accepted offers still hold.
     """
+    return check_alone(framework, agent, role, info, resources) or _check_enough(agent, info, resources, left)
+
+
+def check_alone(
+    framework: FrameworkEntry, agent: AgentEntry, role: str, info: TaskInfo, resources: Resources, *,
+    grouped: bool = False,
+) -> str | None:  # fmt: skip
+    """The same, but for whether the offers hold enough. Shapes: a task that is `grouped` has a command in any case."""
     return (
         _check_identity(framework, agent, info)
-        or _check_body(info)
-        or _check_resources(agent, role, info, resources, left)
+        or _check_body(info, grouped)
+        or _check_resources(role, info, resources)
         or _check_limits(info, resources)
     )
 
@@ -135,28 +144,31 @@ def _check_identity(framework: FrameworkEntry, agent: AgentEntry, info: TaskInfo
     return None
 
 
-def _check_body(info: TaskInfo) -> str | None:
+def _check_body(info: TaskInfo, grouped: bool) -> str | None:
     name = f"task {info.task_id}"
-    if (info.command is None) == (info.executor is None):
+    if not grouped and (info.command is None) == (info.executor is None):
         return f"{name} must have exactly one of command and executor"
+    if grouped and info.command is None and (info.executor is None or info.executor.is_default):
+        return f"{name} has no command; a task of the default executor needs one"
     if info.unsupported:
         return f"{name} sets {', '.join(info.unsupported)}, which this release cannot honour; leave it out"
-    if info.executor is not None:
-        return f"{name} brings its own executor, which this release does not run; use command"
-    if info.check is not None:
-        return f"{name} has a check, which this release does not run; a health check may do"
     if info.health_checks and (fault := _find_health_fault(info)) is not None:
+        return f"{name} {fault}"
+    if info.check is not None and (fault := _find_check_fault(info, info.check)) is not None:
         return f"{name} {fault}"
     if info.kill_grace_s is not None and info.kill_grace_s < 0:
         return f"{name} has a negative kill grace period"
     if info.max_completion_s is not None and info.max_completion_s < 0:
         return f"{name} has a negative max_completion_time"
-    container = info.container
+    return check_program(name, info.command, info.container)
+
+
+def check_program(name: str, command: CommandInfo | None, container: ContainerInfo | None) -> str | None:
+    """What keeps a command and its container from being run; `name` is whose they are."""
     if container is not None and container.kind is ContainerKind.DOCKER and container.docker is None:
         return f"{name} has a container of type DOCKER without docker.image"
-    if any("\0" in text for text in _texts(info)):
+    if any("\0" in text for text in _texts(command, container)):
         return f"{name} has a NUL byte in its command, environment, URIs, user or volumes; no system takes that"
-    command = info.command
     if command is not None and any(not key or "=" in key for key, _ in command.environment):
         return f"{name} has an environment variable without a name, or with = in its name"
     has_image = container is not None and container.docker is not None
@@ -166,9 +178,8 @@ def _check_body(info: TaskInfo) -> str | None:
     return None
 
 
-def _texts(info: TaskInfo) -> Iterator[str]:
-    """Every text of a task that reaches the operating system."""
-    command, container = info.command, info.container
+def _texts(command: CommandInfo | None, container: ContainerInfo | None) -> Iterator[str]:
+    """Every text that reaches the operating system."""
     if command is not None:
         yield command.value or ""
         yield command.user or ""
@@ -198,7 +209,14 @@ def _find_health_fault(info: TaskInfo) -> str | None:
     return find_faults(info.health_checks)
 
 
-def _check_resources(agent: AgentEntry, role: str, info: TaskInfo, resources: Resources, left: Pool) -> str | None:
+def _find_check_fault(info: TaskInfo, check: HealthCheck) -> str | None:
+    docker = info.container.docker if info.container is not None else None
+    if docker is not None and docker.network is NetworkMode.NONE and check.kind is not CheckKind.COMMAND:
+        return "has a check by network but a container without any; use a check of type COMMAND"
+    return find_check_fault(check)
+
+
+def _check_resources(role: str, info: TaskInfo, resources: Resources) -> str | None:
     name = f"task {info.task_id}"
     for r in info.resources:
         if r.kind is ResourceKind.SCALAR and r.milli <= 0:
@@ -207,6 +225,15 @@ def _check_resources(agent: AgentEntry, role: str, info: TaskInfo, resources: Re
             return f"{name} takes {r.name} for role {r.identity.allocation_role} but the offer is for role {role}"
     if not resources:
         return f"{name} asks no resources; at least one is needed"
+    return None
+
+
+def _check_enough(agent: AgentEntry, info: TaskInfo, resources: Resources, left: Pool) -> str | None:
+    return find_lack(f"task {info.task_id}", agent, resources, left)
+
+
+def find_lack(name: str, agent: AgentEntry, resources: Resources, left: Pool) -> str | None:
+    """What of the resources the offers do not hold, in words."""
     lack = left.lacks(resources)
     if lack is None:
         return None

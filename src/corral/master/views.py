@@ -13,7 +13,7 @@ from corral.master.spec import GetCluster, GetExplanations, GetTasks
 from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, TaskEntry
 from corral.master.trials import Trial, write_explanation
 from corral.master.wants import MOST_EXPLAINED
-from corral.mesos.snapshot import AgentRow, ClusterSnapshot, FrameworkRow
+from corral.mesos.snapshot import AgentRow, ClusterSnapshot, ExecutorRow, FrameworkRow
 from corral.model.ids import FrameworkId, TaskId
 from corral.model.ledger import Pool, Tally
 from corral.model.maintenance import InverseOffer
@@ -86,6 +86,8 @@ def _url(agent: AgentEntry) -> str:
 
 def _used(agent: AgentEntry) -> Resources:
     pool = Pool()
+    for executor in agent.executors.values():
+        pool.add(executor.resources)
     for task in agent.tasks.values():
         if task.holding:
             pool.add(task.resources)
@@ -275,6 +277,11 @@ def _cluster(state: MasterState, with_tasks: bool) -> ClusterSnapshot:
         agents=tuple(_agent_row(agent) for agent in state.agents.values()),
         frameworks=tuple(_framework_row(f, used, asked, with_tasks) for f in state.frameworks.values()),
         completed_frameworks=tuple(_framework_row(f, used, asked, with_tasks) for f in state.completed.values()),
+        executors=tuple(
+            ExecutorRow(info=e.info, framework_id=e.framework_id, agent_id=e.agent_id, role=e.role)
+            for agent in state.agents.values()
+            for e in agent.executors.values()
+        ),
         roles=role_views.rows(state),
         flags=_flags(state),
         windows=state.windows,

@@ -15,7 +15,7 @@ from corral.mesos.resources import read_attribute, read_resources, write_attribu
 from corral.model.agent import AgentInfo
 from corral.model.domain import Domain
 from corral.model.framework import Capability, FrameworkInfo
-from corral.model.ids import AgentId, FrameworkId, OfferId, WantId
+from corral.model.ids import AgentId, ExecutorId, FrameworkId, OfferId, WantId
 from corral.model.maintenance import Unavailability
 from corral.model.offer import Offer
 from corral.model.task import Label
@@ -170,6 +170,7 @@ def read_offer(found: wire.Offer) -> Offer:
         resources=read_resources(found.resources, "offer.resources"),
         attributes=tuple(read_attribute(a) for a in found.attributes),
         want_id=WantId(found.want_id) if found.want_id is not None else None,
+        executor_ids=tuple(ExecutorId(e.value) for e in found.executor_ids),
         domain=read_domain(found.domain),
         unavailability=read_unavailability(found.unavailability) if found.unavailability is not None else None,
     )
@@ -189,6 +190,7 @@ def write_offer(offer: Offer, *, refinement: bool) -> wire.Offer:
         ),
         resources=write_resources(offer.resources, refinement=refinement, allocation=offer.role),
         attributes=tuple(write_attribute(a) for a in offer.attributes),
+        executor_ids=tuple(wire.Id(value=e) for e in offer.executor_ids),
         allocation_info=wire.AllocationInfo(role=offer.role),
         want_id=offer.want_id,
         domain=write_domain(offer.domain),

@@ -7,7 +7,7 @@ Source: Mesos v1 HealthCheck. Deviates: `statuses`, which Mesos describes and do
 from corral.mesos import wire
 from corral.mesos.commands import read_command, write_command
 from corral.mesos.common import read_optional_enum
-from corral.model.health import CheckKind, CheckResult, HealthCheck
+from corral.model.health import CheckKind, CheckResult, CheckStatus, HealthCheck
 
 _PLAIN = HealthCheck()
 
@@ -51,6 +51,69 @@ def _read_kind(found: wire.HealthCheck) -> CheckKind:
     return next((kind for kind, member in members.items() if member is not None), CheckKind.UNKNOWN)
 
 
+def read_check(found: wire.CheckInfo) -> HealthCheck:
+    """A check that interprets nothing. Source: Mesos v1 CheckInfo."""
+    members = {CheckKind.HTTP: found.http, CheckKind.TCP: found.tcp, CheckKind.COMMAND: found.command}
+    kind = next((kind for kind, member in members.items() if member is not None), CheckKind.UNKNOWN)
+    if found.type is not None:
+        kind = read_optional_enum(CheckKind, found.type) or CheckKind.UNKNOWN
+    http = found.http if kind is CheckKind.HTTP else None
+    ports = http or (found.tcp if kind is CheckKind.TCP else None)
+    command = found.command.command if kind is CheckKind.COMMAND and found.command is not None else None
+    return HealthCheck(
+        kind=kind,
+        port=ports.port if ports is not None else 0,
+        path=(http.path if http is not None else None) or "/",
+        command=read_command(command) if command is not None else None,
+        delay_s=_or(found.delay_seconds, _PLAIN.delay_s),
+        interval_s=_or(found.interval_seconds, _PLAIN.interval_s),
+        timeout_s=_or(found.timeout_seconds, _PLAIN.timeout_s),
+    )
+
+
+def write_check(check: HealthCheck) -> wire.CheckInfo:
+    made = wire.CheckInfo(
+        type=check.kind.value,
+        delay_seconds=float(check.delay_s),
+        interval_seconds=float(check.interval_s),
+        timeout_seconds=float(check.timeout_s),
+    )
+    match check.kind:
+        case CheckKind.HTTP:
+            made.http = wire.HttpCheck(port=check.port, path=check.path)
+        case CheckKind.TCP:
+            made.tcp = wire.TcpCheck(port=check.port)
+        case CheckKind.COMMAND:
+            command = write_command(check.command) if check.command is not None else None
+            made.command = wire.CheckCommand(command=command)
+    return made
+
+
+def read_check_status(found: wire.CheckStatusInfo) -> CheckStatus:
+    kind = read_optional_enum(CheckKind, found.type) or CheckKind.UNKNOWN
+    match kind:
+        case CheckKind.COMMAND:
+            return CheckStatus(kind=kind, code=found.command.exit_code if found.command is not None else None)
+        case CheckKind.HTTP:
+            return CheckStatus(kind=kind, code=found.http.status_code if found.http is not None else None)
+        case CheckKind.TCP:
+            return CheckStatus(kind=kind, succeeded=found.tcp.succeeded if found.tcp is not None else None)
+    return CheckStatus(kind=kind)
+
+
+def write_check_status(status: CheckStatus) -> wire.CheckStatusInfo:
+    """The member of the check's kind is there also before the first probe, and empty then."""
+    made = wire.CheckStatusInfo(type=status.kind.value)
+    match status.kind:
+        case CheckKind.COMMAND:
+            made.command = wire.CheckedCommand(exit_code=status.code)
+        case CheckKind.HTTP:
+            made.http = wire.CheckedHttp(status_code=status.code)
+        case CheckKind.TCP:
+            made.tcp = wire.CheckedTcp(succeeded=status.succeeded)
+    return made
+
+
 def _or(value: float | None, default: float) -> float:
     return default if value is None else value
 
@@ -68,7 +131,18 @@ def find_unsupported(found: wire.TaskInfo) -> list[str]:
             paths.append(f"{at}.command.environment.variables.secret")
         if check.command is not None and (check.command.uris or check.command.user is not None):
             paths.append(f"{at}.command.{'uris' if check.command.uris else 'user'}")
+    if found.check is not None and found.check.command is not None and found.check.command.command is not None:
+        paths += _unsupported_command(found.check.command.command, "check.command.command")
     return paths
+
+
+def _unsupported_command(found: wire.CommandInfo, at: str) -> list[str]:
+    variables = found.environment.variables if found.environment is not None else ()
+    if any(v.type == "SECRET" or v.secret is not None for v in variables):
+        return [f"{at}.environment.variables.secret"]
+    if found.uris or found.user is not None:
+        return [f"{at}.{'uris' if found.uris else 'user'}"]
+    return []
 
 
 def write_health_check(check: HealthCheck) -> wire.HealthCheck:

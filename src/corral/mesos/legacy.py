@@ -373,8 +373,8 @@ def _write_agent_framework(row: AgentFrameworkRow) -> Json:
         "failover_timeout": info.failover_timeout_s,
         "checkpoint": info.checkpoint,
         "hostname": info.hostname or "",
-        "executors": [_write_run(r) for r in row.runs if not r.is_completed],
-        "completed_executors": [_write_run(r) for r in row.runs if r.is_completed],
+        "executors": _write_executors([r for r in row.runs if not r.is_completed]),
+        "completed_executors": _write_executors([r for r in row.runs if r.is_completed]),
     }
     if info.can(Capability.MULTI_ROLE):
         framework["roles"] = info.roles
@@ -383,17 +383,29 @@ def _write_agent_framework(row: AgentFrameworkRow) -> Json:
     return framework
 
 
+def _write_executors(rows: Iterable[RunRow]) -> list[Json]:
+    """One entry for each executor, with all of its tasks among the rows."""
+    found: dict[str, Json] = {}
+    for row in rows:
+        made = _write_run(row)
+        known = found.setdefault(row.container_id, made)
+        if known is not made:
+            for name in ("tasks", "queued_tasks", "completed_tasks"):
+                known[name] += made[name]
+    return list(found.values())
+
+
 def _write_run(row: RunRow) -> Json:
     """A command task counts as an executor of the same id with this one task, as Mesos shows it."""
-    info = row.task.info
+    info, executor = row.task.info, row.executor
     task = write_task(row.task)
     return {
-        "id": info.task_id,
-        "name": info.name,
-        "source": info.task_id,
+        "id": executor.executor_id if executor is not None else info.task_id,
+        "name": (executor.name or "") if executor is not None else info.name,
+        "source": (executor.source or "") if executor is not None else info.task_id,
         "container": row.container_id,
         "directory": row.directory,
-        "resources": write_flat(info.resources),
+        "resources": write_flat(executor.resources if executor is not None else info.resources),
         "role": row.task.role,
         "tasks": [task] if not row.queued and not row.is_completed else [],
         "queued_tasks": [task] if row.queued and not row.is_completed else [],

@@ -26,7 +26,7 @@ from corral.mesos.lenient import LenientDecoder
 from corral.mesos.offer_constraints import WireOfferConstraints, write_offer_constraints
 from corral.mesos.resources import write_resources
 from corral.mesos.snapshot import AgentRow, ClusterSnapshot, FrameworkRow
-from corral.mesos.tasks import write_container, write_discovery, write_limits, write_task_status
+from corral.mesos.tasks import write_container, write_discovery, write_executor, write_limits, write_task_status
 from corral.model.framework import Capability
 from corral.model.operator import Change
 from corral.model.resources import add, with_allocation
@@ -155,6 +155,15 @@ class Tasks(wire.Wire):
     completed_tasks: tuple[TaskEntry, ...] = ()
 
 
+class Executor(wire.Wire):
+    agent_id: wire.Id
+    executor_info: wire.ExecutorInfo
+
+
+class Executors(wire.Wire):
+    executors: tuple[Executor, ...] = ()
+
+
 class Role(wire.Wire):
     name: str
     weight: float
@@ -227,7 +236,7 @@ def _write_body(call: OperatorCall, snapshot: ClusterSnapshot, version: str, met
         case OperatorCall.GET_STATE:
             return {
                 "get_tasks": write_tasks(snapshot),
-                "get_executors": {},
+                "get_executors": write_executors(snapshot),
                 "get_frameworks": write_frameworks(snapshot),
                 "get_agents": write_agents(snapshot),
             }
@@ -236,7 +245,7 @@ def _write_body(call: OperatorCall, snapshot: ClusterSnapshot, version: str, met
         case OperatorCall.GET_FRAMEWORKS:
             return write_frameworks(snapshot)
         case OperatorCall.GET_EXECUTORS:
-            return {}
+            return write_executors(snapshot)
         case OperatorCall.GET_TASKS:
             return write_tasks(snapshot)
         case OperatorCall.GET_ROLES:
@@ -305,6 +314,18 @@ def _write_framework(row: FrameworkRow) -> Framework:
         offered_resources=write_resources(row.offered, refinement=True),
         offer_constraints=write_offer_constraints(row.offer_constraints),
         inverse_offers=tuple(maintenance.write_inverse_offer(o) for o in row.inverse_offers),
+    )
+
+
+def write_executors(snapshot: ClusterSnapshot) -> Executors:
+    return Executors(
+        executors=tuple(
+            Executor(
+                agent_id=wire.Id(value=row.agent_id),
+                executor_info=write_executor(row.info, refinement=True, allocation=row.role),
+            )
+            for row in snapshot.executors
+        )
     )
 
 

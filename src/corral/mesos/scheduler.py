@@ -40,7 +40,14 @@ from corral.mesos.envelopes import (
 from corral.mesos.events import read_event, write_event
 from corral.mesos.lenient import LenientDecoder
 from corral.mesos.offer_constraints import read_offer_constraints, write_offer_constraints
-from corral.mesos.tasks import check_uuid, read_executor, read_task_info, write_executor, write_task_info
+from corral.mesos.tasks import (
+    check_uuid,
+    find_unsupported_executor,
+    read_executor,
+    read_task_info,
+    write_executor,
+    write_task_info,
+)
 from corral.mesos.wants import read_wants, write_wants
 from corral.model import calls
 from corral.model.framework import Capability, FrameworkInfo
@@ -183,6 +190,8 @@ def _read_operation(found: WireOperation, index: int) -> calls.Operation:
             infos = enumerate(found.launch_group.task_group.tasks)
             tasks = tuple(read_task_info(t, f"{at}.launch_group.task_group.tasks[{i}]") for i, t in infos)
             executor = read_executor(found.launch_group.executor, f"{at}.launch_group.executor")
+            strange = find_unsupported_executor(found.launch_group.executor, "launch_group.executor")
+            tasks = tuple(msgspec.structs.replace(t, unsupported=(*t.unsupported, *strange)) for t in tasks)
             return calls.LaunchGroup(executor=executor, tasks=_without_feedback(found, tasks))
         case kind:
             operation_id = found.id.value if found.id is not None else None

@@ -14,7 +14,7 @@ from corral.model.offer import Offer
 from corral.model.offer_constraints import OfferConstraints
 from corral.model.resources import Resources
 from corral.model.role import RoleSettings
-from corral.model.task import TERMINAL, Task
+from corral.model.task import TERMINAL, ExecutorInfo, Task
 
 
 class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +92,15 @@ class RoleRow(msgspec.Struct, frozen=True, kw_only=True):
         return self.settings.limit if self.settings is not None else ()
 
 
+class ExecutorRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An executor that an agent has."""
+
+    info: ExecutorInfo
+    framework_id: FrameworkId
+    agent_id: AgentId
+    role: str
+
+
 class ClusterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The whole cluster. Shapes: `leader` is None where nobody leads; `flags` are the configuration as texts.
 
@@ -107,6 +116,7 @@ class ClusterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     agents: tuple[AgentRow, ...] = ()
     frameworks: tuple[FrameworkRow, ...] = ()
     completed_frameworks: tuple[FrameworkRow, ...] = ()
+    executors: tuple[ExecutorRow, ...] = ()
     roles: tuple[RoleRow, ...] = ()
     flags: tuple[tuple[str, str], ...] = ()
     windows: tuple[Window, ...] = ()
@@ -115,12 +125,19 @@ class ClusterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of a task on its agent. Shapes: `directory` is its sandbox; `queued` until it has been started."""
+    """One run of a task on its agent.
+
+    Shapes: `directory` is its sandbox; `queued` until it has been started. With an `executor`, container and directory
+    are those of the executor, which may have other tasks as well; `nested` is then the container of the task itself, if
+    it has one.
+    """
 
     task: Task
     container_id: ContainerId
     directory: str
     queued: bool = False
+    executor: ExecutorInfo | None = None
+    nested: ContainerId | None = None
 
     @property
     def is_completed(self) -> bool:

@@ -6,6 +6,7 @@ Source: Mesos v1, core messages and JSON mapping.
 """
 
 from math import isfinite
+from typing import Any
 
 from corral.lib.errors import Invalid
 from corral.mesos import wire
@@ -19,7 +20,17 @@ from corral.mesos.common import (
     write_labels,
     write_seconds,
 )
-from corral.mesos.health import find_unsupported, read_health_checks, read_result, write_health_checks, write_result
+from corral.mesos.health import (
+    find_unsupported,
+    read_check,
+    read_check_status,
+    read_health_checks,
+    read_result,
+    write_check,
+    write_check_status,
+    write_health_checks,
+    write_result,
+)
 from corral.mesos.resources import read_resources, write_resources
 from corral.model.container import (
     ContainerInfo,
@@ -32,12 +43,13 @@ from corral.model.container import (
     Volume,
     VolumeMode,
 )
-from corral.model.ids import AgentId, ContainerId, ExecutorId, TaskId
+from corral.model.ids import AgentId, ContainerId, ExecutorId, FrameworkId, TaskId
 from corral.model.task import (
     ContainerStatus,
     DiscoveryInfo,
     DiscoveryPort,
     ExecutorInfo,
+    ExecutorKind,
     Reason,
     Source,
     TaskInfo,
@@ -62,26 +74,48 @@ def read_container(found: wire.ContainerInfo, at: str) -> ContainerInfo:
             Volume(
                 container_path=v.container_path,
                 mode=read_enum(VolumeMode, v.mode, f"{at}.volumes.mode"),
-                host_path=v.host_path,
+                **_read_source(v),
             )
             for v in found.volumes
         ),
         hostname=found.hostname,
         network_infos=tuple(read_network(n) for n in found.network_infos),
+        share_cgroups=found.linux_info is None or found.linux_info.share_cgroups is not False,
     )
+
+
+def _read_source(found: wire.Volume) -> dict[str, Any]:
+    """Shapes: a path in the task's own sandbox is the same as a relative host path."""
+    path = _sandbox_path(found.source)
+    if path is None:
+        return {"host_path": found.host_path}
+    return {"host_path": path.path, "of_executor": path.type == "PARENT"}
+
+
+def _sandbox_path(source: wire.VolumeSource | None) -> wire.SandboxPath | None:
+    """The one source of a volume that agents carry out."""
+    return source.sandbox_path if source is not None and source.type == "SANDBOX_PATH" else None
 
 
 def write_container(container: ContainerInfo) -> wire.ContainerInfo:
     return wire.ContainerInfo(
         type=container.kind.value,
         volumes=tuple(
-            wire.Volume(container_path=v.container_path, mode=v.mode.value, host_path=v.host_path)
+            wire.Volume(container_path=v.container_path, mode=v.mode.value, **_write_source(v))
             for v in container.volumes
         ),
         hostname=container.hostname,
         docker=_write_docker(container.docker) if container.docker is not None else None,
         network_infos=tuple(write_network(n) for n in container.network_infos),
+        linux_info=None if container.share_cgroups else wire.LinuxInfo(share_cgroups=False),
     )
+
+
+def _write_source(volume: Volume) -> dict[str, Any]:
+    if not volume.of_executor:
+        return {"host_path": volume.host_path}
+    shared = wire.SandboxPath(type="PARENT", path=volume.host_path or "")
+    return {"source": wire.VolumeSource(type="SANDBOX_PATH", sandbox_path=shared)}
 
 
 def _read_docker(found: wire.DockerInfo) -> DockerInfo:
@@ -145,24 +179,35 @@ def _write_mappings(mappings: tuple[PortMapping, ...]) -> tuple[wire.PortMapping
 def read_executor(found: wire.ExecutorInfo, at: str) -> ExecutorInfo:
     return ExecutorInfo(
         executor_id=ExecutorId(found.executor_id.value),
+        framework_id=FrameworkId(found.framework_id.value) if found.framework_id is not None else None,
         command=read_command(found.command) if found.command is not None else None,
         container=read_container(found.container, f"{at}.container") if found.container is not None else None,
         resources=read_resources(found.resources, f"{at}.resources"),
         name=found.name,
         data=found.data,
-        kind=found.type if found.type in ("DEFAULT", "CUSTOM") else None,
+        kind=read_optional_enum(ExecutorKind, found.type),
+        source=found.source,
+        discovery=_read_discovery(found.discovery, f"{at}.discovery") if found.discovery is not None else None,
+        shutdown_grace_s=read_seconds(found.shutdown_grace_period) if found.shutdown_grace_period is not None else None,
+        labels=read_labels(found.labels),
     )
 
 
-def write_executor(executor: ExecutorInfo, *, refinement: bool) -> wire.ExecutorInfo:
+def write_executor(executor: ExecutorInfo, *, refinement: bool, allocation: str | None = None) -> wire.ExecutorInfo:
+    grace_s = executor.shutdown_grace_s
     return wire.ExecutorInfo(
         type=executor.kind,
         executor_id=wire.Id(value=executor.executor_id),
+        framework_id=write_id(executor.framework_id),
         command=write_command(executor.command) if executor.command is not None else None,
         container=write_container(executor.container) if executor.container is not None else None,
-        resources=write_resources(executor.resources, refinement=refinement),
+        resources=write_resources(executor.resources, refinement=refinement, allocation=allocation),
         name=executor.name,
         data=executor.data,
+        source=executor.source,
+        discovery=write_discovery(executor.discovery) if executor.discovery is not None else None,
+        shutdown_grace_period=write_seconds(grace_s) if grace_s is not None else None,
+        labels=write_labels(executor.labels),
     )
 
 
@@ -186,7 +231,7 @@ def read_task_info(found: wire.TaskInfo, at: str) -> TaskInfo:
         labels=read_labels(found.labels),
         discovery=_read_discovery(found.discovery, at + ".discovery") if found.discovery is not None else None,
         health_checks=read_health_checks(found),
-        check=_read_raw(found.check, at + ".check"),
+        check=read_check(found.check) if found.check is not None else None,
         limits=_read_limits(found.limits, at + ".limits") if found.limits else (),
         unsupported=_unsupported(found),
     )
@@ -211,17 +256,8 @@ def write_task_info(info: TaskInfo, *, refinement: bool) -> wire.TaskInfo:
         made.kill_policy = wire.KillPolicy(grace_period=write_seconds(info.kill_grace_s))
     write_health_checks(info.health_checks, made)
     if info.check is not None:
-        made.check = wire.Raw(info.check)
+        made.check = write_check(info.check)
     return made
-
-
-def _read_raw(found: wire.Raw, at: str) -> bytes | None:
-    text = bytes(found).strip()
-    if not text or text == b"null":
-        return None
-    if not text.startswith(b"{"):
-        raise Invalid(f"field '{at}': Expected `object`, got {text[:40].decode(errors='replace')}")
-    return text
 
 
 def _read_limits(found: dict[str, wire.Limit], at: str) -> tuple[tuple[str, int | None], ...]:
@@ -298,12 +334,19 @@ def _unsupported(found: wire.TaskInfo) -> tuple[str, ...]:
     if found.container is not None:
         paths += _unsupported_container(found.container, "container")
     if found.executor is not None:
-        if found.executor.command is not None:
-            paths += _unsupported_command(found.executor.command, "executor.command")
-        if found.executor.container is not None:
-            paths += _unsupported_container(found.executor.container, "executor.container")
-    if found.health_check is not None or found.health_checks:
+        paths += find_unsupported_executor(found.executor, "executor")
+    if found.health_check is not None or found.health_checks or found.check is not None:
         paths += find_unsupported(found)
+    return tuple(paths)
+
+
+def find_unsupported_executor(found: wire.ExecutorInfo, at: str) -> tuple[str, ...]:
+    """The same of an executor."""
+    paths: list[str] = []
+    if found.command is not None:
+        paths += _unsupported_command(found.command, f"{at}.command")
+    if found.container is not None:
+        paths += _unsupported_container(found.container, f"{at}.container")
     return tuple(paths)
 
 
@@ -317,13 +360,18 @@ def _unsupported_container(found: wire.ContainerInfo, at: str) -> list[str]:
     given = {
         "mesos.image": found.mesos.image if found.mesos is not None else None,
         "docker.volume_driver": found.docker.volume_driver if found.docker is not None else None,
-        "linux_info": found.linux_info,
+        "linux_info": None if _shares_alone(found.linux_info) else found.linux_info,
         "rlimit_info": found.rlimit_info,
         "tty_info": found.tty_info,
         "volumes.image": next((v.image for v in found.volumes if v.image is not None), None),
-        "volumes.source": next((v.source for v in found.volumes if v.source is not None), None),
+        "volumes.source": next((v.source for v in found.volumes if v.source and _sandbox_path(v.source) is None), None),
     }
     return [f"{at}.{path}" for path, value in given.items() if value is not None]
+
+
+def _shares_alone(linux_info: wire.LinuxInfo | None) -> bool:
+    """Whether something is said, and nothing else than what agents carry out."""
+    return linux_info in (wire.LinuxInfo(share_cgroups=True), wire.LinuxInfo(share_cgroups=False))
 
 
 # Statuses.
@@ -353,6 +401,7 @@ def read_task_status(found: wire.TaskStatus, at: str) -> TaskStatus:
         unreachable_at=read_seconds(found.unreachable_time) if found.unreachable_time is not None else None,
         limitation=read_resources(found.limitation.resources, at + ".limitation") if found.limitation else (),
         health=tuple(read_result(r) for r in found.health) if found.health else (),
+        check=read_check_status(found.check_status) if found.check_status is not None else None,
     )
 
 
@@ -377,6 +426,8 @@ def write_task_status(status: TaskStatus) -> wire.TaskStatus:
         made.unreachable_time = write_seconds(status.unreachable_at)
     if status.limitation:
         made.limitation = wire.Limitation(resources=write_resources(status.limitation, refinement=True))
+    if status.check is not None:
+        made.check_status = write_check_status(status.check)
     if status.health:
         made.health = tuple(write_result(r) for r in status.health)
     return made
@@ -389,16 +440,25 @@ def check_uuid(uuid: bytes, at: str) -> None:
 
 
 def _read_container_status(found: wire.ContainerStatus) -> ContainerStatus:
+    own = found.container_id
     return ContainerStatus(
-        container_id=ContainerId(found.container_id.value) if found.container_id is not None else None,
+        container_id=ContainerId(own.value) if own is not None else None,
+        parent=ContainerId(own.parent.value) if own is not None and own.parent is not None else None,
         network_infos=tuple(read_network(n) for n in found.network_infos),
         executor_pid=found.executor_pid,
     )
 
 
+def write_container_id(container_id: str | None, parent: str | None = None) -> wire.ContainerId | None:
+    """Shapes: with `parent` the name of a container inside of that one."""
+    if container_id is None:
+        return None
+    return wire.ContainerId(value=container_id, parent=wire.ContainerId(value=parent) if parent is not None else None)
+
+
 def write_container_status(status: ContainerStatus) -> wire.ContainerStatus:
     return wire.ContainerStatus(
-        container_id=write_id(status.container_id),
+        container_id=write_container_id(status.container_id, status.parent),
         network_infos=tuple(write_network(n) for n in status.network_infos),
         executor_pid=status.executor_pid,
     )

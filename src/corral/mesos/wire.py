@@ -11,9 +11,6 @@ import msgspec
 
 UInt = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
 ULong = Annotated[int, msgspec.Meta(ge=0, le=0x7FFFFFFFFFFFFFFF)]
-Raw = msgspec.Raw
-"""JSON text taken over as it is."""
-NO_RAW = Raw()
 
 
 class Wire(msgspec.Struct, omit_defaults=True, gc=False):
@@ -129,12 +126,24 @@ class Persistence(Wire):
     principal: str | None = None
 
 
+class SandboxPath(Wire):
+    path: str
+    type: str | None = None
+
+
+class VolumeSource(Wire):
+    """Of the other members only the presence counts."""
+
+    type: str | None = None
+    sandbox_path: SandboxPath | None = None
+
+
 class Volume(Wire):
     container_path: str
     mode: str
     host_path: str | None = None
     image: dict[str, Any] | None = None
-    source: dict[str, Any] | None = None
+    source: VolumeSource | None = None
 
 
 class Disk(Wire):
@@ -240,6 +249,19 @@ class NetworkInfo(Wire):
     port_mappings: tuple[PortMapping, ...] = ()
 
 
+class LinuxInfo(Wire):
+    """Of all but the last only the presence counts."""
+
+    capability_info: dict[str, Any] | None = None
+    bounding_capabilities: dict[str, Any] | None = None
+    effective_capabilities: dict[str, Any] | None = None
+    share_pid_namespace: bool | None = None
+    seccomp: dict[str, Any] | None = None
+    ipc_mode: str | None = None
+    shm_size: UInt | None = None
+    share_cgroups: bool | None = None
+
+
 class ContainerInfo(Wire):
     type: str
     volumes: tuple[Volume, ...] = ()
@@ -247,7 +269,7 @@ class ContainerInfo(Wire):
     docker: DockerInfo | None = None
     mesos: MesosInfo | None = None
     network_infos: tuple[NetworkInfo, ...] = ()
-    linux_info: dict[str, Any] | None = None
+    linux_info: LinuxInfo | None = None
     rlimit_info: dict[str, Any] | None = None
     tty_info: dict[str, Any] | None = None
 
@@ -282,7 +304,11 @@ class ExecutorInfo(Wire):
     container: ContainerInfo | None = None
     resources: tuple[Resource, ...] = ()
     name: str | None = None
+    source: str | None = None
     data: bytes | None = None
+    discovery: DiscoveryInfo | None = None
+    shutdown_grace_period: Nanoseconds | None = None
+    labels: Labels | None = None
 
 
 class HttpCheck(Wire):
@@ -316,6 +342,41 @@ class HealthCheck(Wire):
     ignore_1xx: bool | None = msgspec.field(name="corral_ignore_1xx", default=None)
 
 
+class CheckCommand(Wire):
+    command: CommandInfo | None = None
+
+
+class CheckInfo(Wire):
+    """A check that interprets nothing."""
+
+    type: str | None = None
+    command: CheckCommand | None = None
+    http: HttpCheck | None = None
+    tcp: TcpCheck | None = None
+    delay_seconds: float | None = None
+    interval_seconds: float | None = None
+    timeout_seconds: float | None = None
+
+
+class CheckedCommand(Wire):
+    exit_code: int | None = None
+
+
+class CheckedHttp(Wire):
+    status_code: UInt | None = None
+
+
+class CheckedTcp(Wire):
+    succeeded: bool | None = None
+
+
+class CheckStatusInfo(Wire):
+    type: str | None = None
+    command: CheckedCommand | None = None
+    http: CheckedHttp | None = None
+    tcp: CheckedTcp | None = None
+
+
 class CheckResult(Wire):
     """Corral's extension: what the probes of one of a task's health checks have shown."""
 
@@ -343,7 +404,7 @@ class TaskInfo(Wire):
     command: CommandInfo | None = None
     container: ContainerInfo | None = None
     health_check: HealthCheck | None = None
-    check: Raw = NO_RAW
+    check: CheckInfo | None = None
     kill_policy: KillPolicy | None = None
     data: bytes | None = None
     labels: Labels | None = None
@@ -353,8 +414,13 @@ class TaskInfo(Wire):
     health_checks: tuple[HealthCheck, ...] = msgspec.field(name="corral_health_checks", default=())
 
 
+class ContainerId(Wire):
+    value: str
+    parent: "ContainerId | None" = None
+
+
 class ContainerStatus(Wire):
-    container_id: Id | None = None
+    container_id: ContainerId | None = None
     network_infos: tuple[NetworkInfo, ...] = ()
     executor_pid: UInt | None = None
 
@@ -377,6 +443,7 @@ class TaskStatus(Wire):
     timestamp: float | None = None
     uuid: bytes | None = None
     healthy: bool | None = None
+    check_status: CheckStatusInfo | None = None
     labels: Labels | None = None
     container_status: ContainerStatus | None = None
     unreachable_time: Nanoseconds | None = None

@@ -23,11 +23,15 @@ class NetworkMode(StrEnum):
 
 
 class Volume(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Shapes: a relative `host_path` lies in the sandbox; without one the volume is a fresh sandbox directory."""
+    """Shapes: a relative `host_path` lies in the sandbox; without one the volume is a fresh sandbox directory.
+
+    `of_executor` when that sandbox is the executor's, which the tasks of a group share.
+    """
 
     container_path: str
     mode: VolumeMode = VolumeMode.RW
     host_path: str | None = None
+    of_executor: bool = False
 
 
 class PortMapping(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -64,8 +68,11 @@ class NetworkInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ContainerInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """Shapes: `share_cgroups` is False when a task of a group says that it has limits of its own."""
+
     kind: ContainerKind
     docker: DockerInfo | None = None
     volumes: tuple[Volume, ...] = ()
     hostname: str | None = None
     network_infos: tuple[NetworkInfo, ...] = ()
+    share_cgroups: bool = True

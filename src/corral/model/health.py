@@ -62,6 +62,18 @@ class CheckResult(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     cause: str = ""
 
 
+class CheckStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """What the last probe of a task's check has shown, which nobody interprets.
+
+    Shapes: `code` is the exit code of a command or the status of an HTTP answer, `succeeded` whether a TCP connection
+    was made; both None before the first probe, and when there was no answer.
+    """
+
+    kind: CheckKind
+    code: int | None = None
+    succeeded: bool | None = None
+
+
 def describe_check(check: HealthCheck) -> str:
     """The check in a few words: `HTTP check of port 8080 at /health`."""
     if check.kind is CheckKind.HTTP:
@@ -80,6 +92,12 @@ def find_faults(checks: Sequence[HealthCheck]) -> str | None:
         if fault is not None:
             return f"has a health check {fault}"
     return None
+
+
+def find_check_fault(check: HealthCheck) -> str | None:
+    """The same for a check that interprets nothing."""
+    fault = _find_fault(check)
+    return None if fault is None else f"has a check {fault}"
 
 
 def _find_fault(check: HealthCheck) -> str | None:

@@ -9,7 +9,7 @@ from corral.lib.errors import Invalid
 from corral.model.attributes import Attribute
 from corral.model.constraints import Constraint, check_constraint
 from corral.model.domain import Domain
-from corral.model.ids import AgentId, FrameworkId, OfferId, WantId
+from corral.model.ids import AgentId, ExecutorId, FrameworkId, OfferId, WantId
 from corral.model.maintenance import Unavailability
 from corral.model.resources import Resource, ResourceKind, Resources
 from corral.model.tags import MOST_TAGS, find_tag_fault
@@ -131,8 +131,8 @@ def _find_constraint_fault(want: Want) -> tuple[str, str] | None:
 class Offer(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Resources of one agent for one role; with `want_id`, shaped to one instance of that want.
 
-    Shapes: `devices` are the numbers of the GPUs that go with it; `unavailability` says when the agent will be taken
-    out of service, None when nobody plans it.
+    Shapes: `devices` are the numbers of the GPUs that go with it; `executor_ids` are the framework's executors there;
+    `unavailability` says when the agent will be taken out of service, None when nobody plans it.
     """
 
     id: OfferId
@@ -146,6 +146,7 @@ class Offer(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     attributes: tuple[Attribute, ...] = ()
     want_id: WantId | None = None
     devices: tuple[int, ...] = ()
+    executor_ids: tuple[ExecutorId, ...] = ()
     domain: Domain | None = None
     unavailability: Unavailability | None = None
 

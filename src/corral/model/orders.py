@@ -9,8 +9,8 @@ import msgspec
 
 from corral.model.agent import AgentInfo
 from corral.model.framework import FrameworkInfo
-from corral.model.ids import AgentId, FrameworkId, TaskId
-from corral.model.task import Reason, TaskInfo, TaskState, TaskStatus
+from corral.model.ids import AgentId, ExecutorId, FrameworkId, TaskId
+from corral.model.task import ExecutorInfo, Reason, TaskInfo, TaskState, TaskStatus
 
 
 class AgentTask(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -21,6 +21,14 @@ class AgentTask(msgspec.Struct, frozen=True, gc=False, array_like=True):
     role: str
     state: TaskState
     status: TaskStatus | None = None
+
+
+class AgentExecutor(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """One executor that has not ended: it holds its resources."""
+
+    info: ExecutorInfo
+    framework_id: FrameworkId
+    role: str
 
 
 # Orders, master to agent.
@@ -51,10 +59,25 @@ class Refused(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="refus
 
 
 class RunTask(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="run"):
+    """Shapes: `starts_executor` tells that the task's executor does not run there yet and holds its resources from now
+    on; a task for an executor that has ended meanwhile is dropped.
+    """
+
     epoch: int
     framework: FrameworkInfo
     role: str
     info: TaskInfo
+    starts_executor: bool = False
+
+
+class RunGroup(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="run group"):
+    """Tasks that start together or not at all. Shapes: each of `infos` names the same executor; else as `RunTask`."""
+
+    epoch: int
+    framework: FrameworkInfo
+    role: str
+    infos: tuple[TaskInfo, ...]
+    starts_executor: bool = False
 
 
 class KillTask(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="kill"):
@@ -85,21 +108,45 @@ class ShutdownFramework(msgspec.Struct, frozen=True, gc=False, array_like=True, 
     framework_id: FrameworkId
 
 
+class ShutdownExecutor(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="shutdown executor"):
+    """Ask an executor to end, and end it when it does not within its grace."""
+
+    epoch: int
+    framework_id: FrameworkId
+    executor_id: ExecutorId
+
+
+class MessageExecutor(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="message executor"):
+    """Hand a framework's message to its executor; lost when that does not listen."""
+
+    epoch: int
+    framework_id: FrameworkId
+    executor_id: ExecutorId
+    data: bytes
+
+
 class Ping(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="ping"):
     epoch: int
 
 
-Order = Registered | Refused | RunTask | KillTask | AcknowledgeUpdate | ShutdownFramework | Ping
+Order = (
+    Registered | Refused | RunTask | RunGroup | KillTask | AcknowledgeUpdate | ShutdownFramework | ShutdownExecutor
+    | MessageExecutor | Ping
+)  # fmt: skip
 
 # Reports, agent to master.
 
 
 class Register(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="register"):
-    """The first report of a session. Shapes: `info.id` None the first time ever; `frameworks` of all its tasks."""
+    """The first report of a session.
+
+    Shapes: `info.id` None the first time ever; `frameworks` of all its tasks and executors.
+    """
 
     info: AgentInfo
     tasks: tuple[AgentTask, ...] = ()
     frameworks: tuple[FrameworkInfo, ...] = ()
+    executors: tuple[AgentExecutor, ...] = ()
 
 
 class UpdateTask(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="update"):
@@ -110,6 +157,20 @@ class UpdateTask(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="up
     latest: TaskState
 
 
+class ExecutorEnded(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="executor ended"):
+    """An executor holds its resources no more. Shapes: `status` is a raw wait status, None when nobody saw it."""
+
+    framework_id: FrameworkId
+    executor_id: ExecutorId
+    status: int | None = None
+
+
+class ExecutorMessage(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="executor message"):
+    framework_id: FrameworkId
+    executor_id: ExecutorId
+    data: bytes
+
+
 class Pong(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="pong"):
     pass
 
@@ -118,4 +179,4 @@ class Leaving(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="leavi
     """The agent is being taken out of service for good."""
 
 
-Report = Register | UpdateTask | Pong | Leaving
+Report = Register | UpdateTask | ExecutorEnded | ExecutorMessage | Pong | Leaving

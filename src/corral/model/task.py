@@ -10,7 +10,7 @@ import msgspec
 from corral.model.command import CommandInfo as CommandInfo
 from corral.model.command import Uri as Uri
 from corral.model.container import ContainerInfo, NetworkInfo
-from corral.model.health import CheckResult, HealthCheck
+from corral.model.health import CheckResult, CheckStatus, HealthCheck
 from corral.model.ids import AgentId, ContainerId, ExecutorId, FrameworkId, TaskId, WantId
 from corral.model.resources import Resources
 
@@ -72,12 +72,15 @@ class Reason(StrEnum):
     CONTAINER_LIMITATION_DISK = "REASON_CONTAINER_LIMITATION_DISK"
     CONTAINER_LIMITATION_MEMORY = "REASON_CONTAINER_LIMITATION_MEMORY"
     CONTAINER_PREEMPTED = "REASON_CONTAINER_PREEMPTED"
+    EXECUTOR_REGISTRATION_TIMEOUT = "REASON_EXECUTOR_REGISTRATION_TIMEOUT"
+    EXECUTOR_REREGISTRATION_TIMEOUT = "REASON_EXECUTOR_REREGISTRATION_TIMEOUT"
     EXECUTOR_TERMINATED = "REASON_EXECUTOR_TERMINATED"
     FRAMEWORK_REMOVED = "REASON_FRAMEWORK_REMOVED"
     INVALID_OFFERS = "REASON_INVALID_OFFERS"
     MAX_COMPLETION_TIME_REACHED = "REASON_MAX_COMPLETION_TIME_REACHED"
     RECONCILIATION = "REASON_RECONCILIATION"
     RESOURCES_UNKNOWN = "REASON_RESOURCES_UNKNOWN"
+    TASK_CHECK_STATUS_UPDATED = "REASON_TASK_CHECK_STATUS_UPDATED"
     TASK_GROUP_INVALID = "REASON_TASK_GROUP_INVALID"
     TASK_HEALTH_CHECK_STATUS_UPDATED = "REASON_TASK_HEALTH_CHECK_STATUS_UPDATED"
     TASK_INVALID = "REASON_TASK_INVALID"
@@ -107,16 +110,36 @@ class DiscoveryInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     labels: tuple[Label, ...] = ()
 
 
+class ExecutorKind(StrEnum):
+    """Shapes: DEFAULT is the agent's own, which runs groups; CUSTOM one that the framework brings."""
+
+    DEFAULT = "DEFAULT"
+    CUSTOM = "CUSTOM"
+
+
 class ExecutorInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A framework's own task-running half."""
+    """A task-running half: the framework's own, or the agent's default one for groups of tasks.
+
+    Units: `shutdown_grace_s` seconds, None for the agent's default. Shapes: `kind` is a name of `ExecutorKind`, None
+    when it was not said, which means CUSTOM; `source` is shown and nothing more.
+    """
 
     executor_id: ExecutorId
+    framework_id: FrameworkId | None = None
     command: CommandInfo | None = None
     container: ContainerInfo | None = None
     resources: Resources = ()
     name: str | None = None
     data: bytes | None = None
     kind: str | None = None
+    source: str | None = None
+    discovery: DiscoveryInfo | None = None
+    shutdown_grace_s: float | None = None
+    labels: tuple[Label, ...] = ()
+
+    @property
+    def is_default(self) -> bool:
+        return self.kind == ExecutorKind.DEFAULT
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -135,12 +158,12 @@ class Claim(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class TaskInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Shapes: exactly one of `command` and `executor`. Units: `kill_grace_s`, `max_completion_s` seconds.
+    """Shapes: one of `command` and `executor`, in groups both. Units: `kill_grace_s`, `max_completion_s` seconds.
 
-    `check` is the JSON object as given. `limits` maps `cpus` or `mem` to thousandths, or to None
-    for no limit at all. `unsupported` are paths of fields that were given and cannot be honoured, such as
-    `container.mesos.image`: a task that has any is refused rather than run as something else. `claim` is set by the
-    master for tasks that were launched from an offer for a want.
+    `check` interprets nothing: only how, where and when to look counts of it. `limits` maps `cpus` or `mem` to
+    thousandths, or to None for no limit at all. `unsupported` are paths of fields that were given and cannot be
+    honoured, such as `container.mesos.image`: a task that has any is refused rather than run as something else. `claim`
+    is set by the master for tasks that were launched from an offer for a want.
     """
 
     task_id: TaskId
@@ -156,14 +179,17 @@ class TaskInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     labels: tuple[Label, ...] = ()
     discovery: DiscoveryInfo | None = None
     health_checks: tuple[HealthCheck, ...] = ()
-    check: bytes | None = None
+    check: HealthCheck | None = None
     limits: tuple[tuple[str, int | None], ...] = ()
     unsupported: tuple[str, ...] = ()
     claim: Claim | None = None
 
 
 class ContainerStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """Shapes: `parent` is the executor's container, of a task in a group."""
+
     container_id: ContainerId | None = None
+    parent: ContainerId | None = None
     network_infos: tuple[NetworkInfo, ...] = ()
     executor_pid: int | None = None
 
@@ -172,7 +198,7 @@ class TaskStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: with `uuid` (16 bytes) it must be acknowledged and is retried until then; without, never.
 
     `healthy` is True when all of the task's checks pass, False when one fails, None when it is not known yet; `health`
-    holds what each check that was probed has shown, in their order.
+    holds what each check that was probed has shown, in their order. `check` is set for a task that has a check.
     """
 
     task_id: TaskId
@@ -191,6 +217,7 @@ class TaskStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     unreachable_at: float | None = None
     limitation: Resources = ()
     health: tuple[CheckResult, ...] = ()
+    check: CheckStatus | None = None
 
 
 class Task(msgspec.Struct, frozen=True, gc=False, kw_only=True):

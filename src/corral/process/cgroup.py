@@ -193,6 +193,20 @@ def create(cgroups: Sequence[Cgroup]) -> None:
                 _write(f"{cgroup['path']}/{name}", value)
 
 
+def widen(cgroups: Sequence[Cgroup]) -> None:
+    """Set other limits for what is in these cgroups, none of memory below what it was; what is gone is let be.
+
+    Errors: `OSError` when a limit cannot be set.
+    """
+    there = [cgroup for cgroup in cgroups if os.path.isdir(cgroup["path"])]
+    for cgroup in there:
+        for name, value in cgroup["files"]:
+            if name.startswith("?"):
+                # The limit with swap must never be the smaller one, so it goes first here.
+                _try_write(f"{cgroup['path']}/{name[1:]}", value)
+    create(there)
+
+
 def join(paths: Iterable[str]) -> None:
     """Move the calling process."""
     for path in paths:

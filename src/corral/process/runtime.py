@@ -259,6 +259,16 @@ class ProcessRuntime:
             signal.pidfd_send_signal(watch.handle, signal.SIGKILL)
             await asyncio.wait([watch.ended], timeout=_STUBBORN_S)
 
+    async def resize(self, container_id: str, cpu_milli: int, mem_mb: int | None) -> None:
+        with suppress(NotFound):
+            if self._watch(container_id).handle is None or self._trees is None:
+                return
+            groups = self._trees.of_task(container_id, cgroup.Limits(cpu_milli, None, mem_mb))
+            try:
+                cgroup.widen(groups)
+            except OSError as error:
+                raise Failed(f"limits of container {container_id} cannot be changed: {error.strerror}") from None
+
     async def _end_start(self, container_id: str) -> None:
         """Let a start under way come to its end, or take it back when it hangs."""
         starting = self._starting.get(container_id)

@@ -258,6 +258,8 @@ class AgentHands:
                 self._process.after(
                     self._world.draw_s(0.002), lambda: self._runtimes[runtime].kill(container_id, grace_s)
                 )
+            case agent_effects.Resize():
+                pass  # nothing here has limits
             case agent_effects.Probe(runtime, container_id, index, check):
                 self._later(lambda: self._probe(runtime, container_id, index, check))
             case agent_effects.Remove(runtime, container_id):

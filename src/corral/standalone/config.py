@@ -110,6 +110,10 @@ class AgentSection:
     kill_grace_s: float = 3.0
     fetch_timeout_s: float = 900.0
     start_timeout_s: float = 300.0
+    executor_register_timeout_s: float = 60.0
+    executor_reregister_timeout_s: float = 15.0
+    executor_recovery_timeout_s: float = 900.0
+    executor_shutdown_grace_s: float = 5.0
     gc_delay_s: float = 604_800.0
 
 

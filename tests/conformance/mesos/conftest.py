@@ -59,6 +59,13 @@ class Cluster:
     def get(self, path: str) -> mesos_client.Answer:
         return mesos_client.request(self.url, "GET", path)
 
+    def operator(self, kind: str) -> mesos_client.Json:
+        """What the master's operator API answers to a read."""
+        answer = mesos_client.request(self.url, "POST", "/api/v1", {"type": kind})
+        assert answer.status == 200, answer.text
+        found: mesos_client.Json = answer.json[kind.lower()]
+        return found
+
     @property
     def agent(self) -> mesos_client.Json:
         """The one agent, as `/slaves` shows it."""

@@ -23,7 +23,7 @@ from corral.model.execution import Launched
 from corral.model.ids import AgentId, ContainerId, FrameworkId
 from corral.model.orders import KillTask, RunTask, ShutdownFramework, UpdateTask
 from corral.model.resources import total_milli
-from corral.model.task import CommandInfo, ExecutorInfo, Reason, Source, TaskState, Uri
+from corral.model.task import CommandInfo, Reason, Source, TaskState, Uri
 from corral.runtime.core import Persist, persists
 
 DOCKER = ContainerInfo(kind=ContainerKind.DOCKER, docker=DockerInfo(image="busybox"))
@@ -219,7 +219,7 @@ def test_mapped_host_ports_count_as_ports(agent: Driver) -> None:
     ("change", "words"),
     [
         ({"agent_id": AgentId("other")}, "is for agent other"),
-        ({"command": None, "executor": ExecutorInfo(executor_id="e")}, "runs no executors"),  # type: ignore[arg-type]
+        ({"command": None}, "neither a command nor an executor"),
         ({"unsupported": ("container.mesos.image",)}, "container.mesos.image"),
         ({"command": CommandInfo(value=None)}, "set command.value"),
         ({"command": CommandInfo(shell=False)}, "names no program"),

@@ -19,7 +19,7 @@ from corral.model.container import (
 )
 from corral.model.domain import Domain
 from corral.model.framework import Capability, FrameworkInfo
-from corral.model.health import CheckKind, CheckResult, HealthCheck
+from corral.model.health import CheckKind, CheckResult, CheckStatus, HealthCheck
 from corral.model.maintenance import InverseOffer, Unavailability
 from corral.model.offer import Explanation, Filters, Offer, Refusal, Want
 from corral.model.offer_constraints import AttributeConstraint, Predicate, Pseudo, RoleConstraints
@@ -30,6 +30,7 @@ from corral.model.task import (
     DiscoveryInfo,
     DiscoveryPort,
     ExecutorInfo,
+    ExecutorKind,
     Label,
     Reason,
     Source,
@@ -165,9 +166,15 @@ containers = st.builds(
     ContainerInfo,
     kind=st.sampled_from(ContainerKind),
     docker=maybe(dockers),
-    volumes=few(st.builds(Volume, container_path=texts, mode=st.sampled_from(VolumeMode), host_path=maybe(texts))),
+    volumes=few(
+        st.builds(Volume, container_path=texts, mode=st.sampled_from(VolumeMode), host_path=maybe(texts))
+        | st.builds(
+            Volume, container_path=texts, mode=st.sampled_from(VolumeMode), host_path=texts, of_executor=st.just(True)
+        )
+    ),
     hostname=maybe(texts),
     network_infos=few(networks),
+    share_cgroups=st.booleans(),
 )
 visibilities = st.sampled_from(["FRAMEWORK", "CLUSTER", "EXTERNAL"])
 discoveries = st.builds(
@@ -197,9 +204,28 @@ executors = st.builds(
     resources=bundles,
     name=maybe(texts),
     data=maybe(blobs),
-    kind=maybe(st.sampled_from(["DEFAULT", "CUSTOM"])),
+    kind=maybe(st.sampled_from(ExecutorKind)),
+    framework_id=maybe(ids),
+    source=maybe(texts),
+    discovery=maybe(discoveries),
+    shutdown_grace_s=maybe(seconds),
+    labels=labels,
 )
-checks = maybe(st.sampled_from([b'{"type":"TCP","tcp":{"port":80}}', b'{ "a" : [1, null] }', b"{}"]))
+_looked_at = {"delay_s": seconds, "interval_s": seconds, "timeout_s": seconds}
+checks = maybe(
+    st.one_of(
+        st.builds(HealthCheck, kind=st.just(CheckKind.HTTP), port=ports, path=texts.map("/{}".format), **_looked_at),
+        st.builds(HealthCheck, kind=st.just(CheckKind.TCP), port=ports, **_looked_at),
+        st.builds(
+            HealthCheck, kind=st.just(CheckKind.COMMAND), command=st.builds(CommandInfo, value=texts), **_looked_at
+        ),
+        st.builds(HealthCheck, kind=st.just(CheckKind.UNKNOWN), **_looked_at),
+    )
+)
+check_statuses = st.one_of(
+    st.builds(CheckStatus, kind=st.sampled_from([CheckKind.HTTP, CheckKind.COMMAND]), code=maybe(st.integers(0, 599))),
+    st.builds(CheckStatus, kind=st.just(CheckKind.TCP), succeeded=maybe(st.booleans())),
+)
 _timed = {
     "delay_s": seconds, "interval_s": seconds, "timeout_s": seconds, "grace_s": seconds,
     "consecutive_failures": st.integers(0, 9), "spares": st.booleans(), "on_node": st.booleans(),
@@ -265,11 +291,13 @@ statuses = st.builds(
     container_status=maybe(
         st.builds(
             ContainerStatus,
-            container_id=maybe(ids),
+            container_id=ids,
+            parent=maybe(ids),
             network_infos=few(networks),
             executor_pid=maybe(st.integers(1, 2**22)),
         )
     ),
+    check=maybe(check_statuses),
     unreachable_at=maybe(st.floats(1e9, 4e9)),
     limitation=bundles,
 )
@@ -285,6 +313,7 @@ offers = st.builds(
     resources=bundles.map(lambda bundle: bundle),
     attributes=few(attributes),
     want_id=maybe(ids),
+    executor_ids=few(ids),
     domain=maybe(domains),
     unavailability=maybe(unavailabilities),
 )

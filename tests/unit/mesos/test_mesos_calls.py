@@ -112,7 +112,7 @@ def subscribe(id=None, framework="", suppressed=(), **info):
         (launch(discovery={"visibility": "WORLD"}), "discovery.visibility': 'WORLD' is none of FRAMEWORK"),
         (launch(health_check=[1, 2]), "health_check': Expected `object"),
         (launch(health_check={"http": {"path": "/"}}), "health_check.http': .*port"),
-        (launch(check=[1]), "check': Expected `object`"),
+        (launch(check=[1]), "check': Expected `object"),
         (launch(limits={"cpus": {"value": "many"}}), "limits.cpus': 'many' is neither a number"),
         (launch(kill_policy={"grace_period": 5}), "kill_policy.grace_period'"),
         (

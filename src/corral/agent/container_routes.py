@@ -1,0 +1,331 @@
+"""The agent's endpoint for tools that look into containers: `POST /api/v1`, the container calls of Mesos' agent API.
+
+A session and an attachment are streams of RecordIO records, each a ProcessIO message; input comes as a request whose
+body is such a stream. What is not about containers goes to `others`. Errors are plain text. Source: Mesos v1, agent
+operator API.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
+
+from aiohttp import web
+
+from corral.agent.executor_routes import JSON, TEXT, refuse_media
+from corral.agent.nested import Nested, NestedContainers
+from corral.agent.shell import AgentShell
+from corral.agent.spec import ContainerView, ListContainers
+from corral.lib.errors import CorralError, Invalid, NotFound, TooLarge, Unavailable, Unimplemented
+from corral.mesos import containers
+from corral.mesos.containers import ContainerCall, Target
+from corral.mesos.recordio import RecordReader, encode
+from corral.model.ids import ContainerId
+from corral.model.resources import total_milli
+from corral.net.routes import RawRoute, Request, Response, Stream
+from corral.runtime.loop import Loop
+
+PATHS = ("/api/v1", "/slave(1)/api/v1")
+RECORDIO = "application/recordio"
+MOST_BYTES = 16 << 20
+
+Exchange = Callable[[Request], Awaitable[Response | Stream]]
+
+
+def container_routes(
+    loop: Loop, shell: AgentShell | None, others: Exchange | None = None, paths: Sequence[str] = PATHS
+) -> list[RawRoute]:
+    """Shapes: `others` answers the calls that are not about containers; without, they are refused with 501."""
+    doors = Doors(loop, shell, others or _refuse)
+    return [RawRoute(method="POST", path=path, handler=doors.serve) for path in paths]
+
+
+async def _refuse(request: Request) -> Response:
+    kind = containers.find_kind(request.body)
+    if kind is None:
+        raise Invalid("Failed to validate agent::Call: Expecting 'type' to be present")
+    raise Unimplemented(f"agent call {kind} is not part of this release; {', '.join(ContainerCall)} are")
+
+
+class Doors:
+    __slots__ = ("_loop", "_others", "_shell")
+
+    def __init__(self, loop: Loop, shell: AgentShell | None, others: Exchange) -> None:
+        self._loop = loop
+        self._shell = shell
+        self._others = others
+
+    async def serve(self, raw: web.Request) -> web.StreamResponse:
+        try:
+            return await self._serve(raw)
+        except CorralError as error:
+            return _finish(Response(status=error.status, body=error.message.encode(), content_type=TEXT))
+
+    async def _serve(self, raw: web.Request) -> web.StreamResponse:
+        if not self._loop.ready.is_set():
+            raise Unavailable("the agent is still reading its records; try again in a moment")
+        given = raw.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if given == RECORDIO:
+            return await self._take_input(raw)
+        headers = {key.lower(): value for key, value in raw.headers.items()}
+        request = Request(method="POST", path=raw.path, headers=headers, peer=raw.remote or "")
+        if (refusal := refuse_media(request)) is not None:
+            return _finish(refusal)
+        body = await _read_body(raw)
+        kind = containers.find_kind(body)
+        if kind not in ContainerCall._value2member_map_:
+            answer = await self._others(
+                Request(method="POST", path=raw.path, headers=headers, body=body, peer=raw.remote or "")
+            )
+            return await _answer(raw, answer)
+        return await self._call(raw, containers.read_call(body))
+
+    async def _call(self, raw: web.Request, target: Target) -> web.StreamResponse:
+        match target.kind:
+            case ContainerCall.GET_CONTAINERS:
+                return _finish(Response(body=await self._list(target)))
+            case ContainerCall.LAUNCH_NESTED_CONTAINER | ContainerCall.LAUNCH_CONTAINER:
+                nested = await self._launch(target)
+                return _finish(Response(status=200 if nested is not None else 202))
+            case ContainerCall.LAUNCH_NESTED_CONTAINER_SESSION:
+                return await self._hold_session(raw, target)
+            case ContainerCall.WAIT_NESTED_CONTAINER | ContainerCall.WAIT_CONTAINER:
+                code = await asyncio.shield(self._nested.get(target.path).code)
+                return _finish(Response(body=containers.write_wait(target.kind, code)))
+            case ContainerCall.KILL_NESTED_CONTAINER | ContainerCall.KILL_CONTAINER:
+                self._nested.get(target.path).kill(target.signal)
+                return _finish(Response())
+            case ContainerCall.REMOVE_NESTED_CONTAINER | ContainerCall.REMOVE_CONTAINER:
+                self._nested.remove(target.path)
+                return _finish(Response())
+            case ContainerCall.ATTACH_CONTAINER_OUTPUT:
+                return await self._attach(raw, target)
+            case ContainerCall.ATTACH_CONTAINER_INPUT:
+                raise Invalid(f"ATTACH_CONTAINER_INPUT is a stream; send it with Content-Type {RECORDIO}")
+
+    @property
+    def _nested(self) -> NestedContainers:
+        return self._hands.nested
+
+    @property
+    def _hands(self) -> AgentShell:
+        assert self._shell is not None, "routes without a shell are only looked at"
+        return self._shell
+
+    async def _views(self) -> list[ContainerView]:
+        found: list[ContainerView] = await self._loop.ask(ListContainers())
+        return found
+
+    async def _find(self, container_id: ContainerId) -> ContainerView:
+        """Errors: `NotFound` when no live task or executor has this container."""
+        for view in await self._views():
+            if view.id == container_id:
+                return view
+        raise NotFound(f"Container '{container_id}' cannot be found; it has ended, or is of another agent")
+
+    # Launching.
+
+    async def _launch(self, target: Target) -> Nested | None:
+        if not target.parents:
+            raise Unimplemented(
+                "a container of its own is not part of this release; name a parent in container_id, or launch a task"
+            )
+        view = await self._find(target.parents[0])
+        if len(target.parents) > 1 and target.parents[1] != view.parent:
+            raise Invalid(f"container {view.id} is not in container {target.parents[1]}")
+        if not view.runtime:
+            raise Invalid(
+                f"container {view.id} is an executor without a process; name the container of one of its tasks"
+            )
+        session = self._hands.exec_in(view.runtime, view.id, _argv(target), tty=target.tty)
+        return await self._nested.launch(target.path, session, target.window)
+
+    async def _hold_session(self, raw: web.Request, target: Target) -> web.StreamResponse:
+        media = _stream_media(raw)
+        nested = await self._launch(target)
+        if nested is None:
+            raise Invalid(f"container {target.id} is there already; choose a new id")
+        try:
+            return await _stream_output(raw, nested.output(), media)
+        finally:
+            await nested.close()
+
+    # Input and output.
+
+    async def _attach(self, raw: web.Request, target: Target) -> web.StreamResponse:
+        media = _stream_media(raw)
+        with suppress(NotFound):
+            return await _stream_output(raw, self._nested.get(target.path).output(), media)
+        view = await self._find(target.id)
+        return await _stream_output(raw, self._follow_logs(view), media)
+
+    async def _follow_logs(self, view: ContainerView) -> AsyncIterator[tuple[str, bytes]]:
+        """What a task or an executor writes from now on."""
+        queue: asyncio.Queue[tuple[str, bytes] | None] = asyncio.Queue(64)
+
+        async def follow(name: str) -> None:
+            chunks = self._hands.sandboxes_or_fail().follow(
+                f"{view.sandbox}/{name}", lines=0, follow=True, ended=lambda: not self._hands.is_alive(view.id)
+            )
+            with suppress(NotFound):
+                async for chunk in chunks:
+                    await queue.put((name, chunk))
+            await queue.put(None)
+
+        work = [asyncio.create_task(follow(name)) for name in ("stdout", "stderr")]
+        try:
+            left = len(work)
+            while left:
+                piece = await queue.get()
+                if piece is None:
+                    left -= 1
+                else:
+                    yield piece
+        finally:
+            for task in work:
+                task.cancel()
+
+    async def _take_input(self, raw: web.Request) -> web.StreamResponse:
+        """Feed what comes to the command, until the client ends."""
+        inner = raw.headers.get("Message-Content-Type", JSON).partition(";")[0].strip().lower()
+        if inner != JSON:
+            return _finish(_text(415, f"Expecting 'Message-Content-Type' of {JSON}; found {inner}"))
+        reader, nested = RecordReader(), None
+        async for chunk in raw.content.iter_any():
+            for record in reader.feed(chunk):
+                if nested is None:
+                    nested = await self._find_nested(containers.read_input_target(record))
+                    continue
+                given = containers.read_input(record)
+                if given.window is not None:
+                    await nested.resize(*given.window)
+                if given.data is not None and nested.runs:
+                    await nested.write(given.data)
+        if nested is None:
+            raise Invalid("the first record of ATTACH_CONTAINER_INPUT must be of type CONTAINER_ID")
+        return _finish(Response())
+
+    async def _find_nested(self, target: Target) -> Nested:
+        try:
+            return self._nested.get(target.path)
+        except NotFound:
+            await self._find(target.id)
+            raise Invalid(f"container {target.id} takes no input; launch a nested container for that") from None
+
+    # Looking.
+
+    async def _list(self, target: Target) -> bytes:
+        views = await self._views()
+        rows = [
+            containers.write_row(
+                v.framework, v.executor, v.name, (v.id,) if v.parent is None else (v.id, v.parent), v.status, _limits(v)
+            )
+            for v in views
+            if target.show_nested or v.parent is None
+        ]
+        by_id = {v.id: v for v in views}
+        for nested in self._nested.all() if target.show_nested else ():
+            parent = by_id.get(nested.path[1])
+            if parent is not None and nested.runs:
+                rows.append(containers.write_row(parent.framework, parent.executor, parent.name, nested.path, None))
+        return containers.write_containers(rows)
+
+
+async def _read_body(raw: web.Request) -> bytes:
+    body = bytearray()
+    while chunk := await raw.content.readany():
+        body += chunk
+        if len(body) > MOST_BYTES:
+            raise TooLarge(f"the body has more than the {MOST_BYTES} bytes that are taken; send less at once")
+    return bytes(body)
+
+
+def _limits(view: ContainerView) -> dict[str, float]:
+    return {
+        "cpus_limit": total_milli(view.resources, "cpus") / 1000,
+        "mem_limit_bytes": float(total_milli(view.resources, "mem") // 1000 << 20),
+    }
+
+
+def _argv(target: Target) -> Sequence[str]:
+    """The command; the environment that it adds goes before its parent's."""
+    command = target.command
+    assert command is not None, "the dialect refuses launches without"
+    value = command.value or ""
+    argv = ("/bin/sh", "-c", value) if command.shell else (value, *command.arguments[1:])
+    if not command.environment:
+        return argv
+    return ("env", *(f"{name}={text}" for name, text in command.environment), *argv)
+
+
+def _stream_media(raw: web.Request) -> str:
+    """What the records of an answer are sent as.
+
+    Errors: `Invalid` when `Accept` or `Message-Accept` admits none.
+    """
+    accept = raw.headers.get("Accept", "*/*")
+    inner = raw.headers.get("Message-Accept", "*/*")
+    media = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
+    if not {JSON, "application/*", "*/*"} & {p.partition(";")[0].strip().lower() for p in inner.split(",")}:
+        raise Invalid(f"records are {JSON}; Message-Accept admits it not")
+    if RECORDIO in media or "*/*" in media or "application/*" in media:
+        return RECORDIO
+    if JSON in media:
+        return JSON
+    raise Invalid(f"the answer is a stream of {RECORDIO}; Accept admits it not")
+
+
+async def _stream_output(raw: web.Request, pieces: AsyncIterator[tuple[str, bytes]], media: str) -> web.StreamResponse:
+    """Send each piece as a record, and a heartbeat where nothing comes, until there is no more or nobody listens."""
+    response = web.StreamResponse(headers={"Content-Type": media})
+    if media == RECORDIO:
+        response.headers["Message-Content-Type"] = JSON
+    response.enable_chunked_encoding()
+    source = aiter(pieces)
+    waiting = asyncio.ensure_future(anext(source, None))
+    try:
+        await response.prepare(raw)
+        while True:
+            done, _ = await asyncio.wait([waiting], timeout=containers.HEARTBEAT_S)
+            if not done:
+                await response.write(encode(containers.write_heartbeat()))
+                continue
+            piece = waiting.result()
+            if piece is None:
+                break
+            waiting = asyncio.ensure_future(anext(source, None))
+            await response.write(encode(containers.write_output(*piece)))
+        await response.write_eof()
+    except ConnectionError:
+        pass
+    finally:
+        waiting.cancel()
+        with suppress(asyncio.CancelledError, StopAsyncIteration, CorralError):
+            await waiting
+    return response
+
+
+def _finish(answer: Response) -> web.Response:
+    headers = {"Content-Type": answer.content_type, **answer.headers}
+    return web.Response(status=answer.status, body=answer.body, headers=headers)
+
+
+def _text(status: int, why: str) -> Response:
+    return Response(status=status, body=why.encode(), content_type=TEXT)
+
+
+async def _answer(raw: web.Request, answer: Response | Stream) -> web.StreamResponse:
+    if isinstance(answer, Response):
+        return _finish(answer)
+    response = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.content_type, **answer.headers})
+    response.enable_chunked_encoding()
+    try:
+        await response.prepare(raw)
+        async for chunk in answer.chunks:
+            await response.write(chunk)
+        await response.write_eof()
+    except ConnectionError:
+        pass
+    finally:
+        if answer.close is not None:
+            answer.close()
+    return response

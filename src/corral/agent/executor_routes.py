@@ -1,0 +1,76 @@
+"""The agent's endpoint for executors: `POST /api/v1/executor` of the Mesos v1 executor API.
+
+The order of checks is Mesos': recovered (503), Content-Type present (400) and known (415), readable (400), acceptable
+(406), and then what the core says. Errors are plain text.
+"""
+
+from collections.abc import Callable
+from uuid import uuid4
+
+from corral.agent.spec import ExecutorClosed, SubscribeExecutor, TakeCall
+from corral.agent.streams import ExecutorStreams
+from corral.lib.errors import CorralError, Unavailable
+from corral.mesos.executor import PATH, read_call
+from corral.model import executor
+from corral.net.routes import Request, Response, Route, Stream
+from corral.runtime.loop import Loop
+
+JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
+PATHS = (PATH, "/slave(1)" + PATH)
+
+
+def executor_routes(
+    loop: Loop, streams: Callable[[], ExecutorStreams], errors: Callable[[CorralError, Request], Response]
+) -> list[Route]:
+    """The endpoint over the agent's loop. Shapes: `streams` gives those of its shell."""
+
+    async def exchange(request: Request) -> Response | Stream:
+        if not loop.ready.is_set():
+            raise Unavailable("the agent is still reading its records; try again in a moment")
+        if (refusal := refuse_media(request)) is not None:
+            return refusal
+        call = read_call(request.body)
+        if not isinstance(call, executor.Subscribe):
+            await loop.ask(TakeCall(call))
+            return Response(status=202)
+        if not accepts_json(request):
+            return _text(406, "the answer to SUBSCRIBE is a stream of application/json; Accept admits it not")
+        return await _subscribe(loop, streams(), call)
+
+    return [Route(method="POST", path=path, handler=exchange, errors=errors) for path in PATHS]
+
+
+async def _subscribe(loop: Loop, streams: ExecutorStreams, call: executor.Subscribe) -> Stream:
+    if streams.closed is None:
+        streams.closed = lambda name, why: loop.tell(ExecutorClosed(name, why))
+    stream = streams.open(str(uuid4()))
+    accepted = False
+    try:
+        await loop.ask(SubscribeExecutor(stream.name, call))
+        accepted = True
+    finally:
+        if not accepted:
+            # Whoever gave the request up may have left before the core saw it: then it must not stay subscribed.
+            stream.leave()
+    return Stream(chunks=stream.records(), close=stream.leave)
+
+
+def refuse_media(request: Request) -> Response | None:
+    """The refusal of a request whose body is no JSON."""
+    given = request.headers.get("content-type", "")
+    if not given:
+        return _text(400, "Expecting 'Content-Type' to be present")
+    if given.partition(";")[0].strip().lower() != JSON:
+        return _text(415, f"Expecting 'Content-Type' of {JSON}; found {given}")
+    return None
+
+
+def accepts_json(request: Request) -> bool:
+    given = request.headers.get("accept", "")
+    media = [part.partition(";")[0].strip().lower() for part in given.split(",")]
+    return not given or any(m in (JSON, "application/*", "*/*") for m in media)
+
+
+def _text(status: int, why: str) -> Response:
+    return Response(status=status, body=why.encode(), content_type=TEXT)
