@@ -273,12 +273,6 @@ class Allocator:
             due_at=None if more else self._due_at(now, waiting),
         )
 
-    def roster(self) -> Roster:
-        """What the agents are, whatever runs there."""
-        if self._roster.changes != self._book.changes:
-            self._roster = Roster(self._book)
-        return self._roster
-
     def explain(self, framework_id: FrameworkId, want_id: WantId) -> Explanation:
         """Why a want waits, agent by agent. Errors: `NotFound` for a want that is not known."""
         line = self._lines.get(framework_id, want_id)
@@ -431,10 +425,16 @@ class Allocator:
         self._engine = Engine(self._names, mode=self.mode, tuning=self._tuning, mark=mark, cache=True)
         self._claimants = Claimants(self._engine)
         self._book = Book(self._engine)
-        self._roster: Roster = Roster(self._book)
+        self._roster = Roster(self._book)
         self._gpus.attach(self._engine)
         self._lines = Lines(self._engine, self._book, self._claimants, self._filters, self._roles)
         self._reserve()
+
+    def roster(self) -> Roster:
+        """What the agents are, whatever runs there."""
+        if self._roster.changes != self._book.changes:
+            self._roster = Roster(self._book)
+        return self._roster
 
     def _reserve(self) -> None:
         headroom = self.settings.headroom
