@@ -33,6 +33,7 @@ MAY_DO_IO: dict[str, set[str]] = {
         "unpack.py",
         "link.py",
         "detect.py",
+        "usage.py",
     },
     "sdk": {"framework.py", "http.py", "local.py", "agents.py", "feed.py", "notify.py"},
     "frameworks": {"routes.py", "hijack.py"},
