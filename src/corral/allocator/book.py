@@ -354,8 +354,9 @@ class Book:
         self.holds[entry.hold.key] = entry.agent.holds[entry.hold.key] = entry
         for tag in entry.tags:
             self._tagged.setdefault(tag, {})[entry.hold.key] = entry
-        for index in self._indexes(entry):
-            index[entry.hold.key] = entry
+        if entry.hold.kind is not HoldKind.GRANT:
+            for index in self._indexes(entry):
+                index[entry.hold.key] = entry
 
     def _unlist(self, entry: HoldEntry) -> None:
         key = entry.hold.key
