@@ -24,12 +24,32 @@ from corral.agent.runtimes import ExecSession
 from corral.agent.sandbox import Sandboxes
 from corral.agent.shell import AgentShell
 from corral.agent.spec import AgentView, FindTask, ListTasks, ReadState, TaskView
+from corral.agent.usage import Usage, measure_usage
+from corral.lib.clock import system_clock
 from corral.lib.errors import CorralError, Invalid, NotFound
-from corral.mesos.legacy import write_agent_state, write_flags, write_version
+from corral.lib.log import verbosity
+from corral.mesos import agent_operator, daemon
+from corral.mesos.agent_operator import PATHS
+from corral.mesos.legacy import write_agent_state, write_containers, write_flags, write_statistics, write_version
+from corral.mesos.pieces import pieces
+from corral.mesos.snapshot import RunRow
 from corral.model.ids import TaskId
 from corral.model.resources import total_milli
+from corral.net.answers import (
+    NOT_ACCEPTABLE,
+    TEXT,
+    accepts_json,
+    answer_pieces,
+    compress,
+    dressed,
+    prefers_json,
+    refuse_media,
+    write_gauges,
+)
 from corral.net.routes import RawRoute, Request, Response, Route, Stream, json_response
 from corral.net.server import PARAMS
+from corral.net.system import measure_system
+from corral.net.verbosity import change_verbosity, toggle_logging
 from corral.runtime.loop import Loop
 
 STREAMS = ("stdout", "stderr")
@@ -54,8 +74,13 @@ def routes(loop: Loop, shell: AgentShell) -> list[Route | RawRoute]:
     found += executor_routes(loop, lambda: shell.executors, write_text_error)
     for prefix in MESOS_PREFIXES:
         for name, handler in doors.mesos().items():
-            found.append(Route(method="GET", path=prefix + name, handler=handler, errors=write_text_error))
-    return [*found, *container_routes(loop, shell)]
+            found.append(Route(method="GET", path=prefix + name, handler=dressed(handler), errors=write_text_error))
+        toggle = Route(
+            method="POST", path=f"{prefix}/logging/toggle", handler=doors.toggle_logging, errors=write_text_error
+        )
+        found.append(toggle)
+    # Last: what has a longer path of its own comes first.
+    return [*found, *container_routes(loop, shell, doors.operate, PATHS)]
 
 
 def write_text_error(error: CorralError, request: Request) -> Response:
@@ -84,7 +109,41 @@ class _Doors:
             "/files/read.json": self.read_file,
             "/files/download": self.download_file,
             "/files/download.json": self.download_file,
+            "/files/debug": self.list_attached,
+            "/monitor/statistics": self.show_statistics,
+            "/monitor/statistics.json": self.show_statistics,
+            "/containers": self.list_containers,
+            "/system/stats": self.show_system,
+            "/system/stats.json": self.show_system,
+            "/logging/toggle": self.toggle_logging,
         }
+
+    # Mesos' operator API.
+
+    async def operate(self, request: Request) -> Response | Stream:
+        if (why := refuse_media(request)) is not None:
+            return why
+        call = agent_operator.read_call(request.body)
+        if not accepts_json(request.headers.get("accept")):
+            return Response(status=406, body=NOT_ACCEPTABLE.encode(), content_type=TEXT)
+        match call:
+            case daemon.GetLoggingLevel():
+                return json_response(
+                    {"type": "GET_LOGGING_LEVEL", "get_logging_level": daemon.write_level(verbosity())}
+                )
+            case daemon.SetLoggingLevel():
+                change_verbosity(call.level, call.duration_s)
+                return Response()
+            case daemon.ListFiles():
+                entries = await self._sandboxes().browse(call.path)
+                return json_response({"type": "LIST_FILES", "list_files": daemon.write_files([*entries])})
+            case daemon.ReadFile():
+                data, _ = await self._sandboxes().read(call.path, call.offset, call.length)
+                _, size = await self._sandboxes().read(call.path, -1)
+                return json_response({"type": "READ_FILE", "read_file": daemon.write_file(data, size)})
+        view = await self._view()
+        tree = agent_operator.plan_response(call, view.snapshot, MESOS_VERSION, _numbers(view))
+        return compress(await answer_pieces(pieces(tree)), request)
 
     # Tasks.
 
@@ -197,14 +256,41 @@ class _Doors:
         return json_response(write_flags(view.snapshot.flags))
 
     async def snapshot_metrics(self, request: Request) -> Response:
-        return json_response(flatten_metrics(await self._view()))
+        return json_response(_numbers(await self._view()))
+
+    async def show_system(self, request: Request) -> Response:
+        return json_response({name.removeprefix("system/"): value for name, value in measure_system().items()})
+
+    async def toggle_logging(self, request: Request) -> Response:
+        return toggle_logging(request)
+
+    async def show_statistics(self, request: Request) -> Response:
+        return json_response(write_statistics(await self._measure(), system_clock()))
+
+    async def list_containers(self, request: Request) -> Response:
+        return json_response(write_containers(await self._measure(), system_clock()))
+
+    async def _measure(self) -> list[tuple[RunRow, Usage | None]]:
+        """What lives here and what it uses."""
+        view = await self._view()
+        runs = [run for framework in view.snapshot.frameworks for run in framework.runs if not run.is_completed]
+        used = await measure_usage([run.pid for run in runs if run.pid is not None])
+        return [(run, used.get(run.pid) if run.pid is not None else None) for run in runs]
 
     async def write_metrics(self, request: Request) -> Response:
+        if prefers_json(request.headers.get("accept")):
+            return json_response(write_gauges(_numbers(await self._view())))
         registry = CollectorRegistry()
         registry.register(_ViewCollector(await self._view()))
         return Response(body=generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
     # Files.
+
+    async def list_attached(self, request: Request) -> Response:
+        """The directories that files may be asked of, each under its own name."""
+        view = await self._view()
+        runs = [run for framework in view.snapshot.frameworks for run in framework.runs]
+        return json_response({run.directory: run.directory for run in runs})
 
     async def browse_files(self, request: Request) -> Response:
         return json_response(await self._sandboxes().browse(request.first("path")))
@@ -297,6 +383,10 @@ def _read_resize(text: str) -> tuple[int, int]:
 
 
 # Metrics.
+
+
+def _numbers(view: AgentView) -> dict[str, float]:
+    return {**flatten_metrics(view), **measure_system()}
 
 
 def flatten_metrics(view: AgentView) -> dict[str, float]:

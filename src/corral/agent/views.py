@@ -1,5 +1,7 @@
 """What the agent's API shows of its state: its tasks, the run behind a task's name, the whole for Mesos' endpoints."""
 
+import msgspec
+
 from corral.agent import updates
 from corral.agent.session import describe_agent
 from corral.agent.spec import AgentView, ContainerView, FindTask, ListTasks, RuntimeView, Stage, TaskView
@@ -137,9 +139,12 @@ def _count_executors(state: AgentState) -> dict[str, int]:
 
 def _snapshot(state: AgentState) -> AgentSnapshot:
     runs: dict[FrameworkId, list[RunRow]] = {framework_id: [] for framework_id in sorted(state.frameworks)}
-    for task in (*(task for _, task in sorted(state.tasks.items())), *state.completed):
+    for _, task in sorted(state.tasks.items()):
         if task.framework_id in runs:
             runs[task.framework_id].append(_view_run(task))
+    for task in state.completed:
+        if task.framework_id in runs:
+            runs[task.framework_id].append(msgspec.structs.replace(_view_run(task), is_forgotten=True, pid=None))
     config = state.config
     flags = {
         "work_dir": config.work_dir,
@@ -179,4 +184,5 @@ def _view_run(task: Task) -> RunRow:
         queued=task.stage in (Stage.STAGING, Stage.FETCHING),
         executor=executor.info if executor is not None else None,
         nested=task.container_id if executor is not None and not task.custom else None,
+        pid=task.launched.pid if task.launched is not None and task.live else None,
     )

@@ -507,7 +507,8 @@ class Allocator:
                 key=self._next_key(), framework_id=claim.framework_id, role=claim.role, agent_id=claim.agent_id,
                 resources=claim.resources, kind=HoldKind.GRANT, since_at=now,
             )  # fmt: skip
-            self.hold(hold)
+            # What an agent has is known: nothing is to be learned of it.
+            self._book.hold(hold, self._claimants.row(claim.role, claim.framework_id, hold.priority), claim.amounts)
             grants.append(_grant_of(hold))
         return grants
 

@@ -4,7 +4,7 @@ Changes are noted and carried out together before the next decision, so that a t
 plain resources count here: neither reserved nor revocable ones, nor volumes.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import msgspec
@@ -20,7 +20,6 @@ from corral.model.resources import (
     ResourceKind,
     Resources,
     all_ranges,
-    count_range,
     cut_ranges,
 )
 
@@ -45,7 +44,10 @@ def amounts_of(resources: Resources) -> dict[str, int]:
         if r.kind is ResourceKind.SCALAR:
             found[r.name] = found.get(r.name, 0) + r.milli
         elif r.name == PORTS:
-            found[PORTS] = found.get(PORTS, 0) + PORT_UNIT * count_range(r.ranges)
+            count = 0
+            for low, high in r.ranges:
+                count += high - low + 1
+            found[PORTS] = found.get(PORTS, 0) + PORT_UNIT * count
     return found
 
 
@@ -58,8 +60,8 @@ def devices_of(mask: int) -> tuple[int, ...]:
     return tuple(i for i in range(mask.bit_length()) if mask >> i & 1)
 
 
-def mask_of(devices: Iterable[int]) -> int:
-    return sum(1 << i for i in set(devices))
+def mask_of(devices: Collection[int]) -> int:
+    return 0 if not devices else sum(1 << i for i in set(devices))
 
 
 def _within(resources: Resources, total: Resources) -> Resources:
@@ -75,6 +77,20 @@ def _within(resources: Resources, total: Resources) -> Resources:
             r = msgspec.structs.replace(r, items=tuple(i for i in r.items if of is not None and i in of.items))
         found.append(r)
     return tuple(found)
+
+
+def _has_ranges(total: Resources, resources: Resources) -> bool:
+    """Whether an agent has all of these ranges."""
+    for r in resources:
+        if r.ranges:
+            for of in total:
+                if of.name == r.name and of.identity == r.identity:
+                    if of.ranges != r.ranges and cut_ranges(r.ranges, of.ranges):
+                        return False
+                    break
+            else:
+                return False
+    return True
 
 
 class AgentEntry:
@@ -104,8 +120,8 @@ class AgentEntry:
         if sign > 0:
             self._pool.take(resources, overdraw=True)
         else:
-            simple = all(r.kind is ResourceKind.SCALAR for r in resources)
-            self._pool.add(resources if simple else _within(resources, self.view.total))
+            is_there = not any(r.items for r in resources) and _has_ranges(self.view.total, resources)
+            self._pool.add(resources if is_there else _within(resources, self.view.total))
 
     def free_ports(self) -> tuple[tuple[int, int], ...]:
         return all_ranges(plain(self.free()), PORTS)
@@ -188,9 +204,9 @@ class Book:
     def _amounts(self, hold: Hold, view: AgentView) -> tuple[int, ...]:
         """What the engine counts for a hold: of ports only those that its agent has."""
         amounts = amounts_of(hold.resources)
-        if PORTS in amounts:
+        if PORTS in amounts and not _has_ranges(view.total, hold.resources):
             amounts = amounts_of(_within(hold.resources, view.total))
-        return tuple(amounts.get(name, 0) for name in self.engine.resources)
+        return tuple([amounts.get(name, 0) for name in self.engine.resources])
 
     def remove_agent(self, agent_id: AgentId) -> None:
         """Forget an agent with all that is held there; nothing when it is not known."""
@@ -209,8 +225,8 @@ class Book:
 
     # Holds.
 
-    def hold(self, hold: Hold, leaf: int) -> HoldEntry:
-        """Count a hold.
+    def hold(self, hold: Hold, leaf: int, amounts: Mapping[str, int] | None = None) -> HoldEntry:
+        """Count a hold. Shapes: `amounts` is what it comes to, for one of resources that its agent has.
 
         Errors: `Conflict` when its key is taken, `NotFound` when its agent is not known.
         """
@@ -219,7 +235,10 @@ class Book:
         agent = self.agents.get(hold.agent_id)
         if agent is None:
             raise NotFound(f"hold {hold.key} is on agent {hold.agent_id}, which is not known; tell of the agent first")
-        counted = self._amounts(hold, agent.view)
+        if amounts is None:
+            counted = self._amounts(hold, agent.view)
+        else:
+            counted = tuple([amounts.get(name, 0) for name in self.engine.resources])
         entry = HoldEntry(hold, agent, Held(leaf, agent.row, counted, hold.revocable, mask_of(hold.devices)))
         self._keep(entry)
         self._noted.append((entry, 1))
@@ -341,8 +360,9 @@ class Book:
         self.holds[entry.hold.key] = entry.agent.holds[entry.hold.key] = entry
         for tag in entry.tags:
             self._tagged.setdefault(tag, {})[entry.hold.key] = entry
-        for index in self._indexes(entry):
-            index[entry.hold.key] = entry
+        if entry.hold.kind is not HoldKind.GRANT:
+            for index in self._indexes(entry):
+                index[entry.hold.key] = entry
 
     def _unlist(self, entry: HoldEntry) -> None:
         key = entry.hold.key

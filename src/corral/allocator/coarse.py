@@ -22,21 +22,33 @@ LEAST_MEM_MILLI = 32_000
 
 
 class Claim(NamedTuple):
-    """An offer to make."""
+    """An offer to make. Shapes: `amounts` is what the resources come to."""
 
     framework_id: FrameworkId
     role: str
     agent_id: AgentId
     resources: Resources
+    amounts: dict[str, int]
 
 
 def worth_offering(resources: Resources) -> bool:
     """Mesos' least allocatable bundle: 0.01 cpus or 32 MB."""
-    return total_milli(resources, CPUS) >= LEAST_CPUS_MILLI or total_milli(resources, MEM) >= LEAST_MEM_MILLI
+    cpus = mem = 0
+    for r in resources:
+        if r.name == CPUS:
+            cpus += r.milli
+        elif r.name == MEM:
+            mem += r.milli
+    return cpus >= LEAST_CPUS_MILLI or mem >= LEAST_MEM_MILLI
 
 
 def usable(resources: Resources, role: str) -> Resources:
     """What may be offered to a role: unreserved, or reserved for it or for a role above it; nothing revocable."""
+    for r in resources:
+        if r.identity is not PLAIN or r.milli < 0:
+            break
+    else:
+        return resources
     return tuple(
         r
         for r in resources
@@ -51,14 +63,19 @@ def _within(role: str, owner: str) -> bool:
     return role == owner or role.startswith(owner + "/")
 
 
+_Entry = tuple[bool, int, float, str, str, "_Branch"]
+"""A claimant behind what it is ordered by; what comes before it is nobody else's."""
+
+
 class _Branch:
     """A role with claims at or below it, or (`framework_id` set) a framework of a role.
 
-    Shapes: `order` holds the branches below, sorted by key; `scale` is 1 over the weight; each offer counts as a task.
+    Shapes: `order` holds the entries of the branches below, sorted; `scale` is 1 over the weight; each offer counts as
+    a task.
     """
 
     __slots__ = (
-        "above", "framework_id", "guarantee", "held", "key", "limit", "most_tasks", "name", "order", "priority",
+        "above", "entry", "framework_id", "guarantee", "held", "limit", "most_tasks", "name", "order", "priority",
         "scale", "tasks",
     )  # fmt: skip
 
@@ -73,21 +90,27 @@ class _Branch:
         self.limit: dict[str, int] = {}
         self.tasks = 0
         self.most_tasks: int | None = None
-        self.order: list[_Branch] = []
-        self.key: tuple[object, ...] = ()
-
-    def __lt__(self, other: "_Branch") -> bool:
-        return self.key < other.key
+        self.order: list[_Entry] = []
+        self.entry: _Entry = (True, 0, 0.0, name, framework_id or "", self)
 
     def settle(self, inverse: dict[str, float]) -> None:
-        """Work out the key anew: below its guarantee first, then priority, then share."""
-        share = max((n * inverse[name] for name, n in self.held.items()), default=0.0) * self.scale
+        """Work out the entry anew: below its guarantee first, then priority, then share."""
+        share = 0.0
+        for name, n in self.held.items():
+            part = n * inverse[name]
+            if part > share:
+                share = part
         owed = bool(self.guarantee) and all(self.held.get(name, 0) < n for name, n in self.guarantee.items())
-        self.key = (not owed, -self.priority, share, self.name, self.framework_id or "")
+        self.entry = (not owed, -self.priority, share * self.scale, self.name, self.framework_id or "", self)
 
     @property
     def owed(self) -> bool:
-        return not self.key[0]
+        return not self.entry[0]
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether it matters what it holds, though it stands beside no other."""
+        return bool(self.guarantee or self.limit) or self.most_tasks is not None
 
 
 class _Order:
@@ -102,15 +125,22 @@ class _Order:
         self._root = _Branch("", None)
         self._spare = engine.spare
         self._keeps = any(role.guarantee for role in allocator.roles.values())
+        self._limits = any(role.limit or role.max_tasks is not None for role in allocator.roles.values())
+        self._held = allocator.claimants.sums()
+        self._held_by_role: dict[str, dict[str, int]] = {}
+        for (role, _), held in self._held.items():
+            there = self._held_by_role.setdefault(role, {})
+            for name, n in held.items():
+                there[name] = there.get(name, 0) + n
         headroom = allocator.settings.headroom
         self._reserve = None if headroom is None else amounts_of(headroom)
         for framework in allocator.frameworks.values():
             for role in framework.coarse_roles:
                 above = self._own(role)
                 leaf = _Branch(role, above, framework.id)
-                leaf.held = allocator.claimants.held(role, framework.id)
+                leaf.held = self._held.get((role, framework.id), {})
                 leaf.settle(self._inverse)
-                insort(above.order, leaf)
+                insort(above.order, leaf.entry)
 
     def _own(self, name: str) -> _Branch:
         """The branch of a role's own frameworks, which together take part among the roles below it."""
@@ -118,9 +148,9 @@ class _Order:
         if found is None:
             above = self._role(name)
             found = self._owns[name] = _Branch(name, above)
-            found.held = self._allocator.claimants.held(name)
+            found.held = self._held_by_role.get(name, {})
             found.settle(self._inverse)
-            insort(above.order, found)
+            insort(above.order, found.entry)
         return found
 
     def _role(self, name: str) -> _Branch:
@@ -139,23 +169,29 @@ class _Order:
                 found.most_tasks = settings.max_tasks
                 found.guarantee, found.limit = amounts_of(settings.guarantee), amounts_of(settings.limit)
             found.settle(self._inverse)
-            insort(above.order, found)
+            insort(above.order, found.entry)
         return found
 
     def __iter__(self) -> Iterator[_Branch]:
         """Claimants, whoever is furthest below its share first."""
         waiting = [iter(self._root.order)]
         while waiting:
-            branch = next(waiting[-1], None)
-            if branch is None:
+            entry = next(waiting[-1], None)
+            if entry is None:
                 waiting.pop()
-            elif branch.framework_id is not None:
+                continue
+            branch = entry[-1]
+            while branch.framework_id is None and len(branch.order) == 1:
+                branch = branch.order[0][-1]
+            if branch.framework_id is not None:
                 yield branch
             else:
                 waiting.append(iter(branch.order))
 
     def allowed(self, leaf: _Branch, bundle: Resources) -> Resources:
         """As much of a bundle as limits and the headroom for guarantees let a claimant have."""
+        if not self._limits and not self._keeps:
+            return bundle
         most: dict[str, int] = {}
         branch, owed = leaf, False
         while branch.above is not None:
@@ -173,17 +209,21 @@ class _Order:
 
     def charge(self, leaf: _Branch, amounts: dict[str, int]) -> None:
         """Count what a claimant was given, and put it where it belongs now."""
-        for name, n in amounts.items():
-            self._spare[name] = self._spare.get(name, 0) - n
+        if self._keeps:
+            for name, n in amounts.items():
+                self._spare[name] = self._spare.get(name, 0) - n
         branch: _Branch = leaf
         while branch.above is not None:
             order = branch.above.order
-            del order[bisect_left(order, branch)]
-            branch.tasks += 1
-            for name, n in amounts.items():
-                branch.held[name] = branch.held.get(name, 0) + n
-            branch.settle(self._inverse)
-            insort(order, branch)
+            if len(order) > 1 or branch.is_bound:
+                at = bisect_left(order, branch.entry)
+                branch.tasks += 1
+                held = branch.held
+                for name, n in amounts.items():
+                    held[name] = held.get(name, 0) + n
+                branch.settle(self._inverse)
+                del order[at]
+                insort(order, branch.entry)
             branch = branch.above
 
 
@@ -213,6 +253,8 @@ def offer_rest(allocator: "Allocator", kept: Collection[AgentId], seed: int) -> 
     if not agents:
         return
     order: _Order | None = None
+    frameworks, block = allocator.frameworks, allocator.filters.block
+    are_gpus = allocator.engine.total.get(GPUS, 0) > 0
     for at in sorted(range(len(agents)), key=lambda at: mix(seed * len(agents) + at)):
         agent = agents[at]
         view = agent.view
@@ -223,17 +265,18 @@ def offer_rest(allocator: "Allocator", kept: Collection[AgentId], seed: int) -> 
             continue
         if order is None:
             order = _Order(allocator)
-        has_gpus = total_milli(view.total, GPUS) > 0
+        has_gpus = are_gpus and total_milli(view.total, GPUS) > 0
         is_for_some = has_gpus or view.remote or bool(view.barred)
         for leaf in order:
             assert leaf.framework_id is not None, "claims are of frameworks"
-            if is_for_some and not _may_see(allocator.frameworks[leaf.framework_id], leaf.name, view, has_gpus):
+            if is_for_some and not _may_see(frameworks[leaf.framework_id], leaf.name, view, has_gpus):
                 continue
             bundle = order.allowed(leaf, usable(free, leaf.name))
-            if not worth_offering(bundle):
+            if bundle is not free and not worth_offering(bundle):
                 continue
-            if allocator.filters.block(leaf.framework_id, leaf.name, agent.view.id, bundle):
+            if block(leaf.framework_id, leaf.name, view.id, bundle):
                 continue
-            yield Claim(leaf.framework_id, leaf.name, agent.view.id, bundle)
-            order.charge(leaf, amounts_of(bundle))
+            amounts = amounts_of(bundle)
+            yield Claim(leaf.framework_id, leaf.name, view.id, bundle, amounts)
+            order.charge(leaf, amounts)
             break

@@ -62,12 +62,12 @@ class _Lines:
 class _Form:
     """How lines are written since `configure_log`."""
 
-    __slots__ = ("least", "lines", "render")
+    __slots__ = ("configured", "least", "lines", "render")
 
     def __init__(self, lines: _Lines, render: "Render", least: int) -> None:
         self.lines = lines
         self.render = render
-        self.least = least
+        self.configured = self.least = least
 
 
 _form: _Form | None = None
@@ -175,7 +175,25 @@ def configure_log(form: str = "text", level: str = "info", stream: IO[str] | Non
     )
     root = logging.getLogger()
     root.handlers[:] = [_Forward()]
-    root.setLevel(logging.WARNING if LEVELS[level] > 10 else logging.INFO)
+    _let_libraries(LEVELS[level])
+
+
+def _let_libraries(least: int) -> None:
+    logging.getLogger().setLevel(logging.WARNING if least > 10 else logging.INFO)
+
+
+def verbosity() -> int:
+    """1 while everything is written, debug lines included; else 0."""
+    return 1 if _form is not None and _form.least <= LEVELS["debug"] else 0
+
+
+def set_verbosity(level: int) -> None:
+    """Write everything from level 1 on; 0 is as configured. Nothing happens before `configure_log`."""
+    if _form is None:
+        return
+    _form.least = LEVELS["debug"] if level > 0 else _form.configured
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(_form.least))
+    _let_libraries(_form.least)
 
 
 def get_logger(component: str) -> Any:

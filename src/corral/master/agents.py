@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from corral.master import claims, evictions, executors, frameworks, inverse, offers, tasks, timers
+from corral.master import claims, evictions, executors, frameworks, inverse, news, offers, tasks, timers
 from corral.master.effects import CloseSession, SendOrder
 from corral.master.reconcile import merge_agent
 from corral.master.spec import AgentOpened, AgentReported, agent_key
@@ -121,7 +121,10 @@ def register(state: MasterState, session_id: str, session: SessionEntry, told: R
         effects += _replace_session(state, agent, session_id)
         note = Note("agent registered", f"it was {agent.state}", "info", _facts(agent))
         agent.reregistered_at = now
+        state.counts["reregistrations"] += 1
     returned = agent.state is AgentState.UNREACHABLE
+    if returned or agent.state is AgentState.RECOVERED:
+        news.tell_agent(state, agent, news.AGENT_ADDED)
     changed = is_new or returned or agent.info != msgspec.structs.replace(info, id=agent.id)
     agent.describe(msgspec.structs.replace(info, id=agent.id))
     agent.move(AgentEvent.REGISTER)
@@ -146,7 +149,7 @@ def register(state: MasterState, session_id: str, session: SessionEntry, told: R
     if returned:
         # What it has brought back is known again; what is left was never started or ended unseen.
         for framework in state.frameworks.values():
-            effects += _end_unreachable(framework, agent, f"agent {agent.id} came back without it", now)
+            effects += _end_unreachable(state, framework, agent, f"agent {agent.id} came back without it", now)
     return [*effects, *timers.ask_allocation(state)]
 
 
@@ -338,6 +341,7 @@ def give_up(state: MasterState, agent: AgentEntry, why: str, now: float) -> list
     agent.move(AgentEvent.TIMED_OUT)
     agent.unreachable_at = now
     state.counts["timeouts"] += 1
+    news.tell_agent(state, agent, news.AGENT_REMOVED)
     for entry in list(agent.tasks.values()):
         framework = state.owner(entry)
         if framework is None:
@@ -386,11 +390,13 @@ def _lose(
         agent_id=agent.id, unreachable_at=now,
     )  # fmt: skip
     entry.statuses[TaskState.UNREACHABLE] = status
+    news.update_task(state, entry, status)
     return [tasks.tell(framework, status)] if framework.stream is not None else []
 
 
 def leave(state: MasterState, agent: AgentEntry, now: float) -> list[Effect]:
     """The agent is taken out of service by its operator."""
+    state.counts["leaves"] += 1
     session = agent.session
     assert session is not None
     effects = _disconnect(state, agent, "it leaves the cluster")
@@ -431,14 +437,16 @@ def _remove(
             )
             effects += tasks.end(state, framework, agent, entry, status)
     for framework in state.frameworks.values():
-        effects += _end_unreachable(framework, agent, f"agent {agent.id} was removed: {why}", now, over, reason)
+        effects += _end_unreachable(state, framework, agent, f"agent {agent.id} was removed: {why}", now, over, reason)
+    if agent.state is not AgentState.UNREACHABLE:
+        news.tell_agent(state, agent, news.AGENT_REMOVED)
     effects += inverse.withdraw(state, agent)
     offers.drop_filters_of(state, agent.id)
     executors.forget(state, agent)
     state.counts["removals"] += 1
     del state.agents[agent.id]
     state.draining.pop(agent.id, None)
-    claims.forget_agent(state, agent.id)
+    claims.forget_agent(state, agent)
     return [
         Persist(agent_key(agent.id), None),
         *effects,
@@ -449,8 +457,8 @@ def _remove(
 
 
 def _end_unreachable(
-    framework: FrameworkEntry, agent: AgentEntry, why: str, now: float, over: TaskState = TaskState.GONE,
-    reason: Reason = Reason.AGENT_REMOVED,
+    state: MasterState, framework: FrameworkEntry, agent: AgentEntry, why: str, now: float,
+    over: TaskState = TaskState.GONE, reason: Reason = Reason.AGENT_REMOVED,
 ) -> list[Effect]:  # fmt: skip
     """Tasks that are still unreachable with the agent are known to be over now."""
     effects: list[Effect] = []
@@ -459,6 +467,7 @@ def _end_unreachable(
         status = tasks.make_status(task_id, over, reason, why, now, agent_id=agent.id)
         entry.state = entry.forwarded = over
         entry.statuses[over] = status
+        news.update_task(state, entry, status)
         framework.kills.pop(task_id, None)
         framework.completed.append(entry)
         # A framework that knows no unreachable tasks has been told of their loss already.

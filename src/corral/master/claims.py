@@ -24,6 +24,7 @@ from corral.model.constraints import Constraint, Operator
 from corral.model.domain import REGION, ZONE
 from corral.model.framework import Capability
 from corral.model.ids import AgentId, FrameworkId, OfferId, WantId
+from corral.model.ledger import Tally
 from corral.model.offer import MOST_PRIORITY, Want
 from corral.model.offer_constraints import OfferConstraints
 from corral.model.resources import Resources
@@ -74,8 +75,9 @@ def admits(state: MasterState, framework: FrameworkEntry, entry: OfferEntry) -> 
     return all(constraints.admits(c.groups, info) for c in framework.constraints if c.role == entry.offer.role)
 
 
-def forget_agent(state: MasterState, agent_id: AgentId) -> None:
-    state.allocator.remove_agent(agent_id)
+def forget_agent(state: MasterState, agent: AgentEntry) -> None:
+    state.count(agent, None)
+    state.allocator.remove_agent(agent.id)
 
 
 def free(state: MasterState, agent_id: AgentId) -> Resources:
@@ -211,10 +213,28 @@ def hold_offer(state: MasterState, entry: OfferEntry, grant: Grant) -> None:
     kind = HoldKind.OFFER if offer.want_id is None else HoldKind.SHAPED
     hold = msgspec.structs.replace(granted, key=_offer_key(offer.id), kind=kind, offer_id=offer.id)
     state.allocator.hold(hold, instead_of=grant.key)
+    _change(state, offer.agent_id)
+    state.frameworks[offer.framework_id].offered.add(entry.resources)
+    state.offered.setdefault(offer.role, Tally()).add(entry.resources)
 
 
 def release_offer(state: MasterState, entry: OfferEntry) -> None:
     state.allocator.release(_offer_key(entry.offer.id))
+    _count_out(state, entry)
+
+
+def _count_out(state: MasterState, entry: OfferEntry) -> None:
+    offer = entry.offer
+    _change(state, offer.agent_id)
+    state.frameworks[offer.framework_id].offered.take(entry.resources)
+    state.offered[offer.role].take(entry.resources)
+
+
+def _change(state: MasterState, agent_id: AgentId) -> None:
+    """What is held of an agent is no more as it was shown."""
+    agent = state.agents.get(agent_id)
+    if agent is not None:
+        agent.shown = None
 
 
 def _offer_key(offer_id: OfferId) -> str:
@@ -235,6 +255,9 @@ def hold_task(state: MasterState, entry: TaskEntry, since_at: float, offer: Offe
     state.allocator.hold(
         _task_hold(entry, since_at), instead_of=_offer_key(offer.offer.id) if offer is not None else None
     )
+    _change(state, entry.agent_id)
+    if offer is not None:
+        _count_out(state, offer)
 
 
 def hold_anew(state: MasterState, entry: TaskEntry, since_at: float) -> None:
@@ -271,11 +294,13 @@ def hold_executor(state: MasterState, entry: ExecutorEntry, since_at: float) -> 
             resources=entry.resources, priority=MOST_PRIORITY, since_at=since_at,
         )  # fmt: skip
         state.allocator.hold(hold)
+    _change(state, entry.agent_id)
 
 
 def release_executor(state: MasterState, entry: ExecutorEntry) -> None:
     if entry.resources:
         state.allocator.release(entry.key)
+    _change(state, entry.agent_id)
 
 
 def release_task(state: MasterState, entry: TaskEntry) -> None:
@@ -283,3 +308,4 @@ def release_task(state: MasterState, entry: TaskEntry) -> None:
     if entry.holding:
         entry.holding = False
         state.allocator.release(entry.key)
+        _change(state, entry.agent_id)

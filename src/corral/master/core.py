@@ -23,6 +23,7 @@ from corral.master import (
     timers,
     views,
     wants,
+    watch,
     watchdog,
 )
 from corral.master.spec import (
@@ -40,21 +41,27 @@ from corral.master.spec import (
     GetTrial,
     Input,
     MasterConfig,
+    PrepareViews,
     SchedulerCall,
     SchedulerClosed,
     SubscribeStream,
+    WatchCluster,
+    WatcherClosed,
 )
 from corral.master.state import FrameworkEntry, MasterState
 from corral.model import calls
 from corral.model import maintenance as asked
 from corral.model.ids import FrameworkId
-from corral.model.operator import RemoveQuota, RemoveRole, SetQuota, SetRole, UpdateQuota, UpdateWeights
+from corral.model.operator import RemoveQuota, RemoveRole, SetQuota, SetRole, Teardown, UpdateQuota, UpdateWeights
 from corral.runtime.core import Asked, Effect, Loaded, Refuse, Reply, Tick
 
 __all__ = ["Input", "MasterCore"]
 
 
-_READS = (GetCluster, GetExplanations, GetFrameworks, GetMetrics, GetNodes, GetRoles, GetTasks, GetTrial)
+_READS = (
+    GetCluster, GetExplanations, GetFrameworks, GetMetrics, GetNodes, GetRoles, GetTasks, GetTrial, PrepareViews,
+    WatchCluster,
+)  # fmt: skip
 
 
 CHECKS_PER_DEEP_ONE = 100
@@ -68,15 +75,15 @@ class MasterCore:
         self._checks = 0
 
     def handle(self, input: Input, now: float) -> Sequence[Effect]:
-        effects = self._decide(input, now)
         state = self.state
+        if state.shown and not (isinstance(input, Asked) and isinstance(input.command, _READS)):
+            state.shown.clear()
+        effects = self._decide(input, now)
         if state.draining or state.to_review:
-            return [*effects, *drains.settle(state, now), *inverse.ask(state, now)]
-        return effects
+            effects = [*effects, *drains.settle(state, now), *inverse.ask(state, now)]
+        return [*effects, *watch.tell_news(state)] if state.news else effects
 
     def _decide(self, input: Input, now: float) -> Sequence[Effect]:
-        if self.state.shown and not (isinstance(input, Asked) and isinstance(input.command, _READS)):
-            self.state.shown.clear()
         match input:
             case Asked():
                 return ask(self.state, input.ask, input.command, now)
@@ -92,6 +99,8 @@ class MasterCore:
                 return frameworks.disconnect(self.state, input.stream, input.why, now)
             case Loaded():
                 return recovery.load(self.state, input, now)
+            case WatcherClosed():
+                return watch.close_watch(self.state, input.stream)
 
     def invariants(self) -> None:
         """The allocator's own laws take long: they are looked at now and then."""
@@ -111,12 +120,14 @@ def ask(state: MasterState, ask: int, command: Command, now: float) -> list[Effe
     match command:
         case SchedulerCall():
             framework = frameworks.find(state, _caller(command.call), command)
+            state.counts[type(command.call).__name__] += 1
             held = throttle.hold(state, framework, ask, command, now)
             if held is not None:
                 return held
             effects = call(state, framework, command.call, now)
         case SubscribeStream():
             effects = frameworks.subscribe(state, command, now)
+            state.counts["Subscribe" if command.call.info.id is None else "Resubscribe"] += 1
         case SetRole():
             effects = roles.set_role(state, command)
         case RemoveRole():
@@ -143,6 +154,12 @@ def ask(state: MasterState, ask: int, command: Command, now: float) -> list[Effe
             effects = maintenance.start(state, command, now)
         case asked.StopMaintenance():
             effects = maintenance.stop(state, command, now)
+        case Teardown():
+            effects = frameworks.tear_down(state, command, now)
+        case WatchCluster():
+            value, effects = watch.open_watch(state, command)
+        case PrepareViews():
+            value = views.prepare(state)
         case GetNodes():
             value = views.nodes(state)
         case GetRoles():
@@ -232,6 +249,8 @@ def tick(state: MasterState, name: str, now: float) -> list[Effect]:
             return [*agents.watch(state, now), *drains.forget_gone(state, now), *watchdog.look(state, now)]
         case timers.MAINTENANCE:
             return maintenance.pass_time(state, now)
+        case timers.WATCH:
+            return watch.beat(state)
         case timers.OFFERS:
             return offers.expire(state, now)
         case timers.FILTERS:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from corral.lib.errors import Forbidden, Invalid
-from corral.master import claims, executors, inverse, offers, tasks, timers, watchdog
+from corral.master import claims, executors, inverse, news, offers, tasks, timers, watchdog
 from corral.master.effects import CloseStream, SendEvent, SendOrder
 from corral.master.spec import FrameworkRecord, RemovedRecord, SchedulerCall, SubscribeStream, framework_key
 from corral.master.state import FrameworkEntry, MasterState, TaskEntry
@@ -20,6 +20,7 @@ from corral.model.calls import Revive, Subscribe, Suppress, UpdateFramework
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, FrameworkId
 from corral.model.offer_constraints import find_fault
+from corral.model.operator import Teardown
 from corral.model.orders import AcknowledgeUpdate, ShutdownFramework
 from corral.model.task import TERMINAL, Reason, TaskState
 from corral.runtime.core import CancelTimer, Effect, Note, Persist, SetTimer
@@ -75,6 +76,7 @@ def subscribe(state: MasterState, command: SubscribeStream, now: float) -> list[
     framework.suppressed = set(call.suppressed_roles)
     framework.constraints = call.offer_constraints
     state.streams[command.stream] = framework.id
+    news.tell_framework(state, framework, news.FRAMEWORK_ADDED if known is None else news.FRAMEWORK_UPDATED)
     claims.tell_framework(state, framework)
     inverse.review(state, framework)
     watchdog.feed(framework, now)
@@ -172,6 +174,8 @@ def disconnect(state: MasterState, stream: str, why: str, now: float) -> list[Ef
     timeout_s = framework.info.failover_timeout_s
     facts = {**_facts(framework), "failover_timeout_s": timeout_s}
     effects.append(Note("framework disconnected", why or "its stream ended", "warning", facts))
+    # Deviates: Mesos does not tell that a framework is away.
+    news.tell_framework(state, framework, news.FRAMEWORK_UPDATED)
     if timeout_s <= 0:
         return effects + remove(state, framework, "its stream broke and its failover timeout is 0", now)
     effects.append(SetTimer(timers.failover_timer(framework_id), min(timeout_s, timers.MOST_DELAY_S)))
@@ -190,6 +194,7 @@ def recover(state: MasterState, id: FrameworkId, record: FrameworkRecord, now: f
     framework.recovered = True
     framework.unregistered_at = now
     state.frameworks[id] = framework
+    news.tell_framework(state, framework, news.FRAMEWORK_ADDED)
     return [SetTimer(timers.failover_timer(id), min(_grace_s(state, framework), timers.MOST_DELAY_S))]
 
 
@@ -211,9 +216,25 @@ def fail_over_late(state: MasterState, framework_id: FrameworkId, now: float) ->
 
 
 def teardown(state: MasterState, framework: FrameworkEntry, now: float) -> list[Effect]:
+    return _tear_down(state, framework, "it asked for its teardown", now)
+
+
+def tear_down(state: MasterState, command: Teardown, now: float) -> list[Effect]:
+    """An operator ends a framework, which is told so if it listens. Errors: `Invalid` when nobody knows it."""
+    framework = state.frameworks.get(command.framework_id)
+    if framework is None:
+        known = "it was removed before" if command.framework_id in state.removed_ids else "GET_FRAMEWORKS lists them"
+        raise Invalid(f"framework {command.framework_id} cannot be found; {known}")
+    told: list[Effect] = []
+    if framework.stream is not None:
+        told.append(SendEvent(framework.stream, events.Error(message="Framework was torn down by an operator")))
+    return told + _tear_down(state, framework, "an operator asked for its teardown", now)
+
+
+def _tear_down(state: MasterState, framework: FrameworkEntry, why: str, now: float) -> list[Effect]:
     stream = framework.stream
     effects = _detach(state, framework, "torn down", "the framework was torn down") if stream is not None else []
-    effects += remove(state, framework, "it asked for its teardown", now)
+    effects += remove(state, framework, why, now)
     if stream is not None:
         effects.append(CloseStream(stream, "framework torn down"))
     return effects
@@ -243,6 +264,7 @@ def remove(state: MasterState, framework: FrameworkEntry, why: str, now: float) 
     framework.kills.clear()
     framework.unregistered_at = now
     del state.frameworks[framework.id]
+    news.tell_framework(state, framework, news.FRAMEWORK_REMOVED)
     _remember_removed(state, framework)
     effects += [
         Persist(framework_key(framework.id), None),
@@ -279,6 +301,8 @@ def _orphan(state: MasterState, framework: FrameworkEntry, entry: TaskEntry, why
         entry.statuses[TaskState.KILLED] = status
         entry.state = entry.forwarded = TaskState.KILLED
         entry.orphan = True
+        agent.shown = None
+        news.update_task(state, entry, status)
     framework.completed.append(entry)
 
 
@@ -363,6 +387,7 @@ def update_framework(state: MasterState, framework: FrameworkEntry, call: Update
     if why is not None:
         raise Invalid(why)
     framework.info = msgspec.structs.replace(info, id=framework.id)
+    news.tell_framework(state, framework, news.FRAMEWORK_UPDATED)
     framework.suppressed = set(call.suppressed_roles)
     framework.constraints = call.offer_constraints
     roles = set(framework.info.subscribed_roles)

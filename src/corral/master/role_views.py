@@ -10,7 +10,6 @@ from corral.master.spec import GetRoles
 from corral.master.state import MasterState
 from corral.mesos.snapshot import RoleRow
 from corral.model.ids import FrameworkId
-from corral.model.ledger import Tally
 from corral.model.resources import Resource, Resources
 from corral.model.role import RoleSettings, parent_of
 
@@ -74,9 +73,7 @@ def _rows(state: MasterState) -> list[RoleRow]:
     for framework in state.frameworks.values():
         for role in framework.info.subscribed_roles:
             members.setdefault(role, []).append(framework.id)
-    offered: dict[str, Tally] = {}
-    for entry in state.offers.values():
-        offered.setdefault(entry.offer.role, Tally()).add(entry.resources)
+    offered = {role: tally.bundle() for role, tally in state.offered.items()}
     held, own = role_tree.held(state), role_tree.own(state)
     return [
         RoleRow(
@@ -84,7 +81,7 @@ def _rows(state: MasterState) -> list[RoleRow]:
             settings=state.roles.get(role),
             frameworks=tuple(members.get(role, ())),
             allocated=_bundle(own.get(role, Counter())),
-            offered=offered[role].bundle() if role in offered else (),
+            offered=offered.get(role, ()),
             consumed=_bundle(held.get(role, Counter())),
         )
         for role in role_tree.known(state)

@@ -6,7 +6,7 @@ The order of checks on a scheduler call is Mesos': recovered (503), method (405)
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -16,9 +16,10 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from corral.lib.errors import Conflict, CorralError, Invalid, NotFound, Unavailable
+from corral.lib.log import verbosity
 from corral.lib.units import parse_duration_s
 from corral.master import role_form, trials
-from corral.master.shell import EventStream, MasterShell
+from corral.master.shell import EventStream, MasterShell, WatchStream, prepare_views
 from corral.master.spec import (
     AgentOpened,
     AgentReported,
@@ -33,19 +34,40 @@ from corral.master.spec import (
     SchedulerCall,
 )
 from corral.master.views import OF_FRAMEWORKS
-from corral.mesos import legacy, maintenance, operator, quota, recordio
+from corral.mesos import daemon, legacy, maintenance, operator, quota, recordio
+from corral.mesos.operator import OperatorCall
+from corral.mesos.pieces import Plan, pieces, pieces_of
 from corral.mesos.scheduler import STREAM_ID_HEADER, read_call, write_event
 from corral.mesos.snapshot import ClusterSnapshot
+from corral.mesos.watch import Beat, write_subscribed
+from corral.mesos.watch import write_event as write_watch_event
 from corral.model import calls
+from corral.model.ids import FrameworkId
 from corral.model.maintenance import StartMaintenance, StopMaintenance
-from corral.model.operator import Change, RemoveRole, SetQuota
+from corral.model.operator import Change, RemoveRole, SetQuota, Teardown
 from corral.model.orders import Report
+from corral.net.answers import (
+    NOT_ACCEPTABLE,
+    PATIENCE_S,
+    TEXT,
+    Shared,
+    accepts_json,
+    answer_pieces,
+    compress,
+    dressed,
+    in_turns,
+    prefers_json,
+    refuse_media,
+    write_gauges,
+)
+from corral.net.forms import read_form
 from corral.net.routes import RawRoute, Request, Response, Route, Stream, json_response
 from corral.net.stream import CONTENT_TYPE, ORDERS_PATH, REPORTS_PATH, FrameReader
+from corral.net.system import measure_system
+from corral.net.verbosity import change_verbosity, toggle_logging
 from corral.runtime.loop import Loop
 
 JSON = "application/json"
-TEXT = "text/plain; charset=utf-8"
 SCHEDULER_PATHS = ("/api/v1/scheduler", "/master/api/v1/scheduler")
 # Mesos routes by the longest prefix, and pymesos' operator client relies on it: it posts to /api/v1/operator.
 OPERATOR_PATHS = ("/api/v1", "/api/v1/{rest*}", "/master/api/v1", "/master/api/v1/{rest*}")
@@ -55,6 +77,7 @@ MOST_REQUEST_BYTES = 64 << 20
 _COUNTERS = frozenset(
     {
         "master/slave_registrations", "master/slave_removals", "master/slave_unreachable_scheduled",
+        "master/slave_reregistrations", "master/slave_removals/reason_unregistered", "master/invalid_status_updates",
         "master/calls_throttled", "master/calls_dropped", "master/tasks_evicted", "master/valid_status_updates",
         "allocator/mesos/allocation_runs", "master/tasks_finished", "master/tasks_failed", "master/tasks_killed",
         "master/tasks_error", "master/tasks_lost", "master/tasks_dropped", "master/tasks_gone",
@@ -76,7 +99,8 @@ def routes(loop: Loop, shell: MasterShell) -> list[Route | RawRoute]:
     ]
     for path, exchange in doors.mesos().items():
         for prefix in ("", "/master"):
-            found += [_mesos("GET", prefix + path, exchange), _mesos("GET", f"{prefix}{path}.json", exchange)]
+            names = (prefix + path, f"{prefix}{path}.json")
+            found += [_mesos("GET", name, dressed(exchange)) for name in names]
     for (method, path), exchange in doors.mesos_changes().items():
         found += [_mesos(method, prefix + path, exchange) for prefix in ("", "/master")]
     found += [Route(method="GET", path=path, handler=exchange) for path, exchange in doors.native().items()]
@@ -97,12 +121,12 @@ def write_text(error: CorralError, request: Request) -> Response:
 
 
 class _Doors:
-    __slots__ = ("_loop", "_shell", "_written")
+    __slots__ = ("_loop", "_shared", "_shell")
 
     def __init__(self, loop: Loop, shell: MasterShell) -> None:
         self._loop = loop
         self._shell = shell
-        self._written: dict[str, _Written] = {}
+        self._shared: dict[str, Shared] = {}
 
     def mesos(self) -> dict[str, Exchange]:
         return {
@@ -121,6 +145,12 @@ class _Doors:
             "/maintenance/schedule": self.show_schedule,
             "/maintenance/status": self.show_maintenance,
             "/metrics/snapshot": self.snapshot_metrics,
+            "/system/stats": self.show_system,
+            "/logging/toggle": self.toggle_logging,
+            "/files/browse": self.find_file,
+            "/files/read": self.find_file,
+            "/files/download": self.find_file,
+            "/files/debug": self.list_attached,
         }
 
     def mesos_changes(self) -> dict[tuple[str, str], Exchange]:
@@ -131,6 +161,8 @@ class _Doors:
             ("POST", "/maintenance/schedule"): self.update_schedule,
             ("POST", "/machine/down"): self.take_down,
             ("POST", "/machine/up"): self.bring_up,
+            ("POST", "/teardown"): self.tear_down,
+            ("POST", "/logging/toggle"): self.toggle_logging,
         }
 
     def native(self) -> dict[str, Exchange]:
@@ -157,14 +189,14 @@ class _Doors:
 
     async def scheduler(self, request: Request) -> Response | Stream:
         self._expect_recovered()
-        if (refusal := _refuse_media(request)) is not None:
+        if (refusal := refuse_media(request)) is not None:
             return refusal
         call = read_call(request.body)
         stream_id = request.headers.get(STREAM_ID_HEADER.lower())
         if not isinstance(call, calls.Subscribe):
             await self._loop.ask(SchedulerCall(call=call, stream=stream_id))
             return Response(status=200 if isinstance(call, calls.UpdateFramework) else 202)
-        if not _accepts_json(request):
+        if not accepts_json(request.headers.get("accept")):
             return _text(406, "the answer to SUBSCRIBE is a stream of application/json; Accept admits it not")
         stream = await self._shell.open_stream(call, given_stream=stream_id)
         return Stream(
@@ -175,20 +207,44 @@ class _Doors:
 
     # Mesos' reads, and what operators change.
 
-    async def operator(self, request: Request) -> Response:
+    async def operator(self, request: Request) -> Response | Stream:
         self._expect_recovered()
-        if (refusal := _refuse_media(request)) is not None:
+        if (refusal := refuse_media(request)) is not None:
             return refusal
         call = operator.read_call(request.body)
-        if not _accepts_json(request):
-            return _text(406, "answers are application/json; Accept admits it not")
-        if not isinstance(call, operator.OperatorCall):
-            return await self._change(call)
-        if call in _LARGE:
-            return await self._write(call.value, lambda s: operator.write_response(call, s, s.master.version))
-        metrics = await self._metrics() if call is operator.OperatorCall.GET_METRICS else None
-        snapshot = await self._snapshot(tasks=False)
-        return Response(body=operator.write_response(call, snapshot, snapshot.master.version, metrics))
+        if not accepts_json(request.headers.get("accept")):
+            return _text(406, NOT_ACCEPTABLE)
+        match call:
+            case operator.Follow():
+                return await self._follow_cluster()
+            case OperatorCall():
+                return compress(await self._read(call), request)
+            case daemon.ListFiles() | daemon.ReadFile():
+                raise NotFound(_no_files(call.path))
+            case daemon.GetLoggingLevel():
+                body = {"type": "GET_LOGGING_LEVEL", "get_logging_level": daemon.write_level(verbosity())}
+                return json_response(body)
+            case daemon.SetLoggingLevel():
+                change_verbosity(call.level, call.duration_s)
+                return Response()
+            case _:
+                return await self._change(call)
+
+    async def _read(self, call: OperatorCall) -> Response | Stream:
+        asked = _NEEDS.get(call, _NOTHING)
+        if asked == _NOTHING:
+            metrics = await self._metrics() if call is OperatorCall.GET_METRICS else None
+            snapshot = await self._snapshot(asked)
+            return Response(body=operator.write_response(call, snapshot, snapshot.master.version, metrics))
+        return await self._share(call, asked, lambda s: pieces(operator.plan_response(call, s, s.master.version)))
+
+    async def _follow_cluster(self) -> Stream:
+        stream, snapshot = await self._shell.open_watch()
+        return Stream(
+            chunks=_write_watch(stream, snapshot),
+            close=lambda: self._shell.leave_watch(stream.id),
+            patience_s=PATIENCE_S,
+        )
 
     async def _change(self, command: Change) -> Response:
         """Mesos answers a change with an empty 200, and calls what clashes 400 except for SET_QUOTA."""
@@ -201,36 +257,31 @@ class _Doors:
             raise Invalid(error.message) from None
         return Response()
 
-    async def _snapshot(self, *, tasks: bool = True) -> ClusterSnapshot:
+    async def _snapshot(self, asked: GetCluster) -> ClusterSnapshot:
         self._expect_recovered()
-        found: ClusterSnapshot = await self._loop.ask(GetCluster(tasks=tasks))
+        if asked.agents:
+            await prepare_views(self._loop)
+        found: ClusterSnapshot = await self._loop.ask(asked)
         return found
 
-    async def _write(self, what: str, write: Callable[[ClusterSnapshot], bytes]) -> Response:
-        """Write what takes long beside the loop, once for all who asked before it was begun."""
-        views = self._written.setdefault(what, _Written())
-        asked = views.begun
-        async with views.lock:
-            if views.made <= asked:
-                views.begun += 1
-                begun, snapshot = views.begun, await self._snapshot()
-                if views.snapshot is not snapshot:
-                    views.body = await asyncio.to_thread(write, snapshot)
-                    views.snapshot = snapshot
-                views.made = begun
-            return Response(body=views.body)
+    async def _share(
+        self, what: str, asked: GetCluster, write: Callable[[ClusterSnapshot], Iterator[bytes]]
+    ) -> Response | Stream:
+        """One moment of the cluster for all who ask, written in pieces while the loop goes on."""
+        return await self._shared.setdefault(what, Shared()).answer(lambda: self._snapshot(asked), write)
 
     async def _metrics(self) -> dict[str, float]:
         self._expect_recovered()
+        await prepare_views(self._loop)
         found: dict[str, float] = await self._loop.ask(GetMetrics())
-        return found
+        return {**found, "master/event_queue_dispatches": float(self._loop.waiting), **measure_system()}
 
     async def show_version(self, request: Request) -> Response:
-        snapshot = await self._snapshot(tasks=False)
+        snapshot = await self._snapshot(_NOTHING)
         return json_response(legacy.write_version(snapshot.master.version))
 
     async def redirect(self, request: Request) -> Response:
-        snapshot = await self._snapshot(tasks=False)
+        snapshot = await self._snapshot(_NOTHING)
         if snapshot.leader is None:
             raise Unavailable("no master leads at the moment; try again")
         return Response(status=307, headers={"Location": legacy.write_redirect(snapshot.leader)})
@@ -239,38 +290,45 @@ class _Doors:
         return Response()
 
     async def show_flags(self, request: Request) -> Response:
-        return json_response(legacy.write_flags((await self._snapshot(tasks=False)).flags))
+        return json_response(legacy.write_flags((await self._snapshot(_NOTHING)).flags))
 
-    async def show_state(self, request: Request) -> Response:
-        return await self._write("/state", lambda s: _encode(legacy.write_state(s, s.master.version)))
+    async def show_state(self, request: Request) -> Response | Stream:
+        return await self._share("/state", _ALL, lambda s: pieces(legacy.plan_state(s, s.master.version)))
 
-    async def show_summary(self, request: Request) -> Response:
-        return await self._write("/state-summary", lambda s: _encode(legacy.write_summary(s)))
+    async def show_summary(self, request: Request) -> Response | Stream:
+        return await self._share("/state-summary", _ALL, lambda s: pieces_of(legacy.plan_summary(s)))
 
-    async def show_slaves(self, request: Request) -> Response:
-        return json_response(legacy.write_slaves(await self._snapshot(tasks=False), request.first("slave_id")))
+    async def show_slaves(self, request: Request) -> Response | Stream:
+        slave_id = request.first("slave_id")
+        if slave_id:
+            return await answer_pieces(pieces(legacy.plan_slaves(await self._snapshot(_AGENTS), slave_id)))
+        return await self._share("/slaves", _AGENTS, lambda s: pieces(legacy.plan_slaves(s)))
 
-    async def show_frameworks(self, request: Request) -> Response:
-        if framework_id := request.first("framework_id"):
-            return json_response(legacy.write_frameworks(await self._snapshot(), framework_id))
-        return await self._write("/frameworks", lambda s: _encode(legacy.write_frameworks(s)))
+    async def show_frameworks(self, request: Request) -> Response | Stream:
+        framework_id = request.first("framework_id")
+        if framework_id:
+            return await answer_pieces(pieces(legacy.plan_frameworks(await self._snapshot(_TASKS), framework_id)))
+        return await self._share("/frameworks", _TASKS, lambda s: pieces(legacy.plan_frameworks(s)))
 
-    async def show_tasks(self, request: Request) -> Response:
-        found = legacy.write_tasks(
-            await self._snapshot(),
+    async def show_tasks(self, request: Request) -> Response | Stream:
+        order = request.first("order")
+        if order not in ("", "asc", "des"):
+            raise Invalid(f"query parameter order={order!r} is neither asc nor des")
+        plan: Plan = legacy.plan_tasks(
+            await self._snapshot(_TASKS),
             limit=_number(request, "limit", 100),
             offset=_number(request, "offset", 0),
-            ascending=request.first("order") == "asc",
+            ascending=order == "asc",
             framework_id=request.first("framework_id"),
             task_id=request.first("task_id"),
         )
-        return json_response(found)
+        return await answer_pieces(pieces_of(plan))
 
     async def show_roles(self, request: Request) -> Response:
-        return json_response(legacy.write_roles(await self._snapshot(tasks=False)))
+        return json_response(legacy.write_roles(await self._snapshot(_ROLES)))
 
     async def show_quota(self, request: Request) -> Response:
-        return json_response(quota.write_quota_status(await self._snapshot(tasks=False)))
+        return json_response(quota.write_quota_status(await self._snapshot(_ROLES)))
 
     async def set_quota(self, request: Request) -> Response:
         self._expect_recovered()
@@ -281,21 +339,21 @@ class _Doors:
         return await self._change(quota.read_remove_quota(request.params["role"]))
 
     async def show_weights(self, request: Request) -> Response:
-        return json_response(quota.write_weights(await self._snapshot(tasks=False)))
+        return json_response(quota.write_weights(await self._snapshot(_ROLES)))
 
     async def update_weights(self, request: Request) -> Response:
         self._expect_recovered()
         return await self._change(quota.read_weights(request.body))
 
     async def show_schedule(self, request: Request) -> Response:
-        return json_response(maintenance.write_schedule(await self._snapshot(tasks=False)))
+        return json_response(maintenance.write_schedule(await self._snapshot(_NOTHING)))
 
     async def update_schedule(self, request: Request) -> Response:
         self._expect_recovered()
         return await self._change(maintenance.read_schedule(request.body))
 
     async def show_maintenance(self, request: Request) -> Response:
-        return json_response(maintenance.write_status(await self._snapshot(tasks=False)))
+        return json_response(maintenance.write_status(await self._snapshot(_NOTHING)))
 
     async def take_down(self, request: Request) -> Response:
         self._expect_recovered()
@@ -309,6 +367,28 @@ class _Doors:
         if timeout := request.first("timeout"):
             parse_duration_s(timeout)
         return json_response(await self._metrics())
+
+    async def show_system(self, request: Request) -> Response:
+        return json_response({name.removeprefix("system/"): value for name, value in measure_system().items()})
+
+    async def tear_down(self, request: Request) -> Response:
+        """Shapes: the body is a form, `frameworkId=ID`."""
+        framework_id = read_form(request).get("frameworkId", "")
+        if not framework_id:
+            raise Invalid("Missing 'frameworkId' in the request's body; send the form frameworkId=ID")
+        return await self._change(Teardown(framework_id=FrameworkId(framework_id)))
+
+    async def toggle_logging(self, request: Request) -> Response:
+        return toggle_logging(request)
+
+    async def find_file(self, request: Request) -> Response:
+        path = request.first("path")
+        if not path:
+            raise Invalid("Expecting 'path=value' in query; name a file")
+        raise NotFound(_no_files(path))
+
+    async def list_attached(self, request: Request) -> Response:
+        return json_response({})
 
     # The native API.
 
@@ -371,7 +451,11 @@ class _Doors:
 
     async def write_metrics(self, request: Request) -> Response:
         found = await self._metrics()
+        if prefers_json(request.headers.get("accept")):
+            return json_response(write_gauges(found))
         registry = CollectorRegistry(auto_describe=False)
+        # What has a role in its name is for the snapshot alone: names that come and go are no names of Prometheus.
+        found = {name: value for name, value in found.items() if "/roles/" not in name}
         registry.register(_Numbers({**found, "loop/turns": self._loop.turns, "loop/inputs": self._loop.inputs}))
         return Response(body=generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
@@ -429,21 +513,27 @@ class _Doors:
         return web.Response()
 
 
-_encode = msgspec.json.encode
-_LARGE = frozenset({operator.OperatorCall.GET_STATE, operator.OperatorCall.GET_TASKS})
+_ALL = GetCluster(roles=False)
+_TASKS = GetCluster(agents=False, roles=False)
+_AGENTS = GetCluster(tasks=False, frameworks=False, roles=False)
+_ROLES = GetCluster(tasks=False, frameworks=False, agents=False)
+_NOTHING = GetCluster(tasks=False, frameworks=False, agents=False, roles=False)
+_NEEDS = {
+    OperatorCall.GET_STATE: _ALL,
+    OperatorCall.GET_TASKS: _ALL,
+    OperatorCall.GET_AGENTS: _AGENTS,
+    OperatorCall.GET_FRAMEWORKS: GetCluster(tasks=False, agents=False, roles=False),
+    OperatorCall.GET_EXECUTORS: _ALL,
+    OperatorCall.GET_OPERATIONS: _ALL,
+    OperatorCall.GET_ROLES: _ROLES,
+    OperatorCall.GET_WEIGHTS: _ROLES,
+    OperatorCall.GET_QUOTA: _ROLES,
+}
+"""What of the cluster each read shows; those that are not named show nothing of it."""
 
 
-class _Written:
-    """A large view as it was last written. Shapes: of `begun` ones, `made` is the number of the last that is done."""
-
-    __slots__ = ("begun", "body", "lock", "made", "snapshot")
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.begun = 0
-        self.made = 0
-        self.snapshot: ClusterSnapshot | None = None
-        self.body = b""
+def _no_files(path: str) -> str:
+    return f"no file {path} here: a master writes its log to standard error; sandboxes are on agents, ask theirs"
 
 
 class _Numbers(Collector):
@@ -464,7 +554,11 @@ class _Numbers(Collector):
                 waits.add_metric([name.removeprefix(OF_FRAMEWORKS).rpartition("/")[0]], value)
                 continue
             plain = "corral_" + re.sub(r"[^a-z0-9_]", "_", name.removeprefix("allocator/mesos/").lower())
-            kind = CounterMetricFamily if name in _COUNTERS or name.startswith("loop/") else GaugeMetricFamily
+            kind = (
+                CounterMetricFamily
+                if name in _COUNTERS or name.startswith(("loop/", "master/messages_"))
+                else GaugeMetricFamily
+            )
             made.append(kind(plain, f"{name} as in /metrics/snapshot", value=value))
         return [*made, waits]
 
@@ -475,27 +569,23 @@ async def _write_records(stream: EventStream) -> AsyncIterator[bytes]:
         yield b"".join(recordio.encode(write_event(event, refinement=stream.refinement)) for event in batch)
 
 
+async def _write_watch(stream: WatchStream, snapshot: ClusterSnapshot) -> AsyncIterator[bytes]:
+    """The cluster as it is, a heartbeat, then what happens. Shapes: a record says first how long it is, so the snapshot
+    is written twice: once to measure it.
+    """
+    size = 0
+    async for part in in_turns(write_subscribed(snapshot)):
+        size += len(part)
+    yield str(size).encode() + b"\n"
+    async for part in in_turns(write_subscribed(snapshot)):
+        yield part
+    yield recordio.encode(write_watch_event(Beat()))
+    while records := await stream.batch():
+        yield records
+
+
 def _text(status: int, message: str) -> Response:
     return Response(status=status, body=message.encode(), content_type=TEXT)
-
-
-def _refuse_media(request: Request) -> Response | None:
-    """Deviates: Mesos compares the header's exact text; here letter case and parameters do not matter."""
-    given = request.headers.get("content-type")
-    if not given:
-        return _text(400, f"Expecting 'Content-Type' to be present; send {JSON}")
-    media = given.partition(";")[0].strip().lower()
-    if media != JSON:
-        return _text(415, f"Expecting 'Content-Type' of {JSON}, found {media}; this master speaks JSON only")
-    return None
-
-
-def _accepts_json(request: Request) -> bool:
-    accept = request.headers.get("accept")
-    if not accept:
-        return True
-    media = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
-    return any(m in (JSON, "application/*", "*/*") for m in media)
 
 
 def _number(request: Request, name: str, default: int) -> int:

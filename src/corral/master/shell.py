@@ -1,4 +1,5 @@
-"""Carries the master's words: event streams to frameworks, links to agents, and the endpoint for frameworks inside.
+"""Carries the master's words: event streams to frameworks and operators, links to agents, the endpoint for frameworks
+inside.
 
 Rule: nobody who reads slowly makes the master hold more than a bounded amount for him; he is cut off and told so.
 """
@@ -10,8 +11,19 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
 from corral.lib.errors import CorralError, Invalid
-from corral.master.effects import CloseSession, CloseStream, SendEvent, SendOrder
-from corral.master.spec import AgentClosed, SchedulerCall, SchedulerClosed, SubscribeStream
+from corral.master.effects import CloseSession, CloseStream, SendEvent, SendOrder, TellWatchers
+from corral.master.spec import (
+    AgentClosed,
+    PrepareViews,
+    SchedulerCall,
+    SchedulerClosed,
+    SubscribeStream,
+    WatchCluster,
+    WatcherClosed,
+)
+from corral.mesos import recordio
+from corral.mesos.snapshot import ClusterSnapshot
+from corral.mesos.watch import write_event
 from corral.model import calls, events
 from corral.model.framework import Capability
 from corral.model.orders import Order
@@ -19,6 +31,9 @@ from corral.net.stream import pack
 
 MOST_EVENTS = 100_000
 MOST_ORDER_BYTES = 64 << 20
+MOST_WATCHERS = 1000
+MOST_WATCH_BYTES = 32 << 20
+_MOST_PREPARATIONS = 250
 
 
 class LoopHandle(Protocol):
@@ -75,6 +90,56 @@ class EventStream:
             await self._news
         found = list(self._events)
         self._events.clear()
+        return found
+
+
+class WatchStream:
+    """What one who follows the cluster is yet to be sent, as records."""
+
+    __slots__ = ("_bytes", "_closed", "_most", "_news", "_records", "id")
+
+    def __init__(self, id: str, *, most: int = MOST_WATCH_BYTES) -> None:
+        self.id = id
+        self._most = most
+        self._bytes = 0
+        self._records: list[bytes] = []
+        self._news: asyncio.Future[None] | None = None
+        self._closed = False
+
+    def put(self, record: bytes) -> bool:
+        """Queue a record; False when the reader is too far behind, and then the stream is over at once."""
+        if self._closed:
+            return True
+        self._bytes += len(record)
+        if self._bytes > self._most:
+            self._records.clear()
+            self.close()
+            return False
+        self._records.append(record)
+        self._wake()
+        return True
+
+    def close(self) -> None:
+        """What is queued is still read, then the stream ends."""
+        self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        news = self._news
+        if news is not None:
+            self._news = None
+            if not news.done():
+                news.set_result(None)
+
+    async def batch(self) -> bytes:
+        """All records that wait, at least one; empty when the stream has ended."""
+        while not self._records and not self._closed:
+            if self._news is None:
+                self._news = asyncio.get_running_loop().create_future()
+            await self._news
+        found = b"".join(self._records)
+        self._records.clear()
+        self._bytes = 0
         return found
 
 
@@ -135,17 +200,34 @@ class AgentLink:
         return found
 
 
+async def prepare_views(loop: LoopHandle) -> None:
+    """Have made, a little in each turn, what a view of all agents needs; what changes meanwhile is little."""
+    for _ in range(_MOST_PREPARATIONS):
+        if not await loop.ask(PrepareViews()):
+            return
+
+
 class MasterShell:
     """Performs the master's effects, and is the endpoint of frameworks in this process. `attach` comes before use.
 
-    Shapes: `most_events` and `most_order_bytes` bound what waits for one reader.
+    Shapes: `most_events`, `most_order_bytes` and `most_watch_bytes` bound what waits for one reader.
     """
 
-    def __init__(self, *, most_events: int = MOST_EVENTS, most_order_bytes: int = MOST_ORDER_BYTES) -> None:
+    def __init__(
+        self,
+        *,
+        most_events: int = MOST_EVENTS,
+        most_order_bytes: int = MOST_ORDER_BYTES,
+        most_watch_bytes: int = MOST_WATCH_BYTES,
+        most_watchers: int = MOST_WATCHERS,
+    ) -> None:
         self._most_events = most_events
+        self._most_watch_bytes = most_watch_bytes
+        self._most_watchers = most_watchers
         self._most_order_bytes = most_order_bytes
         self._loop: LoopHandle | None = None
         self._streams: dict[str, EventStream] = {}
+        self._watches: dict[str, WatchStream] = {}
         self._links: dict[str, AgentLink] = {}
         self._touched: dict[str, AgentLink] = {}
 
@@ -165,6 +247,10 @@ class MasterShell:
                 found = self._streams.get(stream)
                 if found is not None and not found.put(event):
                     self._end_stream(stream, "it read too slowly")
+            case TellWatchers(told):
+                record = recordio.encode(write_event(told))
+                for watch in [each for each in self._watches.values() if not each.put(record)]:
+                    self.leave_watch(watch.id)
             case SendOrder(session, order):
                 link = self._links.get(session)
                 if link is not None:
@@ -221,6 +307,34 @@ class MasterShell:
     def _end_stream(self, stream_id: str, why: str) -> None:
         del self._streams[stream_id]
         self.loop.tell(SchedulerClosed(stream_id, why))
+
+    # Those who follow the cluster.
+
+    async def open_watch(self) -> tuple[WatchStream, ClusterSnapshot]:
+        """Follow the cluster: what it is now, and what happens from then on. The caller calls `leave_watch` at its end.
+
+        Shapes: when too many follow, whoever does so for longest is let go.
+        """
+        await prepare_views(self.loop)
+        while len(self._watches) >= self._most_watchers:
+            self.leave_watch(next(iter(self._watches)))
+        stream = WatchStream(str(uuid.uuid4()), most=self._most_watch_bytes)
+        self._watches[stream.id] = stream
+        accepted = False
+        try:
+            snapshot = await self.loop.ask(WatchCluster(stream.id))
+            accepted = True
+        finally:
+            if not accepted:
+                self.leave_watch(stream.id)
+        return stream, snapshot
+
+    def leave_watch(self, stream_id: str) -> None:
+        """One who followed is gone, or shall be; nothing happens when he is already."""
+        stream = self._watches.pop(stream_id, None)
+        if stream is not None:
+            stream.close()
+            self.loop.tell(WatcherClosed(stream_id))
 
     # Agent links.
 

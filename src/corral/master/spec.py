@@ -12,7 +12,7 @@ from corral.model.domain import Domain
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, FrameworkId
 from corral.model.maintenance import Drain, Machine, MaintenanceChange, Window
-from corral.model.operator import RemoveQuota, RemoveRole, SetQuota, SetRole, UpdateQuota, UpdateWeights
+from corral.model.operator import RemoveQuota, RemoveRole, SetQuota, SetRole, Teardown, UpdateQuota, UpdateWeights
 from corral.model.orders import Report
 from corral.model.rates import RateLimits
 from corral.model.resources import Resources
@@ -153,6 +153,12 @@ class SchedulerClosed(msgspec.Struct, frozen=True, gc=False, tag=True):
     why: str = ""
 
 
+class WatcherClosed(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """One who followed the cluster is gone."""
+
+    stream: str
+
+
 # Commands.
 
 
@@ -212,19 +218,32 @@ class GetMetrics(msgspec.Struct, frozen=True, gc=False, tag=True):
     pass
 
 
+class PrepareViews(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """Make some of what views of all agents need, so that no turn has to make much; answered by how much is left."""
+
+
 class GetCluster(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
-    """The whole cluster as Mesos' own views show it. Shapes: `tasks` False leaves out the tasks."""
+    """The whole cluster as Mesos' own views show it. Shapes: what is False is left out."""
 
     tasks: bool = True
+    frameworks: bool = True
+    agents: bool = True
+    roles: bool = True
+
+
+class WatchCluster(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """Tell on this stream, whose id the shell has minted, what happens from now on; answered by the whole cluster."""
+
+    stream: str
 
 
 Command = (
     SubscribeStream | SchedulerCall | SetRole | RemoveRole | UpdateWeights | UpdateQuota | SetQuota | RemoveQuota
-    | MaintenanceChange | GetNodes | GetRoles | GetFrameworks | GetTasks | GetExplanations | GetTrial | GetMetrics
-    | GetCluster
+    | MaintenanceChange | Teardown | GetNodes | GetRoles | GetFrameworks | GetTasks | GetExplanations | GetTrial
+    | GetMetrics | GetCluster | PrepareViews | WatchCluster
 )  # fmt: skip
 
-Input = Loaded | Tick | Asked[Command] | AgentOpened | AgentReported | AgentClosed | SchedulerClosed
+Input = Loaded | Tick | Asked[Command] | AgentOpened | AgentReported | AgentClosed | SchedulerClosed | WatcherClosed
 
 
 def agent_key(agent_id: AgentId) -> str:

@@ -8,24 +8,25 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from enum import StrEnum
 from random import Random
+from typing import NamedTuple
 
 from corral.allocator.allocator import Allocator
 from corral.allocator.start import choose_mode
 from corral.allocator.view import Eviction, HoldKind, Settings
-from corral.master.spec import AgentRecord, MasterConfig, SchedulerCall
-from corral.mesos.snapshot import ClusterSnapshot
+from corral.master.spec import AgentRecord, GetCluster, MasterConfig, SchedulerCall
+from corral.mesos.snapshot import AgentRow, ClusterSnapshot, TaskRows
 from corral.model.agent import AgentInfo
 from corral.model.attributes import format_value
 from corral.model.events import MasterInfo
 from corral.model.framework import Capability, FrameworkInfo
 from corral.model.ids import AgentId, ExecutorId, FrameworkId, InverseOfferId, OfferId, TaskId, WantId
-from corral.model.ledger import Pool
+from corral.model.ledger import Pool, Tally
 from corral.model.maintenance import Answer, Drain, DrainState, InverseOffer, Machine, Unavailability, Window
 from corral.model.offer import Explanation, Offer, Want
 from corral.model.offer_constraints import OfferConstraints
-from corral.model.resources import Resources
+from corral.model.resources import PLAIN, Resources
 from corral.model.role import RoleSettings
-from corral.model.task import TERMINAL, ExecutorInfo, Reason, TaskInfo, TaskState, TaskStatus
+from corral.model.task import TERMINAL, ExecutorInfo, Reason, Task, TaskInfo, TaskState, TaskStatus
 
 
 class AgentState(StrEnum):
@@ -53,19 +54,72 @@ AGENT_STATES = {
 }
 
 
+class _Statuses(dict[TaskState, TaskStatus]):
+    """The last status of each state of a task, the newest last."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self, task: "TaskEntry") -> None:
+        super().__init__()
+        self._task = task
+
+    def __setitem__(self, state: TaskState, status: TaskStatus) -> None:
+        super().__setitem__(state, status)
+        self._task.show()
+
+
+class TaskTable(dict[TaskId, "TaskEntry"]):
+    """The tasks of a framework by id.
+
+    Shapes: `lend` gives each as views show it, as they are now: what changes later changes a copy.
+    """
+
+    __slots__ = ("_is_lent", "rows")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: dict[TaskId, Task] = {}
+        self._is_lent = False
+
+    def __setitem__(self, task_id: TaskId, entry: "TaskEntry") -> None:
+        super().__setitem__(task_id, entry)
+        entry.table = self
+        self.show(entry)
+
+    def __delitem__(self, task_id: TaskId) -> None:
+        self[task_id].table = None
+        super().__delitem__(task_id)
+        del self._own()[task_id]
+
+    def show(self, entry: "TaskEntry") -> None:
+        """Take what is new about one of them."""
+        self._own()[entry.info.task_id] = entry.shown
+
+    def lend(self) -> TaskRows:
+        self._is_lent = True
+        return TaskRows(self.rows)
+
+    def _own(self) -> dict[TaskId, Task]:
+        if self._is_lent:
+            self.rows = self.rows.copy()
+            self._is_lent = False
+        return self.rows
+
+
 class TaskEntry:
     """One task as the master knows it.
 
-    Shapes: `state` is the newest known, `forwarded` the last one told to the framework; `resources` are counted by the
-    allocator, under `key`, while `holding`. `kill` is the grace of a kill that was asked and not yet seen to work, None
-    inside for the task's own; `preempted_by` tells for whom it has to make room, if that is why. `at` is when the
-    master first knew of it. `orphan` tells that its framework has been removed or has another task of this id: only
-    its agent still has to say that it ended.
+    Shapes: `shown` is the task as views show it, made anew with each change, so that a view of all tasks only has to
+    gather what is there; `info`, framework and role of a task never change. `state` is the newest known, `forwarded`
+    the last one told to the framework; `resources` are counted by the allocator, under `key`, while `holding`. `kill`
+    is the grace of a kill that was asked and not yet seen to work, None inside for the task's own; `preempted_by` tells
+    for whom it has to make room, if that is why. `at` is when the master first knew of it. `orphan` tells that its
+    framework has been removed or has another task of this id: only its agent still has to say that it ended.
     """
 
     __slots__ = (
-        "agent_id", "at", "forwarded", "forwarded_uuid", "framework_id", "group", "holding", "info", "key", "kill",
-        "orphan", "pending", "preempted_by", "resources", "role", "state", "statuses",
+        "_state", "agent_id", "at", "forwarded", "forwarded_uuid", "framework_id", "group", "holding", "info",
+        "key", "kill", "orphan", "pending", "preempted_by", "resources", "role", "shown", "statuses", "table",
     )  # fmt: skip
 
     def __init__(
@@ -78,16 +132,35 @@ class TaskEntry:
         self.role = role
         self.resources = resources
         self.group = group
+        self.table: TaskTable | None = None
+        self.statuses: dict[TaskState, TaskStatus] = _Statuses(self)
         self.state = TaskState.STAGING
         self.forwarded = TaskState.STAGING
         self.forwarded_uuid: bytes | None = None
         self.pending: TaskStatus | None = None
-        self.statuses: dict[TaskState, TaskStatus] = {}
         self.holding = False
         self.key = f"task/{framework_id}/{info.task_id}"
         self.kill: tuple[float | None] | None = None
         self.orphan = False
         self.preempted_by: Eviction | None = None
+
+    @property
+    def state(self) -> TaskState:
+        return self._state
+
+    @state.setter
+    def state(self, state: TaskState) -> None:
+        self._state = state
+        self.show()
+
+    def show(self) -> None:
+        """Make what views show of it anew."""
+        self.shown = Task(
+            info=self.info, framework_id=self.framework_id, role=self.role, state=self._state,
+            statuses=tuple(self.statuses.values()),
+        )  # fmt: skip
+        if self.table is not None:
+            self.table.show(self)
 
     @property
     def last_status(self) -> TaskStatus | None:
@@ -164,13 +237,14 @@ class WantEntry:
 class FrameworkEntry:
     """One framework, connected or not, or removed and kept to look at.
 
-    Shapes: `told` are the explanations that it heard last, `explanations` those of the last round by want. While it
-    `explain_due`, a round is due or under way, in which `unexplained` wants have to be looked at still.
+    Shapes: `offered` sums up what is out in its offers. `told` are the explanations that it heard last, `explanations`
+    those of the last round by want. While it `explain_due`, a round is due or under way, in which `unexplained` wants
+    have to be looked at still.
     """
 
     __slots__ = (
         "completed", "constraints", "explain_due", "explained_at", "explaining", "explanations", "fed_at", "id",
-        "info", "kills", "offers", "principal", "recovered", "registered_at", "reregistered_at", "starves",
+        "info", "kills", "offered", "offers", "principal", "recovered", "registered_at", "reregistered_at", "starves",
         "stream", "suppressed", "tasks", "told", "unexplained", "unreachable", "unregistered_at", "uses_wants",
         "waiting", "wants",
     )  # fmt: skip
@@ -184,11 +258,12 @@ class FrameworkEntry:
         self.registered_at = now
         self.reregistered_at: float | None = None
         self.unregistered_at: float | None = None
-        self.tasks: dict[TaskId, TaskEntry] = {}
+        self.tasks = TaskTable()
         self.unreachable: dict[TaskId, TaskEntry] = {}
         self.completed: deque[TaskEntry] = deque(maxlen=most_completed)
         self.kills: dict[TaskId, float | None] = {}
         self.offers: dict[OfferId, OfferEntry] = {}
+        self.offered = Tally()
         self.suppressed: set[str] = set()
         self.constraints: OfferConstraints = ()
         self.fed_at = now
@@ -222,22 +297,26 @@ class FrameworkEntry:
 
 
 class AgentEntry:
-    """One agent. Shapes: `tasks` holds also those that ended and wait for the framework's acknowledgement.
+    """One agent.
 
-    `unavailability` is set while its machine is scheduled for maintenance; `in_window` once that has begun. `inverse`
-    holds what each framework was asked about it.
+    Shapes: `tasks` holds also those that ended and wait for the framework's acknowledgement. `unavailability` is set
+    while its machine is scheduled for maintenance; `in_window` once that has begun. `inverse` holds what each framework
+    was asked about it. `shown` is the agent as views show it, None when something about it has changed since; `counted`
+    is the row in the sums of all agents.
     """
 
     __slots__ = (
-        "attributes", "awaits_removal", "deactivated", "drain", "executors", "heard_at", "id", "in_window", "info",
-        "inverse", "offers", "registered_at", "reregistered_at", "session", "spoken_at", "state", "tasks",
-        "unavailability", "unreachable_at",
+        "attributes", "awaits_removal", "counted", "deactivated", "drain", "executors", "heard_at", "id", "in_window",
+        "info", "inverse", "offers", "registered_at", "reregistered_at", "session", "shown", "spoken_at", "state",
+        "tasks", "unavailability", "unreachable_at",
     )  # fmt: skip
 
     def __init__(self, id: AgentId, info: AgentInfo, now: float, state: AgentState) -> None:
         self.id = id
         self.state = state
         self.session: str | None = None
+        self.shown: AgentRow | None = None
+        self.counted: AgentRow | None = None
         self.registered_at = now
         self.reregistered_at: float | None = None
         self.unreachable_at: float | None = None
@@ -253,6 +332,11 @@ class AgentEntry:
         self.in_window = False
         self.inverse: dict[FrameworkId, InverseEntry] = {}
         self.describe(info)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name not in _UNSEEN:
+            super().__setattr__("shown", None)
 
     def describe(self, info: AgentInfo) -> None:
         self.info = info
@@ -288,6 +372,10 @@ class AgentEntry:
         return True
 
 
+_UNSEEN = frozenset({"shown", "counted", "heard_at", "spoken_at", "session"})
+"""What of an agent no view shows."""
+
+
 class SessionEntry:
     """An agent's link. Shapes: `agent_id` None until its first report."""
 
@@ -308,18 +396,31 @@ class Lane:
         self.waiting: deque[tuple[int, SchedulerCall]] = deque()
 
 
+class News(NamedTuple):
+    """What those who follow the cluster are to be told of.
+
+    Shapes: `about` is what the kind is about, as it is when the input has been decided; `status` of task updates alone.
+    """
+
+    kind: str
+    about: "TaskEntry | AgentEntry | FrameworkEntry"
+    status: TaskStatus | None = None
+
+
 class MasterState:
-    """Shapes: `roles` are those of which an operator has set something; `waiting` are the wants that the last whole
-    allocation left waiting. Errors: `Unavailable` when the engine shall be compiled and cannot be.
+    """Shapes: `offered` sums up by role what is out in offers. `roles` are those of which an operator has set
+    something; `waiting` are the wants that the last whole allocation left waiting; `watchers` are the streams of those
+    who follow what happens, and `news` what they are yet to be told of the input at hand. Errors: `Unavailable` when
+    the engine shall be compiled and cannot be.
     """
 
     __slots__ = (
         "agents", "allocation_due", "allocation_due_at", "allocation_runs", "allocator", "completed", "config",
         "constrained", "counts", "down", "draining", "ended", "epoch", "expiries", "explain_due_at", "filter_heap",
         "filters_due_at", "frameworks", "gone", "gone_offers", "inverse_offers", "lanes", "live", "loaded_at",
-        "machines", "maintenance_due_at", "master_id", "most_filter_ends", "next_removal_at", "offers",
-        "offers_due_at", "random", "removed_ids", "roles", "sequence", "sessions", "shown", "streams", "to_review",
-        "waiting", "windows",
+        "machines", "maintenance_due_at", "master_id", "most_filter_ends", "news", "next_removal_at", "offered",
+        "offers", "offers_due_at", "random", "removed_ids", "roles", "sequence", "sessions", "shown", "streams", "sums",
+        "to_review", "waiting", "watchers", "windows",
     )  # fmt: skip
 
     def __init__(self, config: MasterConfig, random: Random) -> None:
@@ -346,7 +447,11 @@ class MasterState:
         self.most_filter_ends = 4096
         self.live: Counter[TaskState] = Counter()
         self.ended: Counter[TaskState] = Counter()
-        self.shown: dict[bool, ClusterSnapshot] = {}
+        self.offered: dict[str, Tally] = {}
+        self.shown: dict[GetCluster, ClusterSnapshot] = {}
+        self.sums: Counter[tuple[str, str]] = Counter()
+        self.watchers: dict[str, None] = {}
+        self.news: list[News] = []
         self.allocation_due = False
         self.allocation_due_at: float | None = None
         self.allocation_runs = 0
@@ -407,6 +512,17 @@ class MasterState:
         if len(self.gone_offers) > 4096:
             del self.gone_offers[next(iter(self.gone_offers))]
 
+    def count(self, agent: AgentEntry, row: AgentRow | None) -> None:
+        """Let the sums of all agents count an agent as this row shows it; None for one that is no more."""
+        for sign, each in ((-1, agent.counted), (1, row)):
+            if each is not None and each.connected:
+                for kind, resources in (("total", each.info.resources), ("used", each.used)):
+                    for r in resources:
+                        if r.milli:
+                            name = f"{r.name}_revocable" if r.identity.revocable else r.name
+                            self.sums[kind, name] += sign * r.milli
+        agent.counted = row
+
     def connected_frameworks(self) -> Iterator[FrameworkEntry]:
         return (f for f in self.frameworks.values() if f.stream is not None)
 
@@ -429,6 +545,16 @@ class MasterState:
             assert self.agents[offer.agent_id].offers.get(offer_id) is entry, f"offer {offer_id} is not with its agent"
             why = self.agents[offer.agent_id].ineligible
             assert why in ("", "maintenance"), f"offer {offer_id} of an agent that is {why}"
+        offered: dict[str, Tally] = {}
+        for entry in self.offers.values():
+            offered.setdefault(entry.offer.role, Tally()).add(entry.resources)
+        sums = {role: tally.bundle() for role, tally in self.offered.items() if tally.bundle()}
+        assert sums == {role: tally.bundle() for role, tally in offered.items()}, "offers do not add up by role"
+        for framework in self.frameworks.values():
+            found = Tally()
+            for entry in framework.offers.values():
+                found.add(entry.resources)
+            assert found.bundle() == framework.offered.bundle(), f"offers of {framework.id} do not add up"
         held = sum(len(f.offers) for f in self.frameworks.values()), sum(len(a.offers) for a in self.agents.values())
         assert held == (len(self.offers), len(self.offers)), "offers are held that the master does not know"
 
@@ -466,6 +592,13 @@ class MasterState:
             for resources in kept.get(agent.id, ()):
                 total.add(resources)
             assert total.bundle() == agent.info.resources, f"agent {agent.id} does not add up to its resources"
+        sums: Counter[tuple[str, str]] = Counter()
+        for agent in self.agents.values():
+            row = agent.counted
+            if row is not None and row.connected:
+                sums.update({("total", r.name): r.milli for r in row.info.resources if r.milli and r.identity == PLAIN})
+        found = {key: n for key, n in self.sums.items() if n and key[0] == "total" and key in sums}
+        assert found == dict(sums), f"agents have {dict(sums)} and are counted as {found}"
         for session, entry in self.sessions.items():
             assert entry.agent_id is None or self.agents[entry.agent_id].session == session, f"session {session}"
 
@@ -476,9 +609,13 @@ class MasterState:
             assert (framework.id in self.allocator.frameworks) == framework.connected, f"{framework.id} asks"
             for task_id, task in framework.tasks.items():
                 live[task.state] += 1
+                told = task.shown.state, task.shown.statuses, task.shown.info
+                assert framework.tasks.rows[task_id] is task.shown, f"{task_id} is gathered as it was"
+                assert told == (task.state, tuple(task.statuses.values()), task.info), f"{task_id} is shown as it was"
                 agent = self.agents.get(task.agent_id)
                 assert agent is not None, f"task {task_id} has no agent"
                 assert agent.tasks.get((framework.id, task_id)) is task, f"task {task_id} is not with its agent"
+            assert len(framework.tasks.rows) == len(framework.tasks), f"tasks are shown that {framework.id} has not"
             for want in framework.wants.values():
                 assert want.offered == sum(1 for o in framework.offers.values() if o.want is want), "want miscounted"
                 assert (want.want.id in framework.waiting) == (want.missing > 0), "waiting wants are out of step"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from corral.master import claims, executors, timers
+from corral.master import claims, executors, news, timers
 from corral.master.effects import SendEvent, SendOrder
 from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, OfferEntry, TaskEntry
 from corral.model import events
@@ -88,6 +88,7 @@ def add_task(
     if agent.unavailability is not None:
         state.to_review[agent.id] = None
     state.live[task_state] += 1
+    news.add_task(state, entry)
     return entry
 
 
@@ -110,8 +111,10 @@ def update(state: MasterState, agent: AgentEntry, report: UpdateTask, now: float
     effects: list[Effect] = []
     if entry.state not in TERMINAL and report.latest is not entry.state:
         effects = _advance(state, entry, report.latest, status, now)
-    entry.statuses.pop(status.state, None)
+    before = entry.statuses.pop(status.state, None)
     entry.statuses[status.state] = status
+    if before is None or before.uuid != status.uuid:
+        news.update_task(state, entry, status)
     entry.pending = status if status.uuid is not None else None
     if framework.stream is not None:
         effects.append(_forward(framework, entry, status))
@@ -197,6 +200,7 @@ def _update_of_unknown(
 ) -> list[Effect]:
     """A task that the master holds for ended or never heard of: pass it on, and end it if it still runs."""
     assert agent.session is not None
+    state.counts["strange updates"] += 1
     effects: list[Effect] = []
     if framework.stream is not None:
         effects.append(tell(framework, status))
@@ -258,6 +262,7 @@ def end(
     claims.release_task(state, entry)
     entry.statuses.pop(status.state, None)
     entry.statuses[status.state] = status
+    news.update_task(state, entry, status)
     _bury(state, framework, agent, entry)
     effects: list[Effect] = [
         Note("task ended", status.message or "", "warning", {**_facts(entry), "state": str(status.state)})

@@ -8,22 +8,25 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from corral.lib.units import write_instant
-from corral.master import claims, maintenance, role_views, watchdog
+from corral.master import claims, maintenance, role_tree, role_views, watchdog
 from corral.master.spec import GetCluster, GetExplanations, GetTasks
 from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, TaskEntry
 from corral.master.trials import Trial, write_explanation
 from corral.master.wants import MOST_EXPLAINED
 from corral.mesos.snapshot import AgentRow, ClusterSnapshot, ExecutorRow, FrameworkRow
 from corral.model.ids import FrameworkId, TaskId
-from corral.model.ledger import Pool, Tally
+from corral.model.ledger import Tally
 from corral.model.maintenance import InverseOffer
 from corral.model.offer import Explanation
-from corral.model.resources import Resource, ResourceKind, Resources
+from corral.model.resources import PLAIN, Resource, ResourceKind, Resources, add, coalesce, normal
 from corral.model.task import TERMINAL, Task, TaskState
 
 Json = dict[str, Any]
 OF_FRAMEWORKS = "master/frameworks/"
 """What the names of numbers begin with that are of one framework."""
+
+MOST_PREPARED = 150
+"""Of how many agents one turn makes what views show."""
 
 
 # The native API.
@@ -85,20 +88,31 @@ def _url(agent: AgentEntry) -> str:
 
 
 def _used(agent: AgentEntry) -> Resources:
-    pool = Pool()
-    for executor in agent.executors.values():
-        pool.add(executor.resources)
-    for task in agent.tasks.values():
-        if task.holding:
-            pool.add(task.resources)
-    return pool.bundle()
+    held = [task.resources for task in agent.tasks.values() if task.holding]
+    return _sum([*held, *(executor.resources for executor in agent.executors.values())])
 
 
 def _offered(agent: AgentEntry) -> Resources:
-    pool = Pool()
-    for entry in agent.offers.values():
-        pool.add(entry.resources)
-    return pool.bundle()
+    return _sum([entry.resources for entry in agent.offers.values()])
+
+
+def _sum(bundles: list[Resources]) -> Resources:
+    """The bundles as one. Shapes: plain scalars and ranges, nearly all there are, are summed up by name alone."""
+    if len(bundles) <= 1:
+        return bundles[0] if bundles else ()
+    milli: dict[str, int] = {}
+    ranges: dict[str, list[tuple[int, int]]] = {}
+    for bundle in bundles:
+        for r in bundle:
+            if r.identity is not PLAIN or r.items:
+                return add(*bundles)
+            if r.ranges:
+                ranges.setdefault(r.name, []).extend(r.ranges)
+            else:
+                milli[r.name] = milli.get(r.name, 0) + r.milli
+    found = [Resource(name=name, milli=n) for name, n in milli.items() if n]
+    found += [Resource(name=name, kind=ResourceKind.RANGES, ranges=coalesce(x)) for name, x in ranges.items()]
+    return normal(found)
 
 
 def flat(resources: Resources) -> Json:
@@ -252,37 +266,58 @@ def trial(state: MasterState, now: float) -> Trial:
 # Mesos' views.
 
 
-def cluster(state: MasterState, asked: GetCluster) -> ClusterSnapshot:
-    """Everything of one moment, for the dialect to write.
+def prepare(state: MasterState, most: int = MOST_PREPARED) -> int:
+    """Make what views of all agents need, of so many agents. Shapes: returns how many are left."""
+    changed = [agent for agent in state.agents.values() if agent.shown is None]
+    for agent in changed[:most]:
+        agent_row(state, agent)
+    return max(len(changed) - most, 0)
 
-    Shapes: without `asked.tasks` no row holds tasks. The very same object until something happens to the master.
+
+def cluster(state: MasterState, asked: GetCluster) -> ClusterSnapshot:
+    """Everything of one moment that was asked for, for the dialect to write.
+
+    Shapes: the very same object until something happens to the master.
     """
-    found = state.shown.get(asked.tasks)
+    found = state.shown.get(asked)
     if found is None:
-        found = state.shown[asked.tasks] = _cluster(state, asked.tasks)
+        found = state.shown[asked] = _cluster(state, asked)
     return found
 
 
-def _cluster(state: MasterState, with_tasks: bool) -> ClusterSnapshot:
-    used = _used_by_framework(state)
+def _asked(state: MasterState) -> dict[FrameworkId, tuple[InverseOffer, ...]]:
+    """The inverse offers that are out, by framework."""
     asked: dict[FrameworkId, tuple[InverseOffer, ...]] = {}
     for id, agent_id in state.inverse_offers.items():
         one = next(e.offer for e in state.agents[agent_id].inverse.values() if e.offer.id == id)
         asked[one.framework_id] = (*asked.get(one.framework_id, ()), one)
+    return asked
+
+
+def _cluster(state: MasterState, asked: GetCluster) -> ClusterSnapshot:
+    rows: tuple[FrameworkRow, ...] = ()
+    completed: tuple[FrameworkRow, ...] = ()
+    if asked.frameworks:
+        held, inverse = _held_by_framework(state), _asked(state)
+        rows = tuple(_framework_row(f, held, inverse, asked.tasks) for f in state.frameworks.values())
+        completed = tuple(_framework_row(f, held, inverse, asked.tasks) for f in state.completed.values())
     return ClusterSnapshot(
         master=state.master_info,
         start_at=state.loaded_at,
         elected_at=state.loaded_at,
+        heartbeat_s=state.config.heartbeat_s,
         leader=state.master_info,
-        agents=tuple(_agent_row(agent) for agent in state.agents.values()),
-        frameworks=tuple(_framework_row(f, used, asked, with_tasks) for f in state.frameworks.values()),
-        completed_frameworks=tuple(_framework_row(f, used, asked, with_tasks) for f in state.completed.values()),
+        agents=tuple([agent.shown or agent_row(state, agent) for agent in state.agents.values()])
+        if asked.agents
+        else (),
+        frameworks=rows,
+        completed_frameworks=completed,
         executors=tuple(
             ExecutorRow(info=e.info, framework_id=e.framework_id, agent_id=e.agent_id, role=e.role)
             for agent in state.agents.values()
             for e in agent.executors.values()
         ),
-        roles=role_views.rows(state),
+        roles=role_views.rows(state) if asked.roles else (),
         flags=_flags(state),
         windows=state.windows,
         machines=maintenance.shown_machines(state),
@@ -303,6 +338,14 @@ def _flags(state: MasterState) -> tuple[tuple[str, str], ...]:
     )
 
 
+def agent_row(state: MasterState, agent: AgentEntry) -> AgentRow:
+    """An agent as Mesos' views show it, made anew only when something about it has changed."""
+    if agent.shown is None:
+        agent.shown = _agent_row(agent)
+        state.count(agent, agent.shown)
+    return agent.shown
+
+
 def _agent_row(agent: AgentEntry) -> AgentRow:
     reachable = agent.state is AgentState.REACHABLE
     return AgentRow(
@@ -317,28 +360,33 @@ def _agent_row(agent: AgentEntry) -> AgentRow:
         unreachable_at=agent.unreachable_at,
         used=_used(agent),
         offered=_offered(agent),
+        orphans=tuple([entry.shown for entry in agent.tasks.values() if entry.orphan]),
     )
 
 
-def _used_by_framework(state: MasterState) -> dict[FrameworkId, Tally]:
-    """What the tasks of each framework hold."""
+def _held_by_framework(state: MasterState) -> dict[FrameworkId, Tally]:
+    """What tasks and offers of each framework hold."""
     found: dict[FrameworkId, Tally] = {}
     for (_, framework_id), part in claims.held(state).items():
         found.setdefault(framework_id, Tally()).add(tuple(Resource(name=k, milli=v) for k, v in part.items()))
     for (_, framework_id), kept in claims.kept(state).items():
         found[framework_id].take(kept)
-    for entry in state.offers.values():
-        found[entry.offer.framework_id].take(entry.resources)
     return found
 
 
+def framework_row(state: MasterState, framework: FrameworkEntry) -> FrameworkRow:
+    """A framework as Mesos' views show it, without its tasks."""
+    return _framework_row(framework, _held_by_framework(state), _asked(state), False)
+
+
 def _framework_row(
-    framework: FrameworkEntry, used: Mapping[FrameworkId, Tally], asked: Mapping[FrameworkId, tuple[InverseOffer, ...]],
+    framework: FrameworkEntry, held: Mapping[FrameworkId, Tally], asked: Mapping[FrameworkId, tuple[InverseOffer, ...]],
     with_tasks: bool,
 ) -> FrameworkRow:  # fmt: skip
-    offered = Tally()
-    for entry in framework.offers.values():
-        offered.add(entry.resources)
+    offered = framework.offered.bundle()
+    used = Tally()
+    used.add(held[framework.id].bundle() if framework.id in held else ())
+    used.take(offered)
     return FrameworkRow(
         info=framework.info,
         active=framework.connected,
@@ -347,27 +395,43 @@ def _framework_row(
         registered_at=framework.registered_at,
         reregistered_at=framework.reregistered_at,
         unregistered_at=framework.unregistered_at,
-        tasks=_rows(framework.tasks.values()) if with_tasks else (),
+        tasks=framework.tasks.lend() if with_tasks else (),
         unreachable_tasks=_rows(framework.unreachable.values()) if with_tasks else (),
         completed_tasks=_rows(framework.completed) if with_tasks else (),
-        offers=tuple(entry.offer for entry in framework.offers.values()),
-        used=used[framework.id].bundle() if framework.id in used else (),
-        offered=offered.bundle(),
+        offers=tuple([entry.offer for entry in framework.offers.values()]),
+        used=used.bundle(),
+        offered=offered,
         offer_constraints=framework.constraints,
         inverse_offers=asked.get(framework.id, ()),
     )
 
 
 def _rows(entries: Iterable[TaskEntry]) -> tuple[Task, ...]:
-    return tuple(
-        Task(
-            info=e.info, framework_id=e.framework_id, role=e.role, state=e.state, statuses=tuple(e.statuses.values())
-        )
-        for e in entries
-    )  # fmt: skip
+    return tuple([entry.shown for entry in entries])
 
 
 # Numbers.
+
+
+_MESSAGES = {
+    "Subscribe": "register_framework",
+    "Resubscribe": "reregister_framework",
+    "Teardown": "unregister_framework",
+    "UpdateFramework": "update_framework",
+    "Accept": "launch_tasks",
+    "Decline": "decline_offers",
+    "Revive": "revive_offers",
+    "Suppress": "suppress_offers",
+    "Kill": "kill_task",
+    "Acknowledge": "status_update_acknowledgement",
+    "Reconcile": "reconcile_tasks",
+    "Request": "resource_request",
+    "Message": "framework_to_executor",
+    "registrations": "register_slave",
+    "leaves": "unregister_slave",
+    "updates": "status_update",
+}
+"""What is counted, and as what Mesos counts it."""
 
 
 def metrics(state: MasterState, now: float) -> Mapping[str, float]:
@@ -387,15 +451,18 @@ def metrics(state: MasterState, now: float) -> Mapping[str, float]:
         "master/slaves_draining": len(state.draining),
         "master/slaves_unreachable": agents[AgentState.UNREACHABLE],
         "master/recovered_slaves": agents[AgentState.RECOVERED],
-        "master/slave_registrations": state.counts["registrations"],
+        "master/slave_registrations": state.counts["registrations"] - state.counts["reregistrations"],
+        "master/slave_reregistrations": state.counts["reregistrations"],
         "master/slave_removals": state.counts["removals"],
+        "master/slave_removals/reason_unregistered": state.counts["leaves"],
         "master/slave_unreachable_scheduled": state.counts["timeouts"],
         "master/frameworks_active": connected,
         "master/frameworks_connected": connected,
         "master/frameworks_disconnected": len(state.frameworks) - connected,
         "master/frameworks_inactive": len(state.frameworks) - connected,
         "master/outstanding_offers": len(state.offers),
-        "master/valid_status_updates": state.counts["updates"],
+        "master/valid_status_updates": state.counts["updates"] - state.counts["strange updates"],
+        "master/invalid_status_updates": state.counts["strange updates"],
         "master/frameworks_starving": sum(1 for _ in watchdog.starving(state, now)),
         "master/calls_throttled": state.counts["throttled"],
         "master/calls_dropped": state.counts["dropped_calls"],
@@ -405,6 +472,7 @@ def metrics(state: MasterState, now: float) -> Mapping[str, float]:
         "master/waiting_instances": sum(w.missing for f in state.frameworks.values() for w in f.waiting.values()),
         "allocator/mesos/allocation_runs": state.allocation_runs,
     }
+    found.update({f"master/messages_{name}": state.counts[kind] for kind, name in _MESSAGES.items()})
     for task_state in TaskState:
         if task_state in (TaskState.UNKNOWN, TaskState.UNREACHABLE):
             continue
@@ -413,20 +481,36 @@ def metrics(state: MasterState, now: float) -> Mapping[str, float]:
     for framework in state.connected_frameworks():
         found[f"{OF_FRAMEWORKS}{framework.id}/seconds_since_offer"] = watchdog.waited_s(state, framework, now)
     found.update(_resource_metrics(state))
+    found.update(role_metrics(state))
     return {name: float(value) for name, value in found.items()}
 
 
+def role_metrics(state: MasterState) -> dict[str, float]:
+    """The shares and quotas of roles, under Mesos' names: one number for each role and resource."""
+    held = role_tree.held(state)
+    kept = role_tree.kept(state)
+    whole: role_tree.Amounts = Counter({name: n for (kind, name), n in state.sums.items() if kind == "total"})
+    found: dict[str, float] = {}
+    for role in role_tree.known(state):
+        used = held.get(role, Counter()) - kept.get(role, Counter())
+        found[f"allocator/mesos/roles/{role}/shares/dominant"] = role_tree.dominant(used, whole)
+        settings = state.roles.get(role)
+        for kind, promised in (("guarantee", settings.guarantee), ("limit", settings.limit)) if settings else ():
+            for name, n in role_tree.amounts(promised).items():
+                found[f"allocator/mesos/quota/roles/{role}/resources/{name}/{kind}"] = n / 1000
+                found[f"allocator/mesos/quota/roles/{role}/resources/{name}/offered_or_allocated"] = used[name] / 1000
+    return found
+
+
 def _resource_metrics(state: MasterState) -> dict[str, float]:
-    total, used = Tally(), Tally()
     for agent in state.agents.values():
-        if agent.state is AgentState.REACHABLE:
-            total.add(agent.info.resources)
-            used.add(_used(agent))
-    totals = {r.name: r.milli / 1000 for r in total.bundle()}
-    taken = {r.name: r.milli / 1000 for r in used.bundle()}
+        if agent.shown is None:
+            agent_row(state, agent)
     found: dict[str, float] = {}
     for name in ("cpus", "disk", "gpus", "mem"):
-        found[f"master/{name}_total"] = totals.get(name, 0.0)
-        found[f"master/{name}_used"] = taken.get(name, 0.0)
-        found[f"master/{name}_percent"] = taken.get(name, 0.0) / totals[name] if totals.get(name) else 0.0
+        for lent in ("", "_revocable"):
+            total, used = state.sums["total", name + lent], state.sums["used", name + lent]
+            found[f"master/{name}{lent}_total"] = total / 1000
+            found[f"master/{name}{lent}_used"] = used / 1000
+            found[f"master/{name}{lent}_percent"] = used / total if total else 0.0
     return found

@@ -33,6 +33,9 @@ from corral.model.ids import AgentId, ExecutorId, FrameworkId, InverseOfferId, O
 
 M = TypeVar("M")
 
+MASTER_CAPABILITIES = ("QUOTA_V2",)
+"""What a master of corral can do of what masters of Mesos can."""
+
 _events = LenientDecoder(WireEvent, "scheduler::Event")
 _encode = msgspec.json.Encoder().encode
 _DEFAULT_HEARTBEAT_S = 15.0
@@ -129,6 +132,7 @@ def write_master_info(master: events.MasterInfo) -> wire.MasterInfo:
         version=master.version,
         address=wire.Address(hostname=master.hostname, ip=master.ip, port=master.port),
         domain=write_domain(master.domain),
+        capabilities=tuple(wire.CapabilityInfo(type=name) for name in MASTER_CAPABILITIES),
     )
 
 

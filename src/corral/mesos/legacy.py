@@ -1,32 +1,63 @@
 """Builds the JSON of Mesos' older HTTP endpoints, which clients read for discovery, dashboards and sandboxes.
 
-Every function takes a snapshot and gives plain values for the JSON encoder. Here an agent is a *slave*, labels are bare
-arrays, instants float seconds and resources flat objects. Source: Mesos v1 contract, legacy HTTP endpoints.
+Every `write_x` takes a snapshot and gives plain values for the JSON encoder; the `plan_x` beside it gives the same as a
+tree that is written in pieces. Here an agent is a *slave*, labels are bare arrays, instants float seconds and resources
+flat objects. Source: Mesos v1 contract, legacy HTTP endpoints.
 """
 
+import heapq
 from collections import Counter
-from collections.abc import Iterable, Mapping
-
-import msgspec
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
+from typing import Protocol
 
 from corral import MESOS_VERSION
 from corral.mesos import wire
 from corral.mesos.common import AGENT_PATH, write_domain, write_labels
+from corral.mesos.events import MASTER_CAPABILITIES
 from corral.mesos.flat import Json, by_reservation, write_attributes, write_flat, write_full
 from corral.mesos.health import write_health_check
 from corral.mesos.maintenance import flat_drain
 from corral.mesos.offer_constraints import write_offer_constraints
+from corral.mesos.operator import AGENT_CAPABILITIES
+from corral.mesos.pieces import Plan, Rows, Tree, batches, whole, whole_of
 from corral.mesos.quota import write_role_quota
 from corral.mesos.resources import ANY_ROLE
-from corral.mesos.snapshot import AgentFrameworkRow, AgentRow, AgentSnapshot, ClusterSnapshot, FrameworkRow, RunRow
+from corral.mesos.snapshot import (
+    AgentFrameworkRow,
+    AgentRow,
+    AgentSnapshot,
+    ClusterSnapshot,
+    ExecutorRow,
+    FrameworkRow,
+    RunRow,
+)
 from corral.mesos.tasks import write_container, write_container_status, write_discovery, write_limits
 from corral.model.domain import Domain
 from corral.model.events import MasterInfo
 from corral.model.framework import Capability
-from corral.model.resources import add, normal, subtract, with_allocation
+from corral.model.offer import Offer
+from corral.model.resources import add, normal, subtract, total_milli, with_allocation
 from corral.model.task import Task, TaskInfo, TaskState, TaskStatus
 
+
+class Usage(Protocol):
+    """What a run uses. Units: seconds of processor time, bytes."""
+
+    @property
+    def user_s(self) -> float: ...
+    @property
+    def system_s(self) -> float: ...
+    @property
+    def rss_bytes(self) -> int: ...
+    @property
+    def processes(self) -> int: ...
+
+
 DEFAULT_LIMIT = 100
+_AT_ONCE = 500
+"""How many rows are looked at between two pauses."""
+
 _COUNTED = (
     TaskState.STAGING, TaskState.STARTING, TaskState.RUNNING, TaskState.KILLING, TaskState.FINISHED, TaskState.KILLED,
     TaskState.FAILED, TaskState.LOST, TaskState.ERROR, TaskState.UNREACHABLE,
@@ -53,6 +84,10 @@ def write_redirect(leader: MasterInfo) -> str:
 
 def write_state(snapshot: ClusterSnapshot, version: str) -> Json:
     """`/state`: everything."""
+    return whole(plan_state(snapshot, version))  # type: ignore[no-any-return]
+
+
+def plan_state(snapshot: ClusterSnapshot, version: str) -> Tree:
     known = [a for a in snapshot.agents if not a.recovered and a.unreachable_at is None]
     state: Json = {
         **write_version(version),
@@ -60,14 +95,14 @@ def write_state(snapshot: ClusterSnapshot, version: str) -> Json:
         "id": snapshot.master.id,
         "pid": _master_pid(snapshot.master),
         "hostname": snapshot.master.hostname,
-        "capabilities": [],
+        "capabilities": list(MASTER_CAPABILITIES),
         "activated_slaves": float(sum(1 for a in known if a.active)),
         "deactivated_slaves": float(sum(1 for a in known if not a.active)),
         "unreachable_slaves": float(sum(1 for a in snapshot.agents if a.unreachable_at is not None)),
         "flags": dict(snapshot.flags),
-        **write_slaves(snapshot),
-        **write_frameworks(snapshot),
-        "orphan_tasks": [],
+        **plan_slaves(snapshot),
+        **plan_frameworks(snapshot),
+        "orphan_tasks": Rows(chain.from_iterable(a.orphans for a in snapshot.agents), write_task),
     }
     if snapshot.elected_at is not None:
         state["elected_time"] = snapshot.elected_at
@@ -88,10 +123,14 @@ def _master_pid(master: MasterInfo) -> str:
 
 def write_slaves(snapshot: ClusterSnapshot, slave_id: str = "") -> Json:
     """`/slaves`, all or the one of that id."""
+    return whole(plan_slaves(snapshot, slave_id))  # type: ignore[no-any-return]
+
+
+def plan_slaves(snapshot: ClusterSnapshot, slave_id: str = "") -> Tree:
     chosen = [a for a in snapshot.agents if not slave_id or a.id == slave_id]
     return {
-        "slaves": [_write_slave(a) for a in chosen if not a.recovered and a.unreachable_at is None],
-        "recovered_slaves": [_write_recovered(a) for a in chosen if a.recovered],
+        "slaves": Rows([a for a in chosen if not a.recovered and a.unreachable_at is None], _write_slave),
+        "recovered_slaves": Rows([a for a in chosen if a.recovered], _write_recovered),
     }
 
 
@@ -126,7 +165,7 @@ def _write_slave(row: AgentRow) -> Json:
         "deactivated": row.deactivated,
         # What it speaks as an agent of Mesos; the release of corral is shown by the native API.
         "version": MESOS_VERSION,
-        "capabilities": [],
+        "capabilities": list(AGENT_CAPABILITIES),
         "reserved_resources_full": {role: write_full(tuple(part)) for role, part in reserved.items()},
         "unreserved_resources_full": write_full(free),
         "used_resources_full": write_full(row.used),
@@ -149,16 +188,42 @@ def _agent_pid(ip: str, port: int) -> str:
 
 def write_frameworks(snapshot: ClusterSnapshot, framework_id: str = "") -> Json:
     """`/frameworks`, all or the one of that id."""
+    return whole(plan_frameworks(snapshot, framework_id))  # type: ignore[no-any-return]
+
+
+def plan_frameworks(snapshot: ClusterSnapshot, framework_id: str = "") -> Tree:
+    executors: dict[str, list[Json]] = {}
+    for row in snapshot.executors:
+        executors.setdefault(row.framework_id, []).append(_write_executor_row(row))
+
+    def write(row: FrameworkRow) -> Tree:
+        return {**_write_framework(row), "executors": executors.get(row.id, [])}
+
+    def chosen(rows: Iterable[FrameworkRow]) -> Rows:
+        return Rows([f for f in rows if framework_id in ("", f.id)], write)
+
     return {
-        "frameworks": [_write_framework(f) for f in snapshot.frameworks if framework_id in ("", f.id)],
-        "completed_frameworks": [
-            _write_framework(f) for f in snapshot.completed_frameworks if framework_id in ("", f.id)
-        ],
+        "frameworks": chosen(snapshot.frameworks),
+        "completed_frameworks": chosen(snapshot.completed_frameworks),
         "unregistered_frameworks": [],
     }
 
 
-def _write_framework(row: FrameworkRow) -> Json:
+def _write_executor_row(row: ExecutorRow) -> Json:
+    info = row.info
+    return {
+        "executor_id": info.executor_id,
+        "name": info.name or "",
+        "source": info.source or "",
+        "framework_id": row.framework_id,
+        "slave_id": row.agent_id,
+        "type": info.kind,
+        "role": row.role,
+        "resources": write_flat(info.resources),
+    }
+
+
+def _write_framework(row: FrameworkRow) -> Tree:
     info = row.info
     framework: Json = {
         "id": row.id,
@@ -177,20 +242,10 @@ def _write_framework(row: FrameworkRow) -> Json:
         "registered_time": row.registered_at,
         "unregistered_time": row.unregistered_at or 0.0,
         "resources": write_flat(add(row.used, row.offered)),
-        "tasks": [write_task(t) for t in row.tasks],
-        "unreachable_tasks": [write_task(t) for t in row.unreachable_tasks],
-        "completed_tasks": [write_task(t) for t in row.completed_tasks],
-        "offers": [
-            {
-                "id": o.id,
-                "framework_id": o.framework_id,
-                "allocation_info": {"role": o.role},
-                "slave_id": o.agent_id,
-                "resources": write_flat(o.resources),
-            }
-            for o in row.offers
-        ],
-        "executors": [],
+        "tasks": Rows(row.tasks, write_task),
+        "unreachable_tasks": Rows(row.unreachable_tasks, write_task),
+        "completed_tasks": Rows(row.completed_tasks, write_task),
+        "offers": Rows(row.offers, _write_offer),
     }
     if info.can(Capability.MULTI_ROLE):
         framework["roles"] = info.roles
@@ -205,6 +260,16 @@ def _write_framework(row: FrameworkRow) -> Json:
     if info.labels:
         framework["labels"] = _bare_labels(write_labels(info.labels))
     return framework
+
+
+def _write_offer(offer: Offer) -> Json:
+    return {
+        "id": offer.id,
+        "framework_id": offer.framework_id,
+        "allocation_info": {"role": offer.role},
+        "slave_id": offer.agent_id,
+        "resources": write_flat(offer.resources),
+    }
 
 
 def write_task(task: Task) -> Json:
@@ -260,38 +325,44 @@ def _bare_labels(labels: wire.Labels | None) -> tuple[wire.Label, ...]:
 
 def write_summary(snapshot: ClusterSnapshot) -> Json:
     """`/state-summary`: agents and frameworks with counts of their tasks instead of the tasks."""
+    return whole_of(plan_summary(snapshot))  # type: ignore[no-any-return]
+
+
+def plan_summary(snapshot: ClusterSnapshot) -> Plan:
     of_agent: dict[str, Counter[TaskState]] = {}
     frameworks_on: dict[str, set[str]] = {}
-    frameworks = []
+    counted: list[tuple[FrameworkRow, Counter[TaskState], set[str]]] = []
     for row in snapshot.frameworks:
         counts: Counter[TaskState] = Counter()
         agents: set[str] = set()
-        for task in (*row.tasks, *row.unreachable_tasks, *row.completed_tasks):
-            counts[task.state] += 1
-            agents.add(task.info.agent_id)
-            of_agent.setdefault(task.info.agent_id, Counter())[task.state] += 1
-            frameworks_on.setdefault(task.info.agent_id, set()).add(row.id)
-        whole = _write_framework(
-            msgspec.structs.replace(row, tasks=(), unreachable_tasks=(), completed_tasks=(), offers=())
-        )
-        for name in ("tasks", "unreachable_tasks", "completed_tasks", "offers", "executors"):
-            del whole[name]
-        frameworks.append({**whole, **_write_counts(counts), "slave_ids": sorted(agents)})
-    slaves = [
-        {
-            **_write_slave(a),
-            **_write_counts(of_agent.get(a.id, Counter())),
-            "framework_ids": sorted(frameworks_on.get(a.id, ())),
-        }
-        for a in snapshot.agents
-        if not a.recovered and a.unreachable_at is None
-    ]
+        for batch in batches(chain(row.tasks, row.unreachable_tasks, row.completed_tasks), _AT_ONCE):
+            for task in batch:
+                agent_id = task.info.agent_id
+                counts[task.state] += 1
+                agents.add(agent_id)
+                of_agent.setdefault(agent_id, Counter())[task.state] += 1
+                frameworks_on.setdefault(agent_id, set()).add(row.id)
+            yield
+        counted.append((row, counts, agents))
+
+    def write_slave(row: AgentRow) -> Json:
+        counts = _write_counts(of_agent.get(row.id, Counter()))
+        return {**_write_slave(row), **counts, "framework_ids": sorted(frameworks_on.get(row.id, ()))}
+
     return {
         "hostname": snapshot.master.hostname,
         **({"cluster": snapshot.cluster} if snapshot.cluster is not None else {}),
-        "slaves": slaves,
-        "frameworks": frameworks,
+        "slaves": Rows([a for a in snapshot.agents if not a.recovered and a.unreachable_at is None], write_slave),
+        "frameworks": Rows(counted, _write_counted, at_once=1),
     }
+
+
+def _write_counted(found: tuple[FrameworkRow, Counter[TaskState], set[str]]) -> Json:
+    row, counts, agents = found
+    shown = _write_framework(row)
+    for name in ("tasks", "unreachable_tasks", "completed_tasks", "offers"):
+        del shown[name]
+    return {**shown, **_write_counts(counts), "slave_ids": sorted(agents)}
 
 
 def _write_counts(counts: Mapping[TaskState, int]) -> Json:
@@ -308,15 +379,32 @@ def write_tasks(
     task_id: str = "",
 ) -> Json:
     """`/tasks`: one page of all tasks, the newest first unless `ascending`."""
-    found = [
-        task
-        for row in (*snapshot.frameworks, *snapshot.completed_frameworks)
-        if framework_id in ("", row.id)
-        for task in (*row.tasks, *row.unreachable_tasks, *row.completed_tasks)
-        if task_id in ("", task.info.task_id)
-    ]
-    found.sort(key=_first_seen, reverse=not ascending)
-    return {"tasks": [write_task(t) for t in found[max(offset, 0) : max(offset, 0) + max(limit, 0)]]}
+    plan = plan_tasks(
+        snapshot, limit=limit, offset=offset, ascending=ascending, framework_id=framework_id, task_id=task_id
+    )
+    return whole_of(plan)  # type: ignore[no-any-return]
+
+
+def plan_tasks(
+    snapshot: ClusterSnapshot, *, limit: int, offset: int, ascending: bool, framework_id: str, task_id: str
+) -> Plan:
+    """Shapes: parts of the list are sorted one by one, and merged while they are written."""
+    runs: list[list[Task]] = []
+    for batch in batches(_choose(snapshot, framework_id, task_id), _AT_ONCE):
+        runs.append(sorted(batch, key=_first_seen, reverse=not ascending))
+        yield
+    merged: Iterator[Task] = heapq.merge(*runs, key=_first_seen, reverse=not ascending)
+    for _ in batches(islice(merged, max(offset, 0)), _AT_ONCE):
+        yield
+    return {"tasks": Rows(islice(merged, max(limit, 0)), write_task)}
+
+
+def _choose(snapshot: ClusterSnapshot, framework_id: str, task_id: str) -> Iterator[Task]:
+    for row in (*snapshot.frameworks, *snapshot.completed_frameworks):
+        if framework_id in ("", row.id):
+            for task in chain(row.tasks, row.unreachable_tasks, row.completed_tasks):
+                if task_id in ("", task.info.task_id):
+                    yield task
 
 
 def _first_seen(task: Task) -> tuple[float, str]:
@@ -362,6 +450,58 @@ def write_agent_state(snapshot: AgentSnapshot, version: str) -> Json:
         "frameworks": [_write_agent_framework(f) for f in snapshot.frameworks],
         "completed_frameworks": [_write_agent_framework(f) for f in snapshot.completed_frameworks],
     }
+
+
+def write_statistics(runs: Iterable[tuple[RunRow, Usage | None]], at: float) -> list[Json]:
+    """`/monitor/statistics`: what each run that lives may use and uses. Units: `at` float seconds UTC."""
+    return [
+        {
+            "executor_id": run.task.info.task_id,
+            "executor_name": run.task.info.name,
+            "framework_id": run.task.framework_id,
+            "source": run.task.info.task_id,
+            "statistics": _write_usage(run, usage, at),
+        }
+        for run, usage in runs
+    ]
+
+
+def write_containers(runs: Iterable[tuple[RunRow, Usage | None]], at: float) -> list[Json]:
+    """An agent's `/containers`. Units: `at` float seconds UTC."""
+    found = list(runs)
+    return [
+        {**row, "container_id": run.container_id, "status": _write_run_status(run)}
+        for row, (run, _) in zip(write_statistics(found, at), found, strict=True)
+    ]
+
+
+def _write_usage(run: RunRow, usage: Usage | None, at: float) -> Json:
+    info = run.task.info
+    limits = dict(info.limits)
+    cpus = limits.get("cpus", total_milli(info.resources, "cpus"))
+    mem = limits.get("mem", total_milli(info.resources, "mem"))
+    made: Json = {"timestamp": at}
+    if cpus is not None:
+        made["cpus_limit"] = cpus / 1000
+    if mem is not None:
+        made["mem_limit_bytes"] = mem * 1024 * 1024 // 1000
+    if usage is not None:
+        made["cpus_user_time_secs"] = usage.user_s
+        made["cpus_system_time_secs"] = usage.system_s
+        made["mem_rss_bytes"] = usage.rss_bytes
+        made["processes"] = usage.processes
+    return made
+
+
+def _write_run_status(run: RunRow) -> Json:
+    last = run.task.statuses[-1] if run.task.statuses else None
+    known = last.container_status if last is not None else None
+    made: Json = {"container_id": {"value": run.container_id}}
+    if known is not None and known.network_infos:
+        made["network_infos"] = write_container_status(known).network_infos
+    if run.pid is not None:
+        made["executor_pid"] = run.pid
+    return made
 
 
 def _write_agent_framework(row: AgentFrameworkRow) -> Json:

@@ -4,14 +4,16 @@ What else changes the cluster is not carried out by this release and says so. Em
 Mesos does. Source: Mesos v1, master operator API.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
+from itertools import chain
+from typing import Any
 
 import msgspec
 
 from corral import MESOS_VERSION
 from corral.lib.errors import Invalid, Unimplemented
-from corral.mesos import maintenance, quota, wire
+from corral.mesos import daemon, maintenance, quota, wire
 from corral.mesos.common import (
     write_agent_info,
     write_framework_info,
@@ -20,17 +22,23 @@ from corral.mesos.common import (
     write_offer,
     write_seconds,
 )
+from corral.mesos.daemon import DaemonCall
 from corral.mesos.events import write_master_info
 from corral.mesos.health import write_health_check
 from corral.mesos.lenient import LenientDecoder
 from corral.mesos.offer_constraints import WireOfferConstraints, write_offer_constraints
+from corral.mesos.pieces import Rows, Tree, pieces
 from corral.mesos.resources import write_resources
-from corral.mesos.snapshot import AgentRow, ClusterSnapshot, FrameworkRow
+from corral.mesos.snapshot import AgentRow, ClusterSnapshot, ExecutorRow, FrameworkRow
 from corral.mesos.tasks import write_container, write_discovery, write_executor, write_limits, write_task_status
 from corral.model.framework import Capability
-from corral.model.operator import Change
+from corral.model.ids import FrameworkId
+from corral.model.operator import Change, Teardown
 from corral.model.resources import add, with_allocation
 from corral.model.task import Task
+
+AGENT_CAPABILITIES = ("MULTI_ROLE", "HIERARCHICAL_ROLE", "RESERVATION_REFINEMENT", "TASK_RESOURCE_LIMITS")
+"""What every agent of corral can do of what agents of Mesos can."""
 
 PATHS = ("/api/v1", "/api/v1/{rest*}", "/master/api/v1", "/master/api/v1/{rest*}")
 """Mesos matches routes by their longest prefix; clients do post to `/api/v1/operator`."""
@@ -54,24 +62,33 @@ class OperatorCall(StrEnum):
     GET_MASTER = "GET_MASTER"
     GET_MAINTENANCE_STATUS = "GET_MAINTENANCE_STATUS"
     GET_MAINTENANCE_SCHEDULE = "GET_MAINTENANCE_SCHEDULE"
+    GET_OPERATIONS = "GET_OPERATIONS"
 
 
-class WireOperatorCall(wire.Wire):
-    type: str | None = None
+class Follow(msgspec.Struct, frozen=True):
+    """SUBSCRIBE: the cluster as it is, then all that happens."""
+
+
+class WireOperatorCall(daemon.WireDaemonCall):
     update_weights: quota.WireUpdateWeights | None = None
     update_quota: quota.WireUpdateQuota | None = None
     set_quota: quota.WireSetQuota | None = None
     remove_quota: quota.WireRemoveQuota | None = None
+    teardown: "WireTeardown | None" = None
 
 
-CHANGES = ("UPDATE_WEIGHTS", "UPDATE_QUOTA", "SET_QUOTA", "REMOVE_QUOTA", *maintenance.CHANGES)
+class WireTeardown(wire.Wire):
+    framework_id: wire.Id
+
+
+CHANGES = ("UPDATE_WEIGHTS", "UPDATE_QUOTA", "SET_QUOTA", "REMOVE_QUOTA", "TEARDOWN", *maintenance.CHANGES)
 """The calls that change something."""
 
 KNOWN = frozenset(
     {
-        *OperatorCall, "UNKNOWN", "GET_LOGGING_LEVEL", "SET_LOGGING_LEVEL", "LIST_FILES", "READ_FILE", "GET_OPERATIONS",
-        *CHANGES, "SUBSCRIBE", "RESERVE_RESOURCES", "UNRESERVE_RESOURCES", "CREATE_VOLUMES", "DESTROY_VOLUMES",
-        "GROW_VOLUME", "SHRINK_VOLUME", "TEARDOWN",
+        *OperatorCall, *daemon.CALLS, *CHANGES, "UNKNOWN", "SUBSCRIBE",
+        "RESERVE_RESOURCES", "UNRESERVE_RESOURCES", "CREATE_VOLUMES", "DESTROY_VOLUMES",
+        "GROW_VOLUME", "SHRINK_VOLUME",
     }
 )  # fmt: skip
 """All calls of the API, answered or not."""
@@ -97,16 +114,12 @@ class Agent(wire.Wire):
     pid: str
     registered_time: wire.Nanoseconds | None = None
     reregistered_time: wire.Nanoseconds | None = None
+    capabilities: tuple[wire.CapabilityInfo, ...] = ()
     total_resources: tuple[wire.Resource, ...] = ()
     allocated_resources: tuple[wire.Resource, ...] = ()
     offered_resources: tuple[wire.Resource, ...] = ()
     drain_info: maintenance.WireDrainInfo | None = None
     estimated_drain_start_time: wire.Nanoseconds | None = None
-
-
-class Agents(wire.Wire):
-    agents: tuple[Agent, ...] = ()
-    recovered_agents: tuple[wire.AgentInfo, ...] = ()
 
 
 class Framework(wire.Wire):
@@ -117,16 +130,10 @@ class Framework(wire.Wire):
     registered_time: wire.Nanoseconds | None = None
     reregistered_time: wire.Nanoseconds | None = None
     unregistered_time: wire.Nanoseconds | None = None
-    offers: tuple[wire.Offer, ...] = ()
     allocated_resources: tuple[wire.Resource, ...] = ()
     offered_resources: tuple[wire.Resource, ...] = ()
     offer_constraints: WireOfferConstraints | None = None
     inverse_offers: tuple[wire.InverseOffer, ...] = ()
-
-
-class Frameworks(wire.Wire):
-    frameworks: tuple[Framework, ...] = ()
-    completed_frameworks: tuple[Framework, ...] = ()
 
 
 class TaskEntry(wire.Wire):
@@ -149,19 +156,9 @@ class TaskEntry(wire.Wire):
     limits: dict[str, wire.Limit] | None = None
 
 
-class Tasks(wire.Wire):
-    tasks: tuple[TaskEntry, ...] = ()
-    unreachable_tasks: tuple[TaskEntry, ...] = ()
-    completed_tasks: tuple[TaskEntry, ...] = ()
-
-
 class Executor(wire.Wire):
     agent_id: wire.Id
     executor_info: wire.ExecutorInfo
-
-
-class Executors(wire.Wire):
-    executors: tuple[Executor, ...] = ()
 
 
 class Role(wire.Wire):
@@ -175,8 +172,8 @@ _calls = LenientDecoder(WireOperatorCall, "master::Call")
 _encode = msgspec.json.Encoder().encode
 
 
-def read_call(body: bytes) -> OperatorCall | Change:
-    """A read by its name, or the command that a change is.
+def read_call(body: bytes) -> OperatorCall | Follow | DaemonCall | Change:
+    """A read by its name, what is asked of the daemon itself, or the command that a change is.
 
     Errors: `Invalid` without a known type or without its member; `Unimplemented` for what this release does not do.
     """
@@ -185,11 +182,16 @@ def read_call(body: bytes) -> OperatorCall | Change:
     if kind is None or kind not in KNOWN:
         given = f"; found {kind!r}, which is no call" if kind is not None else ""
         raise Invalid(f"Failed to validate master::Call: Expecting 'type' to be present{given}")
-    if kind in CHANGES:
-        change = maintenance.read_change(kind, body) if kind in maintenance.CHANGES else _read_change(call)
-        if change is None:
+    if kind == "SUBSCRIBE":
+        return Follow()
+    if kind in CHANGES or kind in daemon.CALLS:
+        if kind in maintenance.CHANGES:
+            found: Change | DaemonCall | None = maintenance.read_change(kind, body)
+        else:
+            found = _read_change(call) or daemon.read_call(call)
+        if found is None:
             raise Invalid(f"Failed to validate master::Call: Expecting '{kind.lower()}' to be present")
-        return change
+        return found
     try:
         return OperatorCall(kind)
     except ValueError:
@@ -207,6 +209,8 @@ def _read_change(call: WireOperatorCall) -> Change | None:
             return quota.read_update_quota(found)
         case WireOperatorCall(type="SET_QUOTA", set_quota=quota.WireSetQuota() as found):
             return quota.read_set_quota(found.quota_request)
+        case WireOperatorCall(type="TEARDOWN", teardown=WireTeardown() as found):
+            return Teardown(framework_id=FrameworkId(found.framework_id.value))
         case WireOperatorCall(type="REMOVE_QUOTA", remove_quota=quota.WireRemoveQuota() as found):
             return quota.read_remove_quota(found.role)
         case _:
@@ -220,32 +224,36 @@ def write_response(
 
     Shapes: `metrics` are needed for GET_METRICS alone.
     """
-    return _encode({"type": call.value, call.value.lower(): _write_body(call, snapshot, version, metrics or {})})
+    return b"".join(pieces(plan_response(call, snapshot, version, metrics)))
 
 
-def _write_body(call: OperatorCall, snapshot: ClusterSnapshot, version: str, metrics: Mapping[str, float]) -> object:
+def plan_response(
+    call: OperatorCall, snapshot: ClusterSnapshot, version: str, metrics: Mapping[str, float] | None = None
+) -> Tree:
+    """The same as a tree, to be written in pieces."""
+    return {"type": call.value, call.value.lower(): _write_body(call, snapshot, version, metrics or {})}
+
+
+def _write_body(call: OperatorCall, snapshot: ClusterSnapshot, version: str, metrics: Mapping[str, float]) -> Tree:
     match call:
         case OperatorCall.GET_HEALTH:
             return {"healthy": True}
         case OperatorCall.GET_FLAGS:
-            return _lists(flags=[Named(name=name, value=value) for name, value in snapshot.flags])
+            return write_flags(snapshot.flags)
         case OperatorCall.GET_VERSION:
-            return {"version_info": VersionInfo(version=version, build_user="corral")}
+            return write_version(version)
         case OperatorCall.GET_METRICS:
-            return _lists(metrics=[Named(name=name, value=float(value)) for name, value in sorted(metrics.items())])
+            return write_metrics(metrics)
         case OperatorCall.GET_STATE:
-            return {
-                "get_tasks": write_tasks(snapshot),
-                "get_executors": write_executors(snapshot),
-                "get_frameworks": write_frameworks(snapshot),
-                "get_agents": write_agents(snapshot),
-            }
+            return write_state(snapshot)
         case OperatorCall.GET_AGENTS:
             return write_agents(snapshot)
         case OperatorCall.GET_FRAMEWORKS:
             return write_frameworks(snapshot)
         case OperatorCall.GET_EXECUTORS:
             return write_executors(snapshot)
+        case OperatorCall.GET_OPERATIONS:
+            return {}
         case OperatorCall.GET_TASKS:
             return write_tasks(snapshot)
         case OperatorCall.GET_ROLES:
@@ -262,19 +270,52 @@ def _write_body(call: OperatorCall, snapshot: ClusterSnapshot, version: str, met
             return {"schedule": maintenance.write_schedule(snapshot)}
 
 
+def write_flags(flags: Iterable[tuple[str, str]]) -> Tree:
+    return _lists(flags=[Named(name=name, value=value) for name, value in flags])
+
+
+def write_version(version: str) -> Tree:
+    return {"version_info": VersionInfo(version=version, build_user="corral")}
+
+
+def write_metrics(metrics: Mapping[str, float]) -> Tree:
+    return _lists(metrics=[Named(name=name, value=float(value)) for name, value in sorted(metrics.items())])
+
+
+def write_state(snapshot: ClusterSnapshot) -> Tree:
+    """What GET_STATE and the first event of a stream show."""
+    return {
+        "get_tasks": write_tasks(snapshot),
+        "get_executors": write_executors(snapshot),
+        "get_frameworks": write_frameworks(snapshot),
+        "get_agents": write_agents(snapshot),
+    }
+
+
 def _lists(**lists: list[object]) -> dict[str, list[object]]:
     return {name: items for name, items in lists.items() if items}
 
 
-def write_agents(snapshot: ClusterSnapshot) -> Agents:
+def _rows(**lists: tuple[Iterable[Any], Callable[[Any], object]]) -> Tree:
+    """Lists of rows, the empty ones left out. Shapes: each of what there is and how one is written."""
+    found = {}
+    for name, (items, write) in lists.items():
+        iterator = iter(items)
+        for first in iterator:
+            found[name] = Rows(chain((first,), iterator), write)
+            break
+    return found
+
+
+def write_agents(snapshot: ClusterSnapshot) -> Tree:
     known = [a for a in snapshot.agents if a.unreachable_at is None]
-    return Agents(
-        agents=tuple(_write_agent(a) for a in known if not a.recovered),
-        recovered_agents=tuple(write_agent_info(a.info) for a in known if a.recovered),
+    return _rows(
+        agents=([a for a in known if not a.recovered], write_agent),
+        recovered_agents=([a.info for a in known if a.recovered], write_agent_info),
     )
 
 
-def _write_agent(row: AgentRow) -> Agent:
+def write_agent(row: AgentRow) -> Agent:
     info = row.info
     return Agent(
         agent_info=write_agent_info(info),
@@ -284,6 +325,7 @@ def _write_agent(row: AgentRow) -> Agent:
         pid=f"slave(1)@{info.ip}:{info.port}",
         registered_time=write_seconds(row.registered_at),
         reregistered_time=write_seconds(row.reregistered_at) if row.reregistered_at is not None else None,
+        capabilities=tuple(wire.CapabilityInfo(type=name) for name in AGENT_CAPABILITIES),
         total_resources=write_resources(with_allocation(info.resources, None), refinement=True),
         allocated_resources=write_resources(row.used, refinement=True),
         offered_resources=write_resources(row.offered, refinement=True),
@@ -292,50 +334,57 @@ def _write_agent(row: AgentRow) -> Agent:
     )
 
 
-def write_frameworks(snapshot: ClusterSnapshot) -> Frameworks:
-    return Frameworks(
-        frameworks=tuple(_write_framework(f) for f in snapshot.frameworks),
-        completed_frameworks=tuple(_write_framework(f) for f in snapshot.completed_frameworks),
+def write_frameworks(snapshot: ClusterSnapshot) -> Tree:
+    return _rows(
+        frameworks=(snapshot.frameworks, write_framework),
+        completed_frameworks=(snapshot.completed_frameworks, write_framework),
     )
 
 
-def _write_framework(row: FrameworkRow) -> Framework:
+def write_framework(row: FrameworkRow) -> Tree:
+    """Shapes: a row of offers inside when there are many."""
     refinement = row.info.can(Capability.RESERVATION_REFINEMENT)
-    return Framework(
-        framework_info=write_framework_info(row.info),
-        active=row.active,
-        connected=row.connected,
-        recovered=row.recovered,
-        registered_time=write_seconds(row.registered_at),
-        reregistered_time=write_seconds(row.reregistered_at) if row.reregistered_at is not None else None,
-        unregistered_time=write_seconds(row.unregistered_at) if row.unregistered_at is not None else None,
-        offers=tuple(write_offer(o, refinement=refinement) for o in row.offers),
-        allocated_resources=write_resources(row.used, refinement=True),
-        offered_resources=write_resources(row.offered, refinement=True),
-        offer_constraints=write_offer_constraints(row.offer_constraints),
-        inverse_offers=tuple(maintenance.write_inverse_offer(o) for o in row.inverse_offers),
-    )
-
-
-def write_executors(snapshot: ClusterSnapshot) -> Executors:
-    return Executors(
-        executors=tuple(
-            Executor(
-                agent_id=wire.Id(value=row.agent_id),
-                executor_info=write_executor(row.info, refinement=True, allocation=row.role),
-            )
-            for row in snapshot.executors
+    made: Tree = msgspec.structs.asdict(
+        Framework(
+            framework_info=write_framework_info(row.info),
+            active=row.active,
+            connected=row.connected,
+            recovered=row.recovered,
+            registered_time=write_seconds(row.registered_at),
+            reregistered_time=write_seconds(row.reregistered_at) if row.reregistered_at is not None else None,
+            unregistered_time=write_seconds(row.unregistered_at) if row.unregistered_at is not None else None,
+            allocated_resources=write_resources(row.used, refinement=True),
+            offered_resources=write_resources(row.offered, refinement=True),
+            offer_constraints=write_offer_constraints(row.offer_constraints),
+            inverse_offers=tuple(maintenance.write_inverse_offer(o) for o in row.inverse_offers),
         )
     )
+    offers = _rows(offers=(row.offers, lambda offer: write_offer(offer, refinement=refinement)))
+    return {**{name: value for name, value in made.items() if value not in (None, ())}, **offers}
 
 
-def write_tasks(snapshot: ClusterSnapshot) -> Tasks:
-    completed = [t for f in (*snapshot.frameworks, *snapshot.completed_frameworks) for t in f.completed_tasks]
-    return Tasks(
-        tasks=tuple(write_task(t) for f in snapshot.frameworks for t in f.tasks),
-        unreachable_tasks=tuple(write_task(t) for f in snapshot.frameworks for t in f.unreachable_tasks),
-        completed_tasks=tuple(write_task(t) for t in completed),
+def write_tasks(snapshot: ClusterSnapshot) -> Tree:
+    """Shapes: those of a framework that is no more are completed, whatever their agents still have to say of them."""
+    every = (*snapshot.frameworks, *snapshot.completed_frameworks)
+    return _rows(
+        tasks=(_tasks(f.tasks for f in snapshot.frameworks), write_task),
+        unreachable_tasks=(_tasks(f.unreachable_tasks for f in snapshot.frameworks), write_task),
+        completed_tasks=(_tasks(f.completed_tasks for f in every), write_task),
+        orphan_tasks=(_tasks(a.orphans for a in snapshot.agents), write_task),
     )
+
+
+def write_executors(snapshot: ClusterSnapshot) -> Tree:
+    return _rows(executors=(snapshot.executors, _write_executor))
+
+
+def _write_executor(row: ExecutorRow) -> Executor:
+    info = write_executor(row.info, refinement=True, allocation=row.role)
+    return Executor(agent_id=wire.Id(value=row.agent_id), executor_info=info)
+
+
+def _tasks(found: Iterable[Iterable[Task]]) -> Iterable[Task]:
+    return chain.from_iterable(found)
 
 
 def write_task(task: Task) -> TaskEntry:

@@ -3,12 +3,15 @@
 The builders in `legacy` and `operator` turn them into JSON; nothing here is a wire shape.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
+from typing import overload
+
 import msgspec
 
 from corral.model.agent import AgentInfo
 from corral.model.events import MasterInfo
 from corral.model.framework import FrameworkInfo
-from corral.model.ids import AgentId, ContainerId, FrameworkId
+from corral.model.ids import AgentId, ContainerId, FrameworkId, TaskId
 from corral.model.maintenance import Drain, InverseOffer, Machine, MachineRow, Window
 from corral.model.offer import Offer
 from corral.model.offer_constraints import OfferConstraints
@@ -17,11 +20,11 @@ from corral.model.role import RoleSettings
 from corral.model.task import TERMINAL, ExecutorInfo, Task
 
 
-class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
+class AgentRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `info.id` is set. `active` agents take new tasks; `recovered` ones are remembered and not yet back.
 
-    `used` is what tasks hold, `offered` what is out in offers; both may carry allocation roles. Units: instants are
-    float seconds UTC.
+    `used` is what tasks hold, `offered` what is out in offers; both may carry allocation roles. `orphans` run here for
+    no framework any more. Units: instants are float seconds UTC.
     """
 
     info: AgentInfo
@@ -35,13 +38,45 @@ class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
     used: Resources = ()
     offered: Resources = ()
     drain: Drain | None = None
+    orphans: tuple[Task, ...] = ()
 
     @property
     def id(self) -> AgentId:
         return self.info.id or AgentId("")
 
 
-class FrameworkRow(msgspec.Struct, frozen=True, kw_only=True):
+class TaskRows(Sequence[Task]):
+    """Tasks of one moment, in the dictionary that holds them: it is lent, and no more changed.
+
+    Shapes: the garbage collector passes over a dictionary that holds nothing but tasks, where it would look through a
+    list of all of them.
+    """
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: Mapping[TaskId, Task]) -> None:
+        self._rows = rows
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self._rows.values())
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @overload
+    def __getitem__(self, at: int) -> Task: ...
+    @overload
+    def __getitem__(self, at: slice) -> tuple[Task, ...]: ...
+    def __getitem__(self, at: int | slice) -> Task | tuple[Task, ...]:
+        return tuple(self._rows.values())[at]
+
+
+class FrameworkRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `info.id` is set. `tasks` are those of reachable agents, ended and unacknowledged ones included."""
 
     info: FrameworkInfo
@@ -51,7 +86,7 @@ class FrameworkRow(msgspec.Struct, frozen=True, kw_only=True):
     registered_at: float = 0.0
     reregistered_at: float | None = None
     unregistered_at: float | None = None
-    tasks: tuple[Task, ...] = ()
+    tasks: Sequence[Task] = ()
     unreachable_tasks: tuple[Task, ...] = ()
     completed_tasks: tuple[Task, ...] = ()
     offers: tuple[Offer, ...] = ()
@@ -102,7 +137,9 @@ class ExecutorRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClusterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole cluster. Shapes: `leader` is None where nobody leads; `flags` are the configuration as texts.
+    """The whole cluster. Units: `heartbeat_s` seconds between the heartbeats of a stream.
+
+    Shapes: `leader` is None where nobody leads; `flags` are the configuration as texts.
 
     `agents` are the registered ones, connected or not, the recovered and the unreachable ones too, told apart by their
     fields. `windows` are scheduled for maintenance; of their machines `down` are down and `machines` are not yet.
@@ -111,6 +148,7 @@ class ClusterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     master: MasterInfo
     start_at: float = 0.0
     elected_at: float | None = None
+    heartbeat_s: float = 15.0
     leader: MasterInfo | None = None
     cluster: str | None = None
     agents: tuple[AgentRow, ...] = ()
@@ -127,9 +165,9 @@ class ClusterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     """One run of a task on its agent.
 
-    Shapes: `directory` is its sandbox; `queued` until it has been started. With an `executor`, container and directory
-    are those of the executor, which may have other tasks as well; `nested` is then the container of the task itself, if
-    it has one.
+    Shapes: `directory` is its sandbox; `queued` until it has been started; `is_forgotten` when its end has been
+    acknowledged; `pid` is its process while that is known. With an `executor`, container and directory are those of the
+    executor, which may have other tasks as well; `nested` is then the container of the task itself, if it has one.
     """
 
     task: Task
@@ -138,6 +176,8 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     queued: bool = False
     executor: ExecutorInfo | None = None
     nested: ContainerId | None = None
+    is_forgotten: bool = False
+    pid: int | None = None
 
     @property
     def is_completed(self) -> bool:

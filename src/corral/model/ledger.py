@@ -30,35 +30,43 @@ def _key(resource: Resource) -> _Key:
 
 
 class Pool:
-    """A bundle that grows and shrinks."""
+    """A bundle that grows and shrinks. Shapes: `_spent` is the bundle that was taken as a whole last."""
 
-    __slots__ = ("_bundle", "_items", "_milli", "_ranges")
+    __slots__ = ("_bundle", "_items", "_milli", "_ranges", "_spent")
 
     def __init__(self, bundle: Resources = ()) -> None:
         self._milli: dict[_Key, int] = {}
         self._ranges: dict[_Key, tuple[tuple[int, int], ...]] = {}
         self._items: dict[_Key, tuple[str, ...]] = {}
         self._bundle: Resources | None = None
+        self._spent: Resources | None = None
         self.add(bundle)
 
     def add(self, bundle: Resources) -> None:
+        whole = bundle if bundle is self._spent and self._bundle == () else None
         for resource in bundle:
-            key = _key(resource)
+            key = resource.name if resource.identity is PLAIN else _key(resource)
             if resource.kind is ResourceKind.SCALAR:
                 self._milli[key] = self._milli.get(key, 0) + resource.milli
             elif resource.kind is ResourceKind.RANGES:
                 self._ranges[key] = coalesce(self._ranges.get(key, ()) + resource.ranges)
             else:
                 self._items[key] = tuple(sorted({*self._items.get(key, ()), *resource.items}))
-        self._bundle = None
+        self._bundle = whole
 
     def take(self, bundle: Resources, *, overdraw: bool = False) -> None:
         """Errors: `ValueError` when a scalar would fall below zero: the caller has not checked `holds`.
 
         Shapes: `overdraw` lets it fall, for what is taken already whatever the sums say.
         """
+        if bundle is self._bundle:
+            self._milli.clear()
+            self._ranges.clear()
+            self._items.clear()
+            self._bundle, self._spent = (), bundle
+            return
         for resource in bundle:
-            key = _key(resource)
+            key = resource.name if resource.identity is PLAIN else _key(resource)
             if resource.kind is ResourceKind.SCALAR:
                 left = self._milli.get(key, 0) - resource.milli
                 if left < 0 and not overdraw:
@@ -91,11 +99,16 @@ class Pool:
         """The canonical bundle, kept until the next change."""
         if self._bundle is None:
             found = [
-                *(_scalar(k, v) for k, v in self._milli.items() if v),
-                *(_of(k, ResourceKind.RANGES, ranges=v) for k, v in self._ranges.items() if v),
-                *(_of(k, ResourceKind.SET, items=v) for k, v in self._items.items() if v),
-            ]
-            if all(r.identity is PLAIN for r in found):
+                Resource(name=k, milli=v) if isinstance(k, str) else Resource(name=k[0], milli=v, identity=k[1])
+                for k, v in self._milli.items() if v
+            ]  # fmt: skip
+            found += [_of(k, ResourceKind.RANGES, ranges=v) for k, v in self._ranges.items() if v]
+            if self._items:
+                found += [_of(k, ResourceKind.SET, items=v) for k, v in self._items.items() if v]
+            is_plain = True
+            for r in found:
+                is_plain = is_plain and r.identity is PLAIN
+            if is_plain:
                 found.sort(key=_name)
                 self._bundle = tuple(found)
             else:
@@ -134,12 +147,6 @@ class Tally:
 
 def _name(resource: Resource) -> str:
     return resource.name
-
-
-def _scalar(key: _Key, milli: int) -> Resource:
-    if isinstance(key, str):
-        return Resource(name=key, milli=milli)
-    return Resource(name=key[0], milli=milli, identity=key[1])
 
 
 def _of(

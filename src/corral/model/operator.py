@@ -1,11 +1,12 @@
-"""What an operator asks of the master about roles; what it asks about machines is in `maintenance.py`.
+"""What an operator asks of the master about roles and frameworks; what it asks about machines is in `maintenance.py`.
 
-Each command is carried out whole or not at all. Source: Mesos v1 operator API, weights and quota; `SetRole` and
-`RemoveRole` are corral's own.
+Each command is carried out whole or not at all. Source: Mesos v1 operator API; `SetRole` and `RemoveRole` are corral's
+own.
 """
 
 import msgspec
 
+from corral.model.ids import FrameworkId
 from corral.model.maintenance import MaintenanceChange
 from corral.model.resources import Resources
 from corral.model.role import Quota
@@ -60,4 +61,10 @@ class RemoveQuota(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True)
     role: str
 
 
-Change = SetRole | RemoveRole | UpdateWeights | UpdateQuota | SetQuota | RemoveQuota | MaintenanceChange
+class Teardown(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
+    """End a framework with all that it runs. Errors: `Invalid` when no such framework is known."""
+
+    framework_id: FrameworkId
+
+
+Change = SetRole | RemoveRole | UpdateWeights | UpdateQuota | SetQuota | RemoveQuota | Teardown | MaintenanceChange

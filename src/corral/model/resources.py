@@ -90,6 +90,8 @@ def coalesce(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
 
 def cut_ranges(have: tuple[tuple[int, int], ...], minus: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
     """What is left of `have` without `minus`; both coalesced."""
+    if have == minus:
+        return ()
     left: list[tuple[int, int]] = []
     for low, high in have:
         start = low

@@ -202,6 +202,8 @@ class Server:
             log.exception("request failed", method=raw.method, path=path)
             return _finished(route.errors(CorralError("internal error; the log of this daemon has it"), request), "")
         if isinstance(answer, Stream):
+            if raw.method == "HEAD":
+                return _finished(await _head_of(answer), raw.method)
             return await self._stream(raw, answer)
         return _finished(answer, raw.method)
 
@@ -273,6 +275,16 @@ def _finished(answer: Response, method: str) -> web.Response:
     if answer.body or method == "HEAD":
         response.headers.setdefault("Content-Type", answer.content_type)
     return response
+
+
+async def _head_of(stream: Stream) -> Response:
+    """What a stream begins with, for those who ask for no more; the stream is let go."""
+    close = getattr(stream.chunks, "aclose", None)
+    if close is not None:
+        await close()
+    if stream.close is not None:
+        stream.close()
+    return Response(status=stream.status, content_type=stream.content_type, headers=stream.headers)
 
 
 async def _until(chunks: AsyncIterator[bytes], stopping: asyncio.Event) -> AsyncGenerator[bytes, None]:

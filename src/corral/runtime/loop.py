@@ -124,6 +124,11 @@ class Loop:
         self._queue.append(Asked(ask, command))
         self._wake()
 
+    @property
+    def waiting(self) -> int:
+        """How many inputs have not been decided yet."""
+        return len(self._queue)
+
     def stop(self, code: int = 0) -> None:
         """Finish the turn under way and return from `run`; what is still queued is not decided."""
         if self._code is None:

@@ -2,7 +2,8 @@
 
 Usage: pymesos_scheduler.py HOST:PORT FRAMEWORK_INFO_AS_JSON
 A command is `[method, argument, ...]` of pymesos' driver, such as `["killTask", {"value": "t1"}]`; `["stop", failover]`
-ends it well, `["operator", method, ...]` asks its operator client. An event is `{"event": callback, ...}`; a method
+ends it well, `["operator", method, ...]` asks its operator client, `["agent", HOST:PORT, method, ...]` its client for
+agents; after `["follow"]` the cluster's events are told as "followed". An event is `{"event": callback, ...}`; a method
 that raises gives `{"event": "raised", ...}`. After an error, or when standard input ends, the process leaves without a
 word to the master.
 """
@@ -12,7 +13,13 @@ import os
 import sys
 import threading
 
-from pymesos import MesosOperatorMasterDriver, MesosSchedulerDriver, OperatorMaster, Scheduler
+from pymesos import (
+    MesosOperatorAgentDriver,
+    MesosOperatorMasterDriver,
+    MesosSchedulerDriver,
+    OperatorMaster,
+    Scheduler,
+)
 
 _lock = threading.Lock()
 
@@ -60,6 +67,43 @@ def read_as_operator(master, method, *arguments):
     tell("answered", method=method, answer=getattr(driver, method)(*arguments))
 
 
+def read_as_operator_of_agent(agent, method, *arguments):
+    tell("answered", method=method, answer=getattr(MesosOperatorAgentDriver(agent), method)(*arguments))
+
+
+class Following(OperatorMaster):
+    """Says every callback on standard output."""
+
+    def taskAdded(self, task_info):
+        tell("followed", call="taskAdded", about=task_info)
+
+    def taskUpdated(self, task_info):
+        tell("followed", call="taskUpdated", about=task_info)
+
+    def frameworkAdded(self, framework_info):
+        tell("followed", call="frameworkAdded", about=framework_info)
+
+    def frameworkUpdated(self, framework_info):
+        tell("followed", call="frameworkUpdated", about=framework_info)
+
+    def frameworkRemoved(self, framework_info):
+        tell("followed", call="frameworkRemoved", about=framework_info)
+
+    def agentAdded(self, agent_info):
+        tell("followed", call="agentAdded", about=agent_info)
+
+    def agentRemoved(self, agent_id):
+        tell("followed", call="agentRemoved", about=agent_id)
+
+
+class Followed(MesosOperatorMasterDriver):
+    """Says also when it is there."""
+
+    def on_subscribed(self, info):
+        super().on_subscribed(info)
+        tell("followed", call="subscribed", about=info)
+
+
 def main():
     master, info = sys.argv[1], json.loads(sys.argv[2])
     driver = MesosSchedulerDriver(Told(), info, master)
@@ -74,6 +118,10 @@ def main():
                 return
             if method == "operator":
                 read_as_operator(master, *arguments)
+            elif method == "agent":
+                read_as_operator_of_agent(*arguments)
+            elif method == "follow":
+                Followed(master, Following()).start()
             else:
                 getattr(driver, method)(*arguments)
                 tell("called", method=method)

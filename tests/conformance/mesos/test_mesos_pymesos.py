@@ -1,5 +1,6 @@
 """pymesos, an independent Mesos client, as scheduler against the real server: nothing of it is changed."""
 
+import base64
 import contextlib
 import json
 import os
@@ -10,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import mesos_client
 import pytest
 from mesos_client import forget_roles, task, wait_until
 from pymesos_build import build_pymesos
@@ -308,6 +310,59 @@ def test_its_operator_client_reads(start, method, arguments, member):
     scheduler.next("registered")
     scheduler.do("operator", method, *arguments)
     assert member in scheduler.next("answered")["answer"]
+
+
+def test_its_operator_client_follows_the_cluster(cluster, start):
+    scheduler = start()
+    framework_id = scheduler.next("registered")["framework_id"]
+    offer = scheduler.offer()
+    scheduler.do("follow")
+
+    def followed(call):
+        while (event := scheduler.next_of_any("followed"))["call"] != call:
+            pass
+        return event["about"]
+
+    state = followed("subscribed")["get_state"]
+    assert framework_id in [f["framework_info"]["id"] for f in state["get_frameworks"]["frameworks"]]
+    assert [a["agent_info"]["id"]["value"] for a in state["get_agents"]["agents"]] == [cluster.agent["id"]]
+    scheduler.call("launchTasks", offer["id"], [task(offer, "t1", "sleep 60")], {"refuse_seconds": 0.2})
+    added = followed("taskAdded")
+    assert (added["task_id"], added["framework_id"], added["state"]) == ({"value": "t1"}, framework_id, "TASK_STAGING")
+    states = []
+    while "TASK_RUNNING" not in states:
+        update = followed("taskUpdated")
+        assert (update["framework_id"], update["status"]["task_id"]) == (framework_id, {"value": "t1"})
+        states.append(update["state"])
+    second = start(name="another", failover_timeout=0.0)
+    other_id = second.next("registered")["framework_id"]
+    assert followed("frameworkAdded")["framework_info"]["id"] == other_id
+    second.kill()
+    assert followed("frameworkRemoved")["id"] == other_id
+
+
+def test_its_client_for_agents_reads_tasks_and_files(cluster, start):
+    scheduler = start()
+    scheduler.next("registered")
+    scheduler.launch(("t1", "echo hello; sleep 60"))
+    scheduler.update("TASK_RUNNING")
+
+    def ask(method, *arguments):
+        scheduler.do("agent", cluster.agent_url.removeprefix("http://"), method, *arguments)
+        return scheduler.next_of_any("answered")["answer"]
+
+    (launched,) = ask("getTasks")["get_tasks"]["launched_tasks"]
+    assert (launched["task_id"], launched["state"]) == ({"value": "t1"}, "TASK_RUNNING")
+    (executor,) = ask("getExecutors")["get_executors"]["executors"]
+    assert executor["executor_info"]["executor_id"] == {"value": "t1"}
+    state = mesos_client.request(cluster.agent_url, "GET", "/state").json
+    (directory,) = (e["directory"] for f in state["frameworks"] for e in f["executors"])
+    files = {f["path"]: f["size"] for f in ask("listFiles", directory)["list_files"]["file_infos"]}
+    assert files[f"{directory}/stdout"] == 6
+    read = ask("readFile", f"{directory}/stdout", 3, 1)["read_file"]
+    assert (base64.b64decode(read["data"]), read["size"]) == (b"ell", 6)
+    assert ask("getHealth")["get_health"]["healthy"] is True
+    assert ask("getState")["get_state"]["get_tasks"]["launched_tasks"] == [launched]
 
 
 def test_its_operator_client_sets_weights_and_quotas(cluster, start):

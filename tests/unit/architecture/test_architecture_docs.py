@@ -81,7 +81,7 @@ def test_every_exit_code_is_documented() -> None:
 class Answering:
     """A loop that asks its core at once."""
 
-    turns = inputs = 0
+    turns = inputs = waiting = 0
     ready = SimpleNamespace(is_set=lambda: True)
 
     def __init__(self, core: Core) -> None:
@@ -160,9 +160,9 @@ async def test_every_metric_is_documented_and_every_documented_metric_exists(
     chapter: str, routes: list[Route | RawRoute]
 ) -> None:
     page = next(c for c in read("operate/metrics.md").split("\n## ") if c.startswith(chapter + "\n"))
-    told = set(re.findall(r"`([a-z_]+/[a-z_/]+|corral_[a-z_]+)`", page))
+    told = set(re.findall(r"`([a-z_]+/[a-z0-9_/]+|corral_[a-z0-9_]+)`", page))
     served = set(json.loads(await numbers(routes, "/metrics/snapshot")))
-    served |= set(re.findall(r"^([a-z_]+)[ {]", await numbers(routes, "/metrics"), re.MULTILINE))
+    served |= set(re.findall(r"^([a-z0-9_]+)[ {]", await numbers(routes, "/metrics"), re.MULTILINE))
     assert told == served
 
 

@@ -37,6 +37,7 @@ MAY_DO_IO: dict[str, set[str]] = {
         "executor_routes.py",
         "container_routes.py",
         "nested.py",
+        "usage.py",
     },
     "sdk": {"framework.py", "http.py", "local.py", "agents.py", "feed.py", "notify.py"},
     "frameworks": {"routes.py", "hijack.py"},

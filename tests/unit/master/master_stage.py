@@ -8,7 +8,7 @@ import msgspec
 
 from corral.lib.errors import CorralError
 from corral.master.core import MasterCore
-from corral.master.effects import CloseSession, CloseStream, SendEvent, SendOrder
+from corral.master.effects import CloseSession, CloseStream, SendEvent, SendOrder, TellWatchers
 from corral.master.spec import (
     AgentClosed,
     AgentOpened,
@@ -20,6 +20,7 @@ from corral.master.spec import (
     SchedulerClosed,
     SubscribeStream,
 )
+from corral.mesos.watch import ClusterEvent
 from corral.model import calls, events
 from corral.model.agent import AgentInfo
 from corral.model.attributes import Attribute
@@ -81,7 +82,7 @@ def task_info(id: str, agent_id: str, resources: Resources | None = None, **more
 
 
 class Stage:
-    """Shapes: `events` per stream and `orders` per session hold everything sent; `take_*` empties them."""
+    """Shapes: `events` per stream, `orders` per session and `told` hold everything sent; `take_*` empties them."""
 
     def __init__(self, config: MasterConfig | None = None, records: Sequence[Stored] = (), seed: int = 1) -> None:
         self.config = config or MasterConfig(least_refuse_s=0.0)
@@ -92,6 +93,7 @@ class Stage:
         self.orders: dict[str, list[Order]] = {}
         self.ended: set[str] = set()
         self.notes: list[Note] = []
+        self.told: list[ClusterEvent] = []
         self.store: dict[str, bytes] = {r.key: r.value for r in records}
         self.streams = 0
         self.sessions = 0
@@ -116,6 +118,8 @@ class Stage:
             case SendEvent(stream, event):
                 assert stream not in self.ended, "an event was sent on a closed stream"
                 self.events.setdefault(stream, []).append(event)
+            case TellWatchers(event):
+                self.told.append(event)
             case SendOrder(session, order):
                 assert session not in self.ended, "an order was sent on a closed session"
                 self.orders.setdefault(session, []).append(order)

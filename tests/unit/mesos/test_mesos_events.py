@@ -40,6 +40,7 @@ def test_subscribed_tells_the_heartbeat_and_the_master():
                 "hostname": "node",
                 "version": "1.11.0",
                 "address": {"hostname": "node", "ip": "127.0.0.1", "port": 4680},
+                "capabilities": [{"type": "QUOTA_V2"}],
             },
         },
     }

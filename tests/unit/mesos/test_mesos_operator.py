@@ -6,6 +6,7 @@ import pytest
 from test_mesos_legacy import agent, cluster, framework, task
 
 from corral.lib.errors import Invalid, Unimplemented
+from corral.mesos import daemon
 from corral.mesos.operator import CHANGES, KNOWN, OperatorCall, read_call, write_response
 from corral.mesos.snapshot import RoleRow
 from corral.model.flags import parse_resources
@@ -21,7 +22,7 @@ def asked(kind, **fields):
     return answer[kind.lower()]
 
 
-@pytest.mark.parametrize("kind", sorted(KNOWN - set(OperatorCall) - set(CHANGES)))
+@pytest.mark.parametrize("kind", sorted(KNOWN - {*OperatorCall, *CHANGES, *daemon.CALLS, "SUBSCRIBE"}))
 def test_calls_that_change_the_cluster_are_not_implemented(kind):
     with pytest.raises(Unimplemented, match=kind):
         read_call(json.dumps({"type": kind}).encode())
