@@ -294,10 +294,12 @@ def hold_executor(state: MasterState, entry: ExecutorEntry, since_at: float) -> 
             resources=entry.resources, priority=MOST_PRIORITY, since_at=since_at,
         )  # fmt: skip
         state.allocator.hold(hold)
+    state.executors[entry.key] = entry
     _change(state, entry.agent_id)
 
 
 def release_executor(state: MasterState, entry: ExecutorEntry) -> None:
+    del state.executors[entry.key]
     if entry.resources:
         state.allocator.release(entry.key)
     _change(state, entry.agent_id)

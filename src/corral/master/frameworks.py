@@ -249,7 +249,7 @@ def remove(state: MasterState, framework: FrameworkEntry, why: str, now: float) 
     assert framework.stream is None
     assert not framework.offers
     effects: list[Effect] = [CancelTimer(timers.failover_timer(framework.id))]
-    left = [e for a in state.agents.values() for e in a.executors.values() if e.framework_id == framework.id]
+    left = [e for e in state.executors.values() if e.framework_id == framework.id]
     agents = sorted({e.agent_id for e in framework.tasks.values()} | {e.agent_id for e in left})
     grace_s = max([state.config.default_kill_grace_s, *(e.info.shutdown_grace_s or 0.0 for e in left)])
     for entry in list(framework.tasks.values()):

@@ -158,6 +158,8 @@ def recover(state: MasterState, record: MaintenanceRecord, now: float) -> list[E
 
 def shown_machines(state: MasterState) -> tuple[MachineRow, ...]:
     """The machines that are scheduled and not down, with what frameworks say to it."""
+    if not state.machines:
+        return ()
     answers: dict[Machine, list[AnswerRow]] = {machine: [] for machine in state.machines if machine not in state.down}
     for agent in state.agents.values():
         machine = state.find_machine(agent.info) if agent.inverse else None

@@ -416,11 +416,11 @@ class MasterState:
 
     __slots__ = (
         "agents", "allocation_due", "allocation_due_at", "allocation_runs", "allocator", "completed", "config",
-        "constrained", "counts", "down", "draining", "ended", "epoch", "expiries", "explain_due_at", "filter_heap",
-        "filters_due_at", "frameworks", "gone", "gone_offers", "inverse_offers", "lanes", "live", "loaded_at",
-        "machines", "maintenance_due_at", "master_id", "most_filter_ends", "news", "next_removal_at", "offered",
-        "offers", "offers_due_at", "random", "removed_ids", "roles", "sequence", "sessions", "shown", "streams", "sums",
-        "to_review", "waiting", "watchers", "windows",
+        "constrained", "counts", "down", "draining", "ended", "epoch", "executors", "expiries", "explain_due_at",
+        "filter_heap", "filters_due_at", "frameworks", "gone", "gone_offers", "inverse_offers", "lanes", "live",
+        "loaded_at", "machines", "maintenance_due_at", "master_id", "most_filter_ends", "news", "next_removal_at",
+        "offered", "offers", "offers_due_at", "random", "removed_ids", "roles", "sequence", "sessions", "shown",
+        "streams", "sums", "to_review", "waiting", "watchers", "windows",
     )  # fmt: skip
 
     def __init__(self, config: MasterConfig, random: Random) -> None:
@@ -462,6 +462,7 @@ class MasterState:
         self.windows: tuple[Window, ...] = ()
         self.machines: dict[Machine, Unavailability] = {}
         self.down: dict[Machine, None] = {}
+        self.executors: dict[str, ExecutorEntry] = {}
         self.inverse_offers: dict[InverseOfferId, AgentId] = {}
         self.to_review: dict[AgentId, None] = {}
         self.maintenance_due_at: float | None = None
@@ -534,6 +535,8 @@ class MasterState:
         self._check_agents()
         self._check_frameworks()
         self._check_holds()
+        there = {e.key: e for agent in self.agents.values() for e in agent.executors.values()}
+        assert there == self.executors, f"agents have the executors {list(there)}, known are {list(self.executors)}"
 
     def _check_offers(self) -> None:
         for offer_id, entry in self.offers.items():

@@ -314,8 +314,7 @@ def _cluster(state: MasterState, asked: GetCluster) -> ClusterSnapshot:
         completed_frameworks=completed,
         executors=tuple(
             ExecutorRow(info=e.info, framework_id=e.framework_id, agent_id=e.agent_id, role=e.role)
-            for agent in state.agents.values()
-            for e in agent.executors.values()
+            for e in state.executors.values()
         ),
         roles=role_views.rows(state) if asked.roles else (),
         flags=_flags(state),
