@@ -6,7 +6,18 @@ silent master nor an ended agent ends a task.
 
 from random import Random
 
-from corral.agent import executor_life, executor_words, executors, gc, recovery, session, tasks, updates, views
+from corral.agent import (
+    executor_life,
+    executor_words,
+    executors,
+    gc,
+    operations,
+    recovery,
+    session,
+    tasks,
+    updates,
+    views,
+)
 from corral.agent.deadlines import TIMER as DEADLINES_TIMER
 from corral.agent.deadlines import Due
 from corral.agent.spec import (
@@ -33,12 +44,14 @@ from corral.agent.spec import (
     StartFailed,
     SubscribeExecutor,
     TakeCall,
+    VolumeDeleted,
     WaitFailed,
 )
 from corral.agent.state import AgentState
 from corral.model.ids import ContainerId, FrameworkId
 from corral.model.orders import (
     AcknowledgeUpdate,
+    ApplyOperation,
     KillTask,
     MessageExecutor,
     Ping,
@@ -54,6 +67,7 @@ from corral.runtime.core import Asked, Effect, Loaded, Reply, Tick
 Input = (
     Loaded | Tick | Asked[Command] | Connected | Disconnected | Ordered | Recovered | RuntimeChecked | Fetched | Started
     | StartFailed | Exited | Probed | WaitFailed | KillFailed | DiscardFailed | ExecutorClosed | Scanned | DiskMeasured
+    | VolumeDeleted
 )  # fmt: skip
 """Everything that an agent may be told."""
 
@@ -119,6 +133,8 @@ class AgentCore:
                 return recovery.recovered(state, input, now)
             case Scanned():
                 return gc.scanned(state, input, now)
+            case VolumeDeleted():
+                return operations.deleted(state, input)
             case DiskMeasured():
                 return gc.measured(state, input, now)
             case Loaded():
@@ -161,6 +177,8 @@ class AgentCore:
                 return executor_life.shut_down_one(state, order.framework_id, order.executor_id, now)
             case MessageExecutor():
                 return executor_words.message(state, order)
+            case ApplyOperation():
+                return operations.apply(state, order, now)
             case Ping():
                 return session.answer(state, order, now)
             case ShutdownFramework():

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from corral.lib.errors import Invalid
-from corral.model.flags import parse_resources
+from corral.mesos.agent_resources import read_agent_resources
 from corral.model.resources import Resources, normal, ports, scalar
 
 PORTS = (31000, 32000)
@@ -21,8 +21,8 @@ def detect_resources(work_dir: str, given: str = "") -> Resources:
 
     Errors: `Invalid` when the text is not understood or the work directory's disk cannot be looked at.
     """
-    told = parse_resources(given)
-    names = {resource.name for resource in told}
+    told = read_agent_resources(given)
+    names = named_in(told)
     found = []
     if "cpus" not in names:
         found.append(scalar("cpus", count_cpus()))
@@ -33,6 +33,11 @@ def detect_resources(work_dir: str, given: str = "") -> Resources:
     if "ports" not in names:
         found.append(ports(PORTS))
     return normal((*told, *found))
+
+
+def named_in(told: Resources) -> set[str]:
+    """The resources whose amounts were told; a disk of its own says nothing of the root disk."""
+    return {r.name for r in told if r.identity.disk is None}
 
 
 def leave_mem_mb(total_mb: int) -> int:

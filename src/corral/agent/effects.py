@@ -22,6 +22,7 @@
 | `ScanSandboxes`   | the sandboxes                        | `Scanned`                            |
 | `MeasureDisk`     | the sandboxes                        | `DiskMeasured`                       |
 | `DeleteSandbox`   | the sandboxes                        |                                      |
+| `DeleteVolume`    | `volumes.py`                         | `VolumeDeleted`                      |
 """
 
 from corral.model.execution import Execution
@@ -75,13 +76,17 @@ class CancelFetch(Effect, frozen=True):
 
 
 class Start(Effect, frozen=True):
-    """Make the sandbox and the `directories` in it if they are missing, then start. Shapes: absolute paths."""
+    """Make the sandbox, the `directories` in it and the `volumes` if they are missing, then start.
+
+    Shapes: absolute paths.
+    """
 
     runtime: str
     execution: Execution
     directories: tuple[str, ...] = ()
     owner: str | None = None
     why: str = ""
+    volumes: tuple[str, ...] = ()
 
 
 class Abort(Effect, frozen=True):
@@ -161,5 +166,12 @@ class MeasureDisk(Effect, frozen=True):
 
 
 class DeleteSandbox(Effect, frozen=True):
+    path: str
+    why: str = ""
+
+
+class DeleteVolume(Effect, frozen=True):
+    """Delete the data of a destroyed volume."""
+
     path: str
     why: str = ""

@@ -16,7 +16,8 @@ from corral.model.container import ContainerKind, DockerInfo, PortMapping, Volum
 from corral.model.execution import Execution, Mount
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, ContainerId, FrameworkId, TaskId
-from corral.model.resources import total_milli
+from corral.model.operations import is_volume, volume_key
+from corral.model.resources import Resource, total_milli
 from corral.model.task import INSTANCE_LABEL, CommandInfo, ExecutorInfo, TaskInfo, group_of
 
 MOST_MEM_MB = 1 << 24
@@ -30,11 +31,15 @@ _OF_TASKS = ("MESOS_TASK_ID", "CORRAL_TASK_ID", "CORRAL_INSTANCE_ID")
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """Shapes: `directories` are absolute, in the sandbox, and to be made before the start; `owner` gets the sandbox."""
+    """Shapes: `directories` are absolute, in the sandbox, and to be made before the start; `owner` gets the sandbox.
+
+    `volumes` are the directories of persistent volumes, to be made when they are used first.
+    """
 
     execution: Execution
     directories: tuple[str, ...] = ()
     owner: str | None = None
+    volumes: tuple[str, ...] = ()
 
 
 def sandbox_path(
@@ -81,6 +86,7 @@ def plan_execution(config: AgentConfig, agent_id: AgentId | None, framework: Fra
     command = info.command or CommandInfo()
     docker = info.container.docker if info.container is not None else None
     mounts, directories = _plan_volumes(task, in_image=docker is not None)
+    kept = _plan_persistent(config, info, in_image=docker is not None)
     argv, entrypoint_args = _argv(info.task_id, command, in_image=docker is not None)
     own_user = (command.user or framework.user) if config.switch_user else None
     mappings = _port_mappings(task, docker)
@@ -95,7 +101,7 @@ def plan_execution(config: AgentConfig, agent_id: AgentId | None, framework: Fra
         docker=docker,
         entrypoint_args=entrypoint_args,
         hostname=info.container.hostname if info.container is not None else None,
-        mounts=mounts,
+        mounts=(*mounts, *kept),
         port_mappings=mappings,
         network=_network(info),
         labels=_labels(agent_id, task),
@@ -103,7 +109,8 @@ def plan_execution(config: AgentConfig, agent_id: AgentId | None, framework: Fra
         cpu_limit_milli=_limit(info, "cpus", None),
         mem_mb=_mem_limit_mb(info),
     )
-    return Plan(execution, directories, own_user if docker is None else None)
+    volumes = tuple(mount.source for mount in kept)
+    return Plan(execution, directories, own_user if docker is None else None, volumes)
 
 
 def plan_executor(
@@ -246,6 +253,27 @@ def _plan_volumes(task: TaskRecord, *, in_image: bool) -> tuple[tuple[Mount, ...
             target = join(SANDBOX_IN_IMAGE, normpath(target)) if in_image else normpath(target)
         mounts.append(Mount(source=source, target=target, read_only=volume.mode is VolumeMode.RO))
     return tuple(mounts), tuple(directories)
+
+
+def _plan_persistent(config: AgentConfig, info: TaskInfo, *, in_image: bool) -> tuple[Mount, ...]:
+    """The mounts of the persistent volumes among the task's resources."""
+    mounts = []
+    for volume in filter(is_volume, info.resources):
+        target = volume.identity.disk.container_path if volume.identity.disk is not None else None
+        if not target:
+            raise Invalid(f"a persistent volume of task {info.task_id} has no container path")
+        if not isabs(target):
+            target = join(SANDBOX_IN_IMAGE, normpath(target)) if in_image else normpath(target)
+        mounts.append(Mount(source=volume_path(config.work_dir, volume), target=target))
+    return tuple(mounts)
+
+
+def volume_path(work_dir: str, volume: Resource) -> str:
+    """Where a volume's data is. Source: the layout of a Mesos agent; a slash in a role becomes a blank."""
+    role, persistence_id = volume_key(volume)
+    disk = volume.identity.disk
+    root = disk.source_root if disk is not None and disk.source_root is not None else work_dir
+    return join(work_dir, root, "volumes", "roles", role.replace("/", " "), persistence_id)
 
 
 def _volume_source(task: TaskRecord, volume: Volume) -> tuple[str, bool]:

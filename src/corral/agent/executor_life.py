@@ -64,7 +64,10 @@ def _start(state: AgentState, executor: Executor, now: float) -> list[Effect]:
     executor.move(Event.START)
     state.deadlines.set(executor.container_id, Due.STAGE, now + state.config.start_timeout_s)
     why = "its first task waits"
-    return [executor.save_run(), Start(executor.runtime, plan.execution, plan.directories, plan.owner, why)]
+    return [
+        executor.save_run(),
+        Start(executor.runtime, plan.execution, plan.directories, plan.owner, why, plan.volumes),
+    ]
 
 
 def fetched(state: AgentState, input: Fetched, now: float) -> list[Effect]:

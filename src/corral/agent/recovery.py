@@ -5,7 +5,7 @@ told as dropped; a container that no record knows is ended. A runtime that does 
 answers its tasks stand as they were. No master is dialled before each runtime has answered once.
 """
 
-from corral.agent import executor_life, gc, health, session, tasks
+from corral.agent import executor_life, gc, health, operations, session, tasks
 from corral.agent.deadlines import Due
 from corral.agent.effects import CheckRuntime, Connect, Discard, Kill, Reconnect, Recover, Remove, ScanSandboxes, Wait
 from corral.agent.executor_state import Executor
@@ -26,7 +26,7 @@ from corral.model.execution import Found
 from corral.model.framework import Capability
 from corral.model.ids import FrameworkId
 from corral.model.task import Reason, Source, TaskState, seen_state
-from corral.runtime.core import Effect, Loaded, Note, Persist, SetTimer, decode_records
+from corral.runtime.core import Effect, Loaded, Note, Persist, SetTimer, Stop, decode_records
 
 RECOVER_TIMER = "recover/"
 CHECK_TIMER = "check/"
@@ -37,6 +37,9 @@ FAILURES_TO_BELIEVE = 2
 def load(state: AgentState, input: Loaded, now: float) -> list[Effect]:
     """Fill the memory from the records and ask the runtimes what they hold."""
     state.loaded_at = now
+    begun = operations.load(state, input)
+    if any(isinstance(effect, Stop) for effect in begun):
+        return begun
     state.identity = decode_records(input, "identity", Identity).get("", Identity())
     for name, framework in decode_records(input, "frameworks/", FrameworkRecord).items():
         state.frameworks[FrameworkId(name)] = framework.info
@@ -51,7 +54,7 @@ def load(state: AgentState, input: Loaded, now: float) -> list[Effect]:
         task.take_up(runs[path])
         state.add(task)
     in_use = {key[0] for key in (*state.tasks, *state.executors)}
-    effects: list[Effect] = []
+    effects: list[Effect] = begun
     for framework_id in sorted(set(state.frameworks) - in_use):
         del state.frameworks[framework_id]
         effects.append(Persist(framework_path(framework_id), None))

@@ -49,7 +49,7 @@ def describe_agent(state: AgentState) -> AgentInfo:
     return AgentInfo(
         hostname=config.hostname,
         port=config.port,
-        resources=config.resources,
+        resources=state.resources,
         id=state.identity.agent_id,
         ip=config.ip,
         attributes=config.attributes,

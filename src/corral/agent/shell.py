@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from corral.agent import effects as fx
+from corral.agent import volumes
 from corral.agent.fetcher import Fetcher
 from corral.agent.link import Link
 from corral.agent.nested import NestedContainers
@@ -30,6 +31,7 @@ from corral.agent.spec import (
     Started,
     StartFailed,
     TaskView,
+    VolumeDeleted,
     WaitFailed,
 )
 from corral.agent.streams import ExecutorStreams
@@ -90,6 +92,7 @@ class AgentShell:
             fx.ScanSandboxes: self._scan,
             fx.MeasureDisk: self._measure_disk,
             fx.DeleteSandbox: self._delete_sandbox,
+            fx.DeleteVolume: self._delete_volume,
         }
 
     # Performing.
@@ -192,6 +195,7 @@ class AgentShell:
         runtime = self._runtime(effect.runtime)
         if self.sandboxes is not None:
             await self.sandboxes.make(effect.execution.sandbox, effect.owner, effect.directories)
+            await volumes.make(effect.volumes, effect.owner)
         return await runtime.start(effect.execution)
 
     async def _follow_start(self, effect: fx.Start, start: "asyncio.Task[Launched]") -> Started | StartFailed:
@@ -319,6 +323,13 @@ class AgentShell:
     async def _delete_sandbox(self, effect: fx.DeleteSandbox) -> None:
         if self.sandboxes is not None:
             await self.sandboxes.delete(effect.path)
+
+    async def _delete_volume(self, effect: fx.DeleteVolume) -> VolumeDeleted:
+        try:
+            await volumes.delete(effect.path)
+        except OSError as error:
+            return VolumeDeleted(effect.path, _words(error))
+        return VolumeDeleted(effect.path)
 
     # For the agent's API.
 

@@ -2,7 +2,7 @@
 
 A task is two records: what was ordered, written once, and how far it has come, written at each step. Together they are
 all that a restarted agent needs to take up its tasks, and so are the two of an executor. Keys: `identity`,
-`frameworks/F`, `tasks/F/T`, `runs/F/T`, `executors/F/E`, `executor-runs/F/E`.
+`frameworks/F`, `tasks/F/T`, `runs/F/T`, `executors/F/E`, `executor-runs/F/E`, `resources`.
 """
 
 from enum import StrEnum
@@ -103,6 +103,16 @@ class FrameworkRecord(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A framework that has or had tasks here, so that a new master may learn it from its agents."""
 
     info: FrameworkInfo
+
+
+class ResourcesRecord(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """What operations have made of the configured resources: dynamic reservations and persistent volumes.
+
+    Shapes: `doomed` are the directories of destroyed volumes whose data is not yet deleted.
+    """
+
+    made: Resources = ()
+    doomed: tuple[str, ...] = ()
 
 
 class TaskRecord(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -403,6 +413,13 @@ class Scanned(msgspec.Struct, frozen=True, gc=False, tag=True):
     """The sandboxes that earlier runs of the agent left."""
 
     sandboxes: tuple[Sandbox, ...] = ()
+
+
+class VolumeDeleted(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """The data of a destroyed volume is gone, or `why` not."""
+
+    path: str
+    why: str | None = None
 
 
 class DiskMeasured(msgspec.Struct, frozen=True, gc=False, tag=True):

@@ -228,6 +228,7 @@ class AgentState:
         "deadlines",
         "discards",
         "disk_usage",
+        "doomed",
         "ended",
         "executor_containers",
         "executors",
@@ -241,6 +242,7 @@ class AgentState:
         "ports",
         "random",
         "registered",
+        "resources",
         "runtimes",
         "session",
         "spoke_at",
@@ -251,6 +253,8 @@ class AgentState:
         self.config = config
         self.random = random
         self.identity = Identity()
+        self.resources = config.resources
+        self.doomed: dict[str, None] = {}
         self.frameworks: dict[FrameworkId, FrameworkInfo] = {}
         self.tasks: dict[Key, Task] = {}
         self.by_container: dict[ContainerId, Task] = {}

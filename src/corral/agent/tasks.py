@@ -4,7 +4,7 @@ Source: Mesos v1 task states and reasons; a task that was asked to end is KILLED
 itself is FINISHED at code 0 and FAILED otherwise.
 """
 
-from corral.agent import health, updates
+from corral.agent import health, operations, updates
 from corral.agent.deadlines import Due
 from corral.agent.effects import Abort, CancelFetch, Discard, Fetch, Kill, Remove, Start, Wait
 from corral.agent.execution import check_order, choose_runtime, plan_execution, sandbox_path
@@ -30,8 +30,9 @@ from corral.lib.ids import mint_uuid
 from corral.model.execution import Exit, Launched
 from corral.model.framework import Capability, FrameworkInfo
 from corral.model.ids import AgentId, ContainerId, FrameworkId
+from corral.model.ledger import stripped
 from corral.model.orders import KillTask, RunTask
-from corral.model.resources import Resources, scalar
+from corral.model.resources import Resources, describe, scalar
 from corral.model.task import Reason, Source, TaskState, seen_state
 from corral.runtime.core import Effect, Note, Persist
 
@@ -111,6 +112,23 @@ def find_place_problem(state: AgentState, task: Task, framework: FrameworkInfo) 
             dropped = seen_state(TaskState.DROPPED, framework.can(Capability.PARTITION_AWARE))
             why = f"task {info.task_id} asks for port {port}, which task {holder.info.task_id} of framework"
             return dropped, Reason.RESOURCES_UNKNOWN, f"{why} {holder.framework_id} holds; launch it from a new offer"
+    return _find_volume_problem(state, task, framework)
+
+
+def _find_volume_problem(
+    state: AgentState, task: Task, framework: FrameworkInfo
+) -> tuple[TaskState, Reason, str] | None:
+    """A task that was launched on what this agent never got or another has taken."""
+    dropped = seen_state(TaskState.DROPPED, framework.can(Capability.PARTITION_AWARE))
+    resources = stripped(task.info.resources)
+    lack = operations.find_lack(state, resources)
+    if lack is not None:
+        why = f"task {task.info.task_id} takes {describe((lack,))} as it was reserved, which this agent does not have"
+        return dropped, Reason.RESOURCES_UNKNOWN, f"{why}; launch it from a new offer"
+    holder = operations.find_holder(state, resources)
+    if holder is not None:
+        why = f"task {task.info.task_id} takes a persistent volume that task {holder} has"
+        return dropped, Reason.RESOURCES_UNKNOWN, f"{why}; launch it from a new offer"
     return None
 
 
@@ -171,7 +189,7 @@ def _start(state: AgentState, task: Task, why: str, now: float) -> list[Effect]:
     assert planned is not None
     return [
         *updates.enqueue(state, task, TaskState.STARTING, now),
-        Start(task.runtime, planned.execution, planned.directories, planned.owner, why),
+        Start(task.runtime, planned.execution, planned.directories, planned.owner, why, planned.volumes),
     ]
 
 

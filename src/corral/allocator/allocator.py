@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import msgspec
 
 from corral.allocator.book import GPUS, PORTS, AgentEntry, Book, HoldEntry, amounts_of, devices_of, plain
-from corral.allocator.coarse import offer_rest
+from corral.allocator.coarse import offer_rest, reclaim
 from corral.allocator.demands import check_want, group_of, mark
 from corral.allocator.engine import Engine, Mode, Placements, Tuning
 from corral.allocator.explain import explain
@@ -262,7 +262,12 @@ class Allocator:
             rescinded, self.rescinding = recall(self, waiting)
             kept = {each for agents in self.rescinding.values() for each in agents}
             evictions = self._evictor.run(self, waiting, now)
+        owed = False
         if not more:
+            back, ended, owed = reclaim(self, self._evictor.left(now))
+            self._evictor.spend(now, len(ended))
+            rescinded += back
+            evictions += ended
             grants += self._offer_rest(kept, now, seed)
         return Allocation(
             grants=tuple(grants),
@@ -270,7 +275,7 @@ class Allocator:
             evictions=tuple(evictions),
             waiting=tuple(line.key for line in waiting if line.view.missing > 0),
             more=more,
-            due_at=None if more else self._due_at(now, waiting),
+            due_at=None if more else self._due_at(now, waiting, owed=owed),
         )
 
     def explain(self, framework_id: FrameworkId, want_id: WantId) -> Explanation:
@@ -440,9 +445,10 @@ class Allocator:
         headroom = self.settings.headroom
         self._engine.set_reserve(None if headroom is None else amounts_of(headroom))
 
-    def _due_at(self, now: float, waiting: list[Line]) -> float | None:
+    def _due_at(self, now: float, waiting: list[Line], *, owed: bool = False) -> float | None:
+        """Shapes: `owed` when reservations could not be taken back because no more evictions are allowed."""
         dues = [self._gangs.due_at(now)]
-        if any(line.view.missing > line.apart and not line.view.want.revocable for line in waiting):
+        if owed or any(line.view.missing > line.apart and not line.view.want.revocable for line in waiting):
             dues.append(self._evictor.due_at(now))
         return min((each for each in dues if each is not None), default=None)
 
@@ -505,7 +511,7 @@ class Allocator:
         for claim in offer_rest(self, kept, seed):
             hold = Hold(
                 key=self._next_key(), framework_id=claim.framework_id, role=claim.role, agent_id=claim.agent_id,
-                resources=claim.resources, kind=HoldKind.GRANT, since_at=now,
+                resources=claim.resources, kind=HoldKind.GRANT, since_at=now, revocable=claim.revocable,
             )  # fmt: skip
             # What an agent has is known: nothing is to be learned of it.
             self._book.hold(hold, self._claimants.row(claim.role, claim.framework_id, hold.priority), claim.amounts)
@@ -516,7 +522,7 @@ class Allocator:
 def _grant_of(hold: Hold) -> Grant:
     return Grant(
         key=hold.key, framework_id=hold.framework_id, role=hold.role, agent_id=hold.agent_id, resources=hold.resources,
-        want_id=hold.want_id, devices=hold.devices,
+        want_id=hold.want_id, devices=hold.devices, revocable=hold.revocable,
     )  # fmt: skip
 
 

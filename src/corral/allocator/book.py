@@ -15,6 +15,7 @@ from corral.allocator.view import AgentView, Hold, HoldKind
 from corral.lib.errors import Conflict, NotFound
 from corral.model.ids import AgentId, FrameworkId
 from corral.model.ledger import Pool
+from corral.model.operations import unshared
 from corral.model.resources import (
     PLAIN,
     ResourceKind,
@@ -112,11 +113,15 @@ class AgentEntry:
             self.amounts = amounts_of(view.total)
             self._pool = Pool(view.total)
             for each in self.holds.values():
-                self._pool.take(each.hold.resources, overdraw=True)
+                self._pool.take(unshared(each.hold.resources), overdraw=True)
         self.view = view
 
     def take(self, resources: Resources, sign: int) -> None:
-        """Let less be free, or with -1 more: of ports and named items no more than the agent still has."""
+        """Let less be free, or with -1 more: of ports and named items no more than the agent still has.
+
+        Shapes: a shared volume stays free whoever holds it.
+        """
+        resources = unshared(resources)
         if sign > 0:
             self._pool.take(resources, overdraw=True)
         else:
@@ -161,6 +166,7 @@ class Book:
         self._tagged: dict[str, dict[str, HoldEntry]] = {}
         self._offers: dict[int, dict[str, HoldEntry]] = {}
         self._revocable: dict[str, HoldEntry] = {}
+        self._loans: dict[str, HoldEntry] = {}
         self._tasks: dict[str, dict[int, dict[str, HoldEntry]]] = {}
         self._noted: list[tuple[HoldEntry, int]] = []
         self._watched: dict[str, dict[Tally, None]] = {}
@@ -315,6 +321,10 @@ class Book:
                 if there < priority:
                     yield from (each for each in tasks.values() if not each.hold.revocable)
 
+    def loans(self) -> list[HoldEntry]:
+        """Tasks and offers on what is reserved for others."""
+        return list(self._loans.values())
+
     def flush(self) -> None:
         """Let the engine know what was held and released since the last time."""
         self._forget_gone()
@@ -380,6 +390,8 @@ class Book:
     def _indexes(self, entry: HoldEntry) -> Iterator[dict[str, HoldEntry]]:
         """Where those look who take offers back or move tasks out."""
         hold = entry.hold
+        if hold.revocable and hold.kind is not HoldKind.GRANT and any(r.identity.reservations for r in hold.resources):
+            yield self._loans
         if hold.kind is HoldKind.OFFER:
             yield self._offers.setdefault(entry.agent.row, {})
         elif hold.kind is HoldKind.TASK:

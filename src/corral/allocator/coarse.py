@@ -10,25 +10,31 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from corral.allocator.book import CPUS, GPUS, MEM, PORTS, amounts_of
 from corral.allocator.strategies import mix
-from corral.allocator.view import AgentView, FrameworkView
-from corral.model.ids import AgentId, FrameworkId
-from corral.model.resources import PLAIN, Resource, ResourceKind, Resources, total_milli
+from corral.allocator.view import AgentView, Eviction, FrameworkView
+from corral.model.ids import AgentId, FrameworkId, OfferId, WantId
+from corral.model.operations import unshared
+from corral.model.resources import PLAIN, Resource, ResourceKind, Resources, add, subtract, total_milli
 
 if TYPE_CHECKING:
     from corral.allocator.allocator import Allocator
+    from corral.allocator.book import AgentEntry
 
+DISK = "disk"
 LEAST_CPUS_MILLI = 10
 LEAST_MEM_MILLI = 32_000
 
 
 class Claim(NamedTuple):
-    """An offer to make. Shapes: `amounts` is what the resources come to."""
+    """An offer to make. Shapes: `amounts` is what the resources come to; `revocable` of what is reserved for others,
+    who may have it back at any time.
+    """
 
     framework_id: FrameworkId
     role: str
     agent_id: AgentId
     resources: Resources
     amounts: dict[str, int]
+    revocable: bool = False
 
 
 def worth_offering(resources: Resources) -> bool:
@@ -42,8 +48,11 @@ def worth_offering(resources: Resources) -> bool:
     return cpus >= LEAST_CPUS_MILLI or mem >= LEAST_MEM_MILLI
 
 
-def usable(resources: Resources, role: str) -> Resources:
-    """What may be offered to a role: unreserved, or reserved for it or for a role above it; nothing revocable."""
+def usable(resources: Resources, role: str, *, refined: bool = False, shared: bool = False) -> Resources:
+    """What may be offered to a role: unreserved, or reserved for it or for a role above it; nothing revocable.
+
+    Shapes: `refined` and `shared` let in refined reservations and shared volumes.
+    """
     for r in resources:
         if r.identity is not PLAIN or r.milli < 0:
             break
@@ -55,7 +64,23 @@ def usable(resources: Resources, role: str) -> Resources:
         # An agent that has less than it gave out is short of some scalars.
         if r.milli >= 0
         and not r.identity.revocable
+        and (refined or len(r.identity.reservations) <= 1)
+        and (shared or not r.identity.shared)
         and (not r.identity.reservations or _within(role, r.identity.reservations[-1].role))
+    )
+
+
+def lendable(resources: Resources, role: str) -> Resources:
+    """What may be lent to a role of what is reserved for others: cpus, memory and the like, nothing that keeps data."""
+    return tuple(
+        r
+        for r in resources
+        if r.milli > 0
+        and r.kind is ResourceKind.SCALAR
+        and r.name not in (DISK, GPUS)
+        and r.identity.disk is None
+        and r.identity.reservations
+        and not _within(role, r.identity.reservations[-1].role)
     )
 
 
@@ -240,9 +265,9 @@ def chop(bundle: Resources, most: dict[str, int]) -> Resources:
     return tuple(found)
 
 
-def _may_see(framework: FrameworkView, role: str, view: AgentView, has_gpus: bool) -> bool:
+def _may_see(framework: FrameworkView, role: str, view: AgentView) -> bool:
     """Whether coarse offers of an agent are for a framework: it can use GPUs, knows regions, does not exclude it."""
-    if (has_gpus and not framework.gpus) or (view.remote and not framework.regions):
+    if (view.remote and not framework.regions) or (not framework.gpus and total_milli(view.total, GPUS) > 0):
         return False
     return (framework.id, role) not in view.barred
 
@@ -253,8 +278,6 @@ def offer_rest(allocator: "Allocator", kept: Collection[AgentId], seed: int) -> 
     if not agents:
         return
     order: _Order | None = None
-    frameworks, block = allocator.frameworks, allocator.filters.block
-    are_gpus = allocator.engine.total.get(GPUS, 0) > 0
     for at in sorted(range(len(agents)), key=lambda at: mix(seed * len(agents) + at)):
         agent = agents[at]
         view = agent.view
@@ -265,18 +288,101 @@ def offer_rest(allocator: "Allocator", kept: Collection[AgentId], seed: int) -> 
             continue
         if order is None:
             order = _Order(allocator)
-        has_gpus = are_gpus and total_milli(view.total, GPUS) > 0
-        is_for_some = has_gpus or view.remote or bool(view.barred)
-        for leaf in order:
-            assert leaf.framework_id is not None, "claims are of frameworks"
-            if is_for_some and not _may_see(frameworks[leaf.framework_id], leaf.name, view, has_gpus):
-                continue
-            bundle = order.allowed(leaf, usable(free, leaf.name))
-            if bundle is not free and not worth_offering(bundle):
-                continue
-            if block(leaf.framework_id, leaf.name, view.id, bundle):
-                continue
+        reserved = has_reserved(free)
+        while (claim := _claim(allocator, order, agent, free)) is not None:
+            yield claim
+            if not reserved:
+                break
+            # What is reserved for others has not been offered to anybody yet.
+            free = tuple(r for r in subtract(free, unshared(claim.resources)) if r.identity.reservations)
+        if reserved and (loan := _lend(allocator, order, agent, free)) is not None:
+            yield loan
+
+
+def has_reserved(resources: Resources) -> bool:
+    return any(r.identity is not PLAIN and r.identity.reservations for r in resources)
+
+
+def _claim(allocator: "Allocator", order: _Order, agent: "AgentEntry", free: Resources) -> Claim | None:
+    """The first in fair order who takes of what is free there, charged for it."""
+    is_for_some = _is_for_some(agent.view)
+    for leaf in order:
+        bundle = _part(allocator, order, leaf, agent, free, is_for_some)
+        if bundle and leaf.framework_id is not None:
             amounts = amounts_of(bundle)
-            yield Claim(leaf.framework_id, leaf.name, view.id, bundle, amounts)
             order.charge(leaf, amounts)
+            return Claim(leaf.framework_id, leaf.name, agent.view.id, bundle, amounts)
+    return None
+
+
+def _is_for_some(view: AgentView) -> bool:
+    """Whether not every framework may be offered the agent, for which each has to be looked at."""
+    return view.remote or bool(view.barred) or total_milli(view.total, GPUS) > 0
+
+
+def _part(
+    allocator: "Allocator", order: _Order, leaf: _Branch, agent: "AgentEntry", free: Resources, is_for_some: bool
+) -> Resources:  # fmt: skip
+    """What a claimant would be offered of what is free on an agent; empty for nothing."""
+    assert leaf.framework_id is not None, "claims are of frameworks"
+    framework = allocator.frameworks[leaf.framework_id]
+    if is_for_some and not _may_see(framework, leaf.name, agent.view):
+        return ()
+    bundle = order.allowed(leaf, usable(free, leaf.name, refined=framework.refined, shared=framework.shared))
+    if not worth_offering(bundle):
+        return ()
+    blocked = allocator.filters.block(leaf.framework_id, leaf.name, agent.view.id, bundle)
+    return () if blocked else bundle
+
+
+def _lend(allocator: "Allocator", order: _Order, agent: "AgentEntry", free: Resources) -> Claim | None:
+    """The first in fair order who takes what is reserved for others and idle: none of those has just taken it."""
+    for leaf in order:
+        assert leaf.framework_id is not None, "claims are of frameworks"
+        framework = allocator.frameworks[leaf.framework_id]
+        if not framework.revocable or not _may_see(framework, leaf.name, agent.view):
+            continue
+        bundle = order.allowed(leaf, lendable(free, leaf.name))
+        if not worth_offering(bundle):
+            continue
+        if allocator.filters.block(leaf.framework_id, leaf.name, agent.view.id, bundle):
+            continue
+        amounts = amounts_of(bundle)
+        order.charge(leaf, amounts)
+        return Claim(leaf.framework_id, leaf.name, agent.view.id, bundle, amounts, revocable=True)
+    return None
+
+
+def reclaim(allocator: "Allocator", most: int) -> tuple[list[OfferId], list[Eviction], bool]:
+    """What is lent of reservations whose role would take them now: offers to take back and tasks to end.
+
+    Shapes: ends at most `most` tasks; the last is True when more would have to end. What is not revocable stays.
+    """
+    back: list[OfferId] = []
+    ended: list[Eviction] = []
+    order: _Order | None = None
+    for entry in allocator.book.loans():
+        hold, agent = entry.hold, entry.agent
+        if hold.leaving or (agent.view.ineligible and not agent.view.still_offered):
+            continue
+        lent = {(r.name, r.identity) for r in hold.resources if r.identity.reservations}
+        order = order or _Order(allocator)
+        there = add(agent.free(), hold.resources)
+        for leaf in order:
+            bundle = _part(allocator, order, leaf, agent, there, True)
+            if not any((r.name, r.identity) in lent for r in bundle):
+                continue
+            assert leaf.framework_id is not None, "claims are of frameworks"
+            if hold.offer_id is not None:
+                back.append(hold.offer_id)
+                break
+            if len(ended) >= most:
+                return back, ended, True
+            why = f"role {leaf.name} takes back what is reserved for it on agent {agent.view.id}"
+            allocator.book.mark(hold.key)
+            ended.append(Eviction(
+                key=hold.key, framework_id=hold.framework_id, role=hold.role, agent_id=hold.agent_id,
+                want_id=WantId(""), for_framework_id=leaf.framework_id, for_role=leaf.name, why=why,
+            ))  # fmt: skip
             break
+    return back, ended, False

@@ -57,9 +57,7 @@ class Evictor:
 
     def run(self, allocator: "Allocator", waiting: Iterable[Line], now: float) -> list[Eviction]:
         """Choose victims for wants that wait, in the order they are served, as many as the operator allows."""
-        while self._recent and self._recent[0] <= now - MINUTE_S:
-            self._recent.popleft()
-        left = self.settings.evictions_per_minute - len(self._recent)
+        left = self.left(now)
         lines = [each for each in waiting if each.cls >= 0 and not each.view.want.revocable]
         lines.sort(key=lambda each: (-each.view.want.priority, each.view.since_at, each.key))
         found: list[Eviction] = []
@@ -81,6 +79,16 @@ class Evictor:
                 self._begin(allocator, line, agent, victims, now)
         self._turn = 0 if found else self._turn + MOST_WANTS
         return found
+
+    def left(self, now: float) -> int:
+        """How many tasks may be evicted now."""
+        while self._recent and self._recent[0] <= now - MINUTE_S:
+            self._recent.popleft()
+        return self.settings.evictions_per_minute - len(self._recent)
+
+    def spend(self, now: float, count: int) -> None:
+        """So many have been evicted."""
+        self._recent.extend([now] * count)
 
     def settle(self, allocator: "Allocator", now: float) -> list[Grant]:
         """Give the wants what was cleared for them, where all victims have gone; keep for them what the others left."""

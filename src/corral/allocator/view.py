@@ -45,12 +45,19 @@ class WantView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class FrameworkView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Shapes: `coarse_roles` are the roles that take plain offers now (subscribed, not suppressed)."""
+    """Shapes: `coarse_roles` are the roles that take plain offers now (subscribed, not suppressed).
+
+    `gpus`, `refined`, `shared` and `revocable` tell whether it can take GPUs, refined reservations, shared volumes, and
+    what is reserved for others while they do not ask for it.
+    """
 
     id: FrameworkId
     coarse_roles: tuple[str, ...] = ()
     gpus: bool = False
     regions: bool = False
+    refined: bool = False
+    shared: bool = False
+    revocable: bool = False
 
 
 class Filter(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -137,6 +144,7 @@ class Grant(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     resources: Resources
     want_id: WantId | None = None
     devices: tuple[int, ...] = ()
+    revocable: bool = False
 
 
 class Eviction(msgspec.Struct, frozen=True, gc=False, kw_only=True):

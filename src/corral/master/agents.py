@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from corral.master import claims, evictions, executors, frameworks, inverse, news, offers, tasks, timers
+from corral.master import claims, evictions, executors, frameworks, inverse, news, offers, operations, tasks, timers
 from corral.master.effects import CloseSession, SendOrder
 from corral.master.reconcile import merge_agent
 from corral.master.spec import AgentOpened, AgentReported, agent_key
@@ -23,6 +23,7 @@ from corral.model.orders import (
     ExecutorEnded,
     ExecutorMessage,
     Leaving,
+    OperationDone,
     Ping,
     Pong,
     Refused,
@@ -30,7 +31,7 @@ from corral.model.orders import (
     Registered,
     UpdateTask,
 )
-from corral.model.resources import contains, describe, is_well_formed
+from corral.model.resources import Resources, contains, describe, is_well_formed
 from corral.model.task import TERMINAL, Reason, TaskState
 from corral.runtime.core import CancelTimer, Effect, Note, Persist, SetTimer
 
@@ -86,6 +87,8 @@ def report(state: MasterState, input: AgentReported, now: float) -> list[Effect]
                 effects += executors.ended(state, agent, one)
             case ExecutorMessage():
                 effects += executors.pass_message(state, agent, one)
+            case OperationDone():
+                effects += operations.done(state, agent, one)
             case Pong():
                 pass
             case Leaving():
@@ -125,6 +128,7 @@ def register(state: MasterState, session_id: str, session: SessionEntry, told: R
     returned = agent.state is AgentState.UNREACHABLE
     if returned or agent.state is AgentState.RECOVERED:
         news.tell_agent(state, agent, news.AGENT_ADDED)
+    effects += operations.drop_pending(state, agent.id, info.resources)
     changed = is_new or returned or agent.info != msgspec.structs.replace(info, id=agent.id)
     agent.describe(msgspec.structs.replace(info, id=agent.id))
     agent.move(AgentEvent.REGISTER)
@@ -176,15 +180,20 @@ def _refusal(state: MasterState, info: AgentInfo, told: _Told, executors_told: S
     needed = Pool()
     for one in told.values():
         if one.state not in TERMINAL:
-            needed.add(stripped(one.info.resources))
+            needed.add(_not_yet(needed, stripped(one.info.resources)))
     for executor in executors_told:
-        needed.add(stripped(executor.info.resources))
+        needed.add(_not_yet(needed, stripped(executor.info.resources)))
     if not contains(info.resources, needed.bundle()):
         return (
             f"agent {info.id or info.hostname} brings {describe(info.resources)} but its tasks hold "
             f"{describe(needed.bundle())}; start it with at least these --resources or end those tasks first"
         )
     return None
+
+
+def _not_yet(needed: Pool, resources: Resources) -> Resources:
+    """A shared volume is needed once, however many tasks have it."""
+    return tuple(r for r in resources if not (r.identity.shared and needed.holds((r,))))
 
 
 def _ban(state: MasterState, info: AgentInfo) -> str | None:
@@ -276,6 +285,7 @@ def _disconnect(state: MasterState, agent: AgentEntry, why: str) -> list[Effect]
     claims.tell_agent(state, agent)
     short = f"agent {agent.id} disconnected"
     effects = offers.rescind(state, list(agent.offers.values()), short, Reason.AGENT_DISCONNECTED)
+    effects += operations.lose_sight(state, agent)
     return [*effects, Note("agent disconnected", why, "warning", _facts(agent))]
 
 
@@ -441,6 +451,7 @@ def _remove(
     if agent.state is not AgentState.UNREACHABLE:
         news.tell_agent(state, agent, news.AGENT_REMOVED)
     effects += inverse.withdraw(state, agent)
+    effects += operations.drop_pending(state, agent.id, ())
     offers.drop_filters_of(state, agent.id)
     executors.forget(state, agent)
     state.counts["removals"] += 1

@@ -4,6 +4,7 @@ Rule: an offer or a task is one hold. From grant to offer to task it is handed o
 and a launch changes no sum. What is free on an agent, and what a role holds, is asked of the allocator.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 
 import msgspec
@@ -28,6 +29,7 @@ from corral.model.ledger import Tally
 from corral.model.offer import MOST_PRIORITY, Want
 from corral.model.offer_constraints import OfferConstraints
 from corral.model.resources import Resources
+from corral.model.role import RoleSettings, line_of
 from corral.model.task import Claim
 
 _REMOTE = "@remote"
@@ -45,7 +47,11 @@ def tell_agent(state: MasterState, agent: AgentEntry) -> None:
         runtimes=agent.info.runtimes, ineligible=why, still_offered=why == "maintenance",
         remote=state.is_remote(agent.info), barred=_barred(state, agent),
     )  # fmt: skip
+    before = state.allocator.book.agents.get(agent.id)
+    was = before.view.total if before is not None else ()
     state.allocator.set_agent(view)
+    agent.shown = None
+    _count_reserved(state, was, view.total)
 
 
 def _fields(state: MasterState, agent: AgentEntry) -> dict[str, str]:
@@ -76,8 +82,35 @@ def admits(state: MasterState, framework: FrameworkEntry, entry: OfferEntry) -> 
 
 
 def forget_agent(state: MasterState, agent: AgentEntry) -> None:
+    was = state.allocator.book.agents[agent.id].view.total
     state.count(agent, None)
     state.allocator.remove_agent(agent.id)
+    _count_reserved(state, was, ())
+
+
+def _count_reserved(state: MasterState, before: Resources, after: Resources) -> None:
+    """Keep what is reserved for roles in step, and with it what is left of their quotas."""
+    changed = reserved_for(after)
+    for role, part in reserved_for(before).items():
+        changed.setdefault(role, Counter()).subtract(part)
+    for role, part in changed.items():
+        if any(part.values()):
+            there = state.reserved.setdefault(role, Counter())
+            there.update(part)
+            if not any(there.values()):
+                del state.reserved[role]
+            if role in state.roles:
+                tell_role(state, role)
+
+
+def reserved_for(resources: Resources) -> dict[str, Counter[str]]:
+    """The scalars of a bundle by the roles they are reserved for, and the roles above those."""
+    found: dict[str, Counter[str]] = {}
+    for r in resources:
+        if r.identity.reservations and r.milli:
+            for role in line_of(r.identity.reservations[-1].role):
+                found.setdefault(role, Counter())[r.name] += r.milli
+    return found
 
 
 def free(state: MasterState, agent_id: AgentId) -> Resources:
@@ -91,7 +124,22 @@ def tell_role(state: MasterState, role: str) -> None:
     if settings is None:
         state.allocator.remove_role(role)
     else:
-        state.allocator.set_role(role, settings)
+        state.allocator.set_role(role, _without_reserved(settings, state.reserved.get(role)))
+
+
+def _without_reserved(settings: RoleSettings, reserved: Counter[str] | None) -> RoleSettings:
+    """What is left of a role's quota, of which its reservations are a part. Source: Mesos v1, quota."""
+    if not reserved or not (settings.guarantee or settings.limit):
+        return settings
+    guarantee = _lower(settings.guarantee, reserved)
+    return msgspec.structs.replace(
+        settings, guarantee=tuple(r for r in guarantee if r.milli), limit=_lower(settings.limit, reserved)
+    )
+
+
+def _lower(quota: Resources, reserved: Counter[str]) -> Resources:
+    """Shapes: a limit of nothing is kept, for without it there would be none."""
+    return tuple(msgspec.structs.replace(r, milli=max(r.milli - reserved[r.name], 0)) for r in quota)
 
 
 def held(state: MasterState) -> dict[tuple[str, FrameworkId], dict[str, int]]:
@@ -122,7 +170,8 @@ def tell_framework(state: MasterState, framework: FrameworkEntry) -> None:
     coarse = () if framework.uses_wants else (r for r in info.subscribed_roles if r not in framework.suppressed)
     view = FrameworkView(
         id=framework.id, coarse_roles=tuple(coarse), gpus=info.can(Capability.GPU_RESOURCES),
-        regions=info.can(Capability.REGION_AWARE),
+        regions=info.can(Capability.REGION_AWARE), refined=info.can(Capability.RESERVATION_REFINEMENT),
+        shared=info.can(Capability.SHARED_RESOURCES), revocable=info.can(Capability.REVOCABLE_RESOURCES),
     )  # fmt: skip
     _constrain(state, framework.id, framework.constraints)
     if state.allocator.frameworks.get(framework.id) != view:

@@ -14,6 +14,8 @@ from corral.master import (
     inverse,
     maintenance,
     offers,
+    operate,
+    operations,
     reconcile,
     recovery,
     role_views,
@@ -52,7 +54,16 @@ from corral.master.state import FrameworkEntry, MasterState
 from corral.model import calls
 from corral.model import maintenance as asked
 from corral.model.ids import FrameworkId
-from corral.model.operator import RemoveQuota, RemoveRole, SetQuota, SetRole, Teardown, UpdateQuota, UpdateWeights
+from corral.model.operator import (
+    Operate,
+    RemoveQuota,
+    RemoveRole,
+    SetQuota,
+    SetRole,
+    Teardown,
+    UpdateQuota,
+    UpdateWeights,
+)
 from corral.runtime.core import Asked, Effect, Loaded, Refuse, Reply, Tick
 
 __all__ = ["Input", "MasterCore"]
@@ -118,6 +129,8 @@ def ask(state: MasterState, ask: int, command: Command, now: float) -> list[Effe
     value: Any = None
     effects: list[Effect] = []
     match command:
+        case Operate():
+            return operate.operate(state, ask, command)
         case SchedulerCall():
             framework = frameworks.find(state, _caller(command.call), command)
             state.counts[type(command.call).__name__] += 1
@@ -223,6 +236,10 @@ def call(state: MasterState, framework: FrameworkEntry, call: calls.Call, now: f
             return frameworks.suppress(state, framework, call)
         case calls.Reconcile():
             return reconcile.reconcile(state, framework, call, now)
+        case calls.AcknowledgeOperation():
+            return operations.acknowledge(framework, call)
+        case calls.ReconcileOperations():
+            return operations.reconcile(state, framework, call)
         case calls.Teardown():
             return frameworks.teardown(state, framework, now)
         case calls.UpdateFramework():
@@ -231,7 +248,7 @@ def call(state: MasterState, framework: FrameworkEntry, call: calls.Call, now: f
             return executors.send_message(state, framework, call)
         case calls.Shutdown():
             return executors.shut_down(state, framework, call)
-        case calls.Ignored() | calls.Subscribe():
+        case calls.Subscribe():
             return []
 
 

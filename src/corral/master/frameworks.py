@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from corral.lib.errors import Forbidden, Invalid
-from corral.master import claims, executors, inverse, news, offers, tasks, timers, watchdog
+from corral.master import claims, executors, inverse, news, offers, operations, tasks, timers, watchdog
 from corral.master.effects import CloseStream, SendEvent, SendOrder
 from corral.master.spec import FrameworkRecord, RemovedRecord, SchedulerCall, SubscribeStream, framework_key
 from corral.master.state import FrameworkEntry, MasterState, TaskEntry
@@ -90,6 +90,7 @@ def subscribe(state: MasterState, command: SubscribeStream, now: float) -> list[
         SendEvent(command.stream, subscribed),
         SendEvent(command.stream, events.Heartbeat()),
         *tasks.tell_pending(framework),
+        *operations.tell_unacknowledged(framework),
         SetTimer(timers.heartbeat_timer(command.stream), state.config.heartbeat_s),
         *timers.ask_allocation(state),
     ]

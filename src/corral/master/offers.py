@@ -11,23 +11,25 @@ from collections.abc import Sequence
 import msgspec
 
 from corral.allocator.view import Filter, Grant
-from corral.master import claims, tasks, timers, watchdog
+from corral.master import claims, operations, tasks, timers, watchdog
 from corral.master.effects import SendEvent
 from corral.master.executors import normal_executor
 from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry, WantEntry
-from corral.master.validate import BadOffers, check_accept, check_task
+from corral.master.validate import BadOffers, check_accept, check_loan, check_task
 from corral.master.validate_executors import check_executor, check_group, needed_by
 from corral.model import events
-from corral.model.calls import Accept, Decline, Launch, LaunchGroup, Operation
+from corral.model.calls import Accept, Decline, Launch, LaunchGroup, Unsupported
 from corral.model.ids import AgentId, OfferId
-from corral.model.ledger import Pool, charged, lent, owned, stripped
+from corral.model.ledger import Pool, charged, drawn, lent, owned, stripped
 from corral.model.offer import Offer
+from corral.model.operations import ResourceOperation, unshared
 from corral.model.resources import Resources, contains
-from corral.model.task import Claim, Reason, TaskInfo, TaskState
+from corral.model.task import Claim, Reason, TaskInfo, TaskState, group_of
 from corral.runtime.core import Effect, Note
 
 _MOST_REFUSE_S = 365 * 86400.0
 _DEFAULT_REFUSE_S = 5.0
+_LENT = "what is lent can be launched on and nothing else; wait for an offer that is not revocable"
 
 
 def make_offers(state: MasterState, grants: Sequence[Grant], now: float) -> list[Effect]:
@@ -47,6 +49,7 @@ def _make_offer(state: MasterState, framework: FrameworkEntry, grant: Grant, now
     resources = stripped(grant.resources)
     want = framework.wants[grant.want_id] if grant.want_id is not None else None
     seen = charged(resources, grant.role)
+    revocable = grant.revocable or (want is not None and want.want.revocable)
     offer = Offer(
         id=OfferId(f"{state.master_id}-O{state.number('offer')}"),
         framework_id=framework.id,
@@ -55,7 +58,7 @@ def _make_offer(state: MasterState, framework: FrameworkEntry, grant: Grant, now
         ip=agent.info.ip,
         port=agent.info.port,
         role=grant.role,
-        resources=lent(seen) if want is not None and want.want.revocable else seen,
+        resources=lent(seen) if revocable else seen,
         attributes=agent.info.attributes,
         want_id=grant.want_id,
         devices=grant.devices,
@@ -63,7 +66,7 @@ def _make_offer(state: MasterState, framework: FrameworkEntry, grant: Grant, now
         domain=agent.info.domain,
         unavailability=agent.unavailability,
     )
-    entry = OfferEntry(offer, resources, want, now)
+    entry = OfferEntry(offer, resources, want, now, revocable=revocable)
     claims.hold_offer(state, entry, grant)
     state.offers[offer.id] = framework.offers[offer.id] = agent.offers[offer.id] = entry
     if want is not None:
@@ -204,7 +207,8 @@ def accept(state: MasterState, framework: FrameworkEntry, call: Accept, now: flo
     unused = list(entries)
     for entry in entries:
         _take_out(state, entry, "it was accepted before")
-        left.add(entry.resources)
+        # Several offers may hold the same shared volume.
+        left.add(tuple(r for r in entry.resources if not (r.identity.shared and left.holds((r,)))))
     effects: list[Effect] = []
     for operation in call.operations:
         match operation:
@@ -213,8 +217,13 @@ def accept(state: MasterState, framework: FrameworkEntry, call: Accept, now: flo
                     effects += _launch(state, framework, agent, role, info, left, unused, entries[-1], now)
             case LaunchGroup():
                 effects += _launch_group(state, framework, agent, role, operation, left, unused, entries[-1], now)
-            case _:
+            case Unsupported():
                 effects += _decline_operation(framework, operation, now)
+            case _:
+                if entries[0].revocable:
+                    effects += operations.refuse(state, framework, agent, operation, _LENT)
+                else:
+                    effects += _operate(state, framework, agent, role, operation, left)
     for entry in unused:
         claims.release_offer(state, entry)
     for want in {id(entry.want): entry.want for entry in entries}.values():
@@ -238,19 +247,25 @@ def _launch(
     """
     standing = unused[0] if unused else last
     want = standing.want
-    lends = want is not None and want.want.revocable
-    resources = stripped(owned(info.resources) if lends else info.resources)
+    resources = stripped(info.resources)
+    if standing.revocable:
+        resources = drawn(left.bundle(), resources)
+    lends = standing.revocable
     executor = normal_executor(info.executor, framework.id, lends=lends) if info.executor is not None else None
     why = check_task(framework, agent, role, info, resources, left)
     if why is None and executor is not None:
         why = check_executor(framework, agent, role, info, executor, resources, left)
+    if why is None and lends and want is None:
+        why = check_loan(info)
     if why is not None:
         return tasks.reject(framework, (info,), TaskState.ERROR, Reason.TASK_INVALID, why, now)
-    left.take(resources)
+    left.take(unshared(resources))
     if executor is not None:
-        left.take(needed_by(framework, agent, executor))
+        left.take(unshared(needed_by(framework, agent, executor)))
     offer = unused.pop(0) if unused else None
     claim = _claim(want, offer)
+    if want is None and lends:
+        claim = Claim(revocable=True, group=group_of(info) or "")
     info = msgspec.structs.replace(info, resources=charged(resources, role), claim=claim, executor=executor)
     return tasks.launch(state, framework, agent, role, info, resources, offer, now)
 
@@ -269,15 +284,17 @@ def _launch_group(
     unused: list[OfferEntry], last: OfferEntry, now: float,
 ) -> list[Effect]:  # fmt: skip
     """All tasks of the group or none. Shapes: the whole group takes the place of one offer."""
-    want = (unused[0] if unused else last).want
-    lends = want is not None and want.want.revocable
+    standing = unused[0] if unused else last
+    want, lends = standing.want, standing.revocable
     executor = normal_executor(group.executor, framework.id, lends=lends)
     found = [stripped(owned(info.resources) if lends else info.resources) for info in group.tasks]
     why = check_group(framework, agent, role, group, executor, found, left)
+    if lends and want is None:
+        why = "no group runs on what is reserved for others; launch its tasks one by one"
     if why is not None:
         return tasks.reject(framework, group.tasks, TaskState.ERROR, Reason.TASK_GROUP_INVALID, why, now)
     for resources in (*found, needed_by(framework, agent, executor)):
-        left.take(resources)
+        left.take(unshared(resources))
     offer = unused.pop(0) if unused else None
     claim = _claim(want, offer)
     infos = [
@@ -287,14 +304,19 @@ def _launch_group(
     return tasks.launch_group(state, framework, agent, role, infos, offer, now)
 
 
-def _decline_operation(framework: FrameworkEntry, operation: Operation, now: float) -> list[Effect]:
+def _operate(
+    state: MasterState, framework: FrameworkEntry, agent: AgentEntry, role: str, operation: ResourceOperation,
+    left: Pool,
+) -> list[Effect]:  # fmt: skip
+    """Shapes: the offers are held on as they were made, though their resources change their form, until the end."""
+    effects = operations.carry_out(state, framework, agent, role, operation, left)
+    return effects + rescind(state, operations.sharers(agent, operation), "its shared volume is destroyed")
+
+
+def _decline_operation(framework: FrameworkEntry, operation: Unsupported, now: float) -> list[Effect]:
     """An operation this release does not carry out."""
-    match operation:
-        case Launch() | LaunchGroup():
-            raise AssertionError("launches are carried out")
-        case _:
-            why = f"operation {operation.kind} is not carried out by this release; its resources were offered again"
-            return [Note("operation dropped", why, "warning", {"framework": framework.id})]
+    why = f"operation {operation.kind} is not carried out by this release; its resources were offered again"
+    return [Note("operation dropped", why, "warning", {"framework": framework.id})]
 
 
 def _accept_nothing(
@@ -312,7 +334,9 @@ def _accept_nothing(
                 effects += tasks.reject(
                     framework, infos, ended_as, bad.reason, f"task not launched: {bad.message}", now
                 )
-            case _:
+            case Unsupported():
                 why = f"operation {operation.kind} was dropped: {bad.message}"
                 effects.append(Note("operation dropped", why, "warning", {"framework": framework.id}))
+            case _:
+                effects += operations.drop_all(state, framework, operation, bad.message, None)
     return effects

@@ -24,9 +24,14 @@ def amounts(resources: Resources) -> Amounts:
     return found
 
 
+def unreserved(resources: Resources) -> Amounts:
+    """The scalars of a bundle that are not reserved for anybody."""
+    return amounts(tuple(r for r in resources if not r.identity.reservations))
+
+
 def known(state: MasterState) -> list[str]:
     """Every role that has settings, members or resources, and the roles above them; each after the one above it."""
-    names = {role for role, _ in claims.held(state)}
+    names = {role for role, _ in claims.held(state)} | set(state.reserved)
     names.update(state.roles)
     for framework in state.frameworks.values():
         names.update(framework.info.subscribed_roles)
@@ -34,8 +39,11 @@ def known(state: MasterState) -> list[str]:
 
 
 def held(state: MasterState) -> dict[str, Amounts]:
-    """What tasks and offers hold, and what is kept for some that are to come."""
-    return _gather((role, Counter(part)) for (role, _), part in claims.held(state).items())
+    """What tasks and offers hold, what is kept for some that are to come, and what is reserved, in use or not."""
+    found = _gather((role, Counter(part)) for (role, _), part in claims.held(state).items())
+    for role, part in state.reserved.items():
+        found.setdefault(role, Counter()).update(part)
+    return found
 
 
 def own(state: MasterState) -> dict[str, Amounts]:
@@ -52,8 +60,8 @@ def kept(state: MasterState) -> dict[str, Amounts]:
 
 
 def offered(state: MasterState) -> dict[str, Amounts]:
-    """What is out in offers."""
-    return _gather((entry.offer.role, amounts(entry.resources)) for entry in state.offers.values())
+    """What is out in offers and not reserved."""
+    return _gather((entry.offer.role, unreserved(entry.resources)) for entry in state.offers.values())
 
 
 def _gather(found: Iterable[tuple[str, Amounts]]) -> dict[str, Amounts]:

@@ -83,6 +83,7 @@ def _rows(state: MasterState) -> list[RoleRow]:
             allocated=_bundle(own.get(role, Counter())),
             offered=offered.get(role, ()),
             consumed=_bundle(held.get(role, Counter())),
+            reserved=_bundle(state.reserved.get(role, Counter())),
         )
         for role in role_tree.known(state)
     ]

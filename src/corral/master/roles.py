@@ -210,7 +210,7 @@ def _offers_over_limits(state: MasterState, changed: Iterable[str]) -> list[Offe
             over = {name for name, most in limit.items() if held[role][name] > most}
             if not over:
                 break
-            part = role_tree.amounts(entry.resources)
+            part = role_tree.unreserved(entry.resources)
             if entry.offer.id in found or not is_within(entry.offer.role, role) or not over & part.keys():
                 continue
             found[entry.offer.id] = entry

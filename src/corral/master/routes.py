@@ -8,6 +8,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
+from urllib.parse import parse_qs
 
 import msgspec
 from aiohttp import web
@@ -35,6 +36,7 @@ from corral.master.spec import (
 )
 from corral.master.views import OF_FRAMEWORKS
 from corral.mesos import daemon, legacy, maintenance, operator, quota, recordio
+from corral.mesos import operations as operation_forms
 from corral.mesos.operator import OperatorCall
 from corral.mesos.pieces import Plan, pieces, pieces_of
 from corral.mesos.scheduler import STREAM_ID_HEADER, read_call, write_event
@@ -44,7 +46,7 @@ from corral.mesos.watch import write_event as write_watch_event
 from corral.model import calls
 from corral.model.ids import FrameworkId
 from corral.model.maintenance import StartMaintenance, StopMaintenance
-from corral.model.operator import Change, RemoveRole, SetQuota, Teardown
+from corral.model.operator import Change, Operate, RemoveRole, SetQuota, Teardown
 from corral.model.orders import Report
 from corral.net.answers import (
     NOT_ACCEPTABLE,
@@ -163,6 +165,7 @@ class _Doors:
             ("POST", "/machine/up"): self.bring_up,
             ("POST", "/teardown"): self.tear_down,
             ("POST", "/logging/toggle"): self.toggle_logging,
+            **{("POST", path): self.operate_by_form for path in operation_forms.FORMS},
         }
 
     def native(self) -> dict[str, Exchange]:
@@ -252,10 +255,16 @@ class _Doors:
         try:
             await self._loop.ask(command)
         except Conflict as error:
-            if isinstance(command, SetQuota):
+            if isinstance(command, SetQuota | Operate):
                 raise
             raise Invalid(error.message) from None
-        return Response()
+        return Response(status=202 if isinstance(command, Operate) else 200)
+
+    async def operate_by_form(self, request: Request) -> Response:
+        self._expect_recovered()
+        path = request.path.removeprefix("/master")
+        fields = parse_qs(request.body.decode(errors="replace"), keep_blank_values=True)
+        return await self._change(operation_forms.read_form(path, fields))
 
     async def _snapshot(self, asked: GetCluster) -> ClusterSnapshot:
         self._expect_recovered()

@@ -12,7 +12,16 @@ from corral.model.domain import Domain
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, FrameworkId
 from corral.model.maintenance import Drain, Machine, MaintenanceChange, Window
-from corral.model.operator import RemoveQuota, RemoveRole, SetQuota, SetRole, Teardown, UpdateQuota, UpdateWeights
+from corral.model.operator import (
+    Operate,
+    RemoveQuota,
+    RemoveRole,
+    SetQuota,
+    SetRole,
+    Teardown,
+    UpdateQuota,
+    UpdateWeights,
+)
 from corral.model.orders import Report
 from corral.model.rates import RateLimits
 from corral.model.resources import Resources
@@ -238,9 +247,9 @@ class WatchCluster(msgspec.Struct, frozen=True, gc=False, tag=True):
 
 
 Command = (
-    SubscribeStream | SchedulerCall | SetRole | RemoveRole | UpdateWeights | UpdateQuota | SetQuota | RemoveQuota
-    | MaintenanceChange | Teardown | GetNodes | GetRoles | GetFrameworks | GetTasks | GetExplanations | GetTrial
-    | GetMetrics | GetCluster | PrepareViews | WatchCluster
+    SubscribeStream | SchedulerCall | Operate | SetRole | RemoveRole | UpdateWeights | UpdateQuota | SetQuota
+    | RemoveQuota | MaintenanceChange | Teardown | GetNodes | GetRoles | GetFrameworks | GetTasks | GetExplanations
+    | GetTrial | GetMetrics | GetCluster | PrepareViews | WatchCluster
 )  # fmt: skip
 
 Input = Loaded | Tick | Asked[Command] | AgentOpened | AgentReported | AgentClosed | SchedulerClosed | WatcherClosed

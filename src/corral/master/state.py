@@ -24,7 +24,8 @@ from corral.model.ledger import Pool, Tally
 from corral.model.maintenance import Answer, Drain, DrainState, InverseOffer, Machine, Unavailability, Window
 from corral.model.offer import Explanation, Offer, Want
 from corral.model.offer_constraints import OfferConstraints
-from corral.model.resources import PLAIN, Resources
+from corral.model.operations import OperationStatus, ResourceOperation, unshared
+from corral.model.resources import Resources
 from corral.model.role import RoleSettings
 from corral.model.task import TERMINAL, ExecutorInfo, Reason, Task, TaskInfo, TaskState, TaskStatus
 
@@ -189,11 +190,17 @@ class ExecutorEntry:
 
 
 class OfferEntry:
-    """An offer that is out. Shapes: `resources` as the allocator counts them; `offer` as the framework sees it."""
+    """An offer that is out. Shapes: `resources` as the allocator counts them; `offer` as the framework sees it.
 
-    __slots__ = ("expires_at", "made_at", "offer", "resources", "want")
+    `revocable` when it is of what is lent.
+    """
 
-    def __init__(self, offer: Offer, resources: Resources, want: "WantEntry | None", made_at: float) -> None:
+    __slots__ = ("expires_at", "made_at", "offer", "resources", "revocable", "want")
+
+    def __init__(
+        self, offer: Offer, resources: Resources, want: "WantEntry | None", made_at: float, *, revocable: bool = False
+    ) -> None:
+        self.revocable = revocable
         self.offer = offer
         self.resources = resources
         self.want = want
@@ -234,18 +241,34 @@ class WantEntry:
         return max(self.remaining - self.offered, 0)
 
 
+class OperationEntry:
+    """An operation that was ordered and not yet answered. Shapes: `ask` is the operator's, who waits for it."""
+
+    __slots__ = ("agent_id", "ask", "framework_id", "operation")
+
+    def __init__(
+        self, operation: ResourceOperation, agent_id: AgentId, framework_id: FrameworkId | None, ask: int | None = None
+    ) -> None:
+        self.operation = operation
+        self.agent_id = agent_id
+        self.framework_id = framework_id
+        self.ask = ask
+
+
 class FrameworkEntry:
     """One framework, connected or not, or removed and kept to look at.
 
     Shapes: `offered` sums up what is out in its offers. `told` are the explanations that it heard last, `explanations`
     those of the last round by want. While it `explain_due`, a round is due or under way, in which `unexplained` wants
-    have to be looked at still.
+    have to be looked at still. `operations` are the last words on operations that it has not
+    acknowledged.
     """
 
     __slots__ = (
         "completed", "constraints", "explain_due", "explained_at", "explaining", "explanations", "fed_at", "id",
-        "info", "kills", "offered", "offers", "principal", "recovered", "registered_at", "reregistered_at", "starves",
-        "stream", "suppressed", "tasks", "told", "unexplained", "unreachable", "unregistered_at", "uses_wants",
+        "info", "kills", "offered", "offers", "operations", "principal", "recovered", "registered_at",
+        "reregistered_at", "starves", "stream", "suppressed", "tasks", "told", "unexplained", "unreachable",
+        "unregistered_at", "uses_wants",
         "waiting", "wants",
     )  # fmt: skip
 
@@ -264,6 +287,7 @@ class FrameworkEntry:
         self.kills: dict[TaskId, float | None] = {}
         self.offers: dict[OfferId, OfferEntry] = {}
         self.offered = Tally()
+        self.operations: dict[str, OperationStatus] = {}
         self.suppressed: set[str] = set()
         self.constraints: OfferConstraints = ()
         self.fed_at = now
@@ -409,9 +433,10 @@ class News(NamedTuple):
 
 class MasterState:
     """Shapes: `offered` sums up by role what is out in offers. `roles` are those of which an operator has set
-    something; `waiting` are the wants that the last whole allocation left waiting; `watchers` are the streams of those
-    who follow what happens, and `news` what they are yet to be told of the input at hand. Errors: `Unavailable` when
-    the engine shall be compiled and cannot be.
+    something; `reserved` are the scalars that agents keep for each role and the roles below it, in
+    thousandths; `waiting` are the wants that the last whole allocation left waiting; `watchers` are the streams of
+    those who follow what happens, and `news` what they are yet to be told of the input at hand. Errors: `Unavailable`
+    when the engine shall be compiled and cannot be.
     """
 
     __slots__ = (
@@ -419,8 +444,8 @@ class MasterState:
         "constrained", "counts", "down", "draining", "ended", "epoch", "executors", "expiries", "explain_due_at",
         "filter_heap", "filters_due_at", "frameworks", "gone", "gone_offers", "inverse_offers", "lanes", "live",
         "loaded_at", "machines", "maintenance_due_at", "master_id", "most_filter_ends", "news", "next_removal_at",
-        "offered", "offers", "offers_due_at", "random", "removed_ids", "roles", "sequence", "sessions", "shown",
-        "streams", "sums", "to_review", "waiting", "watchers", "windows",
+        "offered", "offers", "offers_due_at", "operations", "random", "removed_ids", "reserved", "roles", "sequence",
+        "sessions", "shown", "streams", "sums", "to_review", "waiting", "watchers", "windows",
     )  # fmt: skip
 
     def __init__(self, config: MasterConfig, random: Random) -> None:
@@ -440,7 +465,9 @@ class MasterState:
         self.completed: dict[FrameworkId, FrameworkEntry] = {}
         self.removed_ids: dict[FrameworkId, None] = {}
         self.roles: dict[str, RoleSettings] = {}
+        self.reserved: dict[str, Counter[str]] = {}
         self.offers: dict[OfferId, OfferEntry] = {}
+        self.operations: dict[bytes, OperationEntry] = {}
         self.gone_offers: dict[OfferId, tuple[str, Reason]] = {}
         self.expiries: list[tuple[float, OfferId]] = []
         self.filter_heap: list[tuple[float, FrameworkId, str, AgentId]] = []
@@ -587,11 +614,11 @@ class MasterState:
             for task in agent.tasks.values():
                 assert not (task.holding and task.state in TERMINAL and not task.orphan), f"{task.info.task_id} holds"
                 if task.holding:
-                    total.add(task.resources)
+                    total.add(unshared(task.resources))
             for executor in agent.executors.values():
-                total.add(executor.resources)
+                total.add(unshared(executor.resources))
             for offer in agent.offers.values():
-                total.add(offer.resources)
+                total.add(unshared(offer.resources))
             for resources in kept.get(agent.id, ()):
                 total.add(resources)
             assert total.bundle() == agent.info.resources, f"agent {agent.id} does not add up to its resources"
@@ -599,7 +626,9 @@ class MasterState:
         for agent in self.agents.values():
             row = agent.counted
             if row is not None and row.connected:
-                sums.update({("total", r.name): r.milli for r in row.info.resources if r.milli and r.identity == PLAIN})
+                for r in row.info.resources:
+                    if r.milli and not r.identity.revocable:
+                        sums["total", r.name] += r.milli
         found = {key: n for key, n in self.sums.items() if n and key[0] == "total" and key in sums}
         assert found == dict(sums), f"agents have {dict(sums)} and are counted as {found}"
         for session, entry in self.sessions.items():

@@ -15,6 +15,7 @@ from corral.model.health import CheckKind, HealthCheck, find_check_fault, find_f
 from corral.model.ids import OfferId, check_id
 from corral.model.ledger import Pool
 from corral.model.offer import Want, find_want_fault
+from corral.model.operations import is_volume, volume_key
 from corral.model.resources import Resource, ResourceKind, Resources, describe, total_milli
 from corral.model.task import Reason, TaskInfo
 
@@ -87,7 +88,7 @@ def check_accept(
         why = f"offers {', '.join(found)} are of different agents"
     if why is None and len({e.offer.role for e in entries}) > 1:
         why = f"offers {', '.join(found)} are of different roles"
-    if why is None and len({e.want is not None and e.want.want.revocable for e in entries}) > 1:
+    if why is None and len({e.revocable for e in entries}) > 1:
         why = f"offers {', '.join(found)} are revocable in part"
     if why is not None:
         raise BadOffers(why, reason, entries)
@@ -129,6 +130,14 @@ def check_alone(
         or _check_resources(role, info, resources)
         or _check_limits(info, resources)
     )
+
+
+def check_loan(info: TaskInfo) -> str | None:
+    """Why a task must not run on what is reserved for others: it has to know that it may be ended for them."""
+    for r in info.resources:
+        if r.kind is ResourceKind.SCALAR and not r.identity.revocable:
+            return f"task {info.task_id} takes {r.name} for good, but the offer is revocable; ask it as revocable"
+    return None
 
 
 def _check_identity(framework: FrameworkEntry, agent: AgentEntry, info: TaskInfo) -> str | None:
@@ -234,6 +243,9 @@ def _check_enough(agent: AgentEntry, info: TaskInfo, resources: Resources, left:
 
 def find_lack(name: str, agent: AgentEntry, resources: Resources, left: Pool) -> str | None:
     """What of the resources the offers do not hold, in words."""
+    for r in filter(is_volume, resources):
+        if r not in left.bundle():
+            return f"{name} takes volume {volume_key(r)[1]}, which the offer does not hold in this size; take it whole"
     lack = left.lacks(resources)
     if lack is None:
         return None

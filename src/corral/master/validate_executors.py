@@ -13,6 +13,7 @@ from corral.model.container import ContainerKind
 from corral.model.health import CheckKind
 from corral.model.ids import check_id
 from corral.model.ledger import Pool
+from corral.model.operations import unshared
 from corral.model.resources import ResourceKind, Resources, total_milli
 from corral.model.task import ExecutorInfo, TaskInfo
 
@@ -149,7 +150,7 @@ def _check_sum(
         why = find_lack(name if index == len(found) else f"{name} with its tasks", agent, resources, rest)
         if why is not None:
             return why
-        rest.take(resources)
+        rest.take(unshared(resources))
     lent: dict[str, bool] = {}
     for r in (r for resources in (*found, executor.resources) for r in resources):
         if lent.setdefault(r.name, r.identity.revocable) is not r.identity.revocable:

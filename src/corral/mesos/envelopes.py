@@ -2,6 +2,14 @@
 
 from corral.mesos import wire
 from corral.mesos.offer_constraints import WireOfferConstraints
+from corral.mesos.operations import (
+    WireGrow,
+    WireOperationStatus,
+    WireReserve,
+    WireShrink,
+    WireUnreserve,
+    WireVolumes,
+)
 from corral.mesos.wants import WireExplanation, WireWant
 
 
@@ -27,6 +35,12 @@ class WireOperation(wire.Wire):
     id: wire.Id | None = None
     launch: WireLaunch | None = None
     launch_group: WireLaunchGroup | None = None
+    reserve: WireReserve | None = None
+    unreserve: WireUnreserve | None = None
+    create: WireVolumes | None = None
+    destroy: WireVolumes | None = None
+    grow_volume: WireGrow | None = None
+    shrink_volume: WireShrink | None = None
 
 
 class WireSubscribe(wire.Wire):
@@ -82,6 +96,25 @@ class WireReconcile(wire.Wire):
     tasks: tuple[WireReconcileTask, ...] = ()
 
 
+class WireAcknowledgeOperation(wire.Wire):
+    operation_id: wire.Id
+    uuid: bytes
+    agent_id: wire.Id | None = None
+
+
+class WireReconcileOperation(wire.Wire):
+    operation_id: wire.Id
+    agent_id: wire.Id | None = None
+
+
+class WireReconcileOperations(wire.Wire):
+    operations: tuple[WireReconcileOperation, ...] = ()
+
+
+class WireUpdateOperation(wire.Wire):
+    status: WireOperationStatus
+
+
 class WireMessage(wire.Wire):
     agent_id: wire.Id
     executor_id: wire.Id
@@ -113,9 +146,9 @@ class WireCall(wire.Wire):
     kill: WireKill | None = None
     shutdown: WireShutdown | None = None
     acknowledge: WireAcknowledge | None = None
-    acknowledge_operation_status: wire.Empty | None = None
+    acknowledge_operation_status: WireAcknowledgeOperation | None = None
     reconcile: WireReconcile | None = None
-    reconcile_operations: wire.Empty | None = None
+    reconcile_operations: WireReconcileOperations | None = None
     message: WireMessage | None = None
     request: WireRequest | None = None
     update_framework: WireSubscribe | None = None
@@ -169,6 +202,7 @@ class WireEvent(wire.Wire):
     inverse_offers: WireInverseOffers | None = None
     rescind_inverse_offer: WireRescindInverse | None = None
     update: WireUpdate | None = None
+    update_operation_status: WireUpdateOperation | None = None
     message: WireMessage | None = None
     failure: WireFailure | None = None
     error: WireError | None = None

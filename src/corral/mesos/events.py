@@ -23,9 +23,11 @@ from corral.mesos.envelopes import (
     WireRescindInverse,
     WireSubscribed,
     WireUpdate,
+    WireUpdateOperation,
 )
 from corral.mesos.lenient import LenientDecoder
 from corral.mesos.maintenance import read_inverse_offer, write_inverse_offer
+from corral.mesos.operations import read_status, write_status
 from corral.mesos.tasks import read_task_status, write_task_status
 from corral.mesos.wants import read_explanation, write_explanation
 from corral.model import events
@@ -66,6 +68,9 @@ def write_event(event: events.Event, *, refinement: bool) -> bytes:
         case events.RescindInverseOffer(inverse_offer_id=id):
             void = WireRescindInverse(inverse_offer_id=wire.Id(value=id))
             return _encode(WireEvent(type="RESCIND_INVERSE_OFFER", rescind_inverse_offer=void))
+        case events.UpdateOperation(status=told):
+            body = WireUpdateOperation(write_status(told, refinement=refinement))
+            return _encode(WireEvent(type="UPDATE_OPERATION_STATUS", update_operation_status=body))
         case events.Message():
             agent_id, executor_id = wire.Id(value=event.agent_id), wire.Id(value=event.executor_id)
             return _encode(WireEvent(type="MESSAGE", message=WireMessage(agent_id, executor_id, event.data)))
@@ -104,6 +109,9 @@ def read_event(body: bytes) -> events.Event:
         case "UPDATE":
             status = _present(found.update, "update").status
             return events.Update(status=read_task_status(status, "update.status"))
+        case "UPDATE_OPERATION_STATUS":
+            operated = _present(found.update_operation_status, "update_operation_status")
+            return events.UpdateOperation(status=read_status(operated.status))
         case "MESSAGE":
             message = _present(found.message, "message")
             return events.Message(

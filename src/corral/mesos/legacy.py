@@ -412,7 +412,7 @@ def _first_seen(task: Task) -> tuple[float, str]:
 
 
 def write_roles(snapshot: ClusterSnapshot) -> Json:
-    """`/roles`. Shapes: what `quota` says is consumed includes the roles below, the other amounts do not."""
+    """`/roles`. Shapes: what is reserved, and consumed of `quota`, includes the roles below; the rest does not."""
     return {
         "roles": [
             {
@@ -422,7 +422,7 @@ def write_roles(snapshot: ClusterSnapshot) -> Json:
                 "resources": write_flat(r.allocated),
                 "allocated": write_flat(subtract(normal(r.allocated), normal(r.offered))),
                 "offered": write_flat(r.offered),
-                "reserved": write_flat(()),
+                "reserved": write_flat(r.reserved),
                 "quota": write_role_quota(r),
             }
             for r in snapshot.roles

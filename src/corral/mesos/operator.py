@@ -27,6 +27,8 @@ from corral.mesos.events import write_master_info
 from corral.mesos.health import write_health_check
 from corral.mesos.lenient import LenientDecoder
 from corral.mesos.offer_constraints import WireOfferConstraints, write_offer_constraints
+from corral.mesos.operations import CALLS as OPERATIONS
+from corral.mesos.operations import WireOnAgent, read_operate
 from corral.mesos.pieces import Rows, Tree, pieces
 from corral.mesos.resources import write_resources
 from corral.mesos.snapshot import AgentRow, ClusterSnapshot, ExecutorRow, FrameworkRow
@@ -75,20 +77,24 @@ class WireOperatorCall(daemon.WireDaemonCall):
     set_quota: quota.WireSetQuota | None = None
     remove_quota: quota.WireRemoveQuota | None = None
     teardown: "WireTeardown | None" = None
+    reserve_resources: WireOnAgent | None = None
+    unreserve_resources: WireOnAgent | None = None
+    create_volumes: WireOnAgent | None = None
+    destroy_volumes: WireOnAgent | None = None
+    grow_volume: WireOnAgent | None = None
+    shrink_volume: WireOnAgent | None = None
 
 
 class WireTeardown(wire.Wire):
     framework_id: wire.Id
 
 
-CHANGES = ("UPDATE_WEIGHTS", "UPDATE_QUOTA", "SET_QUOTA", "REMOVE_QUOTA", "TEARDOWN", *maintenance.CHANGES)
+CHANGES = ("UPDATE_WEIGHTS", "UPDATE_QUOTA", "SET_QUOTA", "REMOVE_QUOTA", "TEARDOWN", *maintenance.CHANGES, *OPERATIONS)
 """The calls that change something."""
 
 KNOWN = frozenset(
     {
         *OperatorCall, *daemon.CALLS, *CHANGES, "UNKNOWN", "SUBSCRIBE",
-        "RESERVE_RESOURCES", "UNRESERVE_RESOURCES", "CREATE_VOLUMES", "DESTROY_VOLUMES",
-        "GROW_VOLUME", "SHRINK_VOLUME",
     }
 )  # fmt: skip
 """All calls of the API, answered or not."""
@@ -214,7 +220,8 @@ def _read_change(call: WireOperatorCall) -> Change | None:
         case WireOperatorCall(type="REMOVE_QUOTA", remove_quota=quota.WireRemoveQuota() as found):
             return quota.read_remove_quota(found.role)
         case _:
-            return None
+            body = getattr(call, (call.type or "").lower()) if call.type in OPERATIONS else None
+            return None if body is None or call.type is None else read_operate(call.type, body)
 
 
 def write_response(

@@ -21,6 +21,7 @@ from corral.mesos.common import (
 from corral.mesos.envelopes import (
     WireAccept,
     WireAcknowledge,
+    WireAcknowledgeOperation,
     WireAnswerInverse,
     WireCall,
     WireFilters,
@@ -30,6 +31,8 @@ from corral.mesos.envelopes import (
     WireMessage,
     WireOperation,
     WireReconcile,
+    WireReconcileOperation,
+    WireReconcileOperations,
     WireReconcileTask,
     WireRequest,
     WireRoles,
@@ -40,6 +43,7 @@ from corral.mesos.envelopes import (
 from corral.mesos.events import read_event, write_event
 from corral.mesos.lenient import LenientDecoder
 from corral.mesos.offer_constraints import read_offer_constraints, write_offer_constraints
+from corral.mesos.operations import read_operation, write_operation
 from corral.mesos.tasks import (
     check_uuid,
     find_unsupported_executor,
@@ -53,6 +57,7 @@ from corral.model import calls
 from corral.model.framework import Capability, FrameworkInfo
 from corral.model.ids import AgentId, ExecutorId, FrameworkId, InverseOfferId, OfferId, TaskId, check_id, check_role
 from corral.model.offer import Filters
+from corral.model.operations import ResourceOperation, kind_of
 from corral.model.task import TaskInfo
 
 __all__ = [
@@ -193,6 +198,12 @@ def _read_operation(found: WireOperation, index: int) -> calls.Operation:
             strange = find_unsupported_executor(found.launch_group.executor, "launch_group.executor")
             tasks = tuple(msgspec.structs.replace(t, unsupported=(*t.unsupported, *strange)) for t in tasks)
             return calls.LaunchGroup(executor=executor, tasks=_without_feedback(found, tasks))
+        case "RESERVE" | "UNRESERVE" | "CREATE" | "DESTROY" | "GROW_VOLUME" | "SHRINK_VOLUME" as kind:
+            body: msgspec.Struct | None = getattr(found, kind.lower())
+            if body is None:
+                raise _missing(f"{at}.{kind.lower()}")
+            operation_id = found.id.value if found.id is not None else None
+            return read_operation(kind, body, f"{at}.{kind.lower()}", operation_id)
         case kind:
             operation_id = found.id.value if found.id is not None else None
             return calls.Unsupported(kind=kind or "UNKNOWN", operation_id=operation_id)
@@ -250,6 +261,27 @@ def _read_acknowledge(found: WireCall, framework_id: FrameworkId) -> calls.Call:
     )
 
 
+def _read_acknowledge_operation(found: WireCall, framework_id: FrameworkId) -> calls.Call:
+    body = found.acknowledge_operation_status
+    if body is None:
+        raise _missing("acknowledge_operation_status")
+    check_uuid(body.uuid, "acknowledge_operation_status.uuid")
+    return calls.AcknowledgeOperation(
+        framework_id=framework_id, operation_id=body.operation_id.value, uuid=body.uuid,
+        agent_id=AgentId(body.agent_id.value) if body.agent_id is not None else None,
+    )  # fmt: skip
+
+
+def _read_reconcile_operations(found: WireCall, framework_id: FrameworkId) -> calls.Call:
+    if found.reconcile_operations is None:
+        raise _missing("reconcile_operations")
+    asked = tuple(
+        (o.operation_id.value, AgentId(o.agent_id.value) if o.agent_id is not None else None)
+        for o in found.reconcile_operations.operations
+    )
+    return calls.ReconcileOperations(framework_id=framework_id, operations=asked)
+
+
 def _read_reconcile(found: WireCall, framework_id: FrameworkId) -> calls.Call:
     if found.reconcile is None:
         raise _missing("reconcile")
@@ -280,13 +312,6 @@ def _read_request(found: WireCall, framework_id: FrameworkId) -> calls.Call:
     return calls.Request(framework_id=framework_id, wants=wants)
 
 
-def _read_ignored(found: WireCall, framework_id: FrameworkId) -> calls.Call:
-    kind = found.type or ""
-    if getattr(found, kind.lower()) is None:
-        raise _missing(kind.lower())
-    return calls.Ignored(framework_id=framework_id, kind=kind)
-
-
 _READERS = {
     "SUBSCRIBE": _read_subscribe,
     "TEARDOWN": _read_teardown,
@@ -299,9 +324,9 @@ _READERS = {
     "KILL": _read_kill,
     "SHUTDOWN": _read_shutdown,
     "ACKNOWLEDGE": _read_acknowledge,
-    "ACKNOWLEDGE_OPERATION_STATUS": _read_ignored,
+    "ACKNOWLEDGE_OPERATION_STATUS": _read_acknowledge_operation,
     "RECONCILE": _read_reconcile,
-    "RECONCILE_OPERATIONS": _read_ignored,
+    "RECONCILE_OPERATIONS": _read_reconcile_operations,
     "MESSAGE": _read_message,
     "REQUEST": _read_request,
     "UPDATE_FRAMEWORK": _read_update_framework,
@@ -348,15 +373,20 @@ def _written(call: calls.Call) -> WireCall:
         case calls.Reconcile(tasks=tasks):
             asked = tuple(WireReconcileTask(wire.Id(value=t.task_id), write_id(t.agent_id)) for t in tasks)
             made.type, made.reconcile = "RECONCILE", WireReconcile(tasks=asked)
+        case calls.AcknowledgeOperation():
+            made.type = "ACKNOWLEDGE_OPERATION_STATUS"
+            made.acknowledge_operation_status = WireAcknowledgeOperation(
+                wire.Id(value=call.operation_id), call.uuid, write_id(call.agent_id)
+            )
+        case calls.ReconcileOperations(operations=named):
+            rows = tuple(WireReconcileOperation(wire.Id(value=o), write_id(a)) for o, a in named)
+            made.type, made.reconcile_operations = "RECONCILE_OPERATIONS", WireReconcileOperations(rows)
         case calls.Message():
             agent_id, executor_id = wire.Id(value=call.agent_id), wire.Id(value=call.executor_id)
             made.type, made.message = "MESSAGE", WireMessage(agent_id, executor_id, call.data)
         case calls.Request(wants=wants):
             made.type = "REQUEST"
             made.request = WireRequest(wants=write_wants(wants) if wants is not None else None)
-        case calls.Ignored(kind=kind):
-            made.type = kind
-            setattr(made, kind.lower(), wire.Empty())
     return made
 
 
@@ -395,6 +425,15 @@ def _write_operation(operation: calls.Operation) -> WireOperation:
             return WireOperation(type="LAUNCH_GROUP", launch_group=launch_group)
         case calls.Unsupported():
             return WireOperation(type=operation.kind, id=write_id(operation.operation_id))
+        case _:
+            return _write_resource_operation(operation)
+
+
+def _write_resource_operation(operation: ResourceOperation) -> WireOperation:
+    kind = kind_of(operation)
+    written = WireOperation(type=kind, id=write_id(operation.operation_id))
+    setattr(written, kind.lower(), write_operation(operation))
+    return written
 
 
 def _write_kill(call: calls.Kill) -> WireKill:

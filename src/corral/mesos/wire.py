@@ -111,6 +111,10 @@ class AllocationInfo(Wire):
     role: str | None = None
 
 
+class Uuid(Wire):
+    value: bytes
+
+
 class Root(Wire):
     root: str | None = None
 

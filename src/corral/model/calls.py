@@ -6,6 +6,7 @@ from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, ExecutorId, FrameworkId, InverseOfferId, OfferId, TaskId
 from corral.model.offer import Filters, Want
 from corral.model.offer_constraints import OfferConstraints
+from corral.model.operations import ResourceOperation
 from corral.model.task import ExecutorInfo, TaskInfo
 
 
@@ -25,7 +26,7 @@ class Unsupported(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="UNSU
     operation_id: str | None = None
 
 
-Operation = Launch | LaunchGroup | Unsupported
+Operation = Launch | LaunchGroup | ResourceOperation | Unsupported
 
 
 class Subscribe(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="SUBSCRIBE"):
@@ -97,6 +98,20 @@ class Acknowledge(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="ACKN
     uuid: bytes
 
 
+class AcknowledgeOperation(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="ACKNOWLEDGE_OPERATION_STATUS"):
+    framework_id: FrameworkId
+    operation_id: str
+    uuid: bytes
+    agent_id: AgentId | None = None
+
+
+class ReconcileOperations(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="RECONCILE_OPERATIONS"):
+    """Shapes: ids with the agent they are thought to be on, if any; none asks for all."""
+
+    framework_id: FrameworkId
+    operations: tuple[tuple[str, AgentId | None], ...] = ()
+
+
 class ReconcileTask(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     task_id: TaskId
     agent_id: AgentId | None = None
@@ -129,14 +144,8 @@ class UpdateFramework(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="
     offer_constraints: OfferConstraints = ()
 
 
-class Ignored(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="IGNORED"):
-    """A call that is accepted without effect, such as an acknowledgement of an operation; `kind` is its wire name."""
-
-    framework_id: FrameworkId
-    kind: str
-
-
 Call = (
     Subscribe | Teardown | Accept | Decline | AcceptInverseOffers | DeclineInverseOffers | Revive | Suppress | Kill
-    | Shutdown | Acknowledge | Reconcile | Message | Request | UpdateFramework | Ignored
+    | Shutdown | Acknowledge | Reconcile | Message | Request | UpdateFramework | AcknowledgeOperation
+    | ReconcileOperations
 )  # fmt: skip

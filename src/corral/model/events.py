@@ -6,6 +6,7 @@ from corral.model.domain import Domain
 from corral.model.ids import AgentId, ExecutorId, FrameworkId, InverseOfferId, OfferId
 from corral.model.maintenance import InverseOffer
 from corral.model.offer import Explanation, Offer
+from corral.model.operations import OperationStatus
 from corral.model.task import TaskStatus
 
 
@@ -44,6 +45,10 @@ class Update(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="UPDATE"):
     status: TaskStatus
 
 
+class UpdateOperation(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="UPDATE_OPERATION_STATUS"):
+    status: OperationStatus
+
+
 class Message(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="MESSAGE"):
     agent_id: AgentId
     executor_id: ExecutorId
@@ -78,6 +83,6 @@ class Heartbeat(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="HEARTB
 
 
 Event = (
-    Subscribed | Offers | Rescind | InverseOffers | RescindInverseOffer | Update | Message | Explanations | Failure
-    | Error | Heartbeat
+    Subscribed | Offers | Rescind | InverseOffers | RescindInverseOffer | Update | UpdateOperation | Message
+    | Explanations | Failure | Error | Heartbeat
 )  # fmt: skip

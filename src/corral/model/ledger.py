@@ -174,8 +174,33 @@ def charged(resources: Resources, role: str) -> Resources:
 
 
 def lent(resources: Resources) -> Resources:
-    """The same bundle as a framework sees it that may have it taken away at any time: its scalars are revocable."""
-    return tuple(_lend(r, True) if r.kind is ResourceKind.SCALAR else r for r in resources)
+    """The same bundle as a framework sees it that may have it taken away at any time: its scalars are revocable.
+
+    Shapes: of whom they are lent is not seen.
+    """
+    found = tuple(_lend(r, True) if r.kind is ResourceKind.SCALAR else r for r in resources)
+    return normal(found) if any(r.identity.reservations for r in resources) else found
+
+
+def drawn(have: Resources, asked: Resources) -> Resources:
+    """What is asked as revocable in the form in which it is held, of whatever reservation; what is lacking stays plain.
+
+    Shapes: both without allocation role.
+    """
+    found: list[Resource] = []
+    for each in asked:
+        if not each.identity.revocable:
+            found.append(each)
+            continue
+        need = each.milli
+        for r in have:
+            if r.name == each.name and r.kind is ResourceKind.SCALAR and r.milli > 0 and need > 0:
+                part = min(need, r.milli)
+                found.append(msgspec.structs.replace(r, milli=part))
+                need -= part
+        if need:
+            found.append(Resource(name=each.name, milli=need))
+    return normal(found)
 
 
 def owned(resources: Resources) -> Resources:
@@ -186,7 +211,8 @@ def owned(resources: Resources) -> Resources:
 
 
 def _lend(resource: Resource, revocable: bool) -> Resource:
-    identity = msgspec.structs.replace(resource.identity, revocable=revocable)
+    stack = () if revocable else resource.identity.reservations
+    identity = msgspec.structs.replace(resource.identity, revocable=revocable, reservations=stack)
     return msgspec.structs.replace(resource, identity=PLAIN if identity == PLAIN else identity)
 
 

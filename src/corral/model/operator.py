@@ -1,4 +1,5 @@
-"""What an operator asks of the master about roles and frameworks; what it asks about machines is in `maintenance.py`.
+"""What an operator asks of the master about roles, frameworks and what agents reserve; about machines see
+`maintenance.py`.
 
 Each command is carried out whole or not at all. Source: Mesos v1 operator API; `SetRole` and `RemoveRole` are corral's
 own.
@@ -6,8 +7,9 @@ own.
 
 import msgspec
 
-from corral.model.ids import FrameworkId
+from corral.model.ids import AgentId, FrameworkId
 from corral.model.maintenance import MaintenanceChange
+from corral.model.operations import ResourceOperation
 from corral.model.resources import Resources
 from corral.model.role import Quota
 
@@ -61,10 +63,23 @@ class RemoveQuota(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True)
     role: str
 
 
+class Operate(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
+    """Carry out an operation on an agent's resources; answered when the agent has it on its disk.
+
+    Errors: `Invalid` for one that breaks a rule; `Conflict` when the agent is away or does not have what it takes.
+    """
+
+    agent_id: AgentId
+    operation: ResourceOperation
+    principal: str | None = None
+
+
 class Teardown(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
     """End a framework with all that it runs. Errors: `Invalid` when no such framework is known."""
 
     framework_id: FrameworkId
 
 
-Change = SetRole | RemoveRole | UpdateWeights | UpdateQuota | SetQuota | RemoveQuota | Teardown | MaintenanceChange
+Change = (
+    Operate | SetRole | RemoveRole | UpdateWeights | UpdateQuota | SetQuota | RemoveQuota | Teardown | MaintenanceChange
+)  # fmt: skip

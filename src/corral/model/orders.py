@@ -10,6 +10,7 @@ import msgspec
 from corral.model.agent import AgentInfo
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, ExecutorId, FrameworkId, TaskId
+from corral.model.operations import ResourceOperation
 from corral.model.task import ExecutorInfo, Reason, TaskInfo, TaskState, TaskStatus
 
 
@@ -125,13 +126,21 @@ class MessageExecutor(msgspec.Struct, frozen=True, gc=False, array_like=True, ta
     data: bytes
 
 
+class ApplyOperation(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="operate"):
+    """Change what the agent has: a reservation or a volume. Shapes: `uuid` names it in the answer."""
+
+    epoch: int
+    uuid: bytes
+    operation: ResourceOperation
+
+
 class Ping(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="ping"):
     epoch: int
 
 
 Order = (
     Registered | Refused | RunTask | RunGroup | KillTask | AcknowledgeUpdate | ShutdownFramework | ShutdownExecutor
-    | MessageExecutor | Ping
+    | MessageExecutor | ApplyOperation | Ping
 )  # fmt: skip
 
 # Reports, agent to master.
@@ -171,6 +180,13 @@ class ExecutorMessage(msgspec.Struct, frozen=True, gc=False, array_like=True, ta
     data: bytes
 
 
+class OperationDone(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="operated"):
+    """The operation is on the agent's disk; or, with `why`, it has changed nothing."""
+
+    uuid: bytes
+    why: str | None = None
+
+
 class Pong(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="pong"):
     pass
 
@@ -179,4 +195,4 @@ class Leaving(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="leavi
     """The agent is being taken out of service for good."""
 
 
-Report = Register | UpdateTask | ExecutorEnded | ExecutorMessage | Pong | Leaving
+Report = Register | UpdateTask | ExecutorEnded | ExecutorMessage | OperationDone | Pong | Leaving

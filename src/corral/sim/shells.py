@@ -24,6 +24,7 @@ from corral.agent.spec import (
     Scanned,
     Started,
     StartFailed,
+    VolumeDeleted,
     WaitFailed,
 )
 from corral.lib.ids import mint_uuid
@@ -272,6 +273,8 @@ class AgentHands:
                 self._later(lambda: DiskMeasured(0.1))
             case agent_effects.DeleteSandbox():
                 pass
+            case agent_effects.DeleteVolume(path):
+                self._later(lambda: VolumeDeleted(path))
             case _:
                 raise TypeError(f"a simulated agent cannot perform {type(effect).__name__}")
 

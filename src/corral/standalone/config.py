@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from corral.lib.config import load_config
 from corral.lib.errors import Invalid
 from corral.lib.units import parse_duration_s
+from corral.mesos.agent_resources import read_agent_resources
 from corral.mesos.rates import read_rate_limits
 from corral.model.domain import parse_domain
 from corral.model.flags import parse_attributes, parse_resources
@@ -188,7 +189,7 @@ def _check_texts(config: Config) -> None:
     parse_listen(config.agent.listen, "agent.listen")
     parse_store(config.master.store)
     parse_headroom(config.kernel.headroom)
-    parse_resources(config.agent.resources)
+    read_agent_resources(config.agent.resources)
     parse_attributes(config.agent.attributes)
     parse_domain(config.master.domain)
     parse_removal_rate(config.kernel.agent_removal_rate_limit)
@@ -246,6 +247,8 @@ def parse_headroom(text: str) -> Resources | None:
             raise Invalid(
                 f"kernel.headroom has {resource.name}, which has no amount; write for example cpus:8;mem:16384"
             )
+        if resource.identity.reservations:
+            raise Invalid(f"kernel.headroom reserves {resource.name}; give amounts alone, as cpus:8;mem:16384")
     return found
 
 

@@ -16,7 +16,7 @@ from corral import MESOS_VERSION, __version__
 from corral.agent import routes as agent_routes
 from corral.agent.core import AgentCore
 from corral.agent.core import Input as AgentInput
-from corral.agent.detect import detect_resources
+from corral.agent.detect import detect_resources, named_in
 from corral.agent.fetcher import Fetcher
 from corral.agent.link import Link
 from corral.agent.runtimes import TaskRuntime
@@ -30,6 +30,7 @@ from corral.master.core import Input as MasterInput
 from corral.master.core import MasterCore
 from corral.master.shell import MasterShell
 from corral.master.spec import MasterConfig
+from corral.mesos.agent_resources import read_agent_resources
 from corral.model.domain import parse_domain
 from corral.model.flags import parse_attributes
 from corral.model.resources import Resource, ResourceKind, Resources, normal
@@ -350,7 +351,7 @@ def divide(resources: Resources, given: str, index: int, count: int) -> Resource
     """
     if count == 1:
         return resources
-    named = {piece.partition(":")[0].strip() for piece in given.split(";")}
+    named = named_in(read_agent_resources(given))
     return normal(_part(r, index, count, r.name in named) for r in resources)
 
 

@@ -127,7 +127,7 @@ def test_framework_ids_that_differ_are_a_bad_request(cluster, info, envelope, in
 )  # fmt: skip
 def test_calls_are_accepted_with_202_and_no_body(scheduler, kind):
     ids = {"agent_id": {"value": "a"}, "executor_id": {"value": "e"}, "task_id": {"value": "t"}}
-    body = {**ids, "data": "aGk=", "uuid": "AAECAwQFBgcICQoLDA0ODw=="}
+    body = {**ids, "operation_id": {"value": "o"}, "data": "aGk=", "uuid": "AAECAwQFBgcICQoLDA0ODw=="}
     answer = scheduler.call(kind, body)
     assert (answer.status, answer.body) == (202, b"")
 

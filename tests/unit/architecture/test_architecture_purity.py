@@ -38,6 +38,7 @@ MAY_DO_IO: dict[str, set[str]] = {
         "container_routes.py",
         "nested.py",
         "usage.py",
+        "volumes.py",
     },
     "sdk": {"framework.py", "http.py", "local.py", "agents.py", "feed.py", "notify.py"},
     "frameworks": {"routes.py", "hijack.py"},

@@ -100,6 +100,7 @@ class Stage:
         self.asks = 0
         self.uuids = 0
         self.answering: set[str] = set()
+        self.answers: dict[int, Reply | Refuse] = {}
         self.give(Loaded(tuple(records)))
 
     # Turning the crank.
@@ -140,7 +141,7 @@ class Stage:
             case Note():
                 self.notes.append(effect)
             case Reply() | Refuse():
-                pass
+                self.answers[effect.ask] = effect
             case _:
                 raise AssertionError(f"the master made an effect of another kind: {effect}")
 
@@ -173,6 +174,21 @@ class Stage:
             assert isinstance(error, CorralError)
             raise error
         return answers[0].value
+
+    def ask_later(self, command: Command) -> int:
+        """Put a command whose answer comes with a later input; returns its number."""
+        self.asks += 1
+        self.give(Asked(self.asks, command))
+        assert self.asks not in self.answers, "it was answered at once"
+        return self.asks
+
+    def answer(self, ask: int) -> Reply | Refuse | None:
+        return self.answers.get(ask)
+
+    def error(self, ask: int) -> Exception:
+        found = self.answers[ask]
+        assert isinstance(found, Refuse)
+        return found.error
 
     def restart(self, seed: int = 2) -> "Stage":
         """A new master over the same records, at the same instant."""

@@ -334,7 +334,6 @@ def test_calls_for_executors_are_accepted_and_do_nothing() -> None:
     x = ExecutorId("x")
     framework.call(calls.Message(framework_id=framework.id, agent_id=agent.id, executor_id=x, data=b""))
     framework.call(calls.Shutdown(framework_id=framework.id, agent_id=agent.id, executor_id=x))
-    framework.call(calls.Ignored(framework_id=framework.id, kind="ACCEPT_INVERSE_OFFERS"))
     assert agent.orders == before
 
 

@@ -23,6 +23,7 @@ from corral.model.health import CheckKind, CheckResult, CheckStatus, HealthCheck
 from corral.model.maintenance import InverseOffer, Unavailability
 from corral.model.offer import Explanation, Filters, Offer, Refusal, Want
 from corral.model.offer_constraints import AttributeConstraint, Predicate, Pseudo, RoleConstraints
+from corral.model.operations import Destroy, Reserve, Unreserve
 from corral.model.resources import Disk, Identity, Reservation, Resource, ResourceKind, coalesce, normal
 from corral.model.task import (
     CommandInfo,
@@ -384,7 +385,10 @@ explanations = st.builds(
 operations = (
     st.builds(calls.Launch, tasks=few(tasks))
     | st.builds(calls.LaunchGroup, executor=executors, tasks=few(tasks))
-    | st.builds(calls.Unsupported, kind=st.sampled_from(["RESERVE", "CREATE", "GROW_VOLUME"]), operation_id=maybe(ids))
+    | st.builds(calls.Unsupported, kind=st.sampled_from(["CREATE_DISK", "DESTROY_DISK"]), operation_id=maybe(ids))
+    | st.builds(Reserve, resources=bundles, source=bundles, operation_id=maybe(ids))
+    | st.builds(Unreserve, resources=bundles, operation_id=maybe(ids))
+    | st.builds(Destroy, volumes=bundles, operation_id=maybe(ids))
 )
 attribute_constraints = st.builds(
     lambda name, pseudo, test, value: AttributeConstraint(
@@ -425,16 +429,8 @@ all_calls = st.one_of(
         suppressed_roles=few(roles),
         offer_constraints=offer_constraints,
     ),
-    st.builds(
-        calls.Ignored,
-        framework_id=ids,
-        kind=st.sampled_from(
-            [
-                "ACKNOWLEDGE_OPERATION_STATUS",
-                "RECONCILE_OPERATIONS",
-            ]
-        ),
-    ),
+    st.builds(calls.AcknowledgeOperation, framework_id=ids, operation_id=ids, uuid=uuids, agent_id=maybe(ids)),
+    st.builds(calls.ReconcileOperations, framework_id=ids, operations=few(st.tuples(ids, maybe(ids)))),
 )
 
 inverse_offers = st.builds(

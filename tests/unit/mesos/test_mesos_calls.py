@@ -146,9 +146,9 @@ def test_the_explicit_unknown_type_is_not_implemented():
     assert refused.value.status == 501
 
 
-def test_the_calls_of_operation_feedback_are_taken_without_effect():
-    assert read_call(call("RECONCILE_OPERATIONS", reconcile_operations={})) == calls.Ignored(
-        framework_id="f", kind="RECONCILE_OPERATIONS"
+def test_a_reconciliation_of_operations_without_any_asks_for_all():
+    assert read_call(call("RECONCILE_OPERATIONS", reconcile_operations={})) == calls.ReconcileOperations(
+        framework_id="f"
     )
 
 
@@ -360,9 +360,9 @@ def test_a_launch_that_asks_for_operation_feedback_marks_its_tasks():
 
 
 def test_other_operations_are_kept_by_name_with_their_id():
-    operations = [{"type": "RESERVE", "id": {"value": "op"}, "reserve": {"resources": []}}, {"type": "DANCE"}, {}]
+    operations = [{"type": "CREATE_DISK", "id": {"value": "op"}}, {"type": "DANCE"}, {}]
     assert read_call(call("ACCEPT", accept={"operations": operations})).operations == (
-        calls.Unsupported(kind="RESERVE", operation_id="op"),
+        calls.Unsupported(kind="CREATE_DISK", operation_id="op"),
         calls.Unsupported(kind="DANCE"),
         calls.Unsupported(kind="UNKNOWN"),
     )

@@ -37,7 +37,7 @@ def test_what_is_named_twice_adds_up() -> None:
         ("ports:[5-1]", "LOW-HIGH"),
         ("ports:[5]", "LOW-HIGH"),
         ("ports:[a-b]", "LOW-HIGH"),
-        ("cpus(web):8", "names a role"),
+        ("cpus(web:8", "is not NAME"),
     ],
 )
 def test_what_does_not_fit_the_resource_grammar_is_refused_and_quoted(text: str, words: str) -> None:
