@@ -74,7 +74,6 @@ HOT = frozenset(
         "give_back",
         "level_of",
         "link",
-        "move",
         "note_freed",
         "pick_line",
         "place",
@@ -95,9 +94,10 @@ over every column by itself, which costs more than what most of them do."""
 
 _PACKAGE = "corral.allocator.engine"
 _OTHERWISE = (
-    "asks", "charge", "collect_bits", "find_exact", "find_scored", "find_starved", "fits", "gather", "move",
-    "release", "take", "walk",
+    "asks", "charge", "collect_bits", "find_exact", "find_scored", "find_starved", "gather", "release", "take",
 )  # fmt: skip
+"""Kernels that plain Python has another form of, in `scan`."""
+
 _SOURCES = ("heaps", "rules", "fair", "cells", "search", "turn", "entries")
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from corral.allocator.engine.cells import find_cell, note_freed
+from corral.allocator.engine.cells import note_freed, take_back
 from corral.allocator.engine.columns import (
     ABSENT,
     ALIGNED,
@@ -20,7 +20,6 @@ from corral.allocator.engine.columns import (
     FIELDS,
     FORBIDDEN,
     LEAST_TASKS,
-    LEVELS,
     MAIN,
     MOST_FIRST,
     MOST_SECOND,
@@ -38,10 +37,7 @@ from corral.allocator.engine.columns import (
     STARVED,
     TABLE,
     TARGET,
-    WALK,
-    WALKED,
     WASTEFUL,
-    Cells,
     Classes,
     Heaps,
     Ints,
@@ -53,20 +49,17 @@ from corral.allocator.engine.columns import (
 )
 from corral.allocator.engine.fair import reopen, settle_shadow, settle_unmet
 from corral.allocator.engine.heaps import admit, insert, rekey, remove
-from corral.allocator.engine.rules import BROKEN, MOST_FILL, count_all, mark_devices, suits
+from corral.allocator.engine.rules import BROKEN, MOST_FILL, count_all, mark_devices
 from corral.allocator.engine.search import (
     ALIKE,
     CHANCES,
     COST,
-    CUT,
-    IN_CELL,
     MOST_SIBLINGS,
     MOST_TASKS,
     PARTS,
     PRIME,
     TIER,
     WASTE,
-    WORST,
 )
 from corral.allocator.engine.turn import drop_task, give_back
 
@@ -345,14 +338,8 @@ def release(s: State, tasks: Ints) -> None:
         node, cls, devices = t.node[task], t.cls[task], t.devices[task]
         if k.feeds[cls]:
             count_all(n, s.tallies, k, meta, node, cls, -1)
-        open_ = n.cell[node] >= 0
-        take(n, k, r, width - 1, node, cls, -1, open_)
-        n.tasks[node] -= 1
-        n.version[node] += 1
-        if open_:
-            cell = find_cell(s.cells, n, width - 1, node)
-            if cell != n.cell[node]:
-                move(s.cells, n, node, cell)
+        take_back(s.cells, n, k, r, meta, node, cls)
+        if n.cell[node] >= 0:
             note_freed(n, meta, node)
         if devices:
             mark_devices(n, meta[DEVICES], node, devices, -k.part[cls])
@@ -373,57 +360,6 @@ def release(s: State, tasks: Ints) -> None:
         freed = above
 
 
-def walk(c: Cells, n: Nodes, t: Tallies, k: Classes, meta: Ints, cls: int, begin: int, end: int) -> int:
-    """As `search.walk`."""
-    most, level = meta[WALK], k.level[cls]
-    spread = k.spread[cls] != 0
-    first_row, first_col = k.row[cls], k.col[cls]
-    found, found_rank, cut = -1, WORST, False
-    for index in k.listed[begin:end]:
-        left = most
-        rows = c.rows[index] >> first_row << first_row
-        while rows:
-            row = (rows if spread else rows & -rows).bit_length() - 1
-            rows ^= 1 << row
-            base = row * LEVELS
-            if (CELLS - LEVELS - base if spread else base + first_col) >= found_rank:
-                break
-            cols = c.row[index * LEVELS + row] >> first_col << first_col
-            while cols:
-                col = (cols if spread else cols & -cols).bit_length() - 1
-                cols ^= 1 << col
-                rank = CELLS - 1 - base - col if spread else base + col
-                if rank >= found_rank:
-                    rows = 0
-                    break
-                head = c.head[index * CELLS + base + col]
-                stop = at = c.prev[head] if spread else head
-                tried = 0
-                while True:
-                    if fits(n, t, k, meta, at >> 1, cls, level):
-                        found, found_rank = at >> 1, rank
-                        break
-                    tried += 1
-                    at = c.prev[at] if spread else c.next[at]
-                    if at == stop:
-                        break
-                    if tried >= IN_CELL:
-                        cut = True
-                        break
-                left -= tried
-                if found_rank == rank:
-                    rows = 0
-                    break
-                if left <= 0:
-                    cut = True
-                    rows = 0
-                    break
-        meta[WALKED] += most - left
-    if found >= 0:
-        return found
-    return CUT if cut else -1
-
-
 def take(n: Nodes, k: Classes, r: Roles, resources: int, node: int, cls: int, sign: int, open_: bool) -> None:
     """As `cells.take`."""
     at, ask = node * resources, cls * (resources + 1)
@@ -439,53 +375,3 @@ def take(n: Nodes, k: Classes, r: Roles, resources: int, node: int, cls: int, si
                 now += lent[at]
                 spare[d] -= change if 0 <= now >= -change else max(0, now + change) - max(0, now)
         at += 1
-
-
-def fits(n: Nodes, t: Tallies, k: Classes, meta: Ints, node: int, cls: int, level: int) -> bool:
-    """As `search.fits`."""
-    if n.cell[node] < 0:
-        return False
-    resources = meta[RESOURCES]
-    at, ask = node * resources, cls * (resources + 1)
-    free = n.free
-    for asked in k.shape[ask : ask + resources]:
-        if asked > free[at] and asked > 0:
-            return False
-        at += 1
-    return k.extra[cls] == 0 or suits(n, t, k, meta, node, cls, level)
-
-
-def move(c: Cells, n: Nodes, node: int, cell: int) -> None:
-    """As `cells.move`."""
-    old = n.cell[node]
-    n.cell[node] = cell
-    head, next, prev = c.head, c.next, c.prev
-    for index, at in ((n.pool[node], 2 * node), (n.mark[node], 2 * node + 1)):
-        if index < 0:
-            continue
-        if old >= 0:
-            place, after = index * CELLS + old, next[at]
-            if after == at:
-                head[place] = -1
-                row = index * LEVELS + (old >> 6)
-                c.row[row] ^= 1 << (old & 63)
-                if not c.row[row]:
-                    c.rows[index] ^= 1 << (old >> 6)
-            else:
-                before = prev[at]
-                next[before] = after
-                prev[after] = before
-                if head[place] == at:
-                    head[place] = after
-        if cell >= 0:
-            place = index * CELLS + cell
-            first = head[place]
-            if first < 0:
-                next[at] = prev[at] = at
-                c.row[index * LEVELS + (cell >> 6)] |= 1 << (cell & 63)
-                c.rows[index] |= 1 << (cell >> 6)
-            else:
-                tail = prev[first]
-                next[at], prev[at] = first, tail
-                next[tail] = prev[first] = at
-            head[place] = at

@@ -75,8 +75,9 @@ def fits(n: Nodes, t: Tallies, k: Classes, meta: Ints, node: int, cls: int, leve
     at, ask = node * resources, cls * (resources + 1)
     free, shape = n.free, k.shape
     for d in range(resources):
+        asked = shape[ask + d]
         # A node may be short of what the instance does not ask.
-        if shape[ask + d] > max(0, free[at + d]):
+        if asked > free[at + d] and asked > 0:
             return False
     return k.extra[cls] == 0 or suits(n, t, k, meta, node, cls, level)
 
