@@ -68,6 +68,11 @@ def test_the_store_keeps_its_data_through_restarts_of_agent_master_and_members(t
             assert len(renewed) == 1
             value = wait_until(lambda: read_member(place["address"], "colour"), "its answer at the same address")
             assert value == "blue"
+            _drain_and_reopen(second.url)
+            wait_until(lambda: len(running(second.url)) == 3, "the members on the reopened agent")
+            value = wait_until(lambda: read_member(place["address"], "colour"), "its answer after the drain")
+            assert value == "blue"
+            assert kept(second.url)["store"] == before["store"]
         finally:
             scheduler.kill()
             scheduler.wait(10)
@@ -79,6 +84,21 @@ def read_member(address: str, key: str) -> Any:
         return ask(f"http://{address}", "GET", f"/{key}")[1]["value"]
     except OSError:
         return None
+
+
+def _drain_and_reopen(url: str) -> None:
+    """All members end with their agent's drain; the volumes stay with it, and are there when it takes work again."""
+    agent_id = {"value": ask(url, "GET", "/slaves")[1]["slaves"][0]["id"]}
+    assert operate(url, "DRAIN_AGENT", agent_id=agent_id) == 200
+    wait_until(lambda: _drain_state(url) == "DRAINED", "the drain's end")
+    assert running(url) == []
+    assert operate(url, "REACTIVATE_AGENT", agent_id=agent_id) == 200
+
+
+def _drain_state(url: str) -> str | None:
+    (row,) = ask(url, "GET", "/slaves")[1]["slaves"]
+    found: str | None = row.get("drain_info", {}).get("state")
+    return found
 
 
 def _kill_member(agent: Daemon, task_id: str) -> None:
