@@ -14,6 +14,7 @@ from corral.agent import (
     operations,
     recovery,
     session,
+    slack,
     tasks,
     updates,
     views,
@@ -44,6 +45,7 @@ from corral.agent.spec import (
     StartFailed,
     SubscribeExecutor,
     TakeCall,
+    UsageMeasured,
     VolumeDeleted,
     WaitFailed,
 )
@@ -67,7 +69,7 @@ from corral.runtime.core import Asked, Effect, Loaded, Reply, Tick
 Input = (
     Loaded | Tick | Asked[Command] | Connected | Disconnected | Ordered | Recovered | RuntimeChecked | Fetched | Started
     | StartFailed | Exited | Probed | WaitFailed | KillFailed | DiscardFailed | ExecutorClosed | Scanned | DiskMeasured
-    | VolumeDeleted
+    | VolumeDeleted | UsageMeasured
 )  # fmt: skip
 """Everything that an agent may be told."""
 
@@ -137,6 +139,8 @@ class AgentCore:
                 return operations.deleted(state, input)
             case DiskMeasured():
                 return gc.measured(state, input, now)
+            case UsageMeasured():
+                return slack.measured(state, input, now)
             case Loaded():
                 return recovery.load(state, input, now)
             case Asked(ask, command):
@@ -186,7 +190,7 @@ class AgentCore:
             case Refused():
                 return session.refuse(state, order, now)
             case Registered():
-                effects = session.register(state, order, now)
+                effects = session.register(state, order, now) + slack.tell_again(state)
                 for framework_id in order.framework_ids:
                     effects += _shut_down(state, framework_id, now)
                 return effects
@@ -204,6 +208,8 @@ class AgentCore:
             return session.time_out(state)
         if name == gc.TIMER:
             return gc.check(state)
+        if name == slack.TIMER:
+            return slack.check(state)
         if name.startswith(recovery.CHECK_TIMER):
             return recovery.check_again(state, name.removeprefix(recovery.CHECK_TIMER))
         return recovery.recover_again(state, name.removeprefix(recovery.RECOVER_TIMER))

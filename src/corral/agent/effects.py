@@ -21,6 +21,7 @@
 | `Discard`         | the runtime: kill, then remove       | `DiscardFailed`                      |
 | `ScanSandboxes`   | the sandboxes                        | `Scanned`                            |
 | `MeasureDisk`     | the sandboxes                        | `DiskMeasured`                       |
+| `MeasureUsage`    | the process table                    | `UsageMeasured`                      |
 | `DeleteSandbox`   | the sandboxes                        |                                      |
 | `DeleteVolume`    | `volumes.py`                         | `VolumeDeleted`                      |
 """
@@ -163,6 +164,12 @@ class ScanSandboxes(Effect, frozen=True):
 
 class MeasureDisk(Effect, frozen=True):
     pass
+
+
+class MeasureUsage(Effect, frozen=True):
+    """Shapes: containers with the process that each was started as."""
+
+    tasks: tuple[tuple[ContainerId, int], ...]
 
 
 class DeleteSandbox(Effect, frozen=True):

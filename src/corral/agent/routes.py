@@ -34,7 +34,7 @@ from corral.mesos.legacy import write_agent_state, write_containers, write_flags
 from corral.mesos.pieces import pieces
 from corral.mesos.snapshot import RunRow
 from corral.model.ids import TaskId
-from corral.model.resources import total_milli
+from corral.model.resources import Resources, total_milli
 from corral.net.answers import (
     NOT_ACCEPTABLE,
     TEXT,
@@ -410,11 +410,16 @@ def flatten_metrics(view: AgentView) -> dict[str, float]:
         found[f"slave/tasks_{state}"] = view.counters[state]
     for name in ("cpus", "mem", "disk", "gpus"):
         total = total_milli(info.resources, name)
-        used = total_milli(view.overhead, name) + sum(total_milli(task.info.resources, name) for task in tasks)
+        used = total_milli(view.overhead, name) + sum(_firm_milli(task.info.resources, name) for task in tasks)
         found[f"slave/{name}_total"] = total / 1000
         found[f"slave/{name}_used"] = used / 1000
         found[f"slave/{name}_percent"] = used / total if total else 0.0
     return found
+
+
+def _firm_milli(resources: Resources, name: str) -> int:
+    """What counts against what the agent has: not what others leave unused."""
+    return total_milli(tuple(r for r in resources if not r.identity.revocable), name)
 
 
 class _ViewCollector(Collector):

@@ -24,6 +24,7 @@ from corral.agent.spec import (
     Exited,
     Fetched,
     KillFailed,
+    MeasuredTask,
     Probed,
     Recovered,
     RuntimeChecked,
@@ -31,10 +32,12 @@ from corral.agent.spec import (
     Started,
     StartFailed,
     TaskView,
+    UsageMeasured,
     VolumeDeleted,
     WaitFailed,
 )
 from corral.agent.streams import ExecutorStreams
+from corral.agent.usage import measure_usage
 from corral.lib.errors import CorralError, Failed, NotFound, Unavailable
 from corral.model.execution import Launched
 from corral.model.orders import Report
@@ -91,6 +94,7 @@ class AgentShell:
             fx.Discard: self._discard,
             fx.ScanSandboxes: self._scan,
             fx.MeasureDisk: self._measure_disk,
+            fx.MeasureUsage: self._measure_usage,
             fx.DeleteSandbox: self._delete_sandbox,
             fx.DeleteVolume: self._delete_volume,
         }
@@ -319,6 +323,19 @@ class AgentShell:
             return DiskMeasured(await self.sandboxes.disk_usage())
         except OSError as error:
             raise Unavailable(f"the disk of the sandboxes cannot be measured: {_words(error)}") from None
+
+    async def _measure_usage(self, effect: fx.MeasureUsage) -> UsageMeasured:
+        try:
+            used = await measure_usage([pid for _, pid in effect.tasks])
+        except OSError:
+            return UsageMeasured()  # what is not measured counts as fully used
+        return UsageMeasured(
+            tuple(
+                MeasuredTask(container_id, used[pid].user_s + used[pid].system_s, used[pid].rss_bytes / 2**20)
+                for container_id, pid in effect.tasks
+                if pid in used
+            )
+        )
 
     async def _delete_sandbox(self, effect: fx.DeleteSandbox) -> None:
         if self.sandboxes is not None:

@@ -31,7 +31,10 @@ class AgentConfig(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     An executor has `executor_register_timeout_s` to subscribe first, `executor_reregister_timeout_s` after a restart of
     the agent and `executor_recovery_timeout_s` after its stream broke.
 
-    Units: `*_s` seconds; `gc_headroom` and the disk usage it is compared with are fractions of the disk.
+    With `oversubscribe` it tells what tasks do not use, as `oversubscription.py` says.
+
+    Units: `*_s` seconds; `oversubscribe_margin` is a fraction of what tasks were allocated, `oversubscribe_pressure` of
+    what the agent has; `gc_headroom` and the disk usage it is compared with are fractions of the disk.
     """
 
     hostname: str
@@ -57,6 +60,11 @@ class AgentConfig(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     gc_delay_s: float = 604_800.0
     gc_headroom: float = 0.1
     gc_check_s: float = 60.0
+    oversubscribe: bool = False
+    oversubscribe_margin: float = 0.1
+    oversubscribe_window_s: float = 60.0
+    oversubscribe_pressure: float = 0.95
+    oversubscribe_pressure_s: float = 15.0
 
 
 class Stage(StrEnum):
@@ -420,6 +428,20 @@ class VolumeDeleted(msgspec.Struct, frozen=True, gc=False, tag=True):
 
     path: str
     why: str | None = None
+
+
+class MeasuredTask(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Units: seconds of processor time since the start of the task's processes; MB that are resident."""
+
+    container_id: ContainerId
+    cpu_s: float
+    mem_mb: float
+
+
+class UsageMeasured(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """What tasks have used; those that could not be measured are missing."""
+
+    found: tuple[MeasuredTask, ...] = ()
 
 
 class DiskMeasured(msgspec.Struct, frozen=True, gc=False, tag=True):

@@ -11,6 +11,7 @@ import msgspec
 from corral.agent.deadlines import Deadlines, Due
 from corral.agent.execution import Plan
 from corral.agent.executor_state import Executor, ExecutorKey
+from corral.agent.oversubscription import SlackState
 from corral.agent.spec import (
     STAGES,
     AgentConfig,
@@ -245,6 +246,7 @@ class AgentState:
         "resources",
         "runtimes",
         "session",
+        "slack",
         "spoke_at",
         "tasks",
     )
@@ -277,8 +279,21 @@ class AgentState:
         self.spoke_at = 0.0
         self.loaded_at = 0.0
         self.disk_usage = 0.0
+        self.slack = SlackState()
         self.counters: dict[str, int] = dict.fromkeys(
-            ("launched", "finished", "failed", "killed", "lost", "errors", "launch_errors", "sessions", "updates"), 0
+            (
+                "launched",
+                "finished",
+                "failed",
+                "killed",
+                "lost",
+                "errors",
+                "launch_errors",
+                "sessions",
+                "updates",
+                "preempted",
+            ),
+            0,
         )
 
     def add(self, task: Task) -> None:

@@ -25,8 +25,8 @@ LEAST_MEM_MILLI = 32_000
 
 
 class Claim(NamedTuple):
-    """An offer to make. Shapes: `amounts` is what the resources come to; `revocable` of what is reserved for others,
-    who may have it back at any time.
+    """An offer to make. Shapes: `amounts` is what the resources come to; `revocable` of what is lent, because it is
+    reserved for others or held by tasks that do not use it, and may have to be given back at any time.
     """
 
     framework_id: FrameworkId
@@ -41,6 +41,8 @@ def worth_offering(resources: Resources) -> bool:
     """Mesos' least allocatable bundle: 0.01 cpus or 32 MB."""
     cpus = mem = 0
     for r in resources:
+        if r.milli < 0:
+            continue  # more is given out than is there, of this kind alone
         if r.name == CPUS:
             cpus += r.milli
         elif r.name == MEM:
@@ -71,7 +73,10 @@ def usable(resources: Resources, role: str, *, refined: bool = False, shared: bo
 
 
 def lendable(resources: Resources, role: str) -> Resources:
-    """What may be lent to a role of what is reserved for others: cpus, memory and the like, nothing that keeps data."""
+    """What may be lent to a role of what is reserved for others, and of what tasks hold and do not use.
+
+    Shapes: cpus, memory and the like, nothing that keeps data.
+    """
     return tuple(
         r
         for r in resources
@@ -79,8 +84,7 @@ def lendable(resources: Resources, role: str) -> Resources:
         and r.kind is ResourceKind.SCALAR
         and r.name not in (DISK, GPUS)
         and r.identity.disk is None
-        and r.identity.reservations
-        and not _within(role, r.identity.reservations[-1].role)
+        and (r.identity.revocable or (r.identity.reservations and not _within(role, r.identity.reservations[-1].role)))
     )
 
 
@@ -288,19 +292,21 @@ def offer_rest(allocator: "Allocator", kept: Collection[AgentId], seed: int) -> 
             continue
         if order is None:
             order = _Order(allocator)
-        reserved = has_reserved(free)
+        lends = has_lendable(free)
         while (claim := _claim(allocator, order, agent, free)) is not None:
             yield claim
-            if not reserved:
+            if not lends:
                 break
-            # What is reserved for others has not been offered to anybody yet.
-            free = tuple(r for r in subtract(free, unshared(claim.resources)) if r.identity.reservations)
-        if reserved and (loan := _lend(allocator, order, agent, free)) is not None:
+            # What is reserved for others, or for nobody for good, has not been offered to anybody yet.
+            rest = subtract(free, unshared(claim.resources))
+            free = tuple(r for r in rest if r.identity.reservations or r.identity.revocable)
+        if lends and (loan := _lend(allocator, order, agent, free)) is not None:
             yield loan
 
 
-def has_reserved(resources: Resources) -> bool:
-    return any(r.identity is not PLAIN and r.identity.reservations for r in resources)
+def has_lendable(resources: Resources) -> bool:
+    """Whether some of it is not for everybody: reserved, or revocable."""
+    return any(r.identity is not PLAIN and (r.identity.reservations or r.identity.revocable) for r in resources)
 
 
 def _claim(allocator: "Allocator", order: _Order, agent: "AgentEntry", free: Resources) -> Claim | None:
@@ -336,7 +342,7 @@ def _part(
 
 
 def _lend(allocator: "Allocator", order: _Order, agent: "AgentEntry", free: Resources) -> Claim | None:
-    """The first in fair order who takes what is reserved for others and idle: none of those has just taken it."""
+    """The first in fair order who takes what is lent: none of those for whom it is reserved has just taken it."""
     for leaf in order:
         assert leaf.framework_id is not None, "claims are of frameworks"
         framework = allocator.frameworks[leaf.framework_id]

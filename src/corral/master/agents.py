@@ -8,7 +8,19 @@ from collections.abc import Sequence
 
 import msgspec
 
-from corral.master import claims, evictions, executors, frameworks, inverse, news, offers, operations, tasks, timers
+from corral.master import (
+    claims,
+    evictions,
+    executors,
+    frameworks,
+    inverse,
+    news,
+    offers,
+    operations,
+    slack,
+    tasks,
+    timers,
+)
 from corral.master.effects import CloseSession, SendOrder
 from corral.master.reconcile import merge_agent
 from corral.master.spec import AgentOpened, AgentReported, agent_key
@@ -29,6 +41,7 @@ from corral.model.orders import (
     Refused,
     Register,
     Registered,
+    Slack,
     UpdateTask,
 )
 from corral.model.resources import Resources, contains, describe, is_well_formed
@@ -89,6 +102,8 @@ def report(state: MasterState, input: AgentReported, now: float) -> list[Effect]
                 effects += executors.pass_message(state, agent, one)
             case OperationDone():
                 effects += operations.done(state, agent, one)
+            case Slack():
+                effects += slack.report(state, agent, one)
             case Pong():
                 pass
             case Leaving():
@@ -183,7 +198,8 @@ def _refusal(state: MasterState, info: AgentInfo, told: _Told, executors_told: S
             needed.add(_not_yet(needed, stripped(one.info.resources)))
     for executor in executors_told:
         needed.add(_not_yet(needed, stripped(executor.info.resources)))
-    if not contains(info.resources, needed.bundle()):
+    # What is lent of what others leave unused is not the agent's own.
+    if not contains(info.resources, tuple(r for r in needed.bundle() if not r.identity.revocable)):
         return (
             f"agent {info.id or info.hostname} brings {describe(info.resources)} but its tasks hold "
             f"{describe(needed.bundle())}; start it with at least these --resources or end those tasks first"

@@ -290,7 +290,7 @@ def _launch_group(
     found = [stripped(owned(info.resources) if lends else info.resources) for info in group.tasks]
     why = check_group(framework, agent, role, group, executor, found, left)
     if lends and want is None:
-        why = "no group runs on what is reserved for others; launch its tasks one by one"
+        why = "no group runs on what is lent; launch its tasks one by one"
     if why is not None:
         return tasks.reject(framework, group.tasks, TaskState.ERROR, Reason.TASK_GROUP_INVALID, why, now)
     for resources in (*found, needed_by(framework, agent, executor)):

@@ -25,8 +25,8 @@ def amounts(resources: Resources) -> Amounts:
 
 
 def unreserved(resources: Resources) -> Amounts:
-    """The scalars of a bundle that are not reserved for anybody."""
-    return amounts(tuple(r for r in resources if not r.identity.reservations))
+    """The scalars of a bundle that are not reserved for anybody, nor lent of what tasks leave unused."""
+    return amounts(tuple(r for r in resources if not r.identity.reservations and not r.identity.revocable))
 
 
 def known(state: MasterState) -> list[str]:

@@ -133,7 +133,7 @@ def check_alone(
 
 
 def check_loan(info: TaskInfo) -> str | None:
-    """Why a task must not run on what is reserved for others: it has to know that it may be ended for them."""
+    """Why a task must not run on what is lent: it has to know that it may be ended at any time."""
     for r in info.resources:
         if r.kind is ResourceKind.SCALAR and not r.identity.revocable:
             return f"task {info.task_id} takes {r.name} for good, but the offer is revocable; ask it as revocable"

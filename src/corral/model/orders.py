@@ -11,6 +11,7 @@ from corral.model.agent import AgentInfo
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, ExecutorId, FrameworkId, TaskId
 from corral.model.operations import ResourceOperation
+from corral.model.resources import Resources
 from corral.model.task import ExecutorInfo, Reason, TaskInfo, TaskState, TaskStatus
 
 
@@ -187,6 +188,14 @@ class OperationDone(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=
     why: str | None = None
 
 
+class Slack(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="slack"):
+    """How much of what tasks hold and do not use may be lent, all of it; a master that has just registered the agent
+    takes it that there is none. Shapes: plain scalars.
+    """
+
+    resources: Resources
+
+
 class Pong(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="pong"):
     pass
 
@@ -195,4 +204,4 @@ class Leaving(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="leavi
     """The agent is being taken out of service for good."""
 
 
-Report = Register | UpdateTask | ExecutorEnded | ExecutorMessage | OperationDone | Pong | Leaving
+Report = Register | UpdateTask | ExecutorEnded | ExecutorMessage | OperationDone | Slack | Pong | Leaving

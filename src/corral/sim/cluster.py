@@ -9,6 +9,8 @@ from functools import partial
 from random import Random
 from typing import Any
 
+import msgspec
+
 from corral.agent.core import AgentCore
 from corral.agent.spec import AgentConfig
 from corral.lib.errors import Unavailable
@@ -32,6 +34,9 @@ MASTER = MasterConfig(
 )
 """The master's own settings, at a pace that keeps virtual hours short."""
 
+AGENT = AgentConfig(hostname="")
+"""What agents are but for their names and places."""
+
 NODE: Resources = (scalar("cpus", 4.0), scalar("mem", 4096.0), ports((31000, 31999)))
 
 FrameworkCores = Callable[[Random], Core]
@@ -53,6 +58,7 @@ class Cluster:
         master: MasterConfig = MASTER,
         node: Resources = NODE,
         runtimes: Sequence[str] = ("process",),
+        agent: AgentConfig = AGENT,
     ) -> None:
         self.world = World(seed, pace=pace)
         self.network = Network(self.world, weather)
@@ -63,9 +69,10 @@ class Cluster:
         self.frameworks: dict[str, Process] = {}
         for number in range(1, agents + 1):
             name = f"agent{number}"
-            config = AgentConfig(
-                hostname=name, port=4680 + number, resources=node, runtimes=tuple(runtimes), work_dir=f"/sim/{name}"
-            )
+            config = msgspec.structs.replace(
+                agent, hostname=name, port=4680 + number, resources=node, runtimes=tuple(runtimes),
+                work_dir=f"/sim/{name}",
+            )  # fmt: skip
             self.runtimes[name] = {r: SimRuntime(self.world, name, self.ledger, behave) for r in runtimes}
             self.agents[name] = self._add(name, "agent/", self._build_agent(config))
         for name, make in frameworks.items():

@@ -20,7 +20,8 @@ SIGKILL = 9
 class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     """What one container does. Shapes: `run_s` None runs until it is killed; `fails` is why it does not start.
 
-    Units: seconds; `term_s` is how long it takes to end after SIGTERM. Its health checks pass until `sick_after_s`.
+    Units: seconds; `term_s` is how long it takes to end after SIGTERM. Its health checks pass until `sick_after_s`. It
+    needs `cpus`, from `busy_after_s` on `busy_cpus`, and `mem_mb` of memory.
     """
 
     start_s: float = 0.05
@@ -29,6 +30,10 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     term_s: float = 0.01
     fails: str = ""
     sick_after_s: float | None = None
+    cpus: float = 0.0
+    busy_after_s: float | None = None
+    busy_cpus: float = 0.0
+    mem_mb: float = 0.0
 
 
 Behave = Callable[[Execution], Behaviour]
@@ -113,6 +118,15 @@ class SimRuntime:
             return False
         sick_after_s = container.behaviour.sick_after_s
         return sick_after_s is None or self.world.now - container.started_at < sick_after_s
+
+    def measure(self, container_id: ContainerId) -> tuple[float, float] | None:
+        """Seconds of processor time that a container has used, and its MB of memory; None when it does not run."""
+        container = self.containers.get(container_id)
+        if container is None or not container.runs:
+            return None
+        behaviour, age_s = container.behaviour, self.world.now - container.started_at
+        calm_s = age_s if behaviour.busy_after_s is None else min(age_s, behaviour.busy_after_s)
+        return behaviour.cpus * calm_s + behaviour.busy_cpus * (age_s - calm_s), behaviour.mem_mb
 
     def _come_up(self, container: Container, done: Callable[[Launched | str], None]) -> None:
         execution, behaviour = container.execution, container.behaviour

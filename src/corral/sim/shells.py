@@ -17,6 +17,7 @@ from corral.agent.spec import (
     DiskMeasured,
     Exited,
     Fetched,
+    MeasuredTask,
     Ordered,
     Probed,
     Recovered,
@@ -24,6 +25,7 @@ from corral.agent.spec import (
     Scanned,
     Started,
     StartFailed,
+    UsageMeasured,
     VolumeDeleted,
     WaitFailed,
 )
@@ -271,6 +273,8 @@ class AgentHands:
                 self._later(Scanned)
             case agent_effects.MeasureDisk():
                 self._later(lambda: DiskMeasured(0.1))
+            case agent_effects.MeasureUsage(tasks):
+                self._later(lambda: self._measure(tasks))
             case agent_effects.DeleteSandbox():
                 pass
             case agent_effects.DeleteVolume(path):
@@ -280,6 +284,14 @@ class AgentHands:
 
     def _later(self, make: Callable[[], Any]) -> Alarm:
         return self._process.after(self._world.draw_s(0.01), lambda: self._tell(make()))
+
+    def _measure(self, tasks: tuple[tuple[ContainerId, int], ...]) -> UsageMeasured:
+        found = []
+        for container_id, _ in tasks:
+            for runtime in self._runtimes.values():
+                if (used := runtime.measure(container_id)) is not None:
+                    found.append(MeasuredTask(container_id, *used))
+        return UsageMeasured(tuple(found))
 
     def _start(self, effect: agent_effects.Start) -> None:
         container_id = effect.execution.container_id

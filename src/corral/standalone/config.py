@@ -116,6 +116,11 @@ class AgentSection:
     executor_recovery_timeout_s: float = 900.0
     executor_shutdown_grace_s: float = 5.0
     gc_delay_s: float = 604_800.0
+    oversubscribe: bool = False
+    oversubscribe_margin: float = 0.1
+    oversubscribe_window_s: float = 60.0
+    oversubscribe_pressure: float = 0.95
+    oversubscribe_pressure_s: float = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +184,7 @@ def check_config(config: Config) -> None:
         raise Invalid(f"log.format is {config.log.format!r}; text and json are known")
     _check_texts(config)
     _check_cron(config.cron)
+    _check_oversubscription(config.agent)
     if config.log.level not in ("debug", "info", "warning", "error"):
         raise Invalid(f"log.level is {config.log.level!r}; debug, info, warning and error are known")
 
@@ -250,6 +256,19 @@ def parse_headroom(text: str) -> Resources | None:
         if resource.identity.reservations:
             raise Invalid(f"kernel.headroom reserves {resource.name}; give amounts alone, as cpus:8;mem:16384")
     return found
+
+
+def _check_oversubscription(section: AgentSection) -> None:
+    for name, least in (("oversubscribe_margin", 0.0), ("oversubscribe_pressure", 0.1)):
+        value = getattr(section, name)
+        if not least <= value <= 1:
+            raise Invalid(f"agent.{name} is {value:g}; it must be a fraction from {least:g} to 1")
+    if section.oversubscribe_pressure_s < 10:
+        # A task that has just started counts as fully used until it has been measured twice.
+        raise Invalid(f"agent.oversubscribe_pressure_s is {section.oversubscribe_pressure_s:g}; it must be 10 or more")
+    if section.oversubscribe_pressure_s < 10:
+        # A task that has just started is not measured before its second measurement, and counts as fully used.
+        raise Invalid(f"agent.oversubscribe_pressure_s is {section.oversubscribe_pressure_s:g}; it must be 10 or more")
 
 
 def _check_cron(section: CronSection) -> None:

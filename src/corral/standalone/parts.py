@@ -250,6 +250,9 @@ async def open_agent(
         work_dir=str(work_dir),
         version=__version__,
         switch_user=os.geteuid() == 0,
+        oversubscribe=section.oversubscribe,
+        oversubscribe_margin=section.oversubscribe_margin,
+        oversubscribe_pressure=section.oversubscribe_pressure,
         **_shared(section, AgentConfig),
     )
     seed = draw_seed()
