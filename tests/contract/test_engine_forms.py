@@ -16,7 +16,7 @@ FORMS = [Mode.ARRAYS, Mode.COMPILED]
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("mode", FORMS)
-@pytest.mark.parametrize("seed", [11, 12, 13])
+@pytest.mark.parametrize("seed", [11, pytest.param(12, marks=pytest.mark.slow), 13])
 def test_every_form_of_the_allocator_lives_alike(mode: Mode, seed: int) -> None:
     workload, plan = life(seed, steps=300), Plan(seed=seed, check_every=50)
     with warnings.catch_warnings():

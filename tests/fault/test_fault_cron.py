@@ -131,8 +131,11 @@ def points(delivery: str) -> dict[str, int]:
     return {process.name: process.points for process in live(delivery).processes}
 
 
+AGENT2 = pytest.param("agent2", marks=pytest.mark.slow)  # as agent1, with the other half of the runs
+
+
 @pytest.mark.parametrize("delivery", DELIVERIES)
-@pytest.mark.parametrize("victim", ["master", "agent1", "agent2", "cron"])
+@pytest.mark.parametrize("victim", ["master", "agent1", AGENT2, "cron"])
 def test_a_crash_at_any_step_of_firing_retrying_and_joining_keeps_the_rules(victim: str, delivery: str) -> None:
     many = points(delivery)[victim]
     assert many > 30

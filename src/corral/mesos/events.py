@@ -87,7 +87,7 @@ def write_event(event: events.Event, *, refinement: bool) -> bytes:
 def read_event(body: bytes) -> events.Event:
     """The event that one record of the stream states.
 
-    Shapes: an event of a kind that corral has no use for, such as UPDATE_OPERATION_STATUS, is a sign of life and
+    Shapes: an event of a kind that corral has no use for, such as one of a newer Mesos, is a sign of life and
     nothing more: it is read as a heartbeat.
     Errors: `Invalid` names the field that breaks the event's form.
     """

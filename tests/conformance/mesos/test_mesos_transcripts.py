@@ -11,6 +11,7 @@ from corral.model.attributes import Attribute, AttributeKind
 from corral.model.framework import Capability, FrameworkInfo
 from corral.model.maintenance import InverseOffer, Unavailability
 from corral.model.offer import Filters, Offer
+from corral.model.operations import OperationState, OperationStatus
 from corral.model.resources import Identity, normal, ports, scalar, with_allocation
 from corral.model.task import CommandInfo, ContainerStatus, Label, Source, TaskInfo, TaskState, TaskStatus
 
@@ -233,8 +234,9 @@ FROM_MESOS = [
         events.RescindInverseOffer(inverse_offer_id="M-I0"),
     ),
     (
-        '{"type":"UPDATE_OPERATION_STATUS","update_operation_status":{"status":{}}}',
-        events.Heartbeat(),
+        '{"type":"UPDATE_OPERATION_STATUS","update_operation_status":{"status":{"state":"OPERATION_FINISHED",'
+        '"operation_id":{"value":"op-1"}}}}',
+        events.UpdateOperation(status=OperationStatus(state=OperationState.FINISHED, operation_id="op-1")),
     ),
 ]
 
