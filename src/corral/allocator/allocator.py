@@ -508,13 +508,18 @@ class Allocator:
         if not any(each.coarse_roles for each in self._frameworks.values()):
             return []
         grants = []
+        rows: dict[tuple[str, FrameworkId], int] = {}
         for claim in offer_rest(self, kept, seed):
+            by = claim.role, claim.framework_id
+            row = rows.get(by)
+            if row is None:
+                row = rows[by] = self._claimants.row(claim.role, claim.framework_id, 0)
             hold = Hold(
                 key=self._next_key(), framework_id=claim.framework_id, role=claim.role, agent_id=claim.agent_id,
                 resources=claim.resources, kind=HoldKind.GRANT, since_at=now, revocable=claim.revocable,
             )  # fmt: skip
             # What an agent has is known: nothing is to be learned of it.
-            self._book.hold(hold, self._claimants.row(claim.role, claim.framework_id, hold.priority), claim.amounts)
+            self._book.hold(hold, row, claim.amounts)
             grants.append(_grant_of(hold))
         return grants
 

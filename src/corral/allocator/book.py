@@ -6,6 +6,7 @@ plain resources count here: neither reserved nor revocable ones, nor volumes.
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import repeat
 
 import msgspec
 
@@ -22,6 +23,7 @@ from corral.model.resources import (
     Resources,
     all_ranges,
     cut_ranges,
+    total_milli,
 )
 
 CPUS, MEM, GPUS, PORTS = "cpus", "mem", "gpus", "ports"
@@ -96,21 +98,26 @@ def _has_ranges(total: Resources, resources: Resources) -> bool:
 
 class AgentEntry:
     """One agent. Shapes: `row` is the engine's; `amounts` what it has that is plain, in thousandths; `holds` by key,
-    those that are noted but not carried out included."""
+    those that are noted but not carried out included; `has_gpus` whatever their reservation."""
 
-    __slots__ = ("_pool", "amounts", "holds", "row", "view")
+    __slots__ = ("_free_amounts", "_pool", "_weighed", "amounts", "has_gpus", "holds", "row", "view")
 
     def __init__(self, view: AgentView, row: int) -> None:
         self.view = view
         self.amounts = amounts_of(view.total)
+        self.has_gpus = total_milli(view.total, GPUS) > 0
         self.row = row
         self.holds: dict[str, HoldEntry] = {}
         self._pool = Pool(view.total)
+        # What was free when it was last summed up: an offer that is declined is made again of the same.
+        self._weighed: Resources = ()
+        self._free_amounts: dict[str, int] = {}
 
     def describe(self, view: AgentView) -> None:
         """Take what is new about the agent."""
         if view.total != self.view.total:
             self.amounts = amounts_of(view.total)
+            self.has_gpus = total_milli(view.total, GPUS) > 0
             self._pool = Pool(view.total)
             for each in self.holds.values():
                 self._pool.take(unshared(each.hold.resources), overdraw=True)
@@ -135,6 +142,14 @@ class AgentEntry:
         """All that is free, whatever its kind."""
         return self._pool.bundle()
 
+    def free_amounts(self) -> Mapping[str, int]:
+        """What is free and plain, in thousandths."""
+        free = self._pool.bundle()
+        if free is not self._weighed:
+            self._weighed = free
+            self._free_amounts = self.amounts if free == self.view.total else amounts_of(free)
+        return self._free_amounts
+
 
 class HoldEntry:
     """One hold. Shapes: `held` is what the engine counts, `tags` what tallies count it under."""
@@ -145,7 +160,7 @@ class HoldEntry:
         self.hold = hold
         self.agent = agent
         self.held = held
-        self.tags = tags_of(hold)
+        self.tags = tags_of(hold) if hold.group else hold.tags
         self.counted = False
 
 
@@ -244,7 +259,7 @@ class Book:
         if amounts is None:
             counted = self._amounts(hold, agent.view)
         else:
-            counted = tuple([amounts.get(name, 0) for name in self.engine.resources])
+            counted = tuple(map(amounts.get, self.engine.resources, repeat(0)))
         entry = HoldEntry(hold, agent, Held(leaf, agent.row, counted, hold.revocable, mask_of(hold.devices)))
         self._keep(entry)
         self._noted.append((entry, 1))
@@ -367,12 +382,13 @@ class Book:
         self._dirty.add(entry.agent.row)
 
     def _list(self, entry: HoldEntry) -> None:
-        self.holds[entry.hold.key] = entry.agent.holds[entry.hold.key] = entry
+        key = entry.hold.key
+        self.holds[key] = entry.agent.holds[key] = entry
         for tag in entry.tags:
-            self._tagged.setdefault(tag, {})[entry.hold.key] = entry
+            self._tagged.setdefault(tag, {})[key] = entry
         if entry.hold.kind is not HoldKind.GRANT:
             for index in self._indexes(entry):
-                index[entry.hold.key] = entry
+                index[key] = entry
 
     def _unlist(self, entry: HoldEntry) -> None:
         key = entry.hold.key

@@ -5,8 +5,10 @@ the smaller one. Source: Mesos' hierarchical allocator (section 17 of its contra
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from corral.allocator.book import CPUS, GPUS, MEM, PORTS, amounts_of
 from corral.allocator.strategies import mix
@@ -33,7 +35,7 @@ class Claim(NamedTuple):
     role: str
     agent_id: AgentId
     resources: Resources
-    amounts: dict[str, int]
+    amounts: Mapping[str, int]
     revocable: bool = False
 
 
@@ -100,12 +102,13 @@ class _Branch:
     """A role with claims at or below it, or (`framework_id` set) a framework of a role.
 
     Shapes: `order` holds the entries of the branches below, sorted; `scale` is 1 over the weight; each offer counts as
-    a task.
+    a task; `charged` are, of a claimant and those above it, the ones of which it matters what they hold, once it is
+    known.
     """
 
     __slots__ = (
-        "above", "entry", "framework_id", "guarantee", "held", "limit", "most_tasks", "name", "order", "priority",
-        "scale", "tasks",
+        "above", "charged", "entry", "framework_id", "guarantee", "held", "limit", "most_tasks", "name", "order",
+        "priority", "scale", "tasks",
     )  # fmt: skip
 
     def __init__(self, name: str, above: "_Branch | None", framework_id: FrameworkId | None = None) -> None:
@@ -120,6 +123,7 @@ class _Branch:
         self.tasks = 0
         self.most_tasks: int | None = None
         self.order: list[_Entry] = []
+        self.charged: tuple[_Branch, ...] | None = None
         self.entry: _Entry = (True, 0, 0.0, name, framework_id or "", self)
 
     def settle(self, inverse: dict[str, float]) -> None:
@@ -155,6 +159,7 @@ class _Order:
         self._spare = engine.spare
         self._keeps = any(role.guarantee for role in allocator.roles.values())
         self._limits = any(role.limit or role.max_tasks is not None for role in allocator.roles.values())
+        self.is_bounded = self._keeps or self._limits
         self._held = allocator.claimants.sums()
         self._held_by_role: dict[str, dict[str, int]] = {}
         for (role, _), held in self._held.items():
@@ -201,6 +206,15 @@ class _Order:
             insort(above.order, found.entry)
         return found
 
+    def first(self) -> _Branch | None:
+        """Whoever is furthest below its share."""
+        branch = self._root
+        while branch.framework_id is None:
+            if not branch.order:
+                return None
+            branch = branch.order[0][-1]
+        return branch
+
     def __iter__(self) -> Iterator[_Branch]:
         """Claimants, whoever is furthest below its share first."""
         waiting = [iter(self._root.order)]
@@ -219,7 +233,7 @@ class _Order:
 
     def allowed(self, leaf: _Branch, bundle: Resources) -> Resources:
         """As much of a bundle as limits and the headroom for guarantees let a claimant have."""
-        if not self._limits and not self._keeps:
+        if not self.is_bounded:
             return bundle
         most: dict[str, int] = {}
         branch, owed = leaf, False
@@ -236,24 +250,35 @@ class _Order:
                 most[name] = min(most.get(name, self._spare[name]), self._spare[name] - kept)
         return chop(bundle, most) if most else bundle
 
-    def charge(self, leaf: _Branch, amounts: dict[str, int]) -> None:
+    def charge(self, leaf: _Branch, amounts: Mapping[str, int]) -> None:
         """Count what a claimant was given, and put it where it belongs now."""
         if self._keeps:
             for name, n in amounts.items():
                 self._spare[name] = self._spare.get(name, 0) - n
-        branch: _Branch = leaf
-        while branch.above is not None:
+        charged = leaf.charged
+        if charged is None:
+            charged = leaf.charged = tuple(_charged(leaf))
+        for branch in charged:
+            assert branch.above is not None, "the root holds nothing"
             order = branch.above.order
-            if len(order) > 1 or branch.is_bound:
-                at = bisect_left(order, branch.entry)
-                branch.tasks += 1
-                held = branch.held
-                for name, n in amounts.items():
-                    held[name] = held.get(name, 0) + n
-                branch.settle(self._inverse)
-                del order[at]
-                insort(order, branch.entry)
-            branch = branch.above
+            entry = branch.entry
+            at = 0 if order[0] is entry else bisect_left(order, entry)
+            branch.tasks += 1
+            held = branch.held
+            for name, n in amounts.items():
+                held[name] = held.get(name, 0) + n
+            branch.settle(self._inverse)
+            del order[at]
+            insort(order, branch.entry)
+
+
+def _charged(leaf: _Branch) -> Iterator[_Branch]:
+    """A claimant and those above it, without those of which it does not matter what they hold."""
+    branch = leaf
+    while branch.above is not None:
+        if len(branch.above.order) > 1 or branch.is_bound:
+            yield branch
+        branch = branch.above
 
 
 def chop(bundle: Resources, most: dict[str, int]) -> Resources:
@@ -282,7 +307,7 @@ def offer_rest(allocator: "Allocator", kept: Collection[AgentId], seed: int) -> 
     if not agents:
         return
     order: _Order | None = None
-    for at in sorted(range(len(agents)), key=lambda at: mix(seed * len(agents) + at)):
+    for at in _mixed(seed, len(agents)):
         agent = agents[at]
         view = agent.view
         if (view.ineligible and not view.still_offered) or view.id in kept:
@@ -300,42 +325,61 @@ def offer_rest(allocator: "Allocator", kept: Collection[AgentId], seed: int) -> 
             # What is reserved for others, or for nobody for good, has not been offered to anybody yet.
             rest = subtract(free, unshared(claim.resources))
             free = tuple(r for r in rest if r.identity.reservations or r.identity.revocable)
+            if not worth_offering(free):
+                break
         if lends and (loan := _lend(allocator, order, agent, free)) is not None:
             yield loan
 
 
+def _mixed(seed: int, count: int) -> list[int]:
+    """The numbers below `count` as if by chance: sorted by what is mixed of each and the seed."""
+    numbers = np.arange(count, dtype=np.uint64) + np.uint64(seed * count % (1 << 64))
+    found: list[int] = np.argsort(mix(numbers), kind="stable").tolist()
+    return found
+
+
 def has_lendable(resources: Resources) -> bool:
     """Whether some of it is not for everybody: reserved, or revocable."""
-    return any(r.identity is not PLAIN and (r.identity.reservations or r.identity.revocable) for r in resources)
+    for r in resources:  # noqa: SIM110 - asked of every agent, this takes a third of the time
+        if r.identity is not PLAIN and (r.identity.reservations or r.identity.revocable):
+            return True
+    return False
 
 
 def _claim(allocator: "Allocator", order: _Order, agent: "AgentEntry", free: Resources) -> Claim | None:
     """The first in fair order who takes of what is free there, charged for it."""
-    is_for_some = _is_for_some(agent.view)
-    for leaf in order:
-        bundle = _part(allocator, order, leaf, agent, free, is_for_some)
-        if bundle and leaf.framework_id is not None:
-            amounts = amounts_of(bundle)
-            order.charge(leaf, amounts)
-            return Claim(leaf.framework_id, leaf.name, agent.view.id, bundle, amounts)
-    return None
-
-
-def _is_for_some(view: AgentView) -> bool:
-    """Whether not every framework may be offered the agent, for which each has to be looked at."""
-    return view.remote or bool(view.barred) or total_milli(view.total, GPUS) > 0
+    view = agent.view
+    # Whether not every framework may be offered the agent, for which each has to be looked at.
+    is_for_some = agent.has_gpus or view.remote or bool(view.barred)
+    leaf = order.first()
+    bundle = () if leaf is None else _part(allocator, order, leaf, agent, free, is_for_some)
+    if not bundle:
+        for leaf in order:
+            bundle = _part(allocator, order, leaf, agent, free, is_for_some)
+            if bundle:
+                break
+        else:
+            return None
+    assert leaf is not None, "somebody took it"
+    assert leaf.framework_id is not None, "claims are of frameworks"
+    amounts = agent.free_amounts() if bundle is agent.free() else amounts_of(bundle)
+    order.charge(leaf, amounts)
+    return Claim(leaf.framework_id, leaf.name, view.id, bundle, amounts)
 
 
 def _part(
     allocator: "Allocator", order: _Order, leaf: _Branch, agent: "AgentEntry", free: Resources, is_for_some: bool
 ) -> Resources:  # fmt: skip
-    """What a claimant would be offered of what is free on an agent; empty for nothing."""
+    """What a claimant would be offered of what is free on an agent, which is worth an offer; empty for nothing."""
     assert leaf.framework_id is not None, "claims are of frameworks"
     framework = allocator.frameworks[leaf.framework_id]
     if is_for_some and not _may_see(framework, leaf.name, agent.view):
         return ()
-    bundle = order.allowed(leaf, usable(free, leaf.name, refined=framework.refined, shared=framework.shared))
-    if not worth_offering(bundle):
+    bundle = usable(free, leaf.name, refined=framework.refined, shared=framework.shared)
+    if order.is_bounded:
+        bundle = order.allowed(leaf, bundle)
+    # What is offered whole has been seen to be worth it.
+    if bundle is not free and not worth_offering(bundle):
         return ()
     blocked = allocator.filters.block(leaf.framework_id, leaf.name, agent.view.id, bundle)
     return () if blocked else bundle
@@ -374,6 +418,8 @@ def reclaim(allocator: "Allocator", most: int) -> tuple[list[OfferId], list[Evic
         lent = {(r.name, r.identity) for r in hold.resources if r.identity.reservations}
         order = order or _Order(allocator)
         there = add(agent.free(), hold.resources)
+        if not worth_offering(there):
+            continue
         for leaf in order:
             bundle = _part(allocator, order, leaf, agent, there, True)
             if not any((r.name, r.identity) in lent for r in bundle):

@@ -67,5 +67,7 @@ class Filters:
 
     def block(self, framework_id: FrameworkId, role: str, agent_id: AgentId, resources: Resources) -> bool:
         """Whether an offer of these resources is held back: all of it lies within a refused bundle."""
-        filters = self._found.get((framework_id, role), {}).get(agent_id, ())
-        return any(contains(with_allocation(each.resources, None), resources) for each in filters)
+        by_agent = self._found.get((framework_id, role))
+        if not by_agent or agent_id not in by_agent:
+            return False
+        return any(contains(with_allocation(one.resources, None), resources) for one in by_agent[agent_id])

@@ -5,12 +5,16 @@ the one that runs least, `aligned` the one whose free resources lie along the de
 GPUs stay most useful. Source: Swarm's strategies; Grandl et al., "Multi-resource packing", SIGCOMM'14, for `aligned`.
 """
 
+import numpy as np
+
+Numbers = np.ndarray[tuple[int], np.dtype[np.uint64]]
+
 STRATEGIES = ("spread", "binpack", "random", "least-tasks", "aligned", "gpu")
 
 
-def mix(value: int) -> int:
-    """A well-spread number below 2**40 for this one; equal input, equal output. Source: splitmix64's finish."""
-    value = (value + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-    return (value ^ (value >> 31)) >> 24
+def mix(values: Numbers) -> Numbers:
+    """A well-spread number below 2**40 for each; equal input, equal output. Source: splitmix64's finish."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (values ^ (values >> np.uint64(31))) >> np.uint64(24)

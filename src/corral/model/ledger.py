@@ -49,7 +49,9 @@ class Pool:
             if resource.kind is ResourceKind.SCALAR:
                 self._milli[key] = self._milli.get(key, 0) + resource.milli
             elif resource.kind is ResourceKind.RANGES:
-                self._ranges[key] = coalesce(self._ranges.get(key, ()) + resource.ranges)
+                # What was taken as a whole comes back as it was, coalesced.
+                there = self._ranges.get(key, ())
+                self._ranges[key] = resource.ranges if whole is not None else coalesce(there + resource.ranges)
             else:
                 self._items[key] = tuple(sorted({*self._items.get(key, ()), *resource.items}))
         self._bundle = whole

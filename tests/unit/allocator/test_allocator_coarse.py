@@ -54,6 +54,36 @@ class TestFairOrder:
         view = View(agents=[agent("a")], frameworks=[FrameworkView(id=FrameworkId("f"))])
         assert allocate(view, 0.0).grants == ()
 
+    def test_agents_come_in_the_order_of_their_mixed_numbers(self) -> None:
+        def mixed(value: int) -> int:
+            value = (value + 0x9E3779B97F4A7C15) % (1 << 64)
+            value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) % (1 << 64)
+            value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) % (1 << 64)
+            return (value ^ (value >> 31)) >> 24
+
+        agents = [agent(f"a{i}") for i in range(300)]
+        for seed in (0, 7, 1 << 62):
+            view = View(agents=agents, frameworks=[framework("f")], seed=seed)
+            numbers = [mixed(seed * 300 + i) for i in range(300)]
+            order = [agents[i].id for i in sorted(range(300), key=numbers.__getitem__)]
+            assert [g.agent_id for g in allocate(view, 0.0).grants] == order
+
+    def test_what_is_declined_of_a_part_of_an_agent_is_counted_as_what_it_is(self) -> None:
+        allocator = told(
+            agent("a"), framework("f"), task("t", "a", "cpus:1;ports:[31000-31000]", framework="f", role="*")
+        )
+        for at in range(3):
+            (grant,) = run(allocator, float(at)).grants
+            assert grant.resources == parse_resources("cpus:3;mem:4096;ports:[31001-31009]")
+            allocator.invariants()
+            assert allocator.claimants.held("*")["cpus"] == 4000
+            allocator.release(grant.key)
+        allocator.release("t")
+        (grant,) = run(allocator, 4.0).grants
+        assert grant.resources == BOX
+        allocator.invariants()
+        assert allocator.claimants.held("*") == {"cpus": 4000, "mem": 4_096_000, "disk": 0, "gpus": 0, "ports": 10_000}
+
     def test_the_order_of_agents_changes_with_the_seed_only(self) -> None:
         agents = [agent(f"a{i}") for i in range(9)]
         orders = {
