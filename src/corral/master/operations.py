@@ -14,7 +14,8 @@ from corral.lib.ids import mint_uuid_bytes
 from corral.master import claims
 from corral.master.effects import SendEvent, SendOrder
 from corral.master.spec import agent_key
-from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry, OperationEntry
+from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry, OperationEntry, ToldOperation
+from corral.mesos.snapshot import OperationRow
 from corral.model import events
 from corral.model.calls import AcknowledgeOperation, ReconcileOperations
 from corral.model.framework import Capability
@@ -167,7 +168,7 @@ def order(state: MasterState, agent: AgentEntry, entry: OperationEntry) -> list[
     assert agent.session is not None, "offers exist only of agents with a link"
     agent.describe(msgspec.structs.replace(agent.info, resources=after))
     claims.tell_agent(state, agent)
-    uuid = mint_uuid_bytes(state.random)
+    uuid = entry.uuid = mint_uuid_bytes(state.random)
     state.operations[uuid] = entry
     facts = {"agent": agent.id, "framework": entry.framework_id or "", "operation": kind_of(entry.operation)}
     return [
@@ -222,7 +223,7 @@ def _settle(state: MasterState, entry: OperationEntry, to: OperationState, why: 
         effects.append(Reply(entry.ask) if to is OperationState.FINISHED else Refuse(entry.ask, Conflict(why)))
     framework = state.frameworks.get(entry.framework_id) if entry.framework_id is not None else None
     if framework is not None:
-        effects += _tell_end(state, framework, entry.operation, to, why, entry.agent_id)
+        effects += _tell_end(state, framework, entry.operation, to, why, entry.agent_id, entry.uuid)
     return effects
 
 
@@ -231,9 +232,12 @@ def _settle(state: MasterState, entry: OperationEntry, to: OperationState, why: 
 
 def _tell_end(
     state: MasterState, framework: FrameworkEntry, operation: ResourceOperation, to: OperationState, why: str,
-    agent_id: AgentId,
+    agent_id: AgentId, uuid: bytes = b"",
 ) -> list[Effect]:  # fmt: skip
-    """What became of an operation that was given an id; kept until the framework acknowledges it."""
+    """What became of an operation that was given an id; kept until the framework acknowledges it.
+
+    Shapes: `uuid` is what it was ordered by.
+    """
     if operation.operation_id is None:
         return []
     status = OperationStatus(
@@ -241,7 +245,7 @@ def _tell_end(
         converted=conversion(operation).converted if to is OperationState.FINISHED else (),
         uuid=mint_uuid_bytes(state.random),
     )  # fmt: skip
-    framework.operations[operation.operation_id] = status
+    framework.operations[operation.operation_id] = ToldOperation(operation, status, uuid)
     while len(framework.operations) > _MOST_REMEMBERED:
         del framework.operations[next(iter(framework.operations))]
     return _send(framework, (status,))
@@ -249,7 +253,7 @@ def _tell_end(
 
 def tell_unacknowledged(framework: FrameworkEntry) -> list[Effect]:
     """What a framework that has come back has not acknowledged."""
-    return _send(framework, framework.operations.values())
+    return _send(framework, [told.status for told in framework.operations.values()])
 
 
 def drop_all(
@@ -264,8 +268,8 @@ def drop_all(
 
 def acknowledge(framework: FrameworkEntry, call: AcknowledgeOperation) -> list[Effect]:
     """The framework knows what became of it; what is not the newest word is ignored."""
-    status = framework.operations.get(call.operation_id)
-    if status is not None and status.uuid == call.uuid:
+    told = framework.operations.get(call.operation_id)
+    if told is not None and told.status.uuid == call.uuid:
         del framework.operations[call.operation_id]
     return []
 
@@ -284,11 +288,33 @@ def reconcile(state: MasterState, framework: FrameworkEntry, call: ReconcileOper
         if operation_id in under_way:
             to, message, agent_id = OperationState.PENDING, "", under_way[operation_id]
         elif last is not None:
-            to, message, agent_id = last.state, last.message, last.agent_id
+            to, message, agent_id = last.status.state, last.status.message, last.status.agent_id
         else:
             to, message = OperationState.UNKNOWN, "Reconciliation: Operation is unknown"
         found.append(OperationStatus(operation_id=operation_id, state=to, message=message, agent_id=agent_id))
     return _send(framework, found)
+
+
+def rows(state: MasterState) -> tuple[OperationRow, ...]:
+    """The operations that agents have not answered, and those whose end was told and is not acknowledged."""
+    found = [
+        OperationRow(
+            operation=entry.operation, uuid=uuid, framework_id=entry.framework_id, agent_id=entry.agent_id,
+            status=OperationStatus(
+                operation_id=entry.operation.operation_id or "", state=OperationState.PENDING, agent_id=entry.agent_id
+            ),
+        )
+        for uuid, entry in state.operations.items()
+    ]  # fmt: skip
+    found += [
+        OperationRow(
+            operation=told.operation, uuid=told.uuid or told.status.uuid or b"", framework_id=framework.id,
+            agent_id=told.status.agent_id or None, status=told.status,
+        )
+        for framework in state.frameworks.values()
+        for told in framework.operations.values()
+    ]  # fmt: skip
+    return tuple(found)
 
 
 def _send(framework: FrameworkEntry, statuses: Iterable[OperationStatus]) -> list[Effect]:

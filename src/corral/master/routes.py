@@ -533,7 +533,7 @@ _NEEDS = {
     OperatorCall.GET_AGENTS: _AGENTS,
     OperatorCall.GET_FRAMEWORKS: GetCluster(tasks=False, agents=False, roles=False),
     OperatorCall.GET_EXECUTORS: _ALL,
-    OperatorCall.GET_OPERATIONS: _ALL,
+    OperatorCall.GET_OPERATIONS: GetCluster(tasks=False, agents=False, roles=False),
     OperatorCall.GET_ROLES: _ROLES,
     OperatorCall.GET_WEIGHTS: _ROLES,
     OperatorCall.GET_QUOTA: _ROLES,

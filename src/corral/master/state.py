@@ -242,9 +242,10 @@ class WantEntry:
 
 
 class OperationEntry:
-    """An operation that was ordered and not yet answered. Shapes: `ask` is the operator's, who waits for it."""
+    """An operation that was ordered and not yet answered. Shapes: `ask` is the operator's, who waits for it; `uuid` is
+    empty until it is ordered."""
 
-    __slots__ = ("agent_id", "ask", "framework_id", "operation")
+    __slots__ = ("agent_id", "ask", "framework_id", "operation", "uuid")
 
     def __init__(
         self, operation: ResourceOperation, agent_id: AgentId, framework_id: FrameworkId | None, ask: int | None = None
@@ -253,6 +254,16 @@ class OperationEntry:
         self.agent_id = agent_id
         self.framework_id = framework_id
         self.ask = ask
+        self.uuid = b""
+
+
+class ToldOperation(NamedTuple):
+    """An operation whose end a framework was told and has not acknowledged. Shapes: `uuid` empty when it was never
+    ordered of an agent."""
+
+    operation: ResourceOperation
+    status: OperationStatus
+    uuid: bytes
 
 
 class FrameworkEntry:
@@ -287,7 +298,7 @@ class FrameworkEntry:
         self.kills: dict[TaskId, float | None] = {}
         self.offers: dict[OfferId, OfferEntry] = {}
         self.offered = Tally()
-        self.operations: dict[str, OperationStatus] = {}
+        self.operations: dict[str, ToldOperation] = {}
         self.suppressed: set[str] = set()
         self.constraints: OfferConstraints = ()
         self.fed_at = now

@@ -9,7 +9,7 @@ from typing import Any
 
 from corral.allocator.book import plain
 from corral.lib.units import write_instant
-from corral.master import claims, maintenance, role_tree, role_views, watchdog
+from corral.master import claims, maintenance, operations, role_tree, role_views, watchdog
 from corral.master.spec import GetCluster, GetExplanations, GetTasks
 from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, TaskEntry
 from corral.master.trials import Trial, write_explanation
@@ -317,6 +317,7 @@ def _cluster(state: MasterState, asked: GetCluster) -> ClusterSnapshot:
             ExecutorRow(info=e.info, framework_id=e.framework_id, agent_id=e.agent_id, role=e.role)
             for e in state.executors.values()
         ),
+        operations=operations.rows(state) if asked.frameworks else (),
         roles=role_views.rows(state) if asked.roles else (),
         flags=_flags(state),
         windows=state.windows,

@@ -197,7 +197,7 @@ def _write(resources: Resources) -> tuple[wire.Resource, ...]:
 def write_status(status: OperationStatus, *, refinement: bool) -> WireOperationStatus:
     return WireOperationStatus(
         state=status.state.value,
-        operation_id=wire.Id(value=status.operation_id),
+        operation_id=wire.Id(value=status.operation_id) if status.operation_id else None,
         message=status.message or None,
         converted_resources=write_resources(status.converted, refinement=refinement),
         uuid=wire.Uuid(value=status.uuid) if status.uuid is not None else None,

@@ -23,18 +23,21 @@ from corral.mesos.common import (
     write_seconds,
 )
 from corral.mesos.daemon import DaemonCall
+from corral.mesos.envelopes import WireOperation
 from corral.mesos.events import write_master_info
 from corral.mesos.health import write_health_check
 from corral.mesos.lenient import LenientDecoder
 from corral.mesos.offer_constraints import WireOfferConstraints, write_offer_constraints
 from corral.mesos.operations import CALLS as OPERATIONS
-from corral.mesos.operations import WireOnAgent, read_operate
+from corral.mesos.operations import WireOnAgent, WireOperationStatus, read_operate, write_status
 from corral.mesos.pieces import Rows, Tree, pieces
 from corral.mesos.resources import write_resources
-from corral.mesos.snapshot import AgentRow, ClusterSnapshot, ExecutorRow, FrameworkRow
+from corral.mesos.scheduler import write_resource_operation
+from corral.mesos.snapshot import AgentRow, ClusterSnapshot, ExecutorRow, FrameworkRow, OperationRow
 from corral.mesos.tasks import write_container, write_discovery, write_executor, write_limits, write_task_status
 from corral.model.framework import Capability
 from corral.model.ids import FrameworkId
+from corral.model.operations import OperationState
 from corral.model.operator import Change, Teardown
 from corral.model.resources import add, with_allocation
 from corral.model.task import Task
@@ -126,6 +129,15 @@ class Agent(wire.Wire):
     offered_resources: tuple[wire.Resource, ...] = ()
     drain_info: maintenance.WireDrainInfo | None = None
     estimated_drain_start_time: wire.Nanoseconds | None = None
+
+
+class Operation(wire.Wire):
+    info: WireOperation
+    latest_status: WireOperationStatus
+    uuid: wire.Uuid
+    framework_id: wire.Id | None = None
+    agent_id: wire.Id | None = None
+    statuses: tuple[WireOperationStatus, ...] = ()
 
 
 class Framework(wire.Wire):
@@ -260,7 +272,7 @@ def _write_body(call: OperatorCall, snapshot: ClusterSnapshot, version: str, met
         case OperatorCall.GET_EXECUTORS:
             return write_executors(snapshot)
         case OperatorCall.GET_OPERATIONS:
-            return {}
+            return _rows(operations=(snapshot.operations, _write_operation))
         case OperatorCall.GET_TASKS:
             return write_tasks(snapshot)
         case OperatorCall.GET_ROLES:
@@ -388,6 +400,19 @@ def write_executors(snapshot: ClusterSnapshot) -> Tree:
 def _write_executor(row: ExecutorRow) -> Executor:
     info = write_executor(row.info, refinement=True, allocation=row.role)
     return Executor(agent_id=wire.Id(value=row.agent_id), executor_info=info)
+
+
+def _write_operation(row: OperationRow) -> Operation:
+    status = write_status(row.status, refinement=True)
+    return Operation(
+        framework_id=wire.Id(value=row.framework_id) if row.framework_id is not None else None,
+        agent_id=wire.Id(value=row.agent_id) if row.agent_id is not None else None,
+        info=write_resource_operation(row.operation),
+        latest_status=status,
+        # Nothing has been told of one that is under way.
+        statuses=() if row.status.state is OperationState.PENDING else (status,),
+        uuid=wire.Uuid(value=row.uuid),
+    )
 
 
 def _tasks(found: Iterable[Iterable[Task]]) -> Iterable[Task]:

@@ -426,10 +426,11 @@ def _write_operation(operation: calls.Operation) -> WireOperation:
         case calls.Unsupported():
             return WireOperation(type=operation.kind, id=write_id(operation.operation_id))
         case _:
-            return _write_resource_operation(operation)
+            return write_resource_operation(operation)
 
 
-def _write_resource_operation(operation: ResourceOperation) -> WireOperation:
+def write_resource_operation(operation: ResourceOperation) -> WireOperation:
+    """An operation as it stands in an ACCEPT."""
     kind = kind_of(operation)
     written = WireOperation(type=kind, id=write_id(operation.operation_id))
     setattr(written, kind.lower(), write_operation(operation))

@@ -15,6 +15,7 @@ from corral.model.ids import AgentId, ContainerId, FrameworkId, TaskId
 from corral.model.maintenance import Drain, InverseOffer, Machine, MachineRow, Window
 from corral.model.offer import Offer
 from corral.model.offer_constraints import OfferConstraints
+from corral.model.operations import OperationStatus, ResourceOperation
 from corral.model.resources import Resources
 from corral.model.role import RoleSettings
 from corral.model.task import TERMINAL, ExecutorInfo, Task
@@ -138,6 +139,19 @@ class ExecutorRow(msgspec.Struct, frozen=True, kw_only=True):
     role: str
 
 
+class OperationRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """An operation on an agent's resources that is under way, or over and not acknowledged.
+
+    Shapes: `framework_id` None when an operator asked for it; `agent_id` None when it named no agent that is known.
+    """
+
+    operation: ResourceOperation
+    uuid: bytes
+    status: OperationStatus
+    framework_id: FrameworkId | None = None
+    agent_id: AgentId | None = None
+
+
 class ClusterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The whole cluster. Units: `heartbeat_s` seconds between the heartbeats of a stream.
 
@@ -157,6 +171,7 @@ class ClusterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     frameworks: tuple[FrameworkRow, ...] = ()
     completed_frameworks: tuple[FrameworkRow, ...] = ()
     executors: tuple[ExecutorRow, ...] = ()
+    operations: tuple[OperationRow, ...] = ()
     roles: tuple[RoleRow, ...] = ()
     flags: tuple[tuple[str, str], ...] = ()
     windows: tuple[Window, ...] = ()
