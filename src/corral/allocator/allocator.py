@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import msgspec
 
 from corral.allocator.book import GPUS, PORTS, AgentEntry, Book, HoldEntry, amounts_of, devices_of, plain
-from corral.allocator.coarse import offer_rest, reclaim
+from corral.allocator.coarse import offer_rest, reclaim, reclaim_kept
 from corral.allocator.demands import check_want, group_of, mark
 from corral.allocator.engine import Engine, Mode, Placements, Tuning
 from corral.allocator.explain import explain
@@ -269,6 +269,11 @@ class Allocator:
             rescinded += back
             evictions += ended
             grants += self._offer_rest(kept, now, seed)
+            back, ended, short = reclaim_kept(self, kept, self._evictor.left(now))
+            self._evictor.spend(now, len(ended))
+            rescinded += [each for each in back if each not in rescinded]
+            evictions += ended
+            owed = owed or short
         return Allocation(
             grants=tuple(grants),
             rescind=tuple(rescinded),

@@ -182,6 +182,7 @@ class Book:
         self._offers: dict[int, dict[str, HoldEntry]] = {}
         self._revocable: dict[str, HoldEntry] = {}
         self._loans: dict[str, HoldEntry] = {}
+        self._borrowed: dict[str, HoldEntry] = {}
         self._tasks: dict[str, dict[int, dict[str, HoldEntry]]] = {}
         self._noted: list[tuple[HoldEntry, int]] = []
         self._watched: dict[str, dict[Tally, None]] = {}
@@ -340,6 +341,10 @@ class Book:
         """Tasks and offers on what is reserved for others."""
         return list(self._loans.values())
 
+    def borrowed(self) -> list[HoldEntry]:
+        """Tasks and offers on what is kept for guarantees, without those of wants."""
+        return list(self._borrowed.values())
+
     def flush(self) -> None:
         """Let the engine know what was held and released since the last time."""
         self._forget_gone()
@@ -406,8 +411,11 @@ class Book:
     def _indexes(self, entry: HoldEntry) -> Iterator[dict[str, HoldEntry]]:
         """Where those look who take offers back or move tasks out."""
         hold = entry.hold
-        if hold.revocable and hold.kind is not HoldKind.GRANT and any(r.identity.reservations for r in hold.resources):
-            yield self._loans
+        if hold.revocable and hold.kind is not HoldKind.GRANT:
+            if any(r.identity.reservations for r in hold.resources):
+                yield self._loans
+            elif hold.want_id is None and any(r.identity == PLAIN for r in hold.resources):
+                yield self._borrowed
         if hold.kind is HoldKind.OFFER:
             yield self._offers.setdefault(entry.agent.row, {})
         elif hold.kind is HoldKind.TASK:

@@ -19,7 +19,7 @@ from corral.model.resources import PLAIN, Resource, ResourceKind, Resources, add
 
 if TYPE_CHECKING:
     from corral.allocator.allocator import Allocator
-    from corral.allocator.book import AgentEntry
+    from corral.allocator.book import AgentEntry, HoldEntry
 
 DISK = "disk"
 LEAST_CPUS_MILLI = 10
@@ -28,7 +28,7 @@ LEAST_MEM_MILLI = 32_000
 
 class Claim(NamedTuple):
     """An offer to make. Shapes: `amounts` is what the resources come to; `revocable` of what is lent, because it is
-    reserved for others or held by tasks that do not use it, and may have to be given back at any time.
+    reserved or kept for others, or held by tasks that do not use it, and may have to be given back at any time.
     """
 
     framework_id: FrameworkId
@@ -87,6 +87,15 @@ def lendable(resources: Resources, role: str) -> Resources:
         and r.name not in (DISK, GPUS)
         and r.identity.disk is None
         and (r.identity.revocable or (r.identity.reservations and not _within(role, r.identity.reservations[-1].role)))
+    )
+
+
+def sparable(resources: Resources) -> Resources:
+    """What may be lent of what is kept for guarantees: of plain resources what keeps no data."""
+    return tuple(
+        r
+        for r in resources
+        if r.milli > 0 and r.kind is ResourceKind.SCALAR and r.name not in (DISK, GPUS) and r.identity == PLAIN
     )
 
 
@@ -157,9 +166,11 @@ class _Order:
         self._owns: dict[str, _Branch] = {}
         self._root = _Branch("", None)
         self._spare = engine.spare
-        self._keeps = any(role.guarantee for role in allocator.roles.values())
+        self.keeps = any(role.guarantee for role in allocator.roles.values())
         self._limits = any(role.limit or role.max_tasks is not None for role in allocator.roles.values())
-        self.is_bounded = self._keeps or self._limits
+        # Whether what is kept may be lent to somebody.
+        self.lends = self.keeps and any(each.revocable for each in allocator.frameworks.values())
+        self.is_bounded = self.keeps or self._limits
         self._held = allocator.claimants.sums()
         self._held_by_role: dict[str, dict[str, int]] = {}
         for (role, _), held in self._held.items():
@@ -231,8 +242,17 @@ class _Order:
             else:
                 waiting.append(iter(branch.order))
 
-    def allowed(self, leaf: _Branch, bundle: Resources) -> Resources:
-        """As much of a bundle as limits and the headroom for guarantees let a claimant have."""
+    def owes(self, leaf: _Branch) -> bool:
+        """Whether a claimant asks for a role that is below its guarantee."""
+        branch = leaf
+        while branch.above is not None:
+            if branch.owed:
+                return True
+            branch = branch.above
+        return False
+
+    def allowed(self, leaf: _Branch, bundle: Resources, *, lends: bool = False) -> Resources:
+        """As much of a bundle as limits and, unless it is lent, the headroom for guarantees let a claimant have."""
         if not self.is_bounded:
             return bundle
         most: dict[str, int] = {}
@@ -244,15 +264,15 @@ class _Order:
             for name, n in branch.limit.items():
                 most[name] = min(most.get(name, n), n - branch.held.get(name, 0))
             branch = branch.above
-        if self._keeps and not owed:
+        if self.keeps and not owed and not lends:
             for name, n in self._allocator.engine.unmet().items():
                 kept = n if self._reserve is None else min(n, self._reserve.get(name, 0))
                 most[name] = min(most.get(name, self._spare[name]), self._spare[name] - kept)
         return chop(bundle, most) if most else bundle
 
-    def charge(self, leaf: _Branch, amounts: Mapping[str, int]) -> None:
-        """Count what a claimant was given, and put it where it belongs now."""
-        if self._keeps:
+    def charge(self, leaf: _Branch, amounts: Mapping[str, int], *, lends: bool = False) -> None:
+        """Count what a claimant was given, and put it where it belongs now. What is lent is spare as before."""
+        if self.keeps and not lends:
             for name, n in amounts.items():
                 self._spare[name] = self._spare.get(name, 0) - n
         charged = leaf.charged
@@ -318,8 +338,11 @@ def offer_rest(allocator: "Allocator", kept: Collection[AgentId], seed: int) -> 
         if order is None:
             order = _Order(allocator)
         lends = has_lendable(free)
+        left = free
         while (claim := _claim(allocator, order, agent, free)) is not None:
             yield claim
+            if order.lends:
+                left = subtract(left, unshared(claim.resources))
             if not lends:
                 break
             # What is reserved for others, or for nobody for good, has not been offered to anybody yet.
@@ -327,7 +350,9 @@ def offer_rest(allocator: "Allocator", kept: Collection[AgentId], seed: int) -> 
             free = tuple(r for r in rest if r.identity.reservations or r.identity.revocable)
             if not worth_offering(free):
                 break
-        if lends and (loan := _lend(allocator, order, agent, free)) is not None:
+        if lends and (loan := _lend(allocator, order, agent, free, kept=False)) is not None:
+            yield loan
+        if order.lends and (loan := _lend(allocator, order, agent, left, kept=True)) is not None:
             yield loan
 
 
@@ -385,20 +410,27 @@ def _part(
     return () if blocked else bundle
 
 
-def _lend(allocator: "Allocator", order: _Order, agent: "AgentEntry", free: Resources) -> Claim | None:
-    """The first in fair order who takes what is lent: none of those for whom it is reserved has just taken it."""
+def _lend(
+    allocator: "Allocator", order: _Order, agent: "AgentEntry", free: Resources, *, kept: bool
+) -> Claim | None:  # fmt: skip
+    """The first in fair order who takes what is lent, or `kept` for guarantees: none of those for whom it is has just
+    taken it.
+    """
+    sparing = sparable(free) if kept else ()
+    if kept and not worth_offering(sparing):
+        return None
     for leaf in order:
         assert leaf.framework_id is not None, "claims are of frameworks"
         framework = allocator.frameworks[leaf.framework_id]
         if not framework.revocable or not _may_see(framework, leaf.name, agent.view):
             continue
-        bundle = order.allowed(leaf, lendable(free, leaf.name))
+        bundle = order.allowed(leaf, sparing if kept else lendable(free, leaf.name), lends=kept)
         if not worth_offering(bundle):
             continue
         if allocator.filters.block(leaf.framework_id, leaf.name, agent.view.id, bundle):
             continue
         amounts = amounts_of(bundle)
-        order.charge(leaf, amounts)
+        order.charge(leaf, amounts, lends=kept)
         return Claim(leaf.framework_id, leaf.name, agent.view.id, bundle, amounts, revocable=True)
     return None
 
@@ -431,10 +463,70 @@ def reclaim(allocator: "Allocator", most: int) -> tuple[list[OfferId], list[Evic
             if len(ended) >= most:
                 return back, ended, True
             why = f"role {leaf.name} takes back what is reserved for it on agent {agent.view.id}"
-            allocator.book.mark(hold.key)
-            ended.append(Eviction(
-                key=hold.key, framework_id=hold.framework_id, role=hold.role, agent_id=hold.agent_id,
-                want_id=WantId(""), for_framework_id=leaf.framework_id, for_role=leaf.name, why=why,
-            ))  # fmt: skip
+            ended.append(_end(allocator, entry, leaf, why))
             break
     return back, ended, False
+
+
+def reclaim_kept(
+    allocator: "Allocator", kept: Collection[AgentId], most: int
+) -> tuple[list[OfferId], list[Eviction], bool]:  # fmt: skip
+    """What is lent of what is kept for guarantees, as far as a role is still below its own and would take it now.
+
+    Shapes: asked once all that is free has been offered; answers as `reclaim` does; nothing of agents in `kept`. Offers
+    come back before tasks end, and of these the youngest end first.
+    """
+    back: list[OfferId] = []
+    ended: list[Eviction] = []
+    borrowed = allocator.book.borrowed()
+    if not borrowed:
+        return back, ended, False
+    allocator.book.flush()
+    order = _Order(allocator)
+    if not order.keeps:
+        return back, ended, False
+    # What is on its way back already counts before more is asked for.
+    borrowed.sort(key=lambda each: (not each.hold.leaving, each.hold.offer_id is None, -each.hold.since_at))
+    for entry in borrowed:
+        hold, agent = entry.hold, entry.agent
+        if (agent.view.ineligible and not agent.view.still_offered) or agent.view.id in kept:
+            continue
+        leaf = _taker(allocator, order, entry)
+        if leaf is None:
+            continue
+        if hold.offer_id is not None:
+            back.append(hold.offer_id)
+        elif not hold.leaving:
+            if len(ended) >= most:
+                return back, ended, True
+            why = f"role {leaf.name} takes back what its guarantee keeps on agent {agent.view.id}"
+            ended.append(_end(allocator, entry, leaf, why))
+        order.charge(leaf, amounts_of(hold.resources))
+    return back, ended, False
+
+
+def _taker(allocator: "Allocator", order: _Order, entry: "HoldEntry") -> _Branch | None:
+    """The first claimant of a role below its guarantee who would take of what is lent there."""
+    hold = entry.hold
+    there = add(entry.agent.free(), hold.resources)
+    if not worth_offering(there):
+        return None
+    names = {r.name for r in hold.resources if r.identity == PLAIN}
+    for leaf in order:
+        if (leaf.framework_id, leaf.name) == (hold.framework_id, hold.role) or not order.owes(leaf):
+            continue
+        bundle = _part(allocator, order, leaf, entry.agent, there, True)
+        if any(r.name in names and r.identity == PLAIN for r in bundle):
+            return leaf
+    return None
+
+
+def _end(allocator: "Allocator", entry: "HoldEntry", leaf: _Branch, why: str) -> Eviction:
+    """Mark a task as on its way out, for a claimant."""
+    assert leaf.framework_id is not None, "claims are of frameworks"
+    hold = entry.hold
+    allocator.book.mark(hold.key)
+    return Eviction(
+        key=hold.key, framework_id=hold.framework_id, role=hold.role, agent_id=hold.agent_id,
+        want_id=WantId(""), for_framework_id=leaf.framework_id, for_role=leaf.name, why=why,
+    )  # fmt: skip
