@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable
 
 import msgspec
 
-from corral.allocator.book import PORTS
+from corral.allocator.book import PORTS, plain
 from corral.allocator.view import AgentView, Filter, FrameworkView, Grant, Hold, HoldKind, WantView
 from corral.master.state import (
     AgentEntry,
@@ -51,6 +51,10 @@ def tell_agent(state: MasterState, agent: AgentEntry) -> None:
     was = before.view.total if before is not None else ()
     state.allocator.set_agent(view)
     agent.shown = None
+    if plain(view.total) != view.total:
+        state.mixed[agent.id] = agent
+    else:
+        state.mixed.pop(agent.id, None)
     _count_reserved(state, was, view.total)
 
 
@@ -85,6 +89,7 @@ def forget_agent(state: MasterState, agent: AgentEntry) -> None:
     was = state.allocator.book.agents[agent.id].view.total
     state.count(agent, None)
     state.allocator.remove_agent(agent.id)
+    state.mixed.pop(agent.id, None)
     _count_reserved(state, was, ())
 
 

@@ -25,7 +25,7 @@ from corral.model.maintenance import Answer, Drain, DrainState, InverseOffer, Ma
 from corral.model.offer import Explanation, Offer, Want
 from corral.model.offer_constraints import OfferConstraints
 from corral.model.operations import OperationStatus, ResourceOperation, unshared
-from corral.model.resources import Resources
+from corral.model.resources import PLAIN, Resources
 from corral.model.role import RoleSettings
 from corral.model.task import TERMINAL, ExecutorInfo, Reason, Task, TaskInfo, TaskState, TaskStatus
 
@@ -444,19 +444,19 @@ class News(NamedTuple):
 
 class MasterState:
     """Shapes: `offered` sums up by role what is out in offers. `roles` are those of which an operator has set
-    something; `reserved` are the scalars that agents keep for each role and the roles below it, in
-    thousandths; `waiting` are the wants that the last whole allocation left waiting; `watchers` are the streams of
-    those who follow what happens, and `news` what they are yet to be told of the input at hand. Errors: `Unavailable`
-    when the engine shall be compiled and cannot be.
+    something; `reserved` are the scalars that agents keep for each role and the roles below it, in thousandths; `mixed`
+    are the agents that have more than plain resources; `waiting` are the wants that the last whole allocation left
+    waiting; `watchers` are the streams of those who follow what happens, and `news` what they are yet to be told of the
+    input at hand. Errors: `Unavailable` when the engine shall be compiled and cannot be.
     """
 
     __slots__ = (
         "agents", "allocation_due", "allocation_due_at", "allocation_runs", "allocator", "completed", "config",
         "constrained", "counts", "down", "draining", "ended", "epoch", "executors", "expiries", "explain_due_at",
         "filter_heap", "filters_due_at", "frameworks", "gone", "gone_offers", "inverse_offers", "lanes", "live",
-        "loaded_at", "machines", "maintenance_due_at", "master_id", "most_filter_ends", "news", "next_removal_at",
-        "offered", "offers", "offers_due_at", "operations", "random", "removed_ids", "reserved", "roles", "sequence",
-        "sessions", "shown", "streams", "sums", "to_review", "waiting", "watchers", "windows",
+        "loaded_at", "machines", "maintenance_due_at", "master_id", "mixed", "most_filter_ends", "news",
+        "next_removal_at", "offered", "offers", "offers_due_at", "operations", "random", "removed_ids", "reserved",
+        "roles", "sequence", "sessions", "shown", "streams", "sums", "to_review", "waiting", "watchers", "windows",
     )  # fmt: skip
 
     def __init__(self, config: MasterConfig, random: Random) -> None:
@@ -501,6 +501,7 @@ class MasterState:
         self.machines: dict[Machine, Unavailability] = {}
         self.down: dict[Machine, None] = {}
         self.executors: dict[str, ExecutorEntry] = {}
+        self.mixed: dict[AgentId, AgentEntry] = {}
         self.inverse_offers: dict[InverseOfferId, AgentId] = {}
         self.to_review: dict[AgentId, None] = {}
         self.maintenance_due_at: float | None = None
@@ -573,6 +574,8 @@ class MasterState:
         self._check_agents()
         self._check_frameworks()
         self._check_holds()
+        mixed = {a.id for a in self.agents.values() if any(r.identity != PLAIN for r in a.info.resources)}
+        assert mixed == set(self.mixed), f"agents {mixed} have more than plain resources, noted are {set(self.mixed)}"
         there = {e.key: e for agent in self.agents.values() for e in agent.executors.values()}
         assert there == self.executors, f"agents have the executors {list(there)}, known are {list(self.executors)}"
 

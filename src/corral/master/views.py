@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from corral.allocator.book import plain
 from corral.lib.units import write_instant
 from corral.master import claims, maintenance, operations, role_tree, role_views, watchdog
 from corral.master.spec import GetCluster, GetExplanations, GetTasks
@@ -373,18 +372,17 @@ def _held_by_framework(state: MasterState) -> dict[FrameworkId, Tally]:
     for (_, framework_id), kept in claims.kept(state).items():
         found[framework_id].take(kept)
     # The allocator sums up what is plain; the rest is counted where there is any.
-    for agent in state.agents.values():
-        if plain(agent.info.resources) != agent.info.resources:
-            for task in agent.tasks.values():
-                if task.holding:
-                    rest = tuple(r for r in task.resources if r.identity != PLAIN)
-                    found.setdefault(task.framework_id, Tally()).add(rest)
-            for executor in agent.executors.values():
-                rest = tuple(r for r in executor.resources if r.identity != PLAIN)
-                found.setdefault(executor.framework_id, Tally()).add(rest)
-            for entry in agent.offers.values():
-                rest = tuple(r for r in entry.resources if r.identity != PLAIN)
-                found.setdefault(entry.offer.framework_id, Tally()).add(rest)
+    for agent in state.mixed.values():
+        for task in agent.tasks.values():
+            if task.holding:
+                rest = tuple(r for r in task.resources if r.identity != PLAIN)
+                found.setdefault(task.framework_id, Tally()).add(rest)
+        for executor in agent.executors.values():
+            rest = tuple(r for r in executor.resources if r.identity != PLAIN)
+            found.setdefault(executor.framework_id, Tally()).add(rest)
+        for entry in agent.offers.values():
+            rest = tuple(r for r in entry.resources if r.identity != PLAIN)
+            found.setdefault(entry.offer.framework_id, Tally()).add(rest)
     return found
 
 
