@@ -44,18 +44,44 @@ class LoopHandle(Protocol):
     def post(self, command: Any, answer: Callable[[Any, CorralError | None], None]) -> None: ...
 
 
-class EventStream:
+class _Outlet:
+    """What waits here for one reader, who is woken when there is more or when it has ended."""
+
+    __slots__ = ("_closed", "_news")
+
+    def __init__(self) -> None:
+        self._news: asyncio.Future[None] | None = None
+        self._closed = False
+
+    def close(self) -> None:
+        """What is queued is still read, then the stream ends."""
+        self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        news = self._news
+        if news is not None:
+            self._news = None
+            if not news.done():
+                news.set_result(None)
+
+    async def _wait(self) -> None:
+        if self._news is None:
+            self._news = asyncio.get_running_loop().create_future()
+        await self._news
+
+
+class EventStream(_Outlet):
     """The events of one subscription, for one reader."""
 
-    __slots__ = ("_closed", "_events", "_most", "_news", "id", "refinement")
+    __slots__ = ("_events", "_most", "id", "refinement")
 
     def __init__(self, id: str, *, refinement: bool, most: int = MOST_EVENTS) -> None:
+        super().__init__()
         self.id = id
         self.refinement = refinement
         self._most = most
         self._events: deque[events.Event] = deque()
-        self._news: asyncio.Future[None] | None = None
-        self._closed = False
 
     def put(self, event: events.Event) -> bool:
         """Queue an event; False when the reader is too far behind, and then the stream is over."""
@@ -70,41 +96,26 @@ class EventStream:
         self._wake()
         return True
 
-    def close(self) -> None:
-        """What is queued is still read, then the stream ends."""
-        self._closed = True
-        self._wake()
-
-    def _wake(self) -> None:
-        news = self._news
-        if news is not None:
-            self._news = None
-            if not news.done():
-                news.set_result(None)
-
     async def batch(self) -> list[events.Event]:
         """All events that wait, at least one; empty when the stream has ended."""
         while not self._events and not self._closed:
-            if self._news is None:
-                self._news = asyncio.get_running_loop().create_future()
-            await self._news
+            await self._wait()
         found = list(self._events)
         self._events.clear()
         return found
 
 
-class WatchStream:
+class WatchStream(_Outlet):
     """What one who follows the cluster is yet to be sent, as records."""
 
-    __slots__ = ("_bytes", "_closed", "_most", "_news", "_records", "id")
+    __slots__ = ("_bytes", "_most", "_records", "id")
 
     def __init__(self, id: str, *, most: int = MOST_WATCH_BYTES) -> None:
+        super().__init__()
         self.id = id
         self._most = most
         self._bytes = 0
         self._records: list[bytes] = []
-        self._news: asyncio.Future[None] | None = None
-        self._closed = False
 
     def put(self, record: bytes) -> bool:
         """Queue a record; False when the reader is too far behind, and then the stream is over at once."""
@@ -119,43 +130,28 @@ class WatchStream:
         self._wake()
         return True
 
-    def close(self) -> None:
-        """What is queued is still read, then the stream ends."""
-        self._closed = True
-        self._wake()
-
-    def _wake(self) -> None:
-        news = self._news
-        if news is not None:
-            self._news = None
-            if not news.done():
-                news.set_result(None)
-
     async def batch(self) -> bytes:
         """All records that wait, at least one; empty when the stream has ended."""
         while not self._records and not self._closed:
-            if self._news is None:
-                self._news = asyncio.get_running_loop().create_future()
-            await self._news
+            await self._wait()
         found = b"".join(self._records)
         self._records.clear()
         self._bytes = 0
         return found
 
 
-class AgentLink:
+class AgentLink(_Outlet):
     """The orders half of an agent's session: what a turn sends leaves as one write."""
 
-    __slots__ = ("_bytes", "_closed", "_most", "_news", "_parts", "_turn", "session")
+    __slots__ = ("_bytes", "_most", "_parts", "_turn", "session")
 
     def __init__(self, session: str, *, most: int = MOST_ORDER_BYTES) -> None:
+        super().__init__()
         self.session = session
         self._most = most
         self._turn: list[Order] = []
         self._parts: list[bytes] = []
         self._bytes = 0
-        self._news: asyncio.Future[None] | None = None
-        self._closed = False
 
     def put(self, order: Order) -> None:
         self._turn.append(order)
@@ -178,22 +174,12 @@ class AgentLink:
     def close(self) -> None:
         """What is packed is still sent, then the link ends."""
         self.flush()
-        self._closed = True
-        self._wake()
-
-    def _wake(self) -> None:
-        news = self._news
-        if news is not None:
-            self._news = None
-            if not news.done():
-                news.set_result(None)
+        super().close()
 
     async def batch(self) -> bytes:
         """The bytes to write next; empty when the link has ended."""
         while not self._parts and not self._closed:
-            if self._news is None:
-                self._news = asyncio.get_running_loop().create_future()
-            await self._news
+            await self._wait()
         found = b"".join(self._parts)
         self._parts.clear()
         self._bytes = 0
