@@ -4,8 +4,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -21,6 +22,25 @@ def lack(what: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(what)
     pytest.skip(what)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where several processes run the tests, a file stays whole, and all files that need an Engine share one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "engine" if _needs_engine(config.rootpath / file) else file
+
+    return ByFile(config, log)
+
+
+@cache
+def _needs_engine(file: Path) -> bool:
+    text = file.read_text()
+    return any(name in text for name in ("engine_socket", "private_engine", "own_node", "mark.docker"))
 
 
 @pytest.fixture(scope="session")
