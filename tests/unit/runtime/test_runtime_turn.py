@@ -100,6 +100,18 @@ def test_an_input_that_writes_more_than_the_store_takes_fails_the_store() -> Non
         decider(most_writes=2).take(deque([[Persist(str(n), Row(n)) for n in range(3)]]), 0.0)
 
 
+def test_an_input_that_weighs_too_much_opens_the_next_turn_and_one_that_always_does_fails_the_store() -> None:
+    one = weigh({"p/0": row(0)})
+    turns = Decider(Echo(), prefix="p/", drain=100, most_writes=100, most_bytes=2 * one)
+    queue: deque[Any] = deque([[Persist(str(n), Row(n))] for n in range(5)])
+    taken = []
+    while queue or turns.carries:
+        taken.append(turns.take(queue, 0.0).writes)
+    assert [len(writes) for writes in taken] == [2, 2, 1]
+    with pytest.raises(StoreFailed, match=f"writes {3 * one} bytes at once but the store takes {2 * one}"):
+        turns.take(deque([[Persist(str(n), Row(n)) for n in range(3)]]), 0.0)
+
+
 def test_nothing_is_decided_after_a_stop() -> None:
     queue: deque[Any] = deque([[Say(1), Stop("enough", 0), Say(2)], [Say(3)]])
     turn = decider().take(queue, 0.0)
