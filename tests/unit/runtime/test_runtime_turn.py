@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from corral.lib.errors import Conflict
 from corral.runtime.core import Asked, Effect, Loaded, Persist, Refuse, Stop, Stored
 from corral.runtime.turn import Decider, Recorders, load
-from corral.store.base import Record, StoreFailed
+from corral.store.base import Record, StoreFailed, weigh
 
 
 class Row(msgspec.Struct, frozen=True):
