@@ -12,6 +12,7 @@ import pytest
 
 from corral.docker.daemon import PrivateEngine, install_packages, missing_packages, sweep
 from corral.docker.image import engine_answers, import_busybox
+from etcd_servers import Etcd
 
 ENGINE_PREFIX = "corral-engine-"
 IMAGES = ("busybox:latest", "busybox:local", "libmesos/ubuntu:latest")
@@ -57,6 +58,17 @@ def bubblewrap() -> None:
         if os.geteuid() != 0:
             lack("volumes of plain processes need bubblewrap; install it: sudo apt-get install bubblewrap")
         install_packages(["bubblewrap"])
+
+
+@pytest.fixture(scope="session")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+    """One etcd member for the whole run; every test takes a root of its own."""
+    cluster = Etcd(tmp_path_factory.mktemp("etcd"))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
 
 
 @pytest.fixture(scope="session")
