@@ -34,7 +34,7 @@ def load(state: AgentState, loaded: Loaded) -> list[Effect]:
 
 
 def take_on(state: AgentState, task: Task, *, hold: bool) -> list[Effect]:
-    """A task was ordered; with a bound it counts from the next look at the clock, and may be held till a master answers."""
+    """A task was ordered; with a bound it counts from the next look at the clock, and may wait for an answer."""
     if task.stop_after_s is None:
         return []
     state.cutoff.tasks[task.container_id] = None
