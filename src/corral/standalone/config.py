@@ -56,6 +56,7 @@ class ServicesSection:
     first_service_port: int = 10_000
     last_service_port: int = 20_000
     launch_timeout_s: float = 300.0
+    single_stop_after_s: float = 300.0
     env_prefix: str = ""
 
 

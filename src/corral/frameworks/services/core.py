@@ -104,6 +104,8 @@ class ServicesCore:
                 return []
             case Tick(name=name) if name.startswith(upkeep.UNREACHABLE):
                 return upkeep.unreachable_tick(state, name.removeprefix(upkeep.UNREACHABLE), now)
+            case Tick(name=name) if name.startswith(upkeep.FENCE):
+                return upkeep.fence_tick(state, name, now)
             case events.Explanations():
                 return offers.take_explanations(state, input)
             case events.Rescind():

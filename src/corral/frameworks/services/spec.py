@@ -236,7 +236,9 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     Shapes: `incarnation` counts its launches; `ports` are host ports in the order of the declared ones; `version` is
     the app's version it was launched with, `config` the definition; `group_value` is its agent's value of the field
     that the app groups by. With `checks`, the number of its health checks, it is `healthy` when all of them pass, None
-    while that is not known; `health` is what each has shown. Units: instants in seconds UTC.
+    while that is not known; `health` is what each has shown. `inactive_at` is since when another may
+    run in its place. A `single` one must not run beside another; its task has ended `fence_s` after its agent was
+    declared unreachable, None when nobody ends it there. Units: instants in seconds UTC.
     """
 
     id: str
@@ -259,6 +261,9 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     checks: int = 0
     healthy: bool | None = None
     health: tuple[CheckResult, ...] = ()
+    inactive_at: float | None = None
+    single: bool = False
+    fence_s: float | None = None
 
 
 class FailureRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -528,6 +533,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     most_instances: int = 100_000
     most_writes: int = 64
     launch_timeout_s: float = 300.0
+    single_stop_after_s: float = 300.0
     kill_retry_s: float = 30.0
 
 
