@@ -9,13 +9,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from leader_stores import SlowStore
 
 from corral.runtime.core import Asked, Effect, Loaded, Persist, Reply
 from corral.runtime.election import LEADERSHIP_LOST, Candidate, LeadershipLost, leader_key
 from corral.runtime.leader import Election, Tenure
 from corral.runtime.loop import Loop
 from corral.runtime.service import run_services
-from corral.store.base import Change, Guard, LeaseId, Record, StoreFailed
+from corral.store.base import StoreFailed
 from corral.store.memory import MemoryStore
 
 TTL_S = 0.5
@@ -68,54 +69,6 @@ class Mouth:
         self.said.append(effect.n)
 
     def flush(self) -> None: ...
-
-
-class SlowStore:
-    """A store whose commits, or everything, can be made to wait."""
-
-    def __init__(self, inner: MemoryStore) -> None:
-        self.inner = inner
-        self.most_writes = inner.most_writes
-        self.commits, self.all = asyncio.Event(), asyncio.Event()
-        self.commits.set()
-        self.all.set()
-        self.broken = False
-
-    async def _pass(self) -> None:
-        await self.all.wait()
-        if self.broken:
-            raise StoreFailed("the store is away")
-
-    async def get(self, key: str) -> Record | None:
-        await self._pass()
-        return await self.inner.get(key)
-
-    async def list(self, prefix: str) -> Sequence[Record]:
-        await self._pass()
-        return await self.inner.list(prefix)
-
-    async def commit(
-        self, writes: Mapping[str, bytes | None], guards: Sequence[Guard] = (), lease: LeaseId | None = None
-    ) -> int:
-        await self._pass()
-        await self.commits.wait()
-        return await self.inner.commit(writes, guards, lease)
-
-    def watch(self, prefix: str, after: int) -> AsyncIterator[Change]:
-        return self.inner.watch(prefix, after)
-
-    async def grant(self, ttl_s: float) -> LeaseId:
-        await self._pass()
-        return await self.inner.grant(ttl_s)
-
-    async def keep_alive(self, lease: LeaseId) -> None:
-        await self._pass()
-        await self.inner.keep_alive(lease)
-
-    async def revoke(self, lease: LeaseId) -> None:
-        await self.inner.revoke(lease)
-
-    async def close(self) -> None: ...
 
 
 class Member:
