@@ -12,6 +12,7 @@ class SlowStore:
     def __init__(self, inner: Store) -> None:
         self.inner = inner
         self.most_writes = inner.most_writes
+        self.most_bytes = inner.most_bytes
         self.commits, self.all = asyncio.Event(), asyncio.Event()
         self.commits.set()
         self.all.set()

@@ -280,7 +280,7 @@ async def test_an_event_loop_that_stands_still_ends_the_process() -> None:
     member = Member("a", MemoryStore(), end_process=codes.append)
     await member.leads.wait()
     await asyncio.sleep(0.1)
-    time.sleep(2.6 * TTL_S)  # noqa: ASYNC251
+    time.sleep(2.6 * TTL_S)
     assert codes == [LEADERSHIP_LOST]
     await member.end()
 
@@ -291,7 +291,8 @@ async def test_who_has_the_store_alone_leads_at_once_though_another_s_key_is_the
         election = Election(store, "master", Candidate(id=name), 10.0, Random(1))
         tenure = await election.claim()
         assert tenure.holds
-    with pytest.raises(LeadershipLost):
-        first = Tenure(store, "master", 1)
-        raise first.lose("a guard did not hold")
+    first = Tenure(store, "master", 1)
+    first.lose("a guard did not hold")
     assert not first.holds
+    with pytest.raises(LeadershipLost, match="a guard did not hold"):
+        await first.settle()

@@ -1,4 +1,4 @@
-"""Several masters over one store, in one process, over real sockets: what clients, agents and frameworks see of them."""
+"""Several masters over one store, in one process, over real sockets: what clients, agents, frameworks see of them."""
 
 import asyncio
 import contextlib
@@ -102,7 +102,7 @@ async def masters(count: int) -> AsyncIterator[list[Master]]:
 
 async def until(look: Callable[[], Any], timeout_s: float = 8.0) -> None:
     async with asyncio.timeout(timeout_s):
-        while not look():  # noqa: ASYNC110
+        while not look():
             await asyncio.sleep(0.01)
 
 
@@ -160,10 +160,10 @@ async def test_mesos_clients_are_led_to_the_leader_as_by_mesos(http: aiohttp.Cli
 
 
 async def test_a_request_that_was_passed_on_is_not_passed_on_again(http: aiohttp.ClientSession) -> None:
-    async with masters(2) as (_, second):
-        async with http.get(f"{second.url}/v2/apps", headers={"Corral-Forwarded": "http://other:1"}) as answer:
-            assert answer.status == 503
-            assert answer.headers["Retry-After"] == "1"
+    headers = {"Corral-Forwarded": "http://other:1"}
+    async with masters(2) as (_, second), http.get(f"{second.url}/v2/apps", headers=headers) as answer:
+        assert answer.status == 503
+        assert answer.headers["Retry-After"] == "1"
 
 
 async def test_two_followers_that_take_each_other_for_the_leader_answer_at_once(http: aiohttp.ClientSession) -> None:

@@ -1,8 +1,8 @@
 """Decides who leads: what a candidate does about what it finds in the store, and how long a leader may act.
 
 Laws: one key names the leader, and only who wrote it when it was not there leads, for as long as that very write
-stands. It stands while the leader's lease does. A leader that cannot know that its lease stands does not act; one whose write
-is gone never acts again. Source: etcd's election recipe; fencing tokens as in Chubby's sequencers.
+stands. It stands while the leader's lease does. A leader that cannot know that its lease stands does not act; one whose
+write is gone never acts again. Source: etcd's election recipe; fencing tokens as in Chubby's sequencers.
 """
 
 from enum import StrEnum
