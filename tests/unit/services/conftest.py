@@ -311,6 +311,10 @@ class Cluster:
     def app(self, app_id: str = "/web") -> App:
         return self.state.apps[app_id]
 
+    def lasting(self) -> dict[str, bytes]:
+        """The records, without those that only tell what was wanted before."""
+        return {key: value for key, value in self.records.items() if not key.startswith("history/")}
+
     def show(self, app_id: str = "/web") -> Any:
         return self.ask(GetApp(id=app_id))
 

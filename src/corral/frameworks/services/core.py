@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any
 
-from corral.frameworks.services import commands, groups, offers, planning, recovery, updates, upkeep, views
+from corral.frameworks.services import commands, groups, history, offers, planning, recovery, updates, upkeep, views
 from corral.frameworks.services.events import refuse, take_heard, tell_message
 from corral.frameworks.services.spec import (
     CancelDeployment,
+    CheckGroup,
     Command,
     Condition,
     Config,
@@ -23,6 +24,8 @@ from corral.frameworks.services.spec import (
     GetApps,
     GetDeployments,
     GetGroup,
+    GetGroupVersion,
+    GetGroupVersions,
     GetInfo,
     GetLeader,
     GetQueue,
@@ -179,6 +182,12 @@ class ServicesCore:
                 if group is None:
                     raise NotFound(f"Group '{command.id}' does not exist")
                 return group
+            case GetGroupVersions():
+                return history.view_group_versions(state, command.id, now)
+            case GetGroupVersion():
+                return history.view_group_version(state, command.id, command.version, now)
+            case CheckGroup():
+                return groups.view_checked(state, command.id, now)
             case GetInfo():
                 return views.view_info(state)
             case PlanApps():

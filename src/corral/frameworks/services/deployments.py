@@ -14,6 +14,7 @@ import msgspec
 from corral.frameworks.services import backoff
 from corral.frameworks.services.events import tell_cancelled, tell_group, tell_step
 from corral.frameworks.services.health import tell_checks
+from corral.frameworks.services.history import remember
 from corral.frameworks.services.plan import AppChange, chain_lengths, changed_fields, plan_deployment
 from corral.frameworks.services.spec import (
     Action,
@@ -116,6 +117,7 @@ def deploy(
         step_at=now,
         groups=tuple(OriginalGroup(group=g, record=record) for g, record in sorted(touched.items())),
     )
+    remember(state, version, originals, deployment.groups, effects)
     state.deployments[deployment_id] = deployment
     state.done[deployment_id] = set()
     state.locks.update(dict.fromkeys(deployment.apps, deployment_id))
@@ -230,7 +232,10 @@ def _settle_groups(
     """Change groups where no app has to change; returns the version that counts then."""
     last_version_at = state.last_version_at
     version = state.mint_version(now)
-    if _take_on_groups(state, groups, version, effects):
+    touched = _take_on_groups(state, groups, version, effects)
+    if touched:
+        was = tuple(OriginalGroup(group=g, record=record) for g, record in sorted(touched.items()))
+        remember(state, version, (), was, effects)
         tell_group(state, at, version)
         return version
     app = state.apps.get(changes[0].id) if changes else None

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 
 from corral.frameworks.services.commands import note_ignored
 from corral.frameworks.services.deployments import Change, deploy, plan_changes
-from corral.frameworks.services.spec import CreateGroup, DeleteGroup, GroupUpdate, UpdateGroup
+from corral.frameworks.services.history import root_version, tree_at
+from corral.frameworks.services.spec import CreateGroup, DeleteGroup, GroupUpdate, Result, UpdateGroup
 from corral.frameworks.services.state import State, replace
 from corral.frameworks.services.validate import parent_id
 from corral.frameworks.services.views import view_action
 from corral.lib.errors import Conflict, NotFound, TooLarge, Unprocessable
+from corral.lib.ids import mint_uuid
 from corral.runtime.core import Effect, Reply
 
 
@@ -110,6 +112,9 @@ def update_group(state: State, ask: int, command: UpdateGroup, now: float) -> li
     if command.scale_by is not None:
         tree = _scaled(state, group_id, command.scale_by)
         why = f"scale group {group_id} by {command.scale_by:g}"
+    elif command.to_version is not None:
+        tree = _back_to(state, group_id, command.to_version)
+        why = f"take group {group_id} back to version {command.to_version}"
     else:
         tree = _read_tree(state, command.update)
         why = f"update group {group_id}"
@@ -149,6 +154,32 @@ def _read_tree(state: State, update: GroupUpdate) -> _Tree:
     tree.take(update)
     tree.check_names(update.id)
     return tree
+
+
+def _back_to(state: State, group_id: str, version: str) -> _Tree:
+    """What was below the group at that root version is there again, and nothing else. Errors: `Unprocessable`."""
+    was = tree_at(state, version)
+    if was is None or (group_id != "/" and group_id not in was.groups):
+        text = f"group {group_id} has no version {version}; see /v2/groups/versions"
+        raise Unprocessable("Object is not valid", {"/version": [text]})
+    tree = _Tree(state)
+    tree.remove(group_id)
+    prefix = group_id.rstrip("/") + "/"
+    for app_id, record in was.apps.items():
+        if app_id.startswith(prefix):
+            tree.changes[app_id] = Change(id=app_id, spec=record.spec, config=record.config)
+    for below, group in was.groups.items():
+        if below == group_id or below.startswith(prefix):
+            tree.groups[below] = group.dependencies
+    tree.check_names(group_id)
+    return tree
+
+
+def view_checked(state: State, group_id: str, now: float) -> Result:
+    """What a change that changes nothing answers with. Errors: `NotFound`."""
+    _need_group(state, group_id)
+    record = state.groups.get(group_id)
+    return Result(version=record.version if record else root_version(state, now), deployment_id=mint_uuid(state.random))
 
 
 def _count_apps(update: GroupUpdate) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import msgspec
 
 from corral.frameworks.services.checks import make_checks
+from corral.frameworks.services.readiness import make_check, make_readiness_check
 from corral.frameworks.services.spec import (
     AppSpec,
     Config,
@@ -22,6 +23,7 @@ from corral.frameworks.services.state import App, task_id_of
 from corral.model import container as wire
 from corral.model.attributes import format_value
 from corral.model.constraints import HOSTNAME, Constraint, Operator, field_value
+from corral.model.health import HealthCheck
 from corral.model.ids import WantId
 from corral.model.offer import Offer, Want
 from corral.model.resources import normal, scalar
@@ -208,8 +210,18 @@ def build_task(app: App, instance: Instance, placement: Placement, config: Confi
         kill_grace_s=None if spec.kill_grace_s is None else float(spec.kill_grace_s),
         labels=(*template.labels, Label(key=INSTANCE_LABEL, value=instance.id)),
         discovery=_make_discovery(template, spec, instance),
-        health_checks=make_checks(spec, instance.ports) if spec.health_checks else (),
+        health_checks=_make_checks(spec, instance.ports),
+        check=make_check(spec, instance.ports),
+        limits=tuple((name, None if value is None else round(value * 1000)) for name, value in spec.limits),
     )
+
+
+def _make_checks(spec: AppSpec, host_ports: tuple[int, ...]) -> tuple[HealthCheck, ...]:
+    """The readiness check comes last, so that the places of the others are those of the definition."""
+    if not spec.health_checks and spec.readiness is None:
+        return ()
+    found = make_checks(spec, host_ports)
+    return found if spec.readiness is None else (*found, make_readiness_check(spec, spec.readiness, host_ports))
 
 
 def _make_command(spec: AppSpec) -> CommandInfo:

@@ -13,6 +13,7 @@ import msgspec
 
 from corral.frameworks.services.checks import read_health_checks
 from corral.frameworks.services.reader import INVALID_JSON, NOT_VALID, Json, Reader, kind_of
+from corral.frameworks.services.readiness import read_check, read_limits, read_readiness_checks, read_residency
 from corral.frameworks.services.spec import (
     AppSpec,
     AppUpdate,
@@ -133,6 +134,7 @@ def _read(reader: Reader, base: str, app_id: str | None) -> ReadApp:
     for field in _SHOWN_ONLY | {"version", "id"}:
         reader.has(field)
     reader.done()
+    given.pop("residency", None)
     spec = AppSpec(id=app_id, **given)
     version = reader.text_or_none("version")
     return ReadApp(spec=spec, given=tuple(sorted(given)), unknown=tuple(reader.unknown), to_version=version)
@@ -238,6 +240,10 @@ _SIMPLE: Mapping[str, tuple[str, _Read]] = {
     "unreachableStrategy": ("unreachable", _read_unreachable),
     "acceptedResourceRoles": ("accepted_resource_roles", _read_roles),
     "role": ("role", lambda r, f: r.text(f, "")),
+    "readinessChecks": ("readiness", read_readiness_checks),
+    "check": ("check", read_check),
+    "resourceLimits": ("limits", read_limits),
+    "residency": ("residency", read_residency),
 }
 
 
@@ -457,13 +463,9 @@ def _read_definition(item: Reader) -> PortDefinition:
 
 
 _UNSUPPORTED = {
-    "readinessChecks": "readiness checks",
-    "check": "checks",
     "secrets": "secrets",
-    "residency": "residency (persistent volumes)",
     "gpus": "GPUs",
     "executorResources": "resources of custom executors",
-    "resourceLimits": "resource limits",
     "tty": "terminals of tasks",
     "taskRateLimit": "task rate limits",
     "storeUrls": "store URLs",

@@ -87,6 +87,7 @@ def _launch(state: State, placement: Placement, now: float) -> list[Effect]:
         staged_at=now,
         group_value=group_value(app.spec, offer),
         checks=len(app.spec.health_checks),
+        readiness=app.spec.readiness is not None,
     )
     app.place(instance)
     tell_instance(state, instance)

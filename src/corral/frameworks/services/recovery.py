@@ -11,6 +11,7 @@ from corral.frameworks.services.spec import (
     FailureRecord,
     Goal,
     GroupRecord,
+    HistoryRecord,
     Instance,
     VersionRecord,
 )
@@ -29,6 +30,7 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
     for key, version in decode_records(loaded, "version", VersionRecord).items():
         state.versions.setdefault(key.rpartition("@")[0], {})[version.version] = version
     state.groups.update(decode_records(loaded, "group", GroupRecord))
+    state.history.update(decode_records(loaded, "history/", HistoryRecord))
     state.failures.update(decode_records(loaded, "failure", FailureRecord))
     for instance in decode_records(loaded, "instance/", Instance).values():
         effects.extend(_adopt(state, instance, now))
@@ -37,6 +39,7 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
         state.done[deployment.id] = set()
         state.locks.update(dict.fromkeys(deployment.apps, deployment.id))
     versions = [app.record.version for app in state.apps.values()]
+    versions += state.history
     versions += [d.version for d in state.deployments.values()]
     versions += [version for kept in state.versions.values() for version in kept]
     if versions:

@@ -14,6 +14,7 @@ from corral.frameworks.services.spec import (
     AppSpec,
     AppUpdate,
     CancelDeployment,
+    CheckGroup,
     Command,
     CreateApp,
     CreateGroup,
@@ -23,6 +24,8 @@ from corral.frameworks.services.spec import (
     GetApps,
     GetDeployments,
     GetGroup,
+    GetGroupVersion,
+    GetGroupVersions,
     GetInfo,
     GetLeader,
     GetQueue,
@@ -38,7 +41,7 @@ from corral.frameworks.services.spec import (
     UpdateApps,
     UpdateGroup,
 )
-from corral.frameworks.services.tree import read_group
+from corral.frameworks.services.tree import read_group, read_group_patch
 from corral.frameworks.services.validate import canonical_id
 from corral.lib.clock import system_clock
 from corral.lib.errors import Invalid, NotFound, Unprocessable
@@ -82,6 +85,14 @@ def routes(ask: Ask, feed: Feed | None = None) -> list[Route]:
         ("POST", "/v2/groups", door.create_group),
         ("PUT", "/v2/groups", door.update_group),
         ("DELETE", "/v2/groups", door.delete_group),
+        ("GET", "/v2/groups/versions/{version}", door.get_group_version),
+        ("GET", "/v2/groups/versions", door.list_group_versions),
+        ("GET", "/v2/groups/apps", door.list_group_apps),
+        ("GET", "/v2/groups/{id*}/versions/{version}", door.get_group_version),
+        ("GET", "/v2/groups/{id*}/versions", door.list_group_versions),
+        ("GET", "/v2/groups/{id*}/apps", door.list_group_apps),
+        ("PATCH", "/v2/groups", door.patch_group),
+        ("PATCH", "/v2/groups/{id*}", door.patch_group),
         ("GET", "/v2/groups/{id*}", door.get_group),
         ("POST", "/v2/groups/{id*}", door.create_group),
         ("PUT", "/v2/groups/{id*}", door.update_group),
@@ -254,16 +265,30 @@ class _Door:
         return Response(status=204, headers=NO_CACHE)
 
     async def get_group(self, request: Request) -> Response:
-        path = _group_id(request)
-        if path.endswith("/apps"):
-            raise _unknown(request)
-        return _json(await self._ask(GetGroup(id=path, embed=_embed(request))))
+        return _json(await self._ask(GetGroup(id=_group_id(request), embed=_embed(request))))
+
+    async def list_group_apps(self, request: Request) -> Response:
+        await self._ask(GetGroup(id=_group_id(request), embed=("group.groups",)))
+        return _json({"apps": await self._ask(GetApps(below=_group_id(request), embed=_embed(request)))})
+
+    async def list_group_versions(self, request: Request) -> Response:
+        return _json(await self._ask(GetGroupVersions(id=_group_id(request))))
+
+    async def get_group_version(self, request: Request) -> Response:
+        version = read_version(request.params["version"])
+        return _json(await self._ask(GetGroupVersion(id=_group_id(request), version=version)))
+
+    async def patch_group(self, request: Request) -> Response:
+        read_group_patch(read_json(request.body))
+        return _result(await self._ask(CheckGroup(id=_group_id(request))))
 
     async def create_group(self, request: Request) -> Response:
         group_id = _group_id(request)
         found = read_group(read_json(request.body), group_id)
-        if found.scale_by is not None:
-            raise Unprocessable("Object is not valid", {"/scaleBy": ["scaleBy changes a group that is there; use PUT"]})
+        for field, given in (("scaleBy", found.scale_by), ("version", found.to_version)):
+            if given is not None:
+                text = f"{field} changes a group that is there; use PUT"
+                raise Unprocessable("Object is not valid", {f"/{field}": [text]})
         command = CreateGroup(update=found.update, force=request.flag("force"), ignored=found.unknown)
         result = await self._ask(command)
         headers = {**_deployed(result, None, found.unknown), "Location": f"/v2/groups{found.update.id}"}
@@ -276,6 +301,7 @@ class _Door:
             UpdateGroup(
                 update=found.update,
                 scale_by=found.scale_by,
+                to_version=None if found.to_version is None else read_version(found.to_version),
                 dry_run=request.flag("dryRun"),
                 force=request.flag("force"),
                 ignored=found.unknown,
@@ -358,11 +384,7 @@ def _unknown(request: Request) -> NotFound:
 
 
 def _group_id(request: Request) -> str:
-    """Errors: `NotFound` where the path means the versions of a group."""
-    path = canonical_id(request.params.get("id", ""))
-    if path.endswith("/versions") or "/versions/" in path:
-        raise _unknown(request)
-    return path
+    return canonical_id(request.params.get("id", ""))
 
 
 def _create(request: Request, found: ReadApp) -> CreateApp:

@@ -6,6 +6,7 @@ Source: Marathon's contract, sections 2, 3 and 19.
 from typing import Any
 
 from corral.frameworks.services.checks import write_health_check
+from corral.frameworks.services.readiness import write_check, write_readiness_check
 from corral.frameworks.services.spec import (
     AppRecord,
     AppSpec,
@@ -48,7 +49,7 @@ def write_app(spec: AppSpec) -> dict[str, Json]:
         "maxLaunchDelaySeconds": spec.most_backoff_s,
         "mem": number(spec.mem_mb),
         "networks": [_write_network(n) for n in spec.networks],
-        "readinessChecks": [],
+        "readinessChecks": [] if spec.readiness is None else [write_readiness_check(spec.readiness)],
         "requirePorts": spec.require_ports,
         "unreachableStrategy": _write_unreachable(spec.unreachable),
         "upgradeStrategy": {
@@ -72,6 +73,10 @@ def write_app(spec: AppSpec) -> dict[str, Json]:
         out["acceptedResourceRoles"] = list(spec.accepted_resource_roles)
     if spec.role is not None:
         out["role"] = spec.role
+    if spec.check is not None:
+        out["check"] = write_check(spec.check)
+    if spec.limits:
+        out["resourceLimits"] = {n: "unlimited" if v is None else number(v) for n, v in spec.limits}
     return out
 
 

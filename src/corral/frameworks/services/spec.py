@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
-from corral.model.health import CheckResult
+from corral.model.health import CheckResult, CheckStatus
 from corral.model.ids import AgentId
 from corral.model.task import TaskState
 
@@ -123,11 +123,44 @@ class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
     delay_s: int = 15
 
 
+class ReadinessCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether an instance may take work; looked at while it is deployed. Units: `*_s` seconds.
+
+    Shapes: `port_name` is the name of one of the app's ports; `statuses` are the answers that mean ready.
+    """
+
+    name: str = "readinessCheck"
+    protocol: str = "HTTP"
+    path: str = "/"
+    port_name: str = "http-api"
+    interval_s: int = 30
+    timeout_s: int = 10
+    statuses: tuple[int, ...] = (200,)
+    keeps_last: bool = False
+
+
+class PlainCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """What is looked at and shown, and never acted on. Units: `*_s` seconds.
+
+    Shapes: one of `command`, or `port` or `port_index`; with `path` it is HTTP, else TCP.
+    """
+
+    command: str | None = None
+    path: str | None = None
+    port: int | None = None
+    port_index: int | None = None
+    scheme: str = "http"
+    interval_s: int = 60
+    timeout_s: int = 20
+    delay_s: int = 15
+
+
 class AppSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The definition of an app, all that a person can say about it.
 
     Units: `cpus` cores, `mem_mb` and `disk_mb` MiB. Shapes: `unreachable` None waits for ever; `port_definitions` None
-    when none were named; `constraints` as written, with operators in upper case.
+    when none were named; `constraints` as written, with operators in upper case; `limits` maps `cpus` or `mem` to what
+    may be used, None for no bound.
     """
 
     id: str
@@ -158,6 +191,9 @@ class AppSpec(msgspec.Struct, frozen=True, kw_only=True):
     unreachable: Unreachable | None = Unreachable()
     accepted_resource_roles: tuple[str, ...] = ()
     role: str | None = None
+    readiness: ReadinessCheck | None = None
+    check: PlainCheck | None = None
+    limits: tuple[tuple[str, float | None], ...] = ()
 
     @property
     def network(self) -> Network:
@@ -236,7 +272,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     Shapes: `incarnation` counts its launches; `ports` are host ports in the order of the declared ones; `version` is
     the app's version it was launched with, `config` the definition; `group_value` is its agent's value of the field
     that the app groups by. With `checks`, the number of its health checks, it is `healthy` when all of them pass, None
-    while that is not known; `health` is what each has shown. Units: instants in seconds UTC.
+    while that is not known; `health` is what each has shown, and after them its `readiness` check, if it has one;
+    `checked` is what its plain check has shown. Units: instants in seconds UTC.
     """
 
     id: str
@@ -259,6 +296,13 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     checks: int = 0
     healthy: bool | None = None
     health: tuple[CheckResult, ...] = ()
+    readiness: bool = False
+    checked: CheckStatus | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether its readiness check has passed once, or there is none."""
+        return not self.readiness or any(r.index >= self.checks and r.first_success_at is not None for r in self.health)
 
 
 class FailureRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -307,6 +351,14 @@ class OriginalGroup(msgspec.Struct, frozen=True, kw_only=True):
 
     group: str
     record: GroupRecord | None
+
+
+class HistoryRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What the change that made a root version has replaced: enough to go back to the version before it."""
+
+    version: str
+    originals: tuple[Original, ...] = ()
+    groups: tuple[OriginalGroup, ...] = ()
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
@@ -394,10 +446,11 @@ class CreateGroup(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class UpdateGroup(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Shapes: with `scale_by` only the id of `update` counts; a `dry_run` changes nothing; `ignored` as before."""
+    """Shapes: with `scale_by` or `to_version` only the id of `update` counts; a `dry_run` changes nothing."""
 
     update: GroupUpdate
     scale_by: float | None = None
+    to_version: str | None = None
     dry_run: bool = False
     force: bool = False
     ignored: tuple[str, ...] = ()
@@ -480,6 +533,21 @@ class GetGroup(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     embed: tuple[str, ...] = ()
 
 
+class GetGroupVersions(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    id: str = "/"
+
+
+class GetGroupVersion(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    id: str
+    version: str
+
+
+class CheckGroup(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Ask for a group's present version, which is all that a change without effect answers with."""
+
+    id: str
+
+
 class GetInfo(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     pass
 
@@ -501,7 +569,7 @@ class PlanApps(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 Command = (
     CreateApp | UpdateApps | DeleteApp | RestartApp | CreateGroup | UpdateGroup | DeleteGroup | KillTasks | ResetDelay
     | CancelDeployment | GetApps | GetApp | GetVersions | GetVersion | GetTasks | GetQueue | GetDeployments | GetGroup
-    | GetInfo | GetLeader | PlanApps
+    | GetInfo | GetLeader | PlanApps | GetGroupVersions | GetGroupVersion | CheckGroup
 )  # fmt: skip
 
 

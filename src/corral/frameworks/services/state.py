@@ -21,6 +21,7 @@ from corral.frameworks.services.spec import (
     FailureRecord,
     Goal,
     GroupRecord,
+    HistoryRecord,
     Instance,
     VersionRecord,
 )
@@ -32,7 +33,8 @@ from corral.model.offer import Explanation, Offer, Want
 class Phase(IntEnum):
     """Where an instance stands, as far as plans care; in the order in which scaling down takes them.
 
-    UNHEALTHY runs and has health checks that do not all pass, or are not known to; RUNNING is healthy.
+    UNHEALTHY runs and has health checks that do not all pass, or are not known to, or was never ready; RUNNING is
+    healthy and ready.
     Deviates: scaling down takes those that are not healthy before those that are.
     """
 
@@ -63,8 +65,11 @@ COUNTED = (Phase.SCHEDULED, Phase.UNREACHABLE, Phase.LAUNCHING, Phase.UNHEALTHY,
 def phase_of(instance: Instance) -> Phase:
     if instance.goal is Goal.DECOMMISSIONED:
         return Phase.LEAVING
-    if instance.checks and instance.healthy is not True and instance.condition is Condition.RUNNING:
-        return Phase.UNHEALTHY
+    if instance.condition is Condition.RUNNING:
+        if instance.checks and instance.healthy is not True:
+            return Phase.UNHEALTHY
+        if instance.readiness and not instance.ready:
+            return Phase.UNHEALTHY
     return _PHASES[instance.condition]
 
 
@@ -174,12 +179,13 @@ class State:
     was told last, less what was launched since. `watched` maps an instance to the instant at which its launch is
     overdue or its kill has to be repeated, `sentenced` one that somebody wants ended to the reason. `explained` apps
     have an explanation why they wait. `heard` gathers events for those who listen, None when nobody does.
+    `history` holds what each change of the newest root versions replaced, by version.
     """
 
     __slots__ = (
         "apps", "backlog", "config", "connected", "deployments", "dirty", "done", "explained", "failures",
-        "framework_id", "groups", "heard", "last_version_at", "locks", "master", "random", "restless", "sentenced",
-        "service_ports", "versions", "wants", "wants_changed", "wants_of", "watched",
+        "framework_id", "groups", "heard", "history", "last_version_at", "locks", "master", "random",
+        "restless", "sentenced", "service_ports", "versions", "wants", "wants_changed", "wants_of", "watched",
     )  # fmt: skip
 
     def __init__(self, config: Config, random: Random) -> None:
@@ -194,6 +200,7 @@ class State:
         self.done: dict[str, set[str]] = {}
         self.locks: dict[str, str] = {}
         self.groups: dict[str, GroupRecord] = {}
+        self.history: dict[str, HistoryRecord] = {}
         self.failures: dict[str, FailureRecord] = {}
         self.heard: list[tuple[str, dict[str, Any]]] | None = None
         self.service_ports: Counter[int] = Counter()

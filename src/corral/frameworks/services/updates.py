@@ -100,7 +100,7 @@ def _live(state: State, app: App, instance: Instance, status: TaskStatus, now: f
     tell_status(state, instance, status)
     if condition is not before.condition:
         tell_instance(state, instance)
-    if instance.checks:
+    if instance.checks or instance.readiness:
         effects.extend(_compare_health(state, app, before, instance, status))
     if returned:
         effects.append(CancelTimer(UNREACHABLE + instance.id))
@@ -127,6 +127,8 @@ def _live(state: State, app: App, instance: Instance, status: TaskStatus, now: f
 
 def _compare_health(state: State, app: App, before: Instance, instance: Instance, status: TaskStatus) -> list[Effect]:
     tell_health(state, app, before, instance)
+    if instance.ready and not before.ready:
+        return [Note("instance is ready", status.message or "its readiness check passes", facts=_facts(instance))]
     if instance.healthy is before.healthy or instance.healthy is None:
         return []
     if instance.healthy:

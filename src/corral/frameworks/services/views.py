@@ -13,6 +13,7 @@ from corral.frameworks.services import backoff
 from corral.frameworks.services.checks import write_results
 from corral.frameworks.services.launch import safe_id
 from corral.frameworks.services.names import read_selector
+from corral.frameworks.services.readiness import view_readiness, write_check_result
 from corral.frameworks.services.shown import write_versioned
 from corral.frameworks.services.spec import (
     Action,
@@ -91,7 +92,7 @@ def view_app(state: State, app: App, embed: Collection[str], now: float) -> dict
                 "slaveId": failure.agent_id or "",
             }
     if "readiness" in embed:
-        out["readinessCheckResults"] = []
+        out["readinessCheckResults"] = view_readiness(app)
     if "taskStats" in embed:
         out["taskStats"] = _task_stats(app, now)
     return out
@@ -165,6 +166,8 @@ def view_task(app: App, instance: Instance) -> dict[str, Json]:
         "localVolumes": [],
         "role": instance.role,
     }
+    if instance.checked is not None:
+        out["checkResult"] = write_check_result(instance.checked)
     if instance.staged_at is not None:
         out["stagedAt"] = format_timestamp(instance.staged_at)
     if instance.started_at is not None:
@@ -308,7 +311,7 @@ def reject_rows(explanation: Explanation | None) -> list[dict[str, Json]]:
 # Deployments, groups, the framework itself.
 
 
-def view_deployment(deployment: Deployment) -> Json:
+def view_deployment(state: State, deployment: Deployment) -> Json:
     current = deployment.steps[deployment.step] if deployment.step < len(deployment.steps) else ()
     return {
         "id": deployment.id,
@@ -316,10 +319,15 @@ def view_deployment(deployment: Deployment) -> Json:
         "affectedApps": list(deployment.apps),
         "affectedPods": [],
         "steps": [{"actions": [view_action(a) for a in step]} for step in deployment.steps],
-        "currentActions": [{**view_action(a), "readinessCheckResults": []} for a in current],
+        "currentActions": [{**view_action(a), "readinessCheckResults": _readiness(state, a)} for a in current],
         "currentStep": deployment.step + 1,
         "totalSteps": len(deployment.steps),
     }
+
+
+def _readiness(state: State, action: Action) -> list[Json]:
+    app = state.apps.get(action.app)
+    return [] if app is None else view_readiness(app)
 
 
 def view_action(action: Action) -> dict[str, Json]:
@@ -327,7 +335,7 @@ def view_action(action: Action) -> dict[str, Json]:
 
 
 def view_deployments(state: State) -> list[Json]:
-    return [view_deployment(d) for d in sorted(state.deployments.values(), key=lambda d: (d.version, d.id))]
+    return [view_deployment(state, d) for d in sorted(state.deployments.values(), key=lambda d: (d.version, d.id))]
 
 
 def view_group(state: State, command: GetGroup, now: float) -> Json:
