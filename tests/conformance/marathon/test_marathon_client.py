@@ -4,7 +4,7 @@ import pytest
 import requests
 from marathon import MarathonClient
 from marathon.exceptions import ConflictError, MarathonHttpError, NotFoundError
-from marathon.models import MarathonApp, MarathonConstraint
+from marathon.models import MarathonApp, MarathonConstraint, MarathonGroup
 from marathon.models.app import MarathonUpgradeStrategy
 from marathon_site import Site
 

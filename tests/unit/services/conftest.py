@@ -313,7 +313,7 @@ class Cluster:
 
     def lasting(self) -> dict[str, bytes]:
         """The records, without those that only tell what was wanted before."""
-        return {key: value for key, value in self.records.items() if not key.startswith("history/")}
+        return {key: value for key, value in self.records.items() if not key.startswith(("history/", "outcome/"))}
 
     def show(self, app_id: str = "/web") -> Any:
         return self.ask(GetApp(id=app_id))

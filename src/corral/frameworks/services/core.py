@@ -8,8 +8,20 @@ from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any
 
-from corral.frameworks.services import commands, groups, history, offers, planning, recovery, updates, upkeep, views
+from corral.frameworks.services import (
+    commands,
+    groups,
+    history,
+    offers,
+    planning,
+    recovery,
+    steering,
+    updates,
+    upkeep,
+    views,
+)
 from corral.frameworks.services.events import refuse, take_heard, tell_message
+from corral.frameworks.services.pace import DEADLINE
 from corral.frameworks.services.spec import (
     CancelDeployment,
     CheckGroup,
@@ -22,7 +34,9 @@ from corral.frameworks.services.spec import (
     DeleteGroup,
     GetApp,
     GetApps,
+    GetDeployment,
     GetDeployments,
+    GetEnded,
     GetGroup,
     GetGroupVersion,
     GetGroupVersions,
@@ -33,7 +47,9 @@ from corral.frameworks.services.spec import (
     GetVersion,
     GetVersions,
     KillTasks,
+    PauseDeployment,
     PlanApps,
+    PromoteDeployment,
     ResetDelay,
     RestartApp,
     UpdateApps,
@@ -107,6 +123,8 @@ class ServicesCore:
                 return []
             case Tick(name=name) if name.startswith(upkeep.UNREACHABLE):
                 return upkeep.unreachable_tick(state, name.removeprefix(upkeep.UNREACHABLE), now)
+            case Tick(name=name) if name.startswith(DEADLINE):
+                return steering.deadline_tick(state, name.removeprefix(DEADLINE), now)
             case events.Explanations():
                 return offers.take_explanations(state, input)
             case events.Rescind():
@@ -149,6 +167,10 @@ class ServicesCore:
                 return commands.kill_tasks(state, ask, command, now)
             case ResetDelay():
                 return commands.reset_delay(state, ask, command, now)
+            case PauseDeployment():
+                return steering.pause(state, ask, command)
+            case PromoteDeployment():
+                return steering.promote(state, ask, command)
             case CancelDeployment():
                 return commands.cancel_deployment(state, ask, command, now)
             case _:
@@ -182,6 +204,10 @@ class ServicesCore:
                 if group is None:
                     raise NotFound(f"Group '{command.id}' does not exist")
                 return group
+            case GetDeployment():
+                return steering.view_deployment(state, command.id)
+            case GetEnded():
+                return [steering.view_outcome(o) for o in reversed(state.outcomes.values())]
             case GetGroupVersions():
                 return history.view_group_versions(state, command.id, now)
             case GetGroupVersion():

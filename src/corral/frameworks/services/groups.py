@@ -98,7 +98,7 @@ def create_group(state: State, ask: int, command: CreateGroup, now: float) -> li
     tree = _read_tree(state, command.update)
     result, effects = deploy(
         state, list(tree.changes.values()), force=command.force, why=f"create group {group_id}", now=now,
-        groups=tree.groups, at=group_id,
+        groups=tree.groups, at=group_id, policy=command.policy,
     )  # fmt: skip
     return [*effects, *note_ignored(group_id, command.ignored), Reply(ask, result)]
 
@@ -124,7 +124,7 @@ def update_group(state: State, ask: int, command: UpdateGroup, now: float) -> li
         shown = [{"actions": [view_action(action) for action in step]} for step in steps]
         return [Reply(ask, {"steps": shown})]
     result, effects = deploy(
-        state, changes, force=command.force, why=why, now=now, groups=tree.groups, at=group_id
+        state, changes, force=command.force, why=why, now=now, groups=tree.groups, at=group_id, policy=command.policy
     )  # fmt: skip
     return [*effects, *note_ignored(group_id, command.ignored), Reply(ask, result)]
 

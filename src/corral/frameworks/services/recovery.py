@@ -4,6 +4,7 @@ Instances that were waiting have no record: the app's number says how many are m
 reconciled with the master by the session as soon as it is subscribed. Source: Marathon's contract, sections 7 to 9.
 """
 
+from corral.frameworks.services.pace import DEADLINE
 from corral.frameworks.services.spec import (
     AppRecord,
     Condition,
@@ -13,6 +14,7 @@ from corral.frameworks.services.spec import (
     GroupRecord,
     HistoryRecord,
     Instance,
+    OutcomeRecord,
     VersionRecord,
 )
 from corral.frameworks.services.state import App, State
@@ -38,6 +40,10 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
         state.deployments[deployment.id] = deployment
         state.done[deployment.id] = set()
         state.locks.update(dict.fromkeys(deployment.apps, deployment.id))
+        if deployment.policy.deadline_s and not deployment.paused:
+            effects.append(SetTimer(DEADLINE + deployment.id, deployment.policy.deadline_s))
+    outcomes = decode_records(loaded, "outcome/", OutcomeRecord).values()
+    state.outcomes.update({o.id: o for o in sorted(outcomes, key=lambda o: o.ended_at)})
     versions = [app.record.version for app in state.apps.values()]
     versions += state.history
     versions += [d.version for d in state.deployments.values()]

@@ -9,6 +9,7 @@ from typing import Any
 from corral.frameworks.services import events
 from corral.frameworks.services.marathon import ReadApp, read_app, read_update, read_updates, write_error
 from corral.frameworks.services.names import TaskName, read_task_id, read_task_ids, read_version
+from corral.frameworks.services.pace import read_policy, read_seen, read_share
 from corral.frameworks.services.reader import read_json
 from corral.frameworks.services.spec import (
     AppSpec,
@@ -22,7 +23,9 @@ from corral.frameworks.services.spec import (
     DeleteGroup,
     GetApp,
     GetApps,
+    GetDeployment,
     GetDeployments,
+    GetEnded,
     GetGroup,
     GetGroupVersion,
     GetGroupVersions,
@@ -34,7 +37,9 @@ from corral.frameworks.services.spec import (
     GetVersions,
     GroupUpdate,
     KillTasks,
+    PauseDeployment,
     PlanApps,
+    PromoteDeployment,
     ResetDelay,
     RestartApp,
     Result,
@@ -78,6 +83,11 @@ def routes(ask: Ask, feed: Feed | None = None) -> list[Route]:
         ("GET", "/v2/tasks", door.list_tasks),
         ("POST", "/v2/tasks/delete", door.kill_tasks),
         ("GET", "/v2/deployments", door.list_deployments),
+        ("GET", "/v2/deployments/ended", door.list_ended),
+        ("GET", "/v2/deployments/{id}", door.get_deployment),
+        ("POST", "/v2/deployments/{id}/pause", door.pause_deployment),
+        ("POST", "/v2/deployments/{id}/resume", door.resume_deployment),
+        ("POST", "/v2/deployments/{id}/promote", door.promote_deployment),
         ("DELETE", "/v2/deployments/{id}", door.cancel_deployment),
         ("GET", "/v2/queue", door.list_queue),
         ("DELETE", "/v2/queue/{id*}/delay", door.reset_delay),
@@ -135,7 +145,8 @@ class _Door:
         return _json(value, status=201, headers=_deployed(result, found.spec.id, found.unknown))
 
     async def get_app(self, request: Request) -> Response:
-        return _json({"app": await self._ask(GetApp(id=_id(request), embed=_embed(request)))})
+        app = await self._ask(GetApp(id=_id(request), embed=_embed(request)))
+        return _json({"app": app}, headers={"ETag": f'"{app["version"]}"'})
 
     async def update_app(self, request: Request) -> Response:
         app_id = _id(request)
@@ -147,6 +158,8 @@ class _Door:
             partial=request.method == "PATCH" or request.flag("partialUpdate", True),
             create=request.method != "PATCH",
             force=request.flag("force"),
+            policy=read_policy(request.query),
+            seen=read_seen(request.headers.get("if-match")),
             single=True,
             ignored=found.unknown,
             client=request.peer,
@@ -162,6 +175,7 @@ class _Door:
             partial=request.method == "PATCH" or request.flag("partialUpdate", True),
             create=request.method != "PATCH",
             force=request.flag("force"),
+            policy=read_policy(request.query),
             ignored=unknown,
             client=request.peer,
             uri=request.path,
@@ -169,10 +183,17 @@ class _Door:
         return _result(await self._ask(command), unknown)
 
     async def delete_app(self, request: Request) -> Response:
-        return _result(await self._ask(DeleteApp(id=_id(request), force=request.flag("force", True))))
+        seen = read_seen(request.headers.get("if-match"))
+        return _result(await self._ask(DeleteApp(id=_id(request), force=request.flag("force", True), seen=seen)))
 
     async def restart_app(self, request: Request) -> Response:
-        return _result(await self._ask(RestartApp(id=_id(request), force=request.flag("force"))))
+        command = RestartApp(
+            id=_id(request),
+            force=request.flag("force"),
+            policy=read_policy(request.query),
+            seen=read_seen(request.headers.get("if-match")),
+        )
+        return _result(await self._ask(command))
 
     async def list_versions(self, request: Request) -> Response:
         return _json({"versions": await self._ask(GetVersions(id=_id(request)))})
@@ -253,6 +274,22 @@ class _Door:
     async def list_deployments(self, request: Request) -> Response:
         return _json(await self._ask(GetDeployments()))
 
+    async def list_ended(self, request: Request) -> Response:
+        return _json(await self._ask(GetEnded()))
+
+    async def get_deployment(self, request: Request) -> Response:
+        return _json(await self._ask(GetDeployment(id=request.params["id"])))
+
+    async def pause_deployment(self, request: Request) -> Response:
+        return _json(await self._ask(PauseDeployment(id=request.params["id"])))
+
+    async def resume_deployment(self, request: Request) -> Response:
+        return _json(await self._ask(PauseDeployment(id=request.params["id"], paused=False)))
+
+    async def promote_deployment(self, request: Request) -> Response:
+        command = PromoteDeployment(id=request.params["id"], share=read_share(request.first("weight", "100")))
+        return _json(await self._ask(command))
+
     async def cancel_deployment(self, request: Request) -> Response:
         result = await self._ask(CancelDeployment(id=request.params["id"], force=request.flag("force")))
         return Response(status=202, headers=NO_CACHE) if result is None else _result(result)
@@ -289,7 +326,12 @@ class _Door:
             if given is not None:
                 text = f"{field} changes a group that is there; use PUT"
                 raise Unprocessable("Object is not valid", {f"/{field}": [text]})
-        command = CreateGroup(update=found.update, force=request.flag("force"), ignored=found.unknown)
+        command = CreateGroup(
+            update=found.update,
+            force=request.flag("force"),
+            policy=read_policy(request.query),
+            ignored=found.unknown,
+        )
         result = await self._ask(command)
         headers = {**_deployed(result, None, found.unknown), "Location": f"/v2/groups{found.update.id}"}
         return _json({"version": result.version, "deploymentId": result.deployment_id}, status=201, headers=headers)
@@ -304,6 +346,7 @@ class _Door:
                 to_version=None if found.to_version is None else read_version(found.to_version),
                 dry_run=request.flag("dryRun"),
                 force=request.flag("force"),
+                policy=read_policy(request.query),
                 ignored=found.unknown,
             )
         )
@@ -389,7 +432,12 @@ def _group_id(request: Request) -> str:
 
 def _create(request: Request, found: ReadApp) -> CreateApp:
     return CreateApp(
-        spec=found.spec, force=request.flag("force"), ignored=found.unknown, client=request.peer, uri=request.path
+        spec=found.spec,
+        force=request.flag("force"),
+        policy=read_policy(request.query),
+        ignored=found.unknown,
+        client=request.peer,
+        uri=request.path,
     )
 
 

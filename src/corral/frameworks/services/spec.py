@@ -361,8 +361,49 @@ class HistoryRecord(msgspec.Struct, frozen=True, kw_only=True):
     groups: tuple[OriginalGroup, ...] = ()
 
 
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """How a deployment goes about its restarts, beyond what Marathon knows.
+
+    Units: with `deadline_s` it has failed when it gets no further for so long, 0 is never; with `revert` it is then
+    undone. Shapes: `canary` new instances are started and looked at first, as a number or a percentage such as `10%`;
+    `blue_green` starts all new ones beside the old. Both then wait to be promoted. `paused` ones begin paused.
+    """
+
+    deadline_s: float = 0.0
+    revert: bool = False
+    canary: str = ""
+    blue_green: bool = False
+    paused: bool = False
+
+
+class Outcome(StrEnum):
+    """How a deployment ended."""
+
+    DONE = "done"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    REVERTED = "reverted"
+
+
+class OutcomeRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A deployment that is over. Shapes: `successor` is the deployment that undoes it or took its place, or empty."""
+
+    id: str
+    version: str
+    apps: tuple[str, ...]
+    outcome: Outcome
+    why: str
+    ended_at: float
+    successor: str = ""
+
+
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
-    """Steps one after the other, the actions of a step side by side. Shapes: `step` counts from 0."""
+    """Steps one after the other, the actions of a step side by side.
+
+    Shapes: `step` counts from 0. One that is not `promoted` goes no further than its policy's canary; `share` is the
+    percentage of traffic that new instances get, None leaves it to their number. `undoes` names the deployment that
+    failed and is taken back by this one.
+    """
 
     id: str
     version: str
@@ -371,6 +412,11 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     step: int = 0
     step_at: float = 0.0
     groups: tuple[OriginalGroup, ...] = ()
+    policy: Policy = Policy()
+    paused: bool = False
+    promoted: bool = False
+    share: int | None = None
+    undoes: str = ""
 
     @property
     def apps(self) -> tuple[str, ...]:
@@ -406,6 +452,7 @@ class CreateApp(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     spec: AppSpec
     force: bool = False
+    policy: Policy | None = None
     ignored: tuple[str, ...] = ()
     client: str = ""
     uri: str = ""
@@ -421,6 +468,8 @@ class UpdateApps(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     partial: bool = True
     create: bool = True
     force: bool = False
+    policy: Policy | None = None
+    seen: str | None = None
     single: bool = False
     ignored: tuple[str, ...] = ()
     client: str = ""
@@ -430,11 +479,14 @@ class UpdateApps(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 class DeleteApp(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     id: str
     force: bool = True
+    seen: str | None = None
 
 
 class RestartApp(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     id: str
     force: bool = False
+    policy: Policy | None = None
+    seen: str | None = None
 
 
 class CreateGroup(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -442,6 +494,7 @@ class CreateGroup(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     update: GroupUpdate
     force: bool = False
+    policy: Policy | None = None
     ignored: tuple[str, ...] = ()
 
 
@@ -453,6 +506,7 @@ class UpdateGroup(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     to_version: str | None = None
     dry_run: bool = False
     force: bool = False
+    policy: Policy | None = None
     ignored: tuple[str, ...] = ()
 
 
@@ -480,6 +534,30 @@ class KillTasks(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 class ResetDelay(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     id: str
+
+
+class PauseDeployment(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Stop going on, or with `paused` false go on again."""
+
+    id: str
+    paused: bool = True
+
+
+class PromoteDeployment(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Let a deployment go on beyond its canary. Shapes: with `share` below 100 only traffic is moved."""
+
+    id: str
+    share: int = 100
+
+
+class GetDeployment(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """One deployment with what corral alone knows of it, under way or ended."""
+
+    id: str
+
+
+class GetEnded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The deployments that ended last."""
 
 
 class CancelDeployment(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -570,6 +648,7 @@ Command = (
     CreateApp | UpdateApps | DeleteApp | RestartApp | CreateGroup | UpdateGroup | DeleteGroup | KillTasks | ResetDelay
     | CancelDeployment | GetApps | GetApp | GetVersions | GetVersion | GetTasks | GetQueue | GetDeployments | GetGroup
     | GetInfo | GetLeader | PlanApps | GetGroupVersions | GetGroupVersion | CheckGroup
+    | PauseDeployment | PromoteDeployment | GetDeployment | GetEnded
 )  # fmt: skip
 
 
@@ -592,6 +671,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     default_network: str | None = None
     most_deployments: int = 100
     most_versions: int = 50
+    most_outcomes: int = 100
     most_apps_per_request: int = 500
     most_instances: int = 100_000
     most_writes: int = 64

@@ -23,6 +23,7 @@ from corral.frameworks.services.spec import (
     GroupRecord,
     HistoryRecord,
     Instance,
+    OutcomeRecord,
     VersionRecord,
 )
 from corral.lib.units import format_timestamp
@@ -179,13 +180,14 @@ class State:
     was told last, less what was launched since. `watched` maps an instance to the instant at which its launch is
     overdue or its kill has to be repeated, `sentenced` one that somebody wants ended to the reason. `explained` apps
     have an explanation why they wait. `heard` gathers events for those who listen, None when nobody does.
+    `outcomes` are the deployments that ended last, `progress` is how far each app of a deployment with a deadline got.
     `history` holds what each change of the newest root versions replaced, by version.
     """
 
     __slots__ = (
         "apps", "backlog", "config", "connected", "deployments", "dirty", "done", "explained", "failures",
-        "framework_id", "groups", "heard", "history", "last_version_at", "locks", "master", "random",
-        "restless", "sentenced", "service_ports", "versions", "wants", "wants_changed", "wants_of", "watched",
+        "framework_id", "groups", "heard", "history", "last_version_at", "locks", "master", "outcomes", "progress",
+        "random", "restless", "sentenced", "service_ports", "versions", "wants", "wants_changed", "wants_of", "watched",
     )  # fmt: skip
 
     def __init__(self, config: Config, random: Random) -> None:
@@ -201,6 +203,8 @@ class State:
         self.locks: dict[str, str] = {}
         self.groups: dict[str, GroupRecord] = {}
         self.history: dict[str, HistoryRecord] = {}
+        self.outcomes: dict[str, OutcomeRecord] = {}
+        self.progress: dict[str, dict[str, int]] = {}
         self.failures: dict[str, FailureRecord] = {}
         self.heard: list[tuple[str, dict[str, Any]]] | None = None
         self.service_ports: Counter[int] = Counter()

@@ -195,7 +195,9 @@ def _ended(state: State, app: App, instance: Instance, status: TaskStatus, now: 
     level = "warning" if failed else "info"
     why = message or str(status.reason or status.state)
     effects.append(Note("instance ended", why, level, {**_facts(instance), "state": str(status.state)}))
-    _, action = current_action(state, app.spec.id)
+    deployment, action = current_action(state, app.spec.id)
+    if deployment is not None and deployment.paused:
+        action = None
     if app.record.stopping or (action is ActionKind.RESTART and instance.config != app.record.config):
         remove_instance(state, app, instance, "it ended while it was to be replaced", effects)
         return effects
