@@ -208,14 +208,14 @@ def test_groups_of_apps_are_shown(site: Site, client: MarathonClient) -> None:
 
 
 def test_groups_are_rolled_back_to_a_version_by_the_client(site: Site, client: MarathonClient) -> None:
-    client.create_group(MarathonGroup(id="/family", apps=[sleeper(id="one", instances=0)]))
-    (version, *_) = requests.get(f"{site.url}/v2/groups/family/versions", timeout=10).json()
-    client.create_app("/family/two", sleeper(instances=0))
+    client.create_group(MarathonGroup(id="/rolled", apps=[sleeper(id="one", instances=0)]))
+    (version, *_) = requests.get(f"{site.url}/v2/groups/rolled/versions", timeout=10).json()
+    client.create_app("/rolled/two", sleeper(instances=0))
     with pytest.raises(MarathonHttpError) as caught:
-        client.rollback_group("/family", "2001-01-01T00:00:00.000Z")
+        client.rollback_group("/rolled", "2001-01-01T00:00:00.000Z")
     assert caught.value.status_code == 422
-    assert "deploymentId" in client.rollback_group("/family", version, force=True)
-    assert [app.id for app in client.get_group("/family").apps] == ["/family/one"]
+    assert "deploymentId" in client.rollback_group("/rolled", version, force=True)
+    assert [app.id for app in client.get_group("/rolled").apps] == ["/rolled/one"]
 
 
 def test_a_readiness_check_without_its_port_is_refused_at_its_place(site: Site) -> None:

@@ -190,7 +190,7 @@ class Cluster:
                         if count:
                             self.wants[want.id] = msgspec.structs.replace(want, count=count)
                 for operation in operations:
-                    assert isinstance(operation, calls.Launch)
+                    assert isinstance(operation, calls.Launch | calls.LaunchGroup)
                     for task in operation.tasks:
                         assert task.task_id not in self.tasks, f"{task.task_id} launched twice"
                         self.tasks[task.task_id] = task

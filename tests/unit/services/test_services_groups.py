@@ -296,7 +296,7 @@ def test_circles_through_groups_are_refused_even_when_no_app_changes(cluster) ->
         ({"groups": [{"id": "x"}, {"id": "x"}]}, "/groups(1)/id", "named twice"),
         ({"groups": [{"id": "UPPER"}]}, "/groups(0)/id", "lower-case"),
         ({"groups": [{"id": "x", "apps": [app("a", cpus="1")]}]}, "/groups(0)/apps(0)/cpus", "a number"),
-        ({"pods": [{"id": "p"}]}, "/pods", "not supported"),
+        ({"pods": [{"id": "p"}]}, "/pods(0)/containers", "at least one"),
         ({"enforceRole": True}, "/enforceRole", "no group can have one"),
         ({"version": "2026-01-01T00:00:00.000Z", "apps": []}, "/version", "must stand alone"),
         ({"scaleBy": 2, "apps": []}, "/scaleBy", "stand alone"),

@@ -14,6 +14,8 @@ from corral.frameworks.services import (
     history,
     offers,
     planning,
+    pod_views,
+    pods,
     recovery,
     steering,
     updates,
@@ -42,10 +44,13 @@ from corral.frameworks.services.spec import (
     GetGroupVersions,
     GetInfo,
     GetLeader,
+    GetPod,
+    GetPods,
     GetQueue,
     GetTasks,
     GetVersion,
     GetVersions,
+    KillPod,
     KillTasks,
     PauseDeployment,
     PlanApps,
@@ -55,7 +60,7 @@ from corral.frameworks.services.spec import (
     UpdateApps,
     UpdateGroup,
 )
-from corral.frameworks.services.state import State, task_id_of
+from corral.frameworks.services.state import State, task_ids_of
 from corral.lib.errors import CorralError, NotFound
 from corral.model import calls, events
 from corral.model.ids import TaskId
@@ -98,7 +103,8 @@ class ServicesCore:
         for app in self.state.apps.values():
             for instance in app.instances.values():
                 if instance.condition is not Condition.SCHEDULED:
-                    yield calls.ReconcileTask(task_id=task_id_of(instance), agent_id=instance.agent_id)
+                    for task_id in task_ids_of(instance):
+                        yield calls.ReconcileTask(task_id=task_id, agent_id=instance.agent_id)
 
     def is_live(self, task_id: TaskId) -> bool:
         return updates.find(self.state, task_id) is not None
@@ -167,6 +173,8 @@ class ServicesCore:
                 return commands.kill_tasks(state, ask, command, now)
             case ResetDelay():
                 return commands.reset_delay(state, ask, command, now)
+            case KillPod():
+                return pods.kill_instances(state, ask, command)
             case PauseDeployment():
                 return steering.pause(state, ask, command)
             case PromoteDeployment():
@@ -204,6 +212,10 @@ class ServicesCore:
                 if group is None:
                     raise NotFound(f"Group '{command.id}' does not exist")
                 return group
+            case GetPods():
+                return pod_views.view_pods(state, command, now)
+            case GetPod():
+                return pod_views.view_pod(state, command, now)
             case GetDeployment():
                 return steering.view_deployment(state, command.id)
             case GetEnded():

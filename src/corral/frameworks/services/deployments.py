@@ -17,6 +17,7 @@ from corral.frameworks.services.health import tell_checks
 from corral.frameworks.services.history import remember
 from corral.frameworks.services.pace import read_policy_labels
 from corral.frameworks.services.plan import AppChange, chain_lengths, changed_fields, plan_deployment
+from corral.frameworks.services.pod_dialect import check_pod
 from corral.frameworks.services.spec import (
     Action,
     AppRecord,
@@ -148,6 +149,9 @@ def deploy(
 def _completed(state: State, change: Change, taken: Counter[int], *, several: bool) -> Change:
     """Shapes: `taken` are the service ports of all apps, those of the changes before this one included."""
     if change.spec is None:
+        return change
+    if change.spec.pod is not None:
+        check_pod(change.spec, state.config)
         return change
     try:
         check_app(change.spec, state.config)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from corral.frameworks.services.commands import note_ignored
 from corral.frameworks.services.deployments import Change, deploy, plan_changes
 from corral.frameworks.services.history import root_version, tree_at
-from corral.frameworks.services.spec import CreateGroup, DeleteGroup, GroupUpdate, Result, UpdateGroup
+from corral.frameworks.services.spec import AppSpec, CreateGroup, DeleteGroup, GroupUpdate, Result, UpdateGroup
 from corral.frameworks.services.state import State, replace
 from corral.frameworks.services.validate import parent_id
 from corral.frameworks.services.views import view_action
@@ -35,19 +35,32 @@ class _Tree:
             dependencies = record.dependencies if record is not None else ()
         if group_id != "/":
             self.groups[group_id] = dependencies
-        if update.apps is not None:
-            named = {spec.id for spec in update.apps}
+        for given, are_pods in ((update.apps, False), (update.pods, True)):
+            if given is None:
+                continue
+            named = {spec.id for spec in given}
             for app in state.visible_apps(group_id):
-                if parent_id(app.spec.id) == group_id and app.spec.id not in named:
+                ours = parent_id(app.spec.id) == group_id and (app.spec.pod is not None) is are_pods
+                if ours and app.spec.id not in named:
                     self.changes[app.spec.id] = Change(id=app.spec.id, spec=None)
-            for spec in update.apps:
-                self.changes[spec.id] = Change(id=spec.id, spec=spec)
+            for spec in given:
+                self._take_spec(spec)
         if update.groups is not None:
             kept = {below.id for below in update.groups}
             for other in [g for g in state.groups if g != "/" and parent_id(g) == group_id and g not in kept]:
                 self.remove(other)
             for below in update.groups:
                 self.take(below)
+
+    def _take_spec(self, spec: AppSpec) -> None:
+        """Errors: `Unprocessable` when an app would become a pod, or the other way round."""
+        was = self._state.visible(spec.id)
+        other = self.changes.get(spec.id)
+        clash = was is not None and (was.spec.pod is None) is not (spec.pod is None)
+        if clash or (other is not None and other.spec is not None):
+            text = f"an app and a pod may not share the id {spec.id}; choose another"
+            raise Unprocessable("Object is not valid", {"/id": [text]})
+        self.changes[spec.id] = Change(id=spec.id, spec=spec)
 
     def remove(self, group_id: str) -> None:
         """The group goes with all below it."""
@@ -183,7 +196,7 @@ def view_checked(state: State, group_id: str, now: float) -> Result:
 
 
 def _count_apps(update: GroupUpdate) -> int:
-    return len(update.apps or ()) + sum(_count_apps(below) for below in update.groups or ())
+    return len(update.apps or ()) + len(update.pods or ()) + sum(_count_apps(below) for below in update.groups or ())
 
 
 def _scaled(state: State, group_id: str, factor: float) -> _Tree:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from corral.frameworks.services.pod_dialect import write_pod
 from corral.frameworks.services.shown import write_versioned
 from corral.frameworks.services.spec import AppRecord, GroupRecord, HistoryRecord, Original, OriginalGroup
 from corral.frameworks.services.state import State
@@ -90,5 +91,9 @@ def view_group_version(state: State, group_id: str, version: str, now: float) ->
             nodes[below.rpartition("/")[0] or "/"]["groups"].append(nodes[below])
     for app_id, app in sorted(tree.apps.items()):
         if app_id.startswith(prefix):
-            nodes[app_id.rpartition("/")[0] or "/"]["apps"].append(write_versioned(app))
+            home = nodes[app_id.rpartition("/")[0] or "/"]
+            if app.spec.pod is None:
+                home["apps"].append(write_versioned(app))
+            else:
+                home["pods"].append(write_pod(app))
     return nodes[group_id]

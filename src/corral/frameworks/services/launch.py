@@ -78,7 +78,11 @@ def make_want(app: App, config: Config, count: int) -> Want:
             constraints=tuple(read_constraint(c) for c in spec.constraints),
             group=spec.id,
             group_size=spec.instances,
-            runtime="docker" if spec.container is not None and spec.container.kind == "DOCKER" else "process",
+            runtime="process"
+            if spec.pod is not None
+            else "docker"
+            if spec.container is not None and spec.container.kind == "DOCKER"
+            else "process",
             tags=_tags(spec),
         )
     return msgspec.structs.replace(app.want, count=count)
@@ -251,15 +255,20 @@ def _context_variables(app: App) -> Iterator[tuple[str, str]]:
     yield "MARATHON_APP_RESOURCE_MEM", str(float(spec.mem_mb))
     yield "MARATHON_APP_RESOURCE_DISK", str(float(spec.disk_mb))
     yield "MARATHON_APP_RESOURCE_GPUS", "0"
+    yield from label_variables(spec.labels)
+    yield "MARATHON_APP_ENFORCE_GROUP_ROLE", "FALSE"
+
+
+def label_variables(labels: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """The labels as variables; those with very long names or values are left out."""
     exported = {
         _upper_name(key): value
-        for key, value in sorted(spec.labels.items())
+        for key, value in sorted(labels.items())
         if len(key) < MOST_LABEL_NAME and len(value) < MOST_LABEL_VALUE
     }
     yield "MARATHON_APP_LABELS", " ".join(exported)
     for name, value in exported.items():
         yield f"MARATHON_APP_LABEL_{name}", value
-    yield "MARATHON_APP_ENFORCE_GROUP_ROLE", "FALSE"
 
 
 def _upper_name(label: str) -> str:

@@ -15,7 +15,7 @@ from itertools import islice
 import msgspec
 
 from corral.frameworks.services.spec import Action, ActionKind, AppSpec, Condition, Instance
-from corral.frameworks.services.state import COUNTED, App, Phase
+from corral.frameworks.services.state import COUNTED, App, Phase, replace
 from corral.lib.errors import Unprocessable
 
 
@@ -302,6 +302,9 @@ def plan_deployment(
         by_depth.setdefault(depths[app_id], []).append(Action(kind=kinds[app_id], app=app_id))
     steps = [sorted(stops, key=_by_app), sorted(starts, key=_by_app)]
     steps += [by_depth[depth] for depth in sorted(by_depth)]
+    pods = {c.id for c in changes if (spec := c.new or c.old) is not None and spec.pod is not None}
+    if pods:
+        steps = [[replace(a, pod=a.app in pods) for a in step] for step in steps]
     return tuple(tuple(step) for step in steps if step)
 
 

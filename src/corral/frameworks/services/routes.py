@@ -10,6 +10,7 @@ from corral.frameworks.services import events
 from corral.frameworks.services.marathon import ReadApp, read_app, read_update, read_updates, write_error
 from corral.frameworks.services.names import TaskName, read_task_id, read_task_ids, read_version
 from corral.frameworks.services.pace import read_policy, read_seen, read_share
+from corral.frameworks.services.pod_routes import pod_table
 from corral.frameworks.services.reader import read_json
 from corral.frameworks.services.spec import (
     AppSpec,
@@ -116,7 +117,7 @@ def routes(ask: Ask, feed: Feed | None = None) -> list[Route]:
     )
     return [
         Route(method=method, path=path, handler=handler, errors=write_error, most_bytes=MOST_BODY_BYTES)
-        for method, path, handler in table
+        for method, path, handler in (*pod_table(ask), *table)
     ]
 
 

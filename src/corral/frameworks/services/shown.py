@@ -40,7 +40,7 @@ def write_app(spec: AppSpec) -> dict[str, Json]:
         "disk": number(spec.disk_mb),
         "env": spec.env,
         "executor": spec.executor,
-        "fetch": [_write_fetch(f) for f in spec.fetch],
+        "fetch": [write_fetch(f) for f in spec.fetch],
         "gpus": 0,
         "healthChecks": [write_health_check(c) for c in spec.health_checks],
         "instances": spec.instances,
@@ -51,7 +51,7 @@ def write_app(spec: AppSpec) -> dict[str, Json]:
         "networks": [_write_network(n) for n in spec.networks],
         "readinessChecks": [] if spec.readiness is None else [write_readiness_check(spec.readiness)],
         "requirePorts": spec.require_ports,
-        "unreachableStrategy": _write_unreachable(spec.unreachable),
+        "unreachableStrategy": write_unreachable(spec.unreachable),
         "upgradeStrategy": {
             "minimumHealthCapacity": number(spec.upgrade.minimum_health_capacity),
             "maximumOverCapacity": number(spec.upgrade.maximum_over_capacity),
@@ -88,7 +88,7 @@ def write_versioned(record: AppRecord | VersionRecord) -> dict[str, Json]:
     return out
 
 
-def _write_fetch(fetch: Fetch) -> Json:
+def write_fetch(fetch: Fetch) -> Json:
     out: dict[str, Json] = {
         "uri": fetch.uri,
         "extract": fetch.extract,
@@ -107,7 +107,7 @@ def _write_network(network: NetworkSpec) -> Json:
     return out
 
 
-def _write_unreachable(strategy: Unreachable | None) -> Json:
+def write_unreachable(strategy: Unreachable | None) -> Json:
     if strategy is None:
         return "disabled"
     return {

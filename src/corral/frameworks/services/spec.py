@@ -155,6 +155,62 @@ class PlainCheck(msgspec.Struct, frozen=True, kw_only=True):
     delay_s: int = 15
 
 
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A port of a pod's container. Shapes: `host_port` 0 is any free one."""
+
+    name: str
+    host_port: int = 0
+    protocols: tuple[str, ...] = ("tcp",)
+    labels: dict[str, str] = {}
+
+
+class PodCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """The health check of a pod's container. Shapes: `endpoint` names one of its own; with `path` it is HTTP."""
+
+    endpoint: str | None = None
+    path: str | None = None
+    scheme: str = "http"
+    command: str | None = None
+    grace_s: int = 300
+    interval_s: int = 60
+    timeout_s: int = 20
+    delay_s: int = 15
+    most_failures: int = 3
+
+
+class PodContainer(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the programs of a pod. Units: as in `AppSpec`. Shapes: `mounts` are (volume, path, read only)."""
+
+    name: str
+    command: str | None = None
+    argv: tuple[str, ...] = ()
+    cpus: float = 1.0
+    mem_mb: float = 128.0
+    disk_mb: float = 0.0
+    user: str | None = None
+    env: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    endpoints: tuple[Endpoint, ...] = ()
+    check: PodCheck | None = None
+    mounts: tuple[tuple[str, str, bool], ...] = ()
+    fetch: tuple[Fetch, ...] = ()
+    kill_grace_s: float | None = None
+
+
+class PodSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What makes an app a pod: several programs that live together on one agent.
+
+    Shapes: `volumes` map a name to a path of the host, or to None for a directory that the containers share and that
+    ends with them. Units: as in `AppSpec`, for what holds the containers together.
+    """
+
+    containers: tuple[PodContainer, ...]
+    volumes: dict[str, str | None] = {}
+    cpus: float = 0.1
+    mem_mb: float = 32.0
+    disk_mb: float = 10.0
+
+
 class AppSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The definition of an app, all that a person can say about it.
 
@@ -194,6 +250,7 @@ class AppSpec(msgspec.Struct, frozen=True, kw_only=True):
     readiness: ReadinessCheck | None = None
     check: PlainCheck | None = None
     limits: tuple[tuple[str, float | None], ...] = ()
+    pod: PodSpec | None = None
 
     @property
     def network(self) -> Network:
@@ -208,6 +265,8 @@ class AppSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def service_ports(self) -> tuple[int, ...]:
+        if self.pod is not None:
+            return ()
         return tuple(p.port if isinstance(p, PortDefinition) else p.service_port for p in self.ports)
 
 
@@ -266,6 +325,28 @@ class Goal(StrEnum):
     DECOMMISSIONED = "Decommissioned"
 
 
+class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one container of a pod's instance. Units: instants in seconds UTC."""
+
+    name: str
+    state: TaskState = TaskState.STAGING
+    since_at: float = 0.0
+    message: str = ""
+    healthy: bool | None = None
+    container_id: str = ""
+
+
+class EndedPod(msgspec.Struct, frozen=True, kw_only=True):
+    """An instance of a pod that is no more."""
+
+    id: str
+    started_at: float
+    ended_at: float
+    hostname: str
+    message: str
+    containers: tuple[ContainerState, ...]
+
+
 class Instance(msgspec.Struct, frozen=True, kw_only=True):
     """One copy of an app; persisted from its launch to its end.
 
@@ -273,7 +354,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     the app's version it was launched with, `config` the definition; `group_value` is its agent's value of the field
     that the app groups by. With `checks`, the number of its health checks, it is `healthy` when all of them pass, None
     while that is not known; `health` is what each has shown, and after them its `readiness` check, if it has one;
-    `checked` is what its plain check has shown. Units: instants in seconds UTC.
+    `checked` is what its plain check has shown. An instance of a pod has `containers`. Units: instants in seconds UTC.
     """
 
     id: str
@@ -298,6 +379,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     health: tuple[CheckResult, ...] = ()
     readiness: bool = False
     checked: CheckStatus | None = None
+    containers: tuple[ContainerState, ...] = ()
 
     @property
     def ready(self) -> bool:
@@ -337,6 +419,7 @@ class ActionKind(StrEnum):
 class Action(msgspec.Struct, frozen=True, kw_only=True):
     kind: ActionKind
     app: str
+    pod: bool = False
 
 
 class Original(msgspec.Struct, frozen=True, kw_only=True):
@@ -420,7 +503,12 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def apps(self) -> tuple[str, ...]:
+        """All that it works on, pods too."""
         return tuple(sorted({action.app for step in self.steps for action in step}))
+
+    @property
+    def pods(self) -> frozenset[str]:
+        return frozenset(action.app for step in self.steps for action in step if action.pod)
 
 
 # Commands.
@@ -440,6 +528,7 @@ class GroupUpdate(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     apps: tuple[AppSpec, ...] | None = None
+    pods: tuple[AppSpec, ...] | None = None
     groups: "tuple[GroupUpdate, ...] | None" = None
     dependencies: tuple[str, ...] | None = None
 
@@ -471,6 +560,7 @@ class UpdateApps(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     policy: Policy | None = None
     seen: str | None = None
     single: bool = False
+    pod: bool = False
     ignored: tuple[str, ...] = ()
     client: str = ""
     uri: str = ""
@@ -480,6 +570,9 @@ class DeleteApp(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     id: str
     force: bool = True
     seen: str | None = None
+    pod: bool = False
+    client: str = ""
+    uri: str = ""
 
 
 class RestartApp(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -589,6 +682,28 @@ class GetVersion(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     version: str
 
 
+class GetPods(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """All pods. Shapes: with `status` their state instead of their definition."""
+
+    status: bool = False
+
+
+class GetPod(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Shapes: `what` is `spec`, `status`, `versions` or `version`."""
+
+    id: str
+    what: str = "spec"
+    version: str = ""
+
+
+class KillPod(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """End instances of a pod; they are replaced. Shapes: with `strict` an unknown one is an error."""
+
+    id: str
+    instances: tuple[str, ...]
+    strict: bool = False
+
+
 class GetTasks(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Shapes: `app` or `below` or neither; `states` filter by `running`, `staging`; `as_text` gives the line form."""
 
@@ -648,7 +763,7 @@ Command = (
     CreateApp | UpdateApps | DeleteApp | RestartApp | CreateGroup | UpdateGroup | DeleteGroup | KillTasks | ResetDelay
     | CancelDeployment | GetApps | GetApp | GetVersions | GetVersion | GetTasks | GetQueue | GetDeployments | GetGroup
     | GetInfo | GetLeader | PlanApps | GetGroupVersions | GetGroupVersion | CheckGroup
-    | PauseDeployment | PromoteDeployment | GetDeployment | GetEnded
+    | GetPods | GetPod | KillPod | PauseDeployment | PromoteDeployment | GetDeployment | GetEnded
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from corral.frameworks.services.spec import (
     Condition,
     Config,
     Deployment,
+    EndedPod,
     FailureRecord,
     Goal,
     GroupRecord,
@@ -29,6 +30,7 @@ from corral.frameworks.services.spec import (
 from corral.lib.units import format_timestamp
 from corral.model.ids import FrameworkId, TaskId, WantId
 from corral.model.offer import Explanation, Offer, Want
+from corral.model.task import TERMINAL
 
 
 class Phase(IntEnum):
@@ -74,8 +76,15 @@ def phase_of(instance: Instance) -> Phase:
     return _PHASES[instance.condition]
 
 
-def task_id_of(instance: Instance) -> TaskId:
-    return TaskId(f"{instance.id}._app.{instance.incarnation}")
+def task_id_of(instance: Instance, container: str = "_app") -> TaskId:
+    return TaskId(f"{instance.id}.{container}.{instance.incarnation}")
+
+
+def task_ids_of(instance: Instance) -> list[TaskId]:
+    """All tasks of an instance that are not known to have ended; a pod's has one of each container."""
+    if not instance.containers:
+        return [task_id_of(instance)]
+    return [task_id_of(instance, c.name) for c in instance.containers if c.state not in TERMINAL]
 
 
 class Delay:
@@ -97,8 +106,8 @@ class App:
     """One app at work: what is wanted, its instances in their buckets, its backoff."""
 
     __slots__ = (
-        "conditions", "delay", "explanation", "health", "instances", "outdated", "record", "since_at", "template",
-        "up_to_date", "want",
+        "conditions", "delay", "ended", "explanation", "health", "instances", "outdated", "record", "since_at",
+        "template", "up_to_date", "want",
     )  # fmt: skip
 
     def __init__(self, record: AppRecord, now: float) -> None:
@@ -113,6 +122,7 @@ class App:
         self.explanation: Explanation | None = None
         self.want: Want | None = None
         self.template: object = None
+        self.ended: list[EndedPod] = []
 
     @property
     def spec(self) -> AppSpec:
@@ -225,9 +235,13 @@ class State:
         return None if app is None or app.record.stopping else app
 
     def visible_apps(self, below: str = "/") -> list[App]:
-        """All apps below a group, by id."""
+        """All apps and pods below a group, by id."""
         prefix = below.rstrip("/") + "/"
         return [app for key, app in sorted(self.apps.items()) if key.startswith(prefix) and not app.record.stopping]
+
+    def plain_apps(self, below: str = "/") -> list[App]:
+        """All apps below a group that are no pods, by id."""
+        return [app for app in self.visible_apps(below) if app.record.spec.pod is None]
 
     def mint_version(self, now: float) -> str:
         """The instant as text, later than every version before."""

@@ -7,6 +7,7 @@ Source: Marathon's contract, sections 1, 5 and 16.
 import msgspec
 
 from corral.frameworks.services.marathon import read_app_in
+from corral.frameworks.services.pod_dialect import read_pod_in
 from corral.frameworks.services.reader import Json, Reader
 from corral.frameworks.services.spec import AppSpec, GroupUpdate
 from corral.frameworks.services.validate import canonical_id, check_path, parent_id
@@ -90,13 +91,12 @@ def _read(reader: Reader, group_id: str) -> GroupUpdate:
                 reader.refuse(f"dependencies({index})", wrong)
         if group_id == "/" and dependencies:
             reader.refuse("dependencies", "the root group holds everything, so there is nothing it could wait for")
-    if reader.list("pods"):
-        reader.refuse("pods", "pods are not supported by this release; leave pods out")
+    pods = _read_pods(reader, group_id) if reader.has("pods") else None
     _refuse_roles(reader)
     for field in ("id", "version", "scaleBy"):
         reader.has(field)
     reader.done()
-    return GroupUpdate(id=group_id, apps=apps, groups=groups, dependencies=dependencies)
+    return GroupUpdate(id=group_id, apps=apps, pods=pods, groups=groups, dependencies=dependencies)
 
 
 def _read_apps(reader: Reader, group_id: str) -> tuple[AppSpec, ...]:
@@ -107,6 +107,18 @@ def _read_apps(reader: Reader, group_id: str) -> tuple[AppSpec, ...]:
             item.refuse("id", f"app {spec.id} is not in the group {group_id} it is written in; use a relative id")
         if spec.id in found:
             item.refuse("id", f"app {spec.id} is named twice")
+        found[spec.id] = spec
+    return tuple(found.values())
+
+
+def _read_pods(reader: Reader, group_id: str) -> tuple[AppSpec, ...]:
+    found: dict[str, AppSpec] = {}
+    for item in reader.objects("pods"):
+        spec = read_pod_in(item, group_id)
+        if parent_id(spec.id) != group_id:
+            item.refuse("id", f"pod {spec.id} is not in the group {group_id} it is written in; use a relative id")
+        if spec.id in found:
+            item.refuse("id", f"pod {spec.id} is named twice")
         found[spec.id] = spec
     return tuple(found.values())
 

@@ -11,6 +11,7 @@ from corral.frameworks.services.events import tell, tell_deployed, tell_instance
 from corral.frameworks.services.launch import safe_id
 from corral.frameworks.services.pace import DEADLINE, pace_of, score_of
 from corral.frameworks.services.plan import FULL, Start, Stop, plan_app
+from corral.frameworks.services.pod_tasks import bury
 from corral.frameworks.services.spec import (
     ActionKind,
     Condition,
@@ -20,7 +21,7 @@ from corral.frameworks.services.spec import (
     Outcome,
     OutcomeRecord,
 )
-from corral.frameworks.services.state import App, Phase, State, replace, task_id_of
+from corral.frameworks.services.state import App, Phase, State, replace, task_id_of, task_ids_of
 from corral.lib.ids import mint_time_uuid
 from corral.model import calls
 from corral.model.task import TaskState
@@ -164,16 +165,19 @@ def kill(state: State, instance: Instance, app: App | None) -> list[Effect]:
         Call(
             calls.Kill(
                 framework_id=state.framework_id,
-                task_id=task_id_of(instance),
+                task_id=task_id,
                 agent_id=instance.agent_id,
                 grace_s=None if grace_s is None else float(grace_s),
             )
         )
+        for task_id in task_ids_of(instance)
     ]
 
 
 def remove_instance(state: State, app: App, instance: Instance, why: str, effects: list[Effect]) -> None:
     """Forget an instance that has a record."""
+    if instance.containers:
+        bury(app, instance, why, instance.started_at or instance.created_at)
     app.drop(instance.id)
     state.watched.pop(instance.id, None)
     effects.append(Persist(f"instance/{instance.id}", None))

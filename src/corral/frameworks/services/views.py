@@ -13,6 +13,7 @@ from corral.frameworks.services import backoff
 from corral.frameworks.services.checks import write_results
 from corral.frameworks.services.launch import safe_id
 from corral.frameworks.services.names import read_selector
+from corral.frameworks.services.pod_dialect import write_pod
 from corral.frameworks.services.readiness import view_readiness, write_check_result
 from corral.frameworks.services.shown import write_versioned
 from corral.frameworks.services.spec import (
@@ -105,7 +106,7 @@ def view_apps(state: State, command: GetApps, now: float) -> list[Json]:
     cmd, part = (command.cmd or "").lower(), (command.id or "").lower()
     return [
         view_app(state, app, embed, now)
-        for app in state.visible_apps(command.below)
+        for app in state.plain_apps(command.below)
         if (not cmd or cmd in (app.spec.cmd or "").lower())
         and (not part or part in app.spec.id.lower())
         and (matches is None or matches(app.spec.labels))
@@ -185,7 +186,7 @@ def select_tasks(state: State, command: GetTasks) -> list[tuple[App, Instance]]:
         app = state.visible(command.app)
         apps = [app] if app is not None else []
     else:
-        apps = state.visible_apps(command.below or "/")
+        apps = state.plain_apps(command.below or "/")
     wanted: set[Condition] | None = None
     if command.states:
         wanted = set()
@@ -207,7 +208,7 @@ def write_text(state: State, command: GetTasks) -> str:
         only = state.visible(command.app)
         apps = [only] if only is not None else []
     else:
-        apps = state.visible_apps(command.below or "/")
+        apps = state.plain_apps(command.below or "/")
     lines: list[str] = []
     for app in apps:
         name = safe_id(app.spec.id)
@@ -261,7 +262,7 @@ def view_queue(state: State, command: GetQueue, now: float) -> list[Json]:
         if not count and wait_s <= 0:
             continue
         item: dict[str, Json] = {
-            "app": write_versioned(app.record),
+            **({"app": write_versioned(app.record)} if app.spec.pod is None else {"pod": write_pod(app.record)}),
             "count": count,
             "since": format_timestamp(app.since_at),
             "delay": {"timeLeftSeconds": math.ceil(wait_s), "overdue": wait_s <= 0},
@@ -316,8 +317,8 @@ def view_deployment(state: State, deployment: Deployment) -> Json:
     return {
         "id": deployment.id,
         "version": deployment.version,
-        "affectedApps": list(deployment.apps),
-        "affectedPods": [],
+        "affectedApps": [a for a in deployment.apps if a not in deployment.pods],
+        "affectedPods": sorted(deployment.pods),
         "steps": [{"actions": [view_action(a) for a in step]} for step in deployment.steps],
         "currentActions": [{**view_action(a), "readinessCheckResults": _readiness(state, a)} for a in current],
         "currentStep": deployment.step + 1,
@@ -331,6 +332,8 @@ def _readiness(state: State, action: Action) -> list[Json]:
 
 
 def view_action(action: Action) -> dict[str, Json]:
+    if action.pod:
+        return {"action": str(action.kind).replace("Application", "Pod"), "pod": action.app}
     return {"action": str(action.kind), "app": action.app}
 
 
@@ -356,8 +359,11 @@ def view_group(state: State, command: GetGroup, now: float) -> Json:
             "dependencies": list(record.dependencies) if record is not None else [],
             "version": record.version if record is not None else root_version,
         }  # fmt: skip
+    for app in state.visible_apps(command.id) if not parts or "group.pods" in parts else ():
+        if app.spec.pod is not None and (home := nodes.get(app.spec.id.rpartition("/")[0] or "/")) is not None:
+            home["pods"].append(write_pod(app.record))
     if apps_too:
-        for app in state.visible_apps(command.id):
+        for app in state.plain_apps(command.id):
             home = nodes.get(app.spec.id.rpartition("/")[0] or "/")
             if home is not None:
                 home["apps"].append(view_app(state, app, embed, now) if embed else write_versioned(app.record))
