@@ -7,6 +7,7 @@ silent master nor an ended agent ends a task.
 from random import Random
 
 from corral.agent import (
+    cutoff,
     executor_life,
     executor_words,
     executors,
@@ -23,6 +24,7 @@ from corral.agent.deadlines import TIMER as DEADLINES_TIMER
 from corral.agent.deadlines import Due
 from corral.agent.spec import (
     AgentConfig,
+    ClockRead,
     Command,
     Connected,
     DiscardFailed,
@@ -54,6 +56,7 @@ from corral.model.ids import ContainerId, FrameworkId
 from corral.model.orders import (
     AcknowledgeUpdate,
     ApplyOperation,
+    Heard,
     KillTask,
     MessageExecutor,
     Ping,
@@ -69,7 +72,7 @@ from corral.runtime.core import Asked, Effect, Loaded, Reply, Tick
 Input = (
     Loaded | Tick | Asked[Command] | Connected | Disconnected | Ordered | Recovered | RuntimeChecked | Fetched | Started
     | StartFailed | Exited | Probed | WaitFailed | KillFailed | DiscardFailed | ExecutorClosed | Scanned | DiskMeasured
-    | VolumeDeleted | UsageMeasured
+    | VolumeDeleted | UsageMeasured | ClockRead
 )  # fmt: skip
 """Everything that an agent may be told."""
 
@@ -141,6 +144,8 @@ class AgentCore:
                 return gc.measured(state, input, now)
             case UsageMeasured():
                 return slack.measured(state, input, now)
+            case ClockRead():
+                return cutoff.read(state, input, now)
             case Loaded():
                 return recovery.load(state, input, now)
             case Asked(ask, command):
@@ -165,11 +170,11 @@ class AgentCore:
         state.heard_at = now
         match order:
             case RunTask(info=info) if info.executor is not None:
-                return executors.run(state, order, now)
+                return [*executors.run(state, order, now), *_take_on(state, order)]
             case RunTask():
-                return tasks.run(state, order, now)
+                return [*tasks.run(state, order, now), *_take_on(state, order)]
             case RunGroup():
-                return executors.run(state, order, now)
+                return [*executors.run(state, order, now), *_take_on(state, order)]
             case AcknowledgeUpdate():
                 return updates.acknowledge(state, order, now)
             case KillTask():
@@ -187,10 +192,12 @@ class AgentCore:
                 return session.answer(state, order, now)
             case ShutdownFramework():
                 return _shut_down(state, order.framework_id, now)
+            case Heard():
+                return cutoff.heard(state, order, now)
             case Refused():
                 return session.refuse(state, order, now)
             case Registered():
-                effects = session.register(state, order, now) + slack.tell_again(state)
+                effects = session.register(state, order, now) + slack.tell_again(state) + cutoff.look(state)
                 for framework_id in order.framework_ids:
                     effects += _shut_down(state, framework_id, now)
                 return effects
@@ -206,6 +213,8 @@ class AgentCore:
             return session.pulse(state, now)
         if name == session.REGISTER_TIMER:
             return session.time_out(state)
+        if name == cutoff.TIMER:
+            return cutoff.look(state)
         if name == gc.TIMER:
             return gc.check(state)
         if name == slack.TIMER:
@@ -238,6 +247,16 @@ class AgentCore:
                 return [Reply(ask, views.read_state(state, now))]
             case ListContainers():
                 return [Reply(ask, views.list_containers(state))]
+
+
+def _take_on(state: AgentState, order: RunTask | RunGroup) -> list[Effect]:
+    """Let what was ordered just now count from now on, if it has a bound."""
+    effects: list[Effect] = []
+    for info in order.infos if isinstance(order, RunGroup) else (order.info,):
+        task = state.tasks.get((order.framework.id or FrameworkId(""), info.task_id))
+        if task is not None and task.live and task.container_id not in state.cutoff.tasks:
+            effects += cutoff.take_on(state, task, hold=task.info.executor is None)
+    return effects
 
 
 def _shut_down(state: AgentState, framework_id: FrameworkId, now: float) -> list[Effect]:

@@ -22,6 +22,7 @@
 | `ScanSandboxes`   | the sandboxes                        | `Scanned`                            |
 | `MeasureDisk`     | the sandboxes                        | `DiskMeasured`                       |
 | `MeasureUsage`    | the process table                    | `UsageMeasured`                      |
+| `ReadClock`       | the node's steady clock              | `ClockRead`                          |
 | `DeleteSandbox`   | the sandboxes                        |                                      |
 | `DeleteVolume`    | `volumes.py`                         | `VolumeDeleted`                      |
 """
@@ -170,6 +171,10 @@ class MeasureUsage(Effect, frozen=True):
     """Shapes: containers with the process that each was started as."""
 
     tasks: tuple[tuple[ContainerId, int], ...]
+
+
+class ReadClock(Effect, frozen=True):
+    """Ask the clock that nobody sets."""
 
 
 class DeleteSandbox(Effect, frozen=True):

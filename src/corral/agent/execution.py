@@ -17,6 +17,7 @@ from corral.model.execution import Execution, Mount
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, ContainerId, FrameworkId, TaskId
 from corral.model.operations import is_volume, volume_key
+from corral.model.partition import stop_after_s
 from corral.model.resources import Resource, total_milli
 from corral.model.task import INSTANCE_LABEL, CommandInfo, ExecutorInfo, TaskInfo, group_of
 
@@ -70,6 +71,7 @@ def check_order(info: TaskInfo, agent_id: AgentId | None) -> None:
         raise Invalid(
             f"task {info.task_id} asks for {', '.join(info.unsupported)}, which agents cannot do; leave it out"
         )
+    stop_after_s(info)
     if info.command is None and (info.executor is None or info.executor.is_default):
         raise Invalid(f"task {info.task_id} has neither a command nor an executor of its own; give it a command")
     container = info.container

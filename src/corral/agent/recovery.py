@@ -5,7 +5,7 @@ told as dropped; a container that no record knows is ended. A runtime that does 
 answers its tasks stand as they were. No master is dialled before each runtime has answered once.
 """
 
-from corral.agent import executor_life, gc, health, operations, session, slack, tasks
+from corral.agent import cutoff, executor_life, gc, health, operations, session, slack, tasks
 from corral.agent.deadlines import Due
 from corral.agent.effects import CheckRuntime, Connect, Discard, Kill, Reconnect, Recover, Remove, ScanSandboxes, Wait
 from corral.agent.executor_state import Executor
@@ -63,6 +63,7 @@ def load(state: AgentState, input: Loaded, now: float) -> list[Effect]:
     effects += _note_strangers(state)
     effects.append(ScanSandboxes())
     effects += [Recover(name, "the agent has started") for name in state.runtimes]
+    effects += cutoff.load(state, input)
     return effects + gc.watch(state) + slack.watch(state) + _connect_when_ready(state)
 
 
@@ -97,6 +98,7 @@ def recovered(state: AgentState, input: Recovered, now: float) -> list[Effect]:
         if state.connecting:
             effects.append(Reconnect(f"the {input.runtime} runtime is ready now"))
     runtime.answered = True
+    effects += cutoff.look(state)
     return effects + _connect_when_ready(state)
 
 

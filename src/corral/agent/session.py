@@ -91,6 +91,7 @@ def register(state: AgentState, order: Registered, now: float) -> list[Effect]:
     """The master has this agent in its list: every update that waits is told at once."""
     effects = save_identity(state, agent_id=order.agent_id, epoch=order.epoch)
     state.registered = True
+    state.cutoff.answers = order.answers
     state.ping_s = order.ping_s
     effects += [CancelTimer(REGISTER_TIMER), SetTimer(PULSE_TIMER, state.ping_s)]
     facts = {"agent": order.agent_id, "epoch": order.epoch, "tasks": len(state.tasks)}

@@ -19,6 +19,7 @@ from corral.agent.probes import Prober
 from corral.agent.runtimes import ExecSession, TaskRuntime
 from corral.agent.sandbox import LATEST, Sandboxes
 from corral.agent.spec import (
+    ClockRead,
     DiscardFailed,
     DiskMeasured,
     Exited,
@@ -38,6 +39,7 @@ from corral.agent.spec import (
 )
 from corral.agent.streams import ExecutorStreams
 from corral.agent.usage import measure_usage
+from corral.lib.clock import read_boot_id, steady_clock
 from corral.lib.errors import CorralError, Failed, NotFound, Unavailable
 from corral.model.execution import Launched
 from corral.model.orders import Report
@@ -66,6 +68,7 @@ class AgentShell:
         self._link = link
         self._fetcher = fetcher
         self._unsent: list[Report] = []
+        self._boot = read_boot_id()
         self._alive: set[str] = set()
         self._fetches: dict[str, asyncio.Task[None]] = {}
         self._starts: dict[str, asyncio.Task[Launched]] = {}
@@ -95,6 +98,7 @@ class AgentShell:
             fx.ScanSandboxes: self._scan,
             fx.MeasureDisk: self._measure_disk,
             fx.MeasureUsage: self._measure_usage,
+            fx.ReadClock: self._read_clock,
             fx.DeleteSandbox: self._delete_sandbox,
             fx.DeleteVolume: self._delete_volume,
         }
@@ -153,6 +157,9 @@ class AgentShell:
                 return await runtime.ready()
         except TimeoutError:
             return f"{runtime.name} did not answer within {READY_TIMEOUT_S:g} s; look whether its daemon hangs"
+
+    async def _read_clock(self, effect: fx.ReadClock) -> ClockRead:
+        return ClockRead(steady_clock(), self._boot)
 
     # Fetching.
 

@@ -2,7 +2,7 @@
 
 A task is two records: what was ordered, written once, and how far it has come, written at each step. Together they are
 all that a restarted agent needs to take up its tasks, and so are the two of an executor. Keys: `identity`,
-`frameworks/F`, `tasks/F/T`, `runs/F/T`, `executors/F/E`, `executor-runs/F/E`, `resources`.
+`frameworks/F`, `tasks/F/T`, `runs/F/T`, `executors/F/E`, `executor-runs/F/E`, `resources`, `contact`.
 """
 
 from enum import StrEnum
@@ -121,6 +121,16 @@ class ResourcesRecord(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
     made: Resources = ()
     doomed: tuple[str, ...] = ()
+
+
+class ContactRecord(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """The last sign of life that a master is known to have got; there only while a task counts from it.
+
+    Units: `at` by the steady clock of the boot `boot`.
+    """
+
+    boot: str
+    at: float
 
 
 class TaskRecord(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -366,6 +376,13 @@ class StartFailed(msgspec.Struct, frozen=True, gc=False, tag=True):
 
 class Exited(msgspec.Struct, frozen=True, gc=False, tag=True):
     exit: Exit
+
+
+class ClockRead(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """Units: `at` seconds by the steady clock, which runs only within one `boot` of the node."""
+
+    at: float
+    boot: str
 
 
 class ExecutorClosed(msgspec.Struct, frozen=True, gc=False, tag=True):

@@ -8,6 +8,7 @@ from random import Random
 
 import msgspec
 
+from corral.agent.cutoff_state import CutOffState
 from corral.agent.deadlines import Deadlines, Due
 from corral.agent.execution import Plan
 from corral.agent.executor_state import Executor, ExecutorKey
@@ -24,10 +25,12 @@ from corral.agent.spec import (
     Stage,
     TaskRecord,
 )
+from corral.lib.errors import Invalid
 from corral.model.execution import Launched
 from corral.model.framework import FrameworkInfo
 from corral.model.health import CheckResult, CheckStatus, HealthCheck
 from corral.model.ids import ContainerId, FrameworkId, TaskId
+from corral.model.partition import stop_after_s
 from corral.model.resources import all_ranges
 from corral.model.task import TERMINAL, TaskInfo, TaskState, TaskStatus
 from corral.runtime.core import Effect, Persist
@@ -114,6 +117,7 @@ class Task:
         "stage",
         "started_at",
         "statuses",
+        "stop_after_s",
         "told",
         "tries",
         "unsettled",
@@ -138,6 +142,7 @@ class Task:
         self.check = CheckState(check) if check is not None else None
         self.check_status = CheckStatus(kind=check.kind) if check is not None else None
         self.probes = self.checks if self.check is None else (*self.checks, self.check)
+        self.stop_after_s = _stop_after_s(record.info)
         self.stage = Stage.STAGING
         self.pending: deque[TaskStatus] = deque()
         self.latest: TaskStatus | None = None
@@ -226,6 +231,7 @@ class AgentState:
         "config",
         "connecting",
         "counters",
+        "cutoff",
         "deadlines",
         "discards",
         "disk_usage",
@@ -280,6 +286,7 @@ class AgentState:
         self.loaded_at = 0.0
         self.disk_usage = 0.0
         self.slack = SlackState()
+        self.cutoff = CutOffState()
         self.counters: dict[str, int] = dict.fromkeys(
             (
                 "launched",
@@ -393,6 +400,8 @@ class AgentState:
                 assert probed or self.deadlines.at(task.container_id, Due.PROBE) is not None, (
                     f"{key} is watched no more"
                 )
+            bound = task.live and task.stop_after_s is not None
+            assert not bound or task.container_id in self.cutoff.tasks, f"{key} has a bound that nobody looks at"
             if task.told:
                 assert self.deadlines.at(task.container_id, Due.UPDATE) is not None, f"{key} is told once only"
             if task.live:
@@ -401,6 +410,13 @@ class AgentState:
                     held[port] = task
         assert held == self.ports, "ports are held by live tasks"
         assert not self.registered or self.session is not None
+
+
+def _stop_after_s(info: TaskInfo) -> float | None:
+    try:
+        return stop_after_s(info)
+    except Invalid:
+        return None  # the order is refused for it
 
 
 def host_ports(info: TaskInfo) -> tuple[int, ...]:

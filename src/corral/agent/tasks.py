@@ -80,6 +80,9 @@ def run(state: AgentState, order: RunTask, now: float) -> list[Effect]:
         effects.append(Note("task refused", why, "warning", _facts(*task.key)))
         return effects
     state.add(task)
+    if task.stop_after_s is not None:
+        # It starts once a master has answered, so that no order of one who is long gone brings it up.
+        return [*effects, state.save_run(task)]
     effects += advance(state, task, now)
     return effects
 

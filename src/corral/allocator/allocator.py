@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import msgspec
 
 from corral.allocator.book import GPUS, PORTS, AgentEntry, Book, HoldEntry, amounts_of, devices_of, plain
-from corral.allocator.coarse import offer_rest, reclaim, reclaim_kept
+from corral.allocator.coarse import offer_rest
 from corral.allocator.demands import check_want, group_of, mark
 from corral.allocator.engine import Engine, Mode, Placements, Tuning
 from corral.allocator.explain import explain
@@ -21,6 +21,7 @@ from corral.allocator.history import History
 from corral.allocator.lines import Claimants, Key, Line, Lines
 from corral.allocator.ports import choose_ports, start_offset
 from corral.allocator.preempt import KEPT, Evictor
+from corral.allocator.reclaim import reclaim, reclaim_kept
 from corral.allocator.rescind import recall
 from corral.allocator.roster import Roster
 from corral.allocator.view import (

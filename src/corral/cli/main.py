@@ -46,6 +46,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "rebalance": ("corral.cli.planning:rebalance", "Move tasks to where they are better placed"),
         "events": ("corral.cli.cluster:events", "Show what happened and why"),
         "sim": ("corral.cli.sim:sim", "Drive the allocator through a trace in virtual time, policy beside policy"),
+        "lab": ("corral.cli.lab:lab", "Several Docker hosts on this machine, to try a cluster and to hurt it"),
         "replay": ("corral.cli.replay:replay", "Run a recorded journal again and compare every decision"),
         "completion": ("corral.cli.completion:completion", "Print the completion script of a shell"),
     },

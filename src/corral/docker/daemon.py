@@ -37,7 +37,7 @@ PACKAGES = {
 }
 """The program that must be found, and the Debian package that brings it."""
 
-_CONTAINERD_CONFIG = """version = 2
+CONTAINERD_CONFIG = """version = 2
 root = "{root}/containerd"
 state = "{root}/run/containerd"
 disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.aufs",
@@ -45,6 +45,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.a
 [grpc]
   address = "{root}/run/containerd.sock"
 """
+"""What a private containerd reads. Shapes: everything it makes is below `root`."""
 _MNT_DETACH = 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -54,6 +55,21 @@ def find_program(name: str) -> str | None:
     return shutil.which(name, path=os.environ.get("PATH", "") + ":" + PATH)
 
 
+def dockerd_arguments(root: Path, cgroup: str) -> list[str]:
+    """How a private dockerd is told to stay below `root` and to leave its containers alone when it ends.
+
+    Shapes: `root` holds `daemon.json`, which keeps the machine's own away, and `run`; `cgroup` as a path in each tree.
+    """
+    run = root / "run"
+    arguments = ["--config-file", root / "daemon.json", "--host", f"unix://{run}/docker.sock"]
+    arguments += ["--pidfile", run / "docker.pid", "--data-root", root / "docker", "--exec-root", run / "docker"]
+    arguments += ["--containerd", run / "containerd.sock", "--live-restore", "--log-level", "warn"]
+    arguments += ["--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", cgroup]
+    if driver := os.environ.get("CORRAL_STORAGE_DRIVER"):
+        arguments += ["--storage-driver", driver]
+    return [str(a) for a in arguments]
+
+
 def missing_packages() -> list[str]:
     """The Debian packages without which no Engine can be started here, sorted."""
     missing = {package for program, package in PACKAGES.items() if find_program(program) is None}
@@ -61,6 +77,13 @@ def missing_packages() -> list[str]:
     if busybox is not None and not is_static(Path(busybox)):
         missing.add("busybox-static")
     return sorted(missing)
+
+
+def unmount_below(root: Path) -> None:
+    """Take away every mount below a directory, the innermost first."""
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for point in sorted((p for p in points if p.startswith(f"{root}/")), reverse=True):
+        _libc.umount2(point.encode(), _MNT_DETACH)
 
 
 def install_packages(packages: Sequence[str], say: Any = print) -> None:
@@ -148,17 +171,10 @@ class PrivateEngine:
     def start_dockerd(self) -> None:
         """Start dockerd alone, for instance after `kill_dockerd`; does not wait for its answer."""
         (self.root / "run" / "docker.pid").unlink(missing_ok=True)  # its pid may be another process by now
-        config = self.root / "daemon.json"
-        config.write_text("{}\n")
-        run = self.root / "run"
-        arguments = ["--config-file", config, "--host", self.url, "--pidfile", run / "docker.pid"]
-        arguments += ["--data-root", self.root / "docker", "--exec-root", run / "docker"]
-        arguments += ["--containerd", run / "containerd.sock", "--live-restore", "--bridge", self.name]
-        arguments += ["--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", f"/{self._record['name']}"]
-        arguments += ["--iptables=false", "--ip-forward=false", "--ip-masq=false", "--log-level", "warn"]
-        if driver := os.environ.get("CORRAL_STORAGE_DRIVER"):
-            arguments += ["--storage-driver", driver]
-        self._spawn("dockerd", [str(a) for a in arguments])
+        (self.root / "daemon.json").write_text("{}\n")
+        arguments = dockerd_arguments(self.root, f"/{self._record['name']}")
+        arguments += ["--bridge", self.name, "--iptables=false", "--ip-forward=false", "--ip-masq=false"]
+        self._spawn("dockerd", arguments)
 
     def await_answer(self, timeout_s: float = 30.0) -> None:
         """Return when dockerd answers. Errors: `Failed` with the log's last lines when it ends or time is up."""
@@ -203,7 +219,7 @@ class PrivateEngine:
             self._end("containerd", signal.SIGTERM)
             self._end_shims()
             _remove_dead_sockets()
-            self._unmount()
+            unmount_below(self.root)
             self._remove_cgroups()
             subprocess.run([find_program("ip") or "ip", "link", "del", self.name], capture_output=True)
             if not self._record.get("key_was_there"):
@@ -235,7 +251,7 @@ class PrivateEngine:
     def _start_containerd(self) -> None:
         (self.root / "run" / "containerd.sock").unlink(missing_ok=True)
         config = self.root / "containerd.toml"
-        config.write_text(_CONTAINERD_CONFIG.format(root=self.root))
+        config.write_text(CONTAINERD_CONFIG.format(root=self.root))
         self._spawn("containerd", ["--config", str(config), "--log-level", "warn"])
 
     def _spawn(self, name: str, arguments: list[str]) -> None:
@@ -308,11 +324,6 @@ class PrivateEngine:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
-
-    def _unmount(self) -> None:
-        points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-        for point in sorted((p for p in points if p.startswith(f"{self.root}/")), reverse=True):
-            _libc.umount2(point.encode(), _MNT_DETACH)
 
     def _remove_cgroups(self) -> None:
         deadline = time.monotonic() + 5.0

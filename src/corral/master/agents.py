@@ -34,6 +34,7 @@ from corral.model.orders import (
     AgentTask,
     ExecutorEnded,
     ExecutorMessage,
+    Heard,
     Leaving,
     OperationDone,
     Ping,
@@ -104,8 +105,9 @@ def report(state: MasterState, input: AgentReported, now: float) -> list[Effect]
                 effects += operations.done(state, agent, one)
             case Slack():
                 effects += slack.report(state, agent, one)
-            case Pong():
-                pass
+            case Pong(at):
+                if at is not None:
+                    effects.append(SendOrder(input.session, Heard(state.epoch, at)))
             case Leaving():
                 effects += leave(state, agent, now)
             case Register():
@@ -160,7 +162,7 @@ def register(state: MasterState, session_id: str, session: SessionEntry, told: R
     unwanted, adopted = _know_frameworks(state, told.frameworks, tasks_told, now)
     effects += adopted
     known = {key: one for key, one in tasks_told.items() if key[0] in state.frameworks or key[0] in unwanted}
-    registered = Registered(state.epoch, agent.id, state.config.ping_s, tuple(unwanted))
+    registered = Registered(state.epoch, agent.id, state.config.ping_s, tuple(unwanted), True)
     effects += [SendOrder(session_id, registered), note]
     executors.merge(state, agent, told.executors, now)
     effects += merge_agent(state, agent, known, returned, now)

@@ -6,7 +6,7 @@ on offers, waits for nobody. Each such wait is told once.
 
 from collections.abc import Iterator
 
-from corral.allocator import coarse
+from corral.allocator.bundles import worth_offering
 from corral.master import claims
 from corral.master.state import FrameworkEntry, MasterState
 from corral.runtime.core import Effect, Note
@@ -57,7 +57,7 @@ def _why(state: MasterState, framework: FrameworkEntry) -> str:
     for agent in state.agents.values():
         if agent.ineligible and not agent.in_window:
             closed += 1
-        elif not coarse.worth_offering(claims.free(state, agent.id)):
+        elif not worth_offering(claims.free(state, agent.id)):
             full += 1
         else:
             refused += 1

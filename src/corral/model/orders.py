@@ -40,13 +40,14 @@ class Registered(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="re
     """Units: `ping_s` seconds between two signs of life that the master expects.
 
     Shapes: `framework_ids` are those of the registered tasks' frameworks that are not wanted any more; they are to end
-    as if `ShutdownFramework` named each.
+    as if `ShutdownFramework` named each. A master that `answers` says `Heard` to every `Pong` that has an instant.
     """
 
     epoch: int
     agent_id: AgentId
     ping_s: float
     framework_ids: tuple[FrameworkId, ...] = ()
+    answers: bool = False
 
 
 class Refused(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="refused"):
@@ -139,9 +140,16 @@ class Ping(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="ping"):
     epoch: int
 
 
+class Heard(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="heard"):
+    """The answer to a `Pong` with an instant: this master had the agent in its list when it got it."""
+
+    epoch: int
+    at: float
+
+
 Order = (
     Registered | Refused | RunTask | RunGroup | KillTask | AcknowledgeUpdate | ShutdownFramework | ShutdownExecutor
-    | MessageExecutor | ApplyOperation | Ping
+    | MessageExecutor | ApplyOperation | Ping | Heard
 )  # fmt: skip
 
 # Reports, agent to master.
@@ -197,7 +205,9 @@ class Slack(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="slack")
 
 
 class Pong(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="pong"):
-    pass
+    """A sign of life. Units: `at` by the agent's own steady clock, which `Heard` brings back; None wants no answer."""
+
+    at: float | None = None
 
 
 class Leaving(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="leaving"):

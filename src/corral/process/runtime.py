@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
+from corral.lib.clock import read_boot_id
 from corral.lib.errors import Conflict, Failed, NotFound, Unavailable
 from corral.model.execution import Execution, Exit, Found, Launched
 from corral.model.ids import ContainerId, FrameworkId, TaskId
@@ -53,7 +54,7 @@ class ProcessRuntime:
         self._state_dir = os.path.abspath(state_dir)
         self._most_log_bytes = most_log_bytes
         self._open_files = open_files
-        self._boot_id = tree.read_boot_id()
+        self._boot_id = read_boot_id()
         self._trees = None if cgroup_parent == "" else cgroup.Trees(cgroup_parent)
         self.notes = tuple(self._trees.notes) if self._trees else ("process tasks run without cgroups, as configured",)
         self._starter: Starter | None = None

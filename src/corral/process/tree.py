@@ -54,12 +54,6 @@ def read_processes() -> dict[int, Stat]:
     return {stat.pid: stat for stat in found if stat is not None}
 
 
-def read_boot_id() -> str:
-    """A text that differs after every start of the machine."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
-
-
 def is_same(pid: int, start: int) -> bool:
     """Whether this pid is still the process that began at `start`, and alive."""
     stat = read_stat(pid)

@@ -12,6 +12,7 @@ import msgspec
 
 from corral.agent import effects as agent_effects
 from corral.agent.spec import (
+    ClockRead,
     Connected,
     Disconnected,
     DiskMeasured,
@@ -42,7 +43,7 @@ from corral.sdk import effects as sdk_effects
 from corral.sdk import scheduler
 from corral.sim.containers import SimRuntime
 from corral.sim.network import Link, Network
-from corral.sim.world import Alarm, Answer, Process
+from corral.sim.world import EPOCH_S, Alarm, Answer, Process
 
 REDIAL_S = 0.5
 
@@ -275,6 +276,8 @@ class AgentHands:
                 self._later(lambda: DiskMeasured(0.1))
             case agent_effects.MeasureUsage(tasks):
                 self._later(lambda: self._measure(tasks))
+            case agent_effects.ReadClock():
+                self._later(lambda: ClockRead(self._world.now - EPOCH_S, "boot"))
             case agent_effects.DeleteSandbox():
                 pass
             case agent_effects.DeleteVolume(path):

@@ -155,6 +155,7 @@ def test_the_single_instance_label_stops_before_it_starts() -> None:
     label = {"MARATHON_SINGLE_INSTANCE_APP": "true"}
     none = {"minimumHealthCapacity": 0, "maximumOverCapacity": 0}
     assert accept(labels=label, upgradeStrategy=none).upgrade.maximum_over_capacity == 0
+    assert accept(labels=label).upgrade.maximum_over_capacity == 0
     assert "/instances" in refuse(labels=label, upgradeStrategy=none, instances=2)
     assert "/upgradeStrategy" in refuse(labels=label, upgradeStrategy={"minimumHealthCapacity": 0.5})
 

@@ -519,7 +519,7 @@ class Engine:
         self._catch_up()
         needed = min(most + self._classes.largest_gang, self._waiting)
         self._ask_tasks(needed)
-        out = np.zeros(needed, dtype=np.int64)
+        out = np.empty(5 * needed, dtype=np.int64)
         handed: Any = out.data if self.mode is Mode.PLAIN else out
         serve, holder, meta = self._kernels.serve, self._tables.holder, self._state.meta
         most, placed = min(most, needed), 0
@@ -531,12 +531,9 @@ class Engine:
             cls = int(self._state.lines.cls[meta[HANDED_LINE]])
             meta[HANDED_NODE], meta[HANDED_DEVICES] = choose(cls) if choose is not None else (-1, 0)
         self._waiting -= placed
-        task = out[:placed]
-        t = self._state.tasks
-        placements = Placements(task, *[np.asarray(each)[task] for each in (t.role, t.cls, t.node, t.devices)])
-        for column in placements[1:]:
-            self._hash.update(column.data)
-        return placements
+        rows = out.reshape(5, needed)[:, :placed]
+        self._hash.update(np.ascontiguousarray(rows[1:]).data)
+        return Placements(*rows)
 
     # What is known.
 

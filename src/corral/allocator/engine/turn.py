@@ -280,12 +280,14 @@ def find_next(s: State) -> int:
 
 
 def serve(s: State, most: int, placed: int, out: Ints) -> int:
-    """Place up to `most` instances in fair order, and a gang whole; writes their task rows to `out` from `placed` on.
+    """Place up to `most` instances in fair order, and a gang whole; writes them to `out` from `placed` on.
 
-    Returns how many there are. Comes back early with HANDED_LINE set for a line whose node is chosen outside: call
-    again with the choice in HANDED_NODE, -1 when there is none.
+    Shapes: `out` has five parts of equal length: task rows, and what the tasks' columns say of each (role, class, node,
+    devices). Returns how many there are. Comes back early with HANDED_LINE set for a line whose node is chosen outside:
+    call again with the choice in HANDED_NODE, -1 when there is none.
     """
     h, r, k, lines, meta = s.heaps, s.roles, s.classes, s.lines, s.meta
+    room = len(out) // 5
     if meta[HANDED_NODE] == NOT_HANDED:
         retest_freed(s)
     while placed < most:
@@ -309,7 +311,9 @@ def serve(s: State, most: int, placed: int, out: Ints) -> int:
                 node = find_node(s.cells, s.nodes, s.tallies, k, meta, cls)
             if node < 0:
                 break
-            out[placed] = place(s, leaf, role, cls, node, devices)
+            task = place(s, leaf, role, cls, node, devices)
+            out[placed], out[room + placed], out[2 * room + placed] = task, role, cls
+            out[3 * room + placed], out[4 * room + placed] = node, s.tasks.devices[task]
             placed += 1
         if placed < begin + size:
             undo(s, leaf, out, begin, placed)

@@ -131,6 +131,8 @@ class ServicesCore:
                 return upkeep.unreachable_tick(state, name.removeprefix(upkeep.UNREACHABLE), now)
             case Tick(name=name) if name.startswith(DEADLINE):
                 return steering.deadline_tick(state, name.removeprefix(DEADLINE), now)
+            case Tick(name=name) if name.startswith(upkeep.FENCE):
+                return upkeep.fence_tick(state, name, now)
             case events.Explanations():
                 return offers.take_explanations(state, input)
             case events.Rescind():

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from corral.frameworks.services import partition
 from corral.frameworks.services.checks import make_checks
 from corral.frameworks.services.readiness import make_check, make_readiness_check
 from corral.frameworks.services.spec import (
@@ -184,7 +185,7 @@ def make_template(app: App, config: Config) -> Template:
         before=tuple(_context_variables(app)),
         after=tuple(sorted(spec.env.items())),
         command=_make_command(spec),
-        labels=(Label(key=GROUP_LABEL, value=spec.id), *labels),
+        labels=(Label(key=GROUP_LABEL, value=spec.id), *labels, *partition.extra_labels(spec, config)),
         discovery_labels=labels,
     )
 
@@ -211,7 +212,7 @@ def build_task(app: App, instance: Instance, placement: Placement, config: Confi
         resources=placement.resources,
         command=msgspec.structs.replace(template.command, environment=environment),
         container=make_container(spec, instance.ports),
-        kill_grace_s=None if spec.kill_grace_s is None else float(spec.kill_grace_s),
+        kill_grace_s=partition.grace_s(spec),
         labels=(*template.labels, Label(key=INSTANCE_LABEL, value=instance.id)),
         discovery=_make_discovery(template, spec, instance),
         health_checks=_make_checks(spec, instance.ports),

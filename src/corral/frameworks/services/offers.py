@@ -4,7 +4,7 @@ All wants are stated anew whenever they differ from what the master last heard, 
 launch lowers a want's count on both sides and needs no word. Source: DESIGN, wants; Marathon's contract, section 10.
 """
 
-from corral.frameworks.services import backoff
+from corral.frameworks.services import backoff, partition
 from corral.frameworks.services.events import tell_instance
 from corral.frameworks.services.launch import app_of_want, assign_ports, build_task, group_value, make_want, want_id_of
 from corral.frameworks.services.pod_launch import build_group
@@ -91,6 +91,8 @@ def _launch(state: State, placement: Placement, now: float) -> list[Effect]:
         checks=count_checks(app.spec),
         readiness=app.spec.readiness is not None,
         containers=make_containers(app.spec, now),
+        single=partition.is_single(app.spec),
+        fence_s=partition.fence_s(app.spec, state.config),
     )
     app.place(instance)
     tell_instance(state, instance)

@@ -14,6 +14,7 @@ from itertools import islice
 
 import msgspec
 
+from corral.frameworks.services.partition import must_wait
 from corral.frameworks.services.spec import Action, ActionKind, AppSpec, Condition, Instance
 from corral.frameworks.services.state import COUNTED, App, Phase, replace
 from corral.lib.errors import Unprocessable
@@ -106,6 +107,8 @@ def plan_scale(app: App, began_at: float, most: int) -> AppPlan:
         why = f"app {app.spec.id} has {there} instances and wants {wanted}"
         victims = tuple(i.id for i in islice(choose_victims(app), min(there - wanted, most)))
         return AppPlan(steps=(Stop(instances=victims, why=why),), more=there - wanted > most)
+    if there < wanted and must_wait(app):
+        return AppPlan()
     if there < wanted:
         why = f"app {app.spec.id} has {there} instances and wants {wanted}"
         return AppPlan(steps=(Start(count=wanted - there, why=why),))

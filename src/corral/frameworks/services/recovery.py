@@ -18,7 +18,7 @@ from corral.frameworks.services.spec import (
     VersionRecord,
 )
 from corral.frameworks.services.state import App, State
-from corral.frameworks.services.upkeep import UNREACHABLE, take_ports
+from corral.frameworks.services.upkeep import apply_strategy, silence_timer, take_ports
 from corral.lib.units import parse_timestamp
 from corral.runtime.core import Effect, Loaded, Note, Persist, SetTimer, decode_records
 
@@ -63,10 +63,13 @@ def _adopt(state: State, instance: Instance, now: float) -> list[Effect]:
         # Its app is forgotten, so its task is unknown and will be killed when it is heard of.
         return [Persist(f"instance/{instance.id}", None)]
     app.place(instance)
+    if instance.unreachable_at is not None:
+        # How long it was silent before this process lived, only a clock that may have been set could tell.
+        return (
+            apply_strategy(state, app, instance, now) if instance.single else [SetTimer(silence_timer(instance), 0.0)]
+        )
     if instance.goal is Goal.DECOMMISSIONED:
         state.watched[instance.id] = now + state.config.kill_retry_s
     elif instance.condition in (Condition.PROVISIONED, Condition.STAGING, Condition.STARTING):
         state.watched[instance.id] = now + state.config.launch_timeout_s
-    elif instance.unreachable_at is not None:
-        return [SetTimer(UNREACHABLE + instance.id, 0.0)]
     return []

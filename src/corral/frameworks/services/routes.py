@@ -100,6 +100,7 @@ def routes(ask: Ask, feed: Feed | None = None) -> list[Route]:
         ("GET", "/v2/groups/versions", door.list_group_versions),
         ("GET", "/v2/groups/apps", door.list_group_apps),
         ("GET", "/v2/groups/{id*}/versions/{version}", door.get_group_version),
+        ("PUT", "/v2/groups/{id*}/versions/{version}", door.roll_back_group),
         ("GET", "/v2/groups/{id*}/versions", door.list_group_versions),
         ("GET", "/v2/groups/{id*}/apps", door.list_group_apps),
         ("PATCH", "/v2/groups", door.patch_group),
@@ -315,6 +316,11 @@ class _Door:
     async def get_group_version(self, request: Request) -> Response:
         version = read_version(request.params["version"])
         return _json(await self._ask(GetGroupVersion(id=_group_id(request), version=version)))
+
+    async def roll_back_group(self, request: Request) -> Response:
+        version = read_version(request.params["version"])
+        update = GroupUpdate(id=_group_id(request))
+        return _result(await self._ask(UpdateGroup(update=update, to_version=version, force=request.flag("force"))))
 
     async def patch_group(self, request: Request) -> Response:
         read_group_patch(read_json(request.body))

@@ -354,7 +354,9 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     the app's version it was launched with, `config` the definition; `group_value` is its agent's value of the field
     that the app groups by. With `checks`, the number of its health checks, it is `healthy` when all of them pass, None
     while that is not known; `health` is what each has shown, and after them its `readiness` check, if it has one;
-    `checked` is what its plain check has shown. An instance of a pod has `containers`. Units: instants in seconds UTC.
+    `checked` is what its plain check has shown. An instance of a pod has `containers`. `inactive_at` is since when
+    another may run in its place. A `single` one must not run beside another; its task has ended `fence_s` after its agent was
+    declared unreachable, None when nobody ends it there. Units: instants in seconds UTC.
     """
 
     id: str
@@ -380,6 +382,10 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     readiness: bool = False
     checked: CheckStatus | None = None
     containers: tuple[ContainerState, ...] = ()
+
+    inactive_at: float | None = None
+    single: bool = False
+    fence_s: float | None = None
 
     @property
     def ready(self) -> bool:
@@ -791,6 +797,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     most_instances: int = 100_000
     most_writes: int = 64
     launch_timeout_s: float = 300.0
+    single_stop_after_s: float = 300.0
     kill_retry_s: float = 30.0
 
 

@@ -13,12 +13,13 @@ from corral.frameworks.services.spec import ActionKind, Condition, FailureRecord
 from corral.frameworks.services.state import App, State, replace, task_id_of
 from corral.frameworks.services.upkeep import (
     FAILURES,
-    UNREACHABLE,
     apply_strategy,
     current_action,
     decommission,
     kill,
     remove_instance,
+    settle_return,
+    silence_timer,
 )
 from corral.model import calls, events
 from corral.model.ids import TaskId
@@ -65,11 +66,19 @@ def update(state: State, event: events.Update, now: float) -> list[Effect]:
     app, instance = found
     if status.state is TaskState.UNREACHABLE or (status.state is TaskState.LOST and status.reason in _MAY_COME_BACK):
         return _unreachable(state, app, instance, status, now)
+    if instance.fence_s is not None and _is_hearsay(status):
+        return _unreachable(state, app, instance, status, now)
     if instance.containers:
         return _container(state, app, instance, status, now)
     if status.state in _LIVE:
         return _live(state, app, instance, status, now)
     return _ended(state, app, instance, status, now)
+
+
+def _is_hearsay(status: TaskStatus) -> bool:
+    """Whether nobody who could know has seen the end: the agent was given up for good, not heard."""
+    removed = status.state is TaskState.GONE and status.reason is Reason.AGENT_REMOVED
+    return removed or status.state in (TaskState.LOST, TaskState.UNKNOWN)
 
 
 def _unknown(state: State, status: TaskStatus) -> list[Effect]:
@@ -116,7 +125,7 @@ def _live(state: State, app: App, instance: Instance, status: TaskStatus, now: f
         started_at = status.at
     instance = replace(
         instance, condition=condition, ips=ips, started_at=started_at, unreachable_at=None,
-        agent_id=instance.agent_id or status.agent_id,
+        agent_id=instance.agent_id or status.agent_id, inactive_at=None,
     )  # fmt: skip
     app.place(instance)
     tell_status(state, instance, status)
@@ -125,10 +134,13 @@ def _live(state: State, app: App, instance: Instance, status: TaskStatus, now: f
     if instance.checks or instance.readiness:
         effects.extend(_compare_health(state, app, before, instance, status))
     if returned:
-        effects.append(CancelTimer(UNREACHABLE + instance.id))
+        effects.append(CancelTimer(silence_timer(before)))
         effects.append(Note("instance is back", status.message or "its agent answers again", facts=_facts(instance)))
         if instance.goal is Goal.DECOMMISSIONED:
+            state.watched[instance.id] = now + state.config.kill_retry_s
             effects.extend(kill(state, instance, app))
+        elif before.inactive_at is not None:
+            effects.extend(settle_return(state, app, instance, before.inactive_at))
     if condition is Condition.RUNNING and before.condition is not Condition.RUNNING:
         if instance.goal is Goal.RUNNING:
             state.watched.pop(instance.id, None)
@@ -177,7 +189,7 @@ def _facts(instance: Instance) -> dict[str, object]:
 
 def _unreachable(state: State, app: App, instance: Instance, status: TaskStatus, now: float) -> list[Effect]:
     effects: list[Effect] = []
-    if instance.goal is Goal.DECOMMISSIONED:
+    if instance.goal is Goal.DECOMMISSIONED and not instance.single:
         tell_status(state, instance, status)
         tell_instance(state, instance, Condition.GONE)
         remove_instance(state, app, instance, "its agent is lost and it was to end anyway", effects)
@@ -224,7 +236,7 @@ def _ended(state: State, app: App, instance: Instance, status: TaskStatus, now: 
         remove_instance(state, app, instance, "it ended while it was to be replaced", effects)
         return effects
     if instance.unreachable_at is not None:
-        effects.append(CancelTimer(UNREACHABLE + instance.id))
+        effects.append(CancelTimer(silence_timer(instance)))
     state.watched.pop(instance.id, None)
     again = Instance(
         id=instance.id,

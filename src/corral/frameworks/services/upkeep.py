@@ -6,7 +6,7 @@ Source: Marathon's contract, sections 8, 13 and 14.
 Deviates: kills and launches are not throttled here; the kernel and its agents take them as fast as they can.
 """
 
-from corral.frameworks.services import offers
+from corral.frameworks.services import offers, partition
 from corral.frameworks.services.events import tell, tell_deployed, tell_instance, tell_step, tell_step_done
 from corral.frameworks.services.launch import safe_id
 from corral.frameworks.services.pace import DEADLINE, pace_of, score_of
@@ -32,6 +32,7 @@ WORK = "work"
 SWEEP = "sweep"
 SWEEP_S = 5.0
 UNREACHABLE = "unreachable/"
+FENCE = "fence/"
 
 
 def settle(state: State, now: float) -> list[Effect]:
@@ -140,13 +141,19 @@ def decommission(state: State, app: App, instance: Instance, why: str, effects: 
     if instance.condition is Condition.SCHEDULED:
         app.drop(instance.id)
         return 0
+    if instance.goal is Goal.DECOMMISSIONED:
+        return 0
+    if instance.unreachable_at is not None and instance.single:
+        # It may run where nobody hears the kill: until it has surely ended, or is back, nothing takes its place.
+        app.place(replace(instance, goal=Goal.DECOMMISSIONED))
+        effects.append(Persist(f"instance/{instance.id}", app.instances[instance.id]))
+        effects.append(Note("instance is to end", why, facts={"app": app.spec.id, "task": task_id_of(instance)}))
+        return 1
     if instance.condition in (Condition.UNREACHABLE, Condition.INACTIVE):
         # Nobody would hear the kill; should the agent come back, the task is unknown and killed then.
         tell_instance(state, instance, Condition.GONE)
         remove_instance(state, app, instance, why, effects)
         return 1
-    if instance.goal is Goal.DECOMMISSIONED:
-        return 0
     instance = replace(instance, goal=Goal.DECOMMISSIONED)
     app.place(instance)
     effects.append(Persist(f"instance/{instance.id}", instance))
@@ -160,14 +167,14 @@ def kill(state: State, instance: Instance, app: App | None) -> list[Effect]:
     """Ask the master to end the task; without a connection it is asked after the next subscription."""
     if not state.connected or state.framework_id is None:
         return []
-    grace_s = app.spec.kill_grace_s if app is not None else None
+    grace_s = partition.grace_s(app.spec) if app is not None else None
     return [
         Call(
             calls.Kill(
                 framework_id=state.framework_id,
                 task_id=task_id,
                 agent_id=instance.agent_id,
-                grace_s=None if grace_s is None else float(grace_s),
+                grace_s=grace_s,
             )
         )
         for task_id in task_ids_of(instance)
@@ -182,7 +189,7 @@ def remove_instance(state: State, app: App, instance: Instance, why: str, effect
     state.watched.pop(instance.id, None)
     effects.append(Persist(f"instance/{instance.id}", None))
     if instance.unreachable_at is not None:
-        effects.append(CancelTimer(UNREACHABLE + instance.id))
+        effects.append(CancelTimer(silence_timer(instance)))
     effects.append(Note("instance has gone", why, "debug", {"app": app.spec.id, "task": task_id_of(instance)}))
     state.dirty[app.spec.id] = None
 
@@ -309,6 +316,11 @@ def unreachable_tick(state: State, instance_id: str, now: float) -> list[Effect]
 
 def apply_strategy(state: State, app: App, instance: Instance, now: float) -> list[Effect]:
     """What the app's unreachable strategy asks for at this instant, and a timer for what it asks for later."""
+    if instance.single:
+        delay_s = instance.fence_s
+        return (
+            [] if delay_s is None or instance.unreachable_at is None else [SetTimer(silence_timer(instance), delay_s)]
+        )
     strategy = app.spec.unreachable
     if strategy is None or instance.unreachable_at is None:
         return []
@@ -325,7 +337,7 @@ def apply_strategy(state: State, app: App, instance: Instance, now: float) -> li
     next_s = strategy.expunge_after_s - silent_s
     if silent_s + 0.001 >= strategy.inactive_after_s:
         if instance.condition is not Condition.INACTIVE:
-            instance = replace(instance, condition=Condition.INACTIVE)
+            instance = replace(instance, condition=Condition.INACTIVE, inactive_at=now)
             app.place(instance)
             tell_instance(state, instance)
             why = f"unreachable for {silent_s:.0f} s, replaced after {strategy.inactive_after_s} s"
@@ -334,8 +346,45 @@ def apply_strategy(state: State, app: App, instance: Instance, now: float) -> li
             state.dirty[app.spec.id] = None
     else:
         next_s = strategy.inactive_after_s - silent_s
-    effects.append(SetTimer(UNREACHABLE + instance.id, max(next_s, 0.001)))
+    effects.append(SetTimer(silence_timer(instance), max(next_s, 0.001)))
     return effects
+
+
+def silence_timer(instance: Instance) -> str:
+    """For an only one the name holds since when it is unreachable: a timer of an earlier silence must not count."""
+    if instance.single:
+        return f"{FENCE}{instance.id}@{instance.unreachable_at!r}"
+    return UNREACHABLE + instance.id
+
+
+def fence_tick(state: State, name: str, now: float) -> list[Effect]:
+    """Counted from this process's own word of it, by no clock that anybody sets: the only instance has ended by now."""
+    instance_id = name.rpartition("@")[0].removeprefix(FENCE)
+    app = state.apps.get(app_of_instance(instance_id))
+    instance = app.instances.get(instance_id) if app is not None else None
+    if app is None or instance is None or silence_timer(instance) != name:
+        return []
+    effects: list[Effect] = []
+    why = f"its agent was to end it by now: it has been unreachable for {instance.fence_s or 0.0:.0f} s at least"
+    facts = {"app": app.spec.id, "task": task_id_of(instance), "agent": instance.agent_id}
+    effects.append(Note("only instance may be replaced", why, facts=facts))
+    tell_instance(state, instance, Condition.GONE)
+    remove_instance(state, app, instance, why, effects)
+    return effects
+
+
+def settle_return(state: State, app: App, returned: Instance, since_at: float) -> list[Effect]:
+    """An instance is back while others run in its place: who goes is as the app says."""
+    _, action = current_action(state, app.spec.id)
+    if action not in (None, ActionKind.SCALE) or app.record.stopping:
+        return []
+    chosen = partition.choose_leaver(app, returned, since_at)
+    if chosen is None:
+        return []
+    leaver, why = chosen
+    state.sentenced[leaver.id] = why
+    facts = {"app": app.spec.id, "task": task_id_of(returned), "leaves": leaver.id}
+    return [Note("surplus of a return settled", why, facts=facts)]
 
 
 FAILURES = frozenset(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import msgspec
 
 from corral.frameworks.services.checks import find_faults
+from corral.frameworks.services.partition import SINGLE_INSTANCE, find_label_faults, is_single
 from corral.frameworks.services.readiness import find_readiness_faults
 from corral.frameworks.services.spec import (
     AppSpec,
@@ -35,7 +36,6 @@ _MOST_ID = 200
 OPERATORS = ("UNIQUE", "CLUSTER", "GROUP_BY", "LIKE", "UNLIKE", "MAX_PER", "IS", "NEAR", "APART")
 """Marathon's, and at the end corral's own two."""
 
-SINGLE_INSTANCE = "MARATHON_SINGLE_INSTANCE_APP"
 
 Errors = Iterator[tuple[str, str]]
 
@@ -182,15 +182,13 @@ def _number_errors(spec: AppSpec, config: Config) -> Errors:
                 "/unreachableStrategy",
                 f"inactiveAfterSeconds ({inactive}) must not be greater than expungeAfterSeconds ({expunge})",
             )
+    yield from find_label_faults(spec)
     if is_single(spec):
         if spec.instances > 1:
             yield "/instances", f"label {SINGLE_INSTANCE} allows one instance, got {spec.instances}"
-        if spec.upgrade != Upgrade(minimum_health_capacity=0.0, maximum_over_capacity=0.0):
+        # What is left out, or as if it were, is filled in later.
+        if spec.upgrade not in (Upgrade(), Upgrade(minimum_health_capacity=0.0, maximum_over_capacity=0.0)):
             yield "/upgradeStrategy", f"with label {SINGLE_INSTANCE} both capacities must be 0"
-
-
-def is_single(spec: AppSpec) -> bool:
-    return spec.labels.get(SINGLE_INSTANCE) == "true"
 
 
 def _network_errors(spec: AppSpec) -> Errors:
