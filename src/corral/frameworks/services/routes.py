@@ -113,6 +113,7 @@ def routes(ask: Ask, feed: Feed | None = None) -> list[Route]:
         ("GET", "/v2/events", door.list_events),
         ("GET", "/v2/info", door.get_info),
         ("GET", "/v2/leader", door.get_leader),
+        ("GET", "/v2/plugins", door.list_plugins),
         ("GET", "/ping", door.ping),
         ("*", "/v2/{rest*}", door.unknown),
     )
@@ -419,6 +420,9 @@ class _Door:
 
     async def get_leader(self, request: Request) -> Response:
         return _json(await self._ask(GetLeader()))
+
+    async def list_plugins(self, request: Request) -> Response:
+        return _json({"plugins": []})
 
     async def ping(self, request: Request) -> Response:
         if request.headers.get("accept", "") == "application/json":

@@ -355,8 +355,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     that the app groups by. With `checks`, the number of its health checks, it is `healthy` when all of them pass, None
     while that is not known; `health` is what each has shown, and after them its `readiness` check, if it has one;
     `checked` is what its plain check has shown. An instance of a pod has `containers`. `inactive_at` is since when
-    another may run in its place. A `single` one must not run beside another; its task has ended `fence_s` after its agent was
-    declared unreachable, None when nobody ends it there. Units: instants in seconds UTC.
+    another may run in its place. A `single` one must not run beside another; its task has ended `fence_s` after its
+    agent was declared unreachable, None when nobody ends it there. Units: instants in seconds UTC.
     """
 
     id: str
