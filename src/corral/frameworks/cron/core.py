@@ -58,9 +58,9 @@ from corral.sdk.effects import Notified
 from corral.sdk.scheduler import CallFailed, Disconnected
 
 Input = (
-    Loaded | Tick | Asked[Command | DagCommand] | Notified | Disconnected | CallFailed | events.Subscribed | events.Offers
-    | events.Rescind | events.Update | events.Message | events.Explanations | events.Failure | events.Error
-    | events.Heartbeat
+    Loaded | Tick | Asked[Command | DagCommand] | Notified | Disconnected | CallFailed | events.Subscribed
+    | events.Offers | events.Rescind | events.Update | events.Message | events.Explanations | events.Failure
+    | events.Error | events.Heartbeat
 )  # fmt: skip
 """Everything that the loop of this framework may be told; some of it the session around the core answers alone."""
 

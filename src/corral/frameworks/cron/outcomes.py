@@ -40,7 +40,7 @@ def end_attempt(
     may_retry: bool = True,
     data: bytes | None = None,
 ) -> list[Effect]:
-    """The attempt is over; another one follows, or the run is over too. Shapes: `data` is what it left as its result."""
+    """The attempt is over; another one follows, or the run is over too. Shapes: `data` is what it left as a result."""
     spec = job.spec
     if run.ending and result is not Result.SUCCESS:
         result, message = Result.KILLED, run.ending

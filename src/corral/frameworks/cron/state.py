@@ -143,9 +143,9 @@ class State:
     """
 
     __slots__ = (
-        "backlog", "children", "config", "connected", "dags", "dirty", "endings", "explained", "fire_at", "framework_id",
-        "heap", "jobs", "leaving", "notices", "purged", "queues", "random", "reserved", "roots", "said", "signals",
-        "stated", "tasks", "token", "trash", "wants_changed",
+        "backlog", "children", "config", "connected", "dags", "dirty", "endings", "explained", "fire_at",
+        "framework_id", "heap", "jobs", "leaving", "notices", "purged", "queues", "random", "reserved", "roots", "said",
+        "signals", "stated", "tasks", "token", "trash", "wants_changed",
     )  # fmt: skip
 
     def __init__(self, config: Config, random: Random) -> None:

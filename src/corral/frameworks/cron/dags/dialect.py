@@ -73,7 +73,8 @@ def _read_name(reader: Reader, what: str) -> str:
     name = reader.text("name")
     if _NAME.fullmatch(name) is None:
         raise Invalid(
-            f"{reader.at('name')} of {what} is {name!r}; it must be of up to 80 letters, digits, dots, dashes, underscores"
+            f"{reader.at('name')} of {what} is {name!r}; "
+            "it must be of up to 80 letters, digits, dots, dashes and underscores"
         )
     return name
 

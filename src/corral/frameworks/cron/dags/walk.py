@@ -24,7 +24,7 @@ class Fate(msgspec.Struct, frozen=True):
 
 
 class Walk:
-    """One run on its way. Shapes: `fates` are of the steps that are over, `open` the steps that have begun and are not."""
+    """One run on its way. Shapes: `fates` are of the steps that are over, `open` those that have begun and are not."""
 
     def __init__(self, spec: DagSpec) -> None:
         self.steps = {step.name: step for step in spec.steps}
