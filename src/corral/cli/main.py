@@ -34,6 +34,9 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "explain": ("corral.cli.cluster:explain", "Say why something waits, node by node, and what would help"),
         "plan": ("corral.cli.planning:plan", "Say where an app file would run and what it would displace"),
     },
+    "Discovery": {
+        "lb": ("corral.cli.discovery:lb", "Balance load with HAProxy, as apps ask for by their labels"),
+    },
     "Cron": {
         "job": ("corral.cli.jobs:job", "Jobs that run when they are due, or when others have succeeded"),
     },

@@ -4,6 +4,7 @@ Instances that were waiting have no record: the app's number says how many are m
 reconciled with the master by the session as soon as it is subscribed. Source: Marathon's contract, sections 7 to 9.
 """
 
+from corral.frameworks.services.draining import LEAVE
 from corral.frameworks.services.pace import DEADLINE
 from corral.frameworks.services.spec import (
     AppRecord,
@@ -68,6 +69,8 @@ def _adopt(state: State, instance: Instance, now: float) -> list[Effect]:
         return (
             apply_strategy(state, app, instance, now) if instance.single else [SetTimer(silence_timer(instance), 0.0)]
         )
+    if instance.leave_at is not None:
+        return [SetTimer(LEAVE + instance.id, max(instance.leave_at - now, 0.0))]
     if instance.goal is Goal.DECOMMISSIONED:
         state.watched[instance.id] = now + state.config.kill_retry_s
     elif instance.condition in (Condition.PROVISIONED, Condition.STAGING, Condition.STARTING):
