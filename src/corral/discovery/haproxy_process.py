@@ -9,11 +9,10 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Sequence
 from pathlib import Path
 
 from corral.discovery.files import write_whole
-from corral.discovery.runtime_api import Absent, Worker, talk, workers
+from corral.discovery.runtime_api import Absent, Processes, processes, talk
 from corral.lib.errors import Failed, Unavailable
 from corral.lib.log import get_logger
 
@@ -68,7 +67,7 @@ class HaproxyProcess:
     async def find_running(self) -> bool:
         """Whether a HAProxy is at work, which may be that of an earlier life. Errors: `Unavailable` when it hangs."""
         try:
-            return any(not worker.old for worker in await workers(self.master))
+            return bool((await processes(self.master)).workers)
         except Absent:
             return False
 
@@ -109,32 +108,35 @@ class HaproxyProcess:
 
     async def _answers(self) -> bool:
         try:
-            return bool(await talk(self.socket, "show info"))
+            return bool(await talk(self.socket, "show info")) and bool((await processes(self.master)).workers)
         except Unavailable:
             return False
 
     async def _reload(self) -> None:
-        had = {worker.pid for worker in await workers(self.master)}
+        before = await processes(self.master)
+        had = {worker.pid for worker in before.workers}
         os.kill(self._master_pid(), signal.SIGUSR2)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
-                while not [w for w in await self._look() if not w.old and w.pid not in had]:  # noqa: ASYNC110
+                while not _began(seen := await self._look(), had):
+                    if seen.reloads > before.reloads and seen.failed:
+                        raise Failed(
+                            "HAProxy cannot start with the new configuration, the old one serves: see its words"
+                        )
                     await asyncio.sleep(POLL_S)
                 while not await self._answers():  # noqa: ASYNC110
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
-            raise Failed(
-                "HAProxy has not taken the new configuration; its words are above, the old one serves"
-            ) from None
+            raise Failed("HAProxy has not taken the new configuration, the old one serves: see its words") from None
         self.reloads += 1
         log.info("haproxy reloaded", reloads=self.reloads)
 
-    async def _look(self) -> Sequence[Worker]:
-        """The workers; none while the master is beginning anew."""
+    async def _look(self) -> Processes:
+        """What runs; nothing while the master is beginning anew."""
         try:
-            return await workers(self.master)
+            return await processes(self.master)
         except Unavailable:
-            return []
+            return Processes()
 
     def _master_pid(self) -> int:
         if self._process is not None and self._process.returncode is None:
@@ -145,7 +147,7 @@ class HaproxyProcess:
             raise Failed(f"{self._pid_file} does not name the running HAProxy; end it and start again") from None
 
     async def old_workers(self) -> list[int]:
-        return [worker.pid for worker in await self._look() if worker.old]
+        return [worker.pid for worker in (await self._look()).workers if worker.old]
 
     async def stop(self) -> None:
         """Let it end what it has begun, for a while, and then end it."""
@@ -162,6 +164,10 @@ class HaproxyProcess:
                 os.kill(pid, signal.SIGTERM)
         if self._process is not None:
             await self._process.wait()
+
+
+def _began(seen: Processes, had: set[int]) -> bool:
+    return any(not worker.old and worker.pid not in had for worker in seen.workers)
 
 
 def _exists(pid: int) -> bool:

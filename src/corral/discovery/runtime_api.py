@@ -5,6 +5,7 @@ One connection carries one line of commands and its answer. Source: HAProxy mana
 
 import asyncio
 import csv
+import re
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -21,6 +22,14 @@ _SERVERS = "show stat -1 4 -1"
 class Worker(msgspec.Struct, frozen=True):
     pid: int
     old: bool
+
+
+class Processes(msgspec.Struct, frozen=True):
+    """Shapes: `failed` reloads in a row, up to the last one; releases before 2.6 do not tell."""
+
+    workers: tuple[Worker, ...] = ()
+    reloads: int = 0
+    failed: int = 0
 
 
 class ServerCount(msgspec.Struct, frozen=True):
@@ -51,8 +60,10 @@ async def talk(path: str, line: str) -> str:
                 writer.close()
     except TimeoutError:
         raise Unavailable(f"HAProxy did not answer at {path} within {TIMEOUT_S:g} s") from None
-    except OSError as error:
+    except (FileNotFoundError, ConnectionRefusedError) as error:
         raise Absent(f"no HAProxy answers at {path}: {error.strerror or error}") from None
+    except OSError as error:
+        raise Unavailable(f"HAProxy broke off at {path}: {error.strerror or error}") from None
 
 
 async def set_servers(path: str, commands: Sequence[str]) -> None:
@@ -72,9 +83,10 @@ def _is_fine(line: str) -> bool:
     return "changed from" in line or "no need to change" in line or "nothing changed" in line
 
 
-def read_workers(text: str) -> list[Worker]:
-    """The workers in the answer of `show proc`: the present one and those that only end what they had begun."""
+def read_processes(text: str) -> Processes:
+    """The answer of `show proc`: the present worker, those that only end what they had begun, how reloads went."""
     found, old = [], False
+    master = re.search(r"^\d+ +master +(\d+)(?: +\[failed: (\d+)\])?", text, re.MULTILINE)
     for line in text.splitlines():
         if line.startswith("# old workers"):
             old = True
@@ -84,7 +96,9 @@ def read_workers(text: str) -> list[Worker]:
             words = line.split()
             if len(words) > 1 and words[0].isdigit() and words[1] == "worker":
                 found.append(Worker(int(words[0]), old))
-    return found
+    if master is None:
+        return Processes(tuple(found))
+    return Processes(tuple(found), int(master[1]), int(master[2] or 0))
 
 
 def read_servers(text: str) -> Iterator[ServerCount]:
@@ -108,5 +122,5 @@ async def count_old(master: str, pid: int) -> list[ServerCount]:
     return list(read_servers(await talk(master, f"@!{pid} {_SERVERS}")))
 
 
-async def workers(master: str) -> list[Worker]:
-    return read_workers(await talk(master, "show proc"))
+async def processes(master: str) -> Processes:
+    return read_processes(await talk(master, "show proc"))
