@@ -1,5 +1,7 @@
 """What runs beside the cluster: the balancer, templates, keys in etcd. Options are checked here, work is elsewhere."""
 
+from collections.abc import Callable
+
 import click
 
 _logging = [
@@ -81,5 +83,105 @@ def lb(
             certificates=certificates, stats=stats, bind=bind, listen=listen, haproxy=haproxy, templates=templates,
             app_templates=app_templates, leave_running=leave_running, once=once, work_dir=work_dir,
             log_format=log_format, log_level=log_level, insecure=insecure,
+        )
+    )  # fmt: skip
+
+
+_etcd = [
+    click.option(
+        "--etcd", "url", metavar="URL", default="", help="etcd://HOST:PORT[,HOST:PORT...], or etcds:// for TLS."
+    ),
+    click.option("--etcd-user", "user", default="", help="Who this is to etcd."),
+    click.option(
+        "--etcd-password-file", "password_file", default="", metavar="FILE", help="Where the password stands."
+    ),
+    click.option("--etcd-ca", "ca", default="", metavar="FILE", help="Who signs the members' certificates."),
+    click.option("--etcd-cert", "cert", default="", metavar="FILE", help="The certificate shown to etcd."),
+    click.option("--etcd-key", "key", default="", metavar="FILE", help="Its key."),
+]
+
+
+def _with_etcd(function: Callable[..., int]) -> Callable[..., int]:
+    for option in reversed(_etcd):
+        function = option(function)
+    return function
+
+
+@click.command()
+@click.pass_context
+@click.argument("source", type=click.Path())
+@click.argument("dest", type=click.Path())
+@click.option("--master", "masters", multiple=True, metavar="URL", help="A master; repeatable. By default --addr.")
+@click.option("--no-master", is_flag=True, help="Make the file from keys of etcd alone.")
+@_with_etcd
+@click.option(
+    "--prefix",
+    "prefixes",
+    multiple=True,
+    default=("/",),
+    show_default=True,
+    metavar="KEY",
+    help="Which keys of etcd the template gets; repeatable.",
+)
+@click.option("--check", default="", metavar="CMD", help="Must succeed before the file is taken; {src} is the new one.")
+@click.option("--reload", default="", metavar="CMD", help="Run after the file has changed.")
+@click.option("--mode", default="", metavar="OCTAL", help="The file's mode, such as 0644; by default it keeps its own.")
+@click.option(
+    "--debounce",
+    "debounce_s",
+    default=0.2,
+    show_default=True,
+    type=click.FloatRange(0.0, 3600.0),
+    help="Changes within so many seconds are one.",
+)
+@click.option("--once", is_flag=True, help="Make the file once and end.")
+@_logging[0]
+@_logging[1]
+def template(
+    ctx: click.Context, source: str, dest: str, masters: tuple[str, ...], no_master: bool, prefixes: tuple[str, ...],
+    check: str, reload: str, mode: str, debounce_s: float, once: bool, log_format: str, log_level: str, **etcd: str,
+) -> int:  # fmt: skip
+    """Keep file DEST as the Jinja2 template SOURCE makes it from the registry, from etcd, or from both."""
+    from corral.standalone.discovery import EtcdOptions, TemplateOptions, run_template
+
+    if no_master and not etcd["url"]:
+        raise click.UsageError("--no-master leaves nothing to make the file from; name an etcd with --etcd")
+    return run_template(
+        TemplateOptions(
+            source=source, dest=dest, masters=() if no_master else _masters(ctx, masters), etcd=EtcdOptions(**etcd),
+            prefixes=prefixes, check=check, reload=reload, mode=mode, debounce_s=debounce_s, once=once,
+            log_format=log_format, log_level=log_level,
+        )
+    )  # fmt: skip
+
+
+@click.command()
+@click.pass_context
+@click.option("--master", "masters", multiple=True, metavar="URL", help="A master; repeatable. By default --addr.")
+@_with_etcd
+@click.option("--prefix", default="/services", show_default=True, metavar="KEY", help="Below which instances are told.")
+@click.option(
+    "--apps-prefix",
+    default="/apps",
+    show_default=True,
+    metavar="KEY",
+    help="Below which apps are told; empty for nowhere.",
+)
+@click.option("--ttl", "ttl_s", default=30.0, show_default=True, help="Seconds that keys outlive this program.")
+@_logging[0]
+@_logging[1]
+def publish(
+    ctx: click.Context, masters: tuple[str, ...], prefix: str, apps_prefix: str, ttl_s: float, log_format: str,
+    log_level: str, **etcd: str,
+) -> int:  # fmt: skip
+    """Keep the ready instances of all apps as keys in an etcd, for confd and its like."""
+    from corral.standalone.discovery import EtcdOptions, PublishOptions, run_publish
+
+    if not etcd["url"]:
+        raise click.UsageError("--etcd is missing; write for example --etcd etcd://127.0.0.1:2379")
+    return run_publish(
+        PublishOptions(
+            masters=_masters(ctx, masters), etcd=EtcdOptions(**etcd), prefix=prefix, apps_prefix=apps_prefix,
+            ttl_s=ttl_s, log_format=log_format, log_level=log_level,
         )
     )  # fmt: skip

@@ -207,6 +207,7 @@ async def _ask_udp(resolver: Address, data: bytes) -> bytes:
     loop = asyncio.get_running_loop()
     transport, waiting = await loop.create_datagram_endpoint(lambda: _Once(data), remote_addr=resolver)
     try:
+        transport.sendto(data)
         return await waiting.answer
     finally:
         transport.close()

@@ -124,8 +124,8 @@ class RegistryFollower:
                 if touched:
                     self._remember()
                 if touched or change.snapshot:
-                    self._changed(touched)
                     self.synced.set()
+                    self._changed(touched)
                 yield
 
     async def post(self, path: str, body: Any) -> None:

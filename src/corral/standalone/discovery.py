@@ -2,26 +2,34 @@
 
 import asyncio
 import contextlib
+import os
 import resource
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from random import Random
 
+import jinja2
 import msgspec
 
 from corral.discovery import routes as lb_routes
 from corral.discovery.balancer import Balancer, Choice
 from corral.discovery.dns_server import DnsServer, read_resolvers
+from corral.discovery.etcd_keys import KeyFollower
 from corral.discovery.follow import RegistryFollower
 from corral.discovery.haproxy import PIECES, Settings
 from corral.discovery.haproxy_process import HaproxyProcess
+from corral.discovery.publish import Publisher
+from corral.discovery.template import read_template, render
+from corral.discovery.template_file import Target, TemplateFile, read_mode
 from corral.lib.errors import Invalid
 from corral.lib.log import configure_log
 from corral.net.server import Server, bind
 from corral.runtime.service import Background, Service, run_services
-from corral.standalone.config import DnsSection, check_exposure, parse_listen
-from corral.standalone.parts import choose_work_dir
+from corral.standalone.config import DnsSection, StoreSection, check_exposure, parse_listen
+from corral.standalone.parts import choose_work_dir, etcd_settings
+from corral.store.base import Store
+from corral.store.etcd import open_etcd
 
 MOST_SOCKET_PATH = 90
 MOST_CONNECTIONS = 100_000
@@ -182,3 +190,148 @@ def read_templates(directory: str) -> dict[str, str]:
     except OSError as error:
         raise Invalid(f"--templates {directory} cannot be read: {error.strerror}") from None
     return found
+
+
+class EtcdOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How an etcd is reached. Shapes: `url` as `--store` has it, without a prefix."""
+
+    url: str = ""
+    user: str = ""
+    password_file: str = ""
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+
+
+class TemplateOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What `corral template` is told."""
+
+    source: str
+    dest: str
+    masters: tuple[str, ...]
+    etcd: EtcdOptions = EtcdOptions()
+    prefixes: tuple[str, ...] = ("/",)
+    check: str = ""
+    reload: str = ""
+    mode: str = ""
+    debounce_s: float = 0.2
+    once: bool = False
+    log_format: str = "text"
+    log_level: str = "info"
+
+
+class PublishOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What `corral publish` is told. Units: seconds."""
+
+    masters: tuple[str, ...]
+    etcd: EtcdOptions
+    prefix: str = "/services"
+    apps_prefix: str = "/apps"
+    ttl_s: float = 30.0
+    log_format: str = "text"
+    log_level: str = "info"
+
+
+def open_keys(options: EtcdOptions) -> Callable[[], Awaitable[Store]]:
+    """Opens an etcd whose keys are meant whole. Errors: `Invalid` for a URL or files that cannot be used."""
+    section = StoreSection(
+        user=options.user, password_file=options.password_file, ca=options.ca, cert=options.cert, key=options.key
+    )
+    settings = etcd_settings(options.url, section)
+    _, _, path = options.url.partition("://")[2].partition("/")
+    if path:
+        raise Invalid(f"--etcd {options.url} has a prefix; name what is meant with --prefix")
+
+    async def open_store() -> Store:
+        return await open_etcd(msgspec.structs.replace(settings, root="/"))
+
+    return open_store
+
+
+def run_template(options: TemplateOptions) -> int:
+    """Keep a file as its template makes it until a signal, or with `once` make it once; returns the exit code."""
+    configure_log(options.log_format, options.log_level)
+    with asyncio.Runner() as runner:
+        return runner.run(_template(options))
+
+
+def _read_source(options: TemplateOptions) -> jinja2.Template:
+    """Errors: `Invalid` when the template cannot be read, or what it makes could not be written."""
+    try:
+        text = Path(options.source).read_text(encoding="utf-8")
+    except OSError as error:
+        raise Invalid(f"template {options.source} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise Invalid(f"template {options.source} is not UTF-8: {error}") from None
+    dest = Path(options.dest)
+    if not dest.parent.is_dir() or dest.is_dir():
+        raise Invalid(f"{dest} cannot be written: name a file in a directory that exists")
+    return read_template(text, options.source)
+
+
+async def _template(options: TemplateOptions) -> int:
+    template = _read_source(options)
+    target = Target(
+        dest=Path(options.dest),
+        check=options.check,
+        reload=options.reload,
+        mode=read_mode(options.mode),
+        debounce_s=options.debounce_s,
+    )
+    follower: RegistryFollower | None = None
+    keys: KeyFollower | None = None
+
+    def make() -> str:
+        apps = {} if follower is None else follower.apps
+        return render(template, apps, None if keys is None else keys.keys, os.environ)
+
+    file = TemplateFile(target, make)
+
+    def news(ids: frozenset[str] = frozenset()) -> None:
+        # Nothing is made of one half of what it is made from.
+        if all(each is None or each.synced.is_set() for each in (follower, keys)):
+            file.changed()
+
+    if options.masters:
+        follower = RegistryFollower(options.masters, news, Random(secrets.randbits(63)))
+    if options.etcd.url:
+        keys = KeyFollower(open_keys(options.etcd), options.prefixes, news)
+    if options.once:
+        for each in (follower, keys):
+            if each is not None:
+                await each.once()
+        await file.update()
+        return 0
+    services: list[Service] = [Background("template", file.run)]
+    if follower is not None:
+        services.append(Background("registry", follower.run))
+    if keys is not None:
+        services.append(Background("keys", keys.run))
+    return await run_services(services)
+
+
+def run_publish(options: PublishOptions) -> int:
+    """Keep the registry's keys in an etcd until a signal; returns the exit code."""
+    configure_log(options.log_format, options.log_level)
+    with asyncio.Runner() as runner:
+        return runner.run(_publish(options))
+
+
+async def _publish(options: PublishOptions) -> int:
+    if not 3 <= options.ttl_s <= 86_400:
+        raise Invalid(f"--ttl is {options.ttl_s:g}; keys may outlive this program by 3 to 86400 seconds")
+    services, about = options.prefix.strip("/"), options.apps_prefix.strip("/")
+    if not services or services == about:
+        raise Invalid("--prefix must be a path such as /services, and another one than --apps-prefix")
+    publisher: Publisher
+    known = asyncio.Event()
+
+    def changed(ids: frozenset[str]) -> None:
+        known.set()
+        publisher.changed()
+
+    follower = RegistryFollower(options.masters, changed, Random(secrets.randbits(63)))
+    publisher = Publisher(
+        lambda: follower.apps, known, open_keys(options.etcd), services=services, about=about, ttl_s=options.ttl_s
+    )
+    return await run_services([Background("registry", follower.run), Background("publisher", publisher.run)])
