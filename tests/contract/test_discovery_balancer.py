@@ -1,7 +1,6 @@
 """A balancer over a real HAProxy: what changes without a reload, what a reload loses (nothing), what is refused."""
 
 import asyncio
-import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,8 +15,7 @@ from corral.discovery.balancer import Balancer, Choice
 from corral.discovery.haproxy import Settings
 from corral.discovery.haproxy_process import HaproxyProcess
 from corral.discovery.registry import App, Endpoint, Instance, Port
-
-HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin") or "haproxy"
+from haproxy_server import require_haproxy
 
 
 class Source:
@@ -112,7 +110,7 @@ class World:
 @asynccontextmanager
 async def balanced(directory: Path) -> AsyncIterator[World]:
     source, servers, http = Source(), Servers(), free_port()
-    process = HaproxyProcess(directory, HAPROXY)
+    process = HaproxyProcess(directory, require_haproxy())
     settings = Settings(socket=process.socket, http=f"127.0.0.1:{http}", most_connections=200, threads=1)
     balancer = Balancer(source, process, settings, Choice(bind="127.0.0.1"))
     work = asyncio.ensure_future(balancer.run())
@@ -240,7 +238,7 @@ async def test_the_next_life_takes_over_the_running_haproxy(world: World, tmp_pa
     await world.servers.start("a")
     world.register("/web", "a")
     await world.settled("/web", "a")
-    again = HaproxyProcess(tmp_path, HAPROXY)
+    again = HaproxyProcess(tmp_path, require_haproxy())
     assert await again.find_running()
     settings = Settings(socket=again.socket, http=f"127.0.0.1:{world.http}", most_connections=200, threads=1)
     second = Balancer(world.source, again, settings, Choice(bind="127.0.0.1"))
