@@ -208,7 +208,7 @@ async def _agent(config: Config, renewals: list[Renewal]) -> int:
             await part.loop.ready.wait()
             _say_ready(part.server.url)
 
-        dns = open_dns(config.dns, work_dir, split_masters(config.agent.master), Random(draw_seed()))
+        dns = open_dns(config.dns, work_dir, split_masters(config.agent.master, "agent.master"), Random(draw_seed()))
         return await run_services([*part.services, *dns, renewal, _once("announce", announce)])
 
 
