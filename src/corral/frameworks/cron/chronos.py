@@ -83,11 +83,11 @@ def read_job(body: Json, kind: Kind | None = None) -> ReadJob:
 def read_work(reader: Reader) -> dict[str, Any]:
     """What is to be done and how, without when: the fields of a `JobSpec` that a step of a DAG has too."""
     given: dict[str, Any] = {field: read(reader, key) for key, (field, read) in _SIMPLE.items() if reader.has(key)}
-    uris, fetch = _read_uris(reader)
-    return {
-        **given, "uris": uris, "fetch": fetch, "env": reader.pairs("environmentVariables", "name"),
-        "constraints": _read_constraints(reader), "container": _read_container(reader),
-    }  # fmt: skip
+    given["uris"], given["fetch"] = _read_uris(reader)
+    given["env"] = reader.pairs("environmentVariables", "name")
+    given["constraints"] = _read_constraints(reader)
+    given["container"] = _read_container(reader)
+    return given
 
 
 def _read_kind(reader: Reader, name: str, kind: Kind | None) -> tuple[str | None, tuple[str, ...]]:

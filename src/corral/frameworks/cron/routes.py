@@ -6,8 +6,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from corral.frameworks.cron.chronos import read_job, write_error
-from corral.frameworks.cron.dags.routes import dag_routes
-from corral.frameworks.cron.dags.spec import DagCommand
 from corral.frameworks.cron.reader import Reader, read_json
 from corral.frameworks.cron.spec import (
     AddElements,
@@ -38,7 +36,7 @@ from corral.lib.errors import Invalid
 from corral.lib.units import parse_timestamp
 from corral.net.routes import Request, Response, Route, json_response
 
-Ask = Callable[[Command | DagCommand], Awaitable[Any]]
+Ask = Callable[[Command], Awaitable[Any]]
 PREFIXES = ("/v1/scheduler", "/scheduler")
 MOST_BODY_BYTES = 4 << 20
 _PROMETHEUS = ("text/plain", "openmetrics")
@@ -75,11 +73,10 @@ def routes(ask: Ask) -> list[Route]:
     )
     found = [(method, prefix + path, handler) for prefix in PREFIXES for method, path, handler in table]
     found += [("GET", "/leader", door.get_leader), ("GET", "/ping", door.ping), ("GET", "/metrics", door.get_metrics)]
-    chronos = [
+    return [
         Route(method=method, path=path, handler=handler, errors=write_error, most_bytes=MOST_BODY_BYTES)
         for method, path, handler in found
     ]
-    return [*chronos, *dag_routes(ask)]
 
 
 class _Door:
