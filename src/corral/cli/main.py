@@ -41,6 +41,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Cron": {
         "job": ("corral.cli.jobs:job", "Jobs that run when they are due, or when others have succeeded"),
+        "dag": ("corral.cli.dags:dag", "Steps that run after one another, with conditions, arrays and results"),
     },
     "Cluster": {
         "nodes": ("corral.cli.cluster:nodes", "List agents with what they have and what is used"),

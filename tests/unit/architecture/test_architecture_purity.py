@@ -29,6 +29,7 @@ MAY_DO_IO: dict[str, set[str]] = {
         "sandbox.py",
         "fetcher.py",
         "probes.py",
+        "results.py",
         "cache.py",
         "unpack.py",
         "link.py",
