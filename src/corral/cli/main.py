@@ -99,9 +99,11 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "CORRAL"})
 @click.version_option(__version__, "--version", message="corral %(version)s")
-@click.option("--addr", default="http://127.0.0.1:4680", show_default=True, help="The masters' URLs [CORRAL_ADDR].")
+@click.option("--addr", default="127.0.0.1:4680", show_default=True, help="The masters' URLs [CORRAL_ADDR].")
+@click.option("--token", default="", help="Who you are, or @FILE that says it [CORRAL_TOKEN].")
+@click.option("--cacert", default="", metavar="FILE", help="The cluster's authority; means https [CORRAL_CACERT].")
 @click.pass_context
-def cli(ctx: click.Context, addr: str) -> None:
+def cli(ctx: click.Context, addr: str, token: str, cacert: str) -> None:
     """One pool of machines, every kind of work on it."""
     ctx.obj = addr
 
