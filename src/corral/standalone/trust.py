@@ -237,7 +237,8 @@ async def join_cluster(target: str, config: Config, work_dir: Path) -> None:
     section = config.agent
     if section.listen == AgentSection.listen:
         section = dataclasses.replace(section, listen=LISTEN_JOINED)
-    made = await join(token, master, keys, section.name, names_of_agent(section))
+    name = section.name or (joined.name if joined is not None else "")
+    made = await join(token, master, keys, name, names_of_agent(section))
     log.info("joined", agent=made.name, master=master, why=f"the certificate and its key are in {keys.directory}")
 
 

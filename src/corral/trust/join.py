@@ -199,7 +199,9 @@ async def keep_renewed(
         except CorralError as error:
             tries += 1
             level = log.error if left_s <= 0 else log.warning
-            what = "it has expired" if left_s <= 0 else f"it holds until {write_instant(found.not_after)}"
+            what = f"it holds until {write_instant(found.not_after)}"
+            if left_s <= 0:
+                what = "it has expired: let this node join again, with a token of `corral token create`"
             if tries in (1, 5) or tries % 60 == 0:
                 level("certificate not renewed", agent=joined.name, why=f"{error.message}; {what}", tries=tries)
         most_s = max(1.0, min(600.0, abs(left_s) / 20))

@@ -210,10 +210,11 @@ def test_certificates_are_renewed_under_load_without_a_link_or_a_reader_lost(tmp
         first = cluster.serial()
         script = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done"
         assert cluster.corral("run", "--process", "--name", "load", "--", "sh", "-c", script).code == 0
+        credentials = ("--cacert", str(cluster.trust / "ca.pem"), "-H", f"Authorization: Bearer {cluster.secret()}")
         follower = subprocess.Popen(
-            ["curl", "-sS", "-N", "--cacert", str(cluster.trust / "ca.pem"), "-H", f"Authorization: Bearer {cluster.secret()}",
-             f"{cluster.master.url}/corral/v1/events?follow=true"], stdout=subprocess.PIPE,
-        )  # fmt: skip
+            ["curl", "-sS", "-N", *credentials, f"{cluster.master.url}/corral/v1/events?follow=true"],
+            stdout=subprocess.PIPE,
+        )
         try:
             serials = {first}
             end = time.monotonic() + 4
@@ -235,6 +236,8 @@ def test_certificates_are_renewed_under_load_without_a_link_or_a_reader_lost(tmp
         before = nodes(cluster)[0]["id"]
         cluster.agent.stop()
         time.sleep(2.2)
+        cluster.master.stop()
+        cluster.master = site.master(*TLS, listen=cluster.host)
         agent = site.start(
             "agent", "--work-dir", str(tmp_path / "node"), "--listen", "127.0.0.1:0", "--runtime", "process",
             "--resources", "cpus:4;mem:2048;ports:[31000-31099]",
