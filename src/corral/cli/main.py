@@ -21,6 +21,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "master": ("corral.cli.daemons:master", "Run the kernel with the first-party frameworks"),
         "agent": ("corral.cli.daemons:agent", "Run the agent of this node"),
         "framework": ("corral.cli.daemons:framework", "Run one framework as a process of its own"),
+        "join": ("corral.cli.daemons:join", "Take this node into a cluster and run its agent"),
     },
     "Services": {
         "run": ("corral.cli.services:run", "Start instances of an image or a command and follow until they run"),
@@ -47,6 +48,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "drain": ("corral.cli.maintenance:drain", "End all tasks of a node and give it nothing new"),
         "undrain": ("corral.cli.maintenance:undrain", "Let a drained node take new work again"),
         "maintenance": ("corral.cli.maintenance:maintenance", "Plan windows, take machines down and bring them up"),
+        "token": ("corral.cli.trust:token", "Make, list and revoke tokens of nodes and callers"),
+        "ca": ("corral.cli.trust:ca", "The cluster's authority, and the nodes that have its certificates"),
         "role": ("corral.cli.roles:role", "Show and set weights, guarantees and limits of roles"),
         "rebalance": ("corral.cli.planning:rebalance", "Move tasks to where they are better placed"),
         "events": ("corral.cli.cluster:events", "Show what happened and why"),
