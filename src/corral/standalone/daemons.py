@@ -332,6 +332,8 @@ class _Kernel:
         if self.reign.serves:
             with contextlib.suppress(TimeoutError, Unavailable):
                 async with asyncio.timeout(READY_TIMEOUT_S):
+                    if self.trust is not None:
+                        await self.trust.provided.wait()
                     await self._joined()
         _say_ready(self.server.url)
 

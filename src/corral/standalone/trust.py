@@ -52,6 +52,7 @@ class Keeper:
     def __init__(self, trust: "MasterTrust", store: Store, notes: Notes, fence: Fence) -> None:
         section = trust.section
         self._path = trust.keys.directory / OPERATOR_FILE
+        self._provided = trust.provided
         self._core = TrustCore(
             TrustConfig(
                 fingerprint=trust.authority.fingerprint,
@@ -84,6 +85,7 @@ class Keeper:
             write_secret(self._path, token.text.encode() + b"\n")
             await self.loop.ask(command)
             log.info("operator token written", path=str(self._path), why="there was none that holds; keep it secret")
+        self._provided.set()
         await asyncio.Event().wait()
 
     def _holds(self) -> bool:
@@ -96,7 +98,10 @@ class Keeper:
 
 
 class MasterTrust:
-    """What a master with TLS has, whether it leads or not: the authority, and its own certificate."""
+    """What a master with TLS has, whether it leads or not: the authority, and its own certificate.
+
+    Shapes: `provided` is set once an operator can call a master that leads.
+    """
 
     def __init__(
         self, section: TrustSection, keys: Keyring, authority: Authority, names: Sequence[str], store: Store
@@ -106,6 +111,7 @@ class MasterTrust:
         self.authority = authority
         self.names = names
         self.access = Access(keys=keys)
+        self.provided = asyncio.Event()
         self.follower_gate: Gate = FollowerGate(store, open_metrics=section.open_metrics)
         self.keeping: Service = Background("certificate", self._keep_issued)
 
