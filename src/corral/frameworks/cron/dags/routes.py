@@ -17,7 +17,7 @@ from corral.frameworks.cron.dags.spec import (
     ResumeDag,
     StartDag,
 )
-from corral.frameworks.cron.reader import Reader, read_json
+from corral.frameworks.cron.reader import Reader
 from corral.lib.errors import Invalid
 from corral.net.routes import Request, Response, Route, json_response
 
