@@ -13,7 +13,6 @@ from corral.frameworks.batch.state import Job, Shape, State
 from corral.model import calls, events
 from corral.model.ids import OfferId, WantId
 from corral.model.offer import Filters, Offer
-from corral.model.resources import Resources, contains
 from corral.model.task import TaskInfo
 from corral.runtime.core import Effect, Note
 from corral.sdk.answers import COARSE_REFUSE_S, decline
@@ -30,7 +29,7 @@ def take_offers(state: State, event: events.Offers, now: float) -> list[Effect]:
 
 
 def work_off(state: State, now: float) -> list[Effect]:
-    """Shapes: offers of one agent are answered by one ACCEPT."""
+    """Shapes: an offer for a want is what a job of its shape needs; one ACCEPT answers those of an agent."""
     if not state.backlog or not state.connected or state.framework_id is None:
         state.backlog.clear()
         return []
@@ -52,7 +51,7 @@ def work_off(state: State, now: float) -> list[Effect]:
         left -= 1
         offer_ids, tasks = used.setdefault(offer.agent_id, ([], []))
         offer_ids.append(offer.id)
-        tasks.append(_launch(state, job, offer, shape.want.resources, effects, now))
+        tasks.append(_launch(state, job, offer, effects, now))
     for offer_ids, tasks in used.values():
         launch = calls.Launch(tasks=tuple(tasks))
         accept = calls.Accept(
@@ -72,14 +71,10 @@ def _take(state: State, shape: Shape, offer: Offer) -> Job | None:
     shape.proven, shape.blocked, shape.never_at = True, False, None
     if len(state.attributes) < _MOST_AGENTS:
         state.attributes[offer.agent_id] = (offer.hostname, offer.attributes)
-    if not contains(offer.resources, shape.want.resources):
-        return None
     return queue.take(state, shape) if shape.lines else None
 
 
-def _launch(
-    state: State, job: Job, offer: Offer, resources: Resources, effects: list[Effect], now: float
-) -> TaskInfo:  # fmt: skip
+def _launch(state: State, job: Job, offer: Offer, effects: list[Effect], now: float) -> TaskInfo:
     before = job.run
     token = state.tokens.take(effects)
     if before is None:
@@ -98,7 +93,7 @@ def _launch(
     state.wants_changed = True
     effects += move(state, job, JobEvent.LAUNCH, run)
     assert job.run is not None
-    return build_task(job, job.run, offer, resources)
+    return build_task(job, job.run, offer, offer.resources)
 
 
 # Wants.
