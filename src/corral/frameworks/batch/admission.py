@@ -204,7 +204,7 @@ def _admit(
         )
         state.add_request(command.key, tuple(bundle.seq for bundle, _ in made))
     effects += [Persist(bundle_key(bundle), record) for bundle, record in made]
-    state.submitted.add(now, len(fresh))
+    state.submitted.add(now, sum(1 if job.array is None else job.array.count for job in jobs.values()))
     answer = Admitted(
         ids=tuple(job.id for job in found), states=tuple(str(job.state) for job in found), duplicates=frozenset(known),
         notices=notices,
