@@ -13,7 +13,7 @@ from corral.lib.clock import Clock, system_clock
 from corral.lib.errors import CorralError, Unavailable
 from corral.runtime.core import Asked, CancelTimer, Core, Effect, Note, Refuse, Reply, SetTimer, Shell, Stop, Tick
 from corral.runtime.notes import Notes
-from corral.runtime.turn import Decider, Recorder, Turn, load
+from corral.runtime.turn import DRAIN, Decider, Recorder, Turn, load
 from corral.store.base import Store, StoreFailed
 
 Answer = Callable[[Any, CorralError | None], None]
@@ -34,7 +34,7 @@ class Loop:
         *,
         prefix: str,
         clock: Clock = system_clock,
-        drain: int = 256,
+        drain: int = DRAIN,
         recorder: Recorder | None = None,
         name: str | None = None,
         notes: Notes | None = None,
