@@ -95,11 +95,11 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "CORRAL"})
 @click.version_option(__version__, "--version", message="corral %(version)s")
-@click.option("--addr", default="http://127.0.0.1:4680", show_default=True, help="The master's URL [CORRAL_ADDR].")
+@click.option("--addr", default="http://127.0.0.1:4680", show_default=True, help="The masters' URLs [CORRAL_ADDR].")
 @click.pass_context
 def cli(ctx: click.Context, addr: str) -> None:
     """One pool of machines, every kind of work on it."""
-    ctx.obj = addr if "://" in addr else f"http://{addr}"
+    ctx.obj = addr
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -88,6 +88,7 @@ class CronSection:
 class KernelSection:
     """Timings of the kernel, and how its allocator works. Units: seconds where the name ends in `_s`."""
 
+    lease_ttl_s: float = 10.0
     agent_timeout_s: float = 75.0
     ping_s: float = 15.0
     heartbeat_s: float = 15.0
@@ -177,6 +178,8 @@ def check_config(config: Config) -> None:
             if item.name.endswith("_s") and value is not None and not 0 <= value < 1e9:
                 name = type(section).__name__.removesuffix("Section").lower()
                 raise Invalid(f"{name}.{item.name} is {value}; it must be a number of seconds of 0 or more")
+    if config.kernel.lease_ttl_s < 1:
+        raise Invalid(f"kernel.lease_ttl_s is {config.kernel.lease_ttl_s:g}; it must be 1 or more")
     if config.kernel.ping_s * 2 > config.kernel.agent_timeout_s:
         raise Invalid(
             f"kernel.agent_timeout_s is {config.kernel.agent_timeout_s:g}, less than two of kernel.ping_s "
@@ -220,6 +223,7 @@ def _check_texts(config: Config) -> None:
     """What is written in a form of its own: addresses, the store, resources, attributes."""
     parse_listen(config.master.listen, "master.listen")
     parse_listen(config.agent.listen, "agent.listen")
+    split_masters(config.agent.master, "agent.master")
     parse_store(config.master.store)
     parse_headroom(config.kernel.headroom)
     read_agent_resources(config.agent.resources)
@@ -355,6 +359,21 @@ def parse_etcd(url: str) -> tuple[tuple[str, ...], str]:
             raise Invalid(f"store {url!r} has {each!r}, which is no HOST:PORT; {form}")
         found.append(f"{host}:{port}")
     return tuple(found), f"/{prefix.strip('/')}/" if prefix.strip("/") else "/corral/"
+
+
+ALONE = ("sqlite", "memory")
+"""The stores that one process has for itself: whoever has opened one leads."""
+
+
+def split_masters(text: str, key: str) -> list[str]:
+    """The masters of `A:4680,B:4680`; spaces do not matter.
+
+    Errors: `Invalid` when none is named.
+    """
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    if not found:
+        raise Invalid(f"{key} is {text!r} and names no master; write HOST:PORT, several with commas between them")
+    return found
 
 
 def parse_listen(text: str, key: str) -> tuple[str, int]:
