@@ -6,6 +6,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from random import Random
 
 from corral import __version__
@@ -21,7 +22,7 @@ from corral.runtime.leader import Election, Tenure
 from corral.runtime.notes import Notes
 from corral.runtime.renewal import Renewal, draw_instance
 from corral.runtime.routes import routes as process_routes
-from corral.runtime.service import Background, Service, run_services
+from corral.runtime.service import STORE_FAILED, Background, Service, run_services
 from corral.runtime.turn import Recorder
 from corral.sdk.framework import FrameworkService
 from corral.sdk.http import HttpTransport
@@ -49,11 +50,11 @@ from corral.standalone.parts import (
 )
 from corral.standalone.reign import Leading, Reign
 from corral.store.base import Store, StoreFailed
+from corral.store.lasting import LastingStore
 
 log = get_logger("corral")
 
 READY_TIMEOUT_S = 10.0
-STORE_FAILED = 70
 
 Origins = dict[str, str]
 
@@ -216,7 +217,7 @@ async def _framework(config: Config, name: str, master_url: str, renewals: list[
     bound = bind(host, port)
     notes = Notes()
     async with contextlib.AsyncExitStack() as stack:
-        store = await open_store(config.master.store, work_dir, name, config.store)
+        store = await _open_lasting(config, work_dir, name)
         stack.push_async_callback(store.close)
         recording = Recording(work_dir if config.master.journal else None)
         server = Server([], bound)
@@ -231,8 +232,17 @@ async def _framework(config: Config, name: str, master_url: str, renewals: list[
         return await run_services([reign, renewal, server, _once("announce", lambda: _announce(reign, server))])
 
 
+async def _open_lasting(config: Config, work_dir: Path, name: str) -> LastingStore:
+    """Errors: as `open_store`."""
+
+    async def open_it() -> Store:
+        return await open_store(config.master.store, work_dir, name, config.store)
+
+    return LastingStore(await open_it(), open_it)
+
+
 def _make_reign(
-    config: Config, name: str, store: Store, server: Server, begin: Callable[[Tenure], Leading]
+    config: Config, name: str, store: LastingStore, server: Server, begin: Callable[[Tenure], Leading]
 ) -> tuple[Reign, Renewal]:
     """One candidate for the leadership of `name`, and its process' way to be renewed."""
     instance = draw_instance()
@@ -240,7 +250,8 @@ def _make_reign(
     election = Election(store, name, own, config.kernel.lease_ttl_s, Random(draw_seed()))
     renewal = Renewal(name, instance, leads=lambda: reign.serves)
     renewal.fixed += ["--listen", server.address]
-    reign = Reign(election, begin, server, renewal, alone=parse_store(config.master.store)[0] in ALONE)
+    alone = parse_store(config.master.store)[0] in ALONE
+    reign = Reign(election, begin, server, renewal, alone=alone, reopen=store.reopen)
     return reign, renewal
 
 
@@ -290,7 +301,7 @@ async def _open_kernel(
     host, port = parse_listen(config.master.listen, "master.listen")
     _warn(check_exposure(host, config.master.insecure, "master.listen"))
     bound = bind(host, port)
-    store: Store = await open_store(config.master.store, work_dir, "master", config.store)
+    store = await _open_lasting(config, work_dir, "master")
     stack.push_async_callback(store.close)
     trace = begin_trace() if begin_trace is not None else None
     # Before it stands for election: whoever is elected has to serve at once.
@@ -301,7 +312,10 @@ async def _open_kernel(
     address = f"{config.master.hostname or host}:{server.port}"
 
     def begin(fence: Tenure) -> Leading:
-        part = MasterPart(config, store, bound, kernel.notes, recording, trace, fence)
+        nonlocal trace
+        # A trace tells of one start: after an outage of the store the master knows its agents anew.
+        begun, trace = trace, None
+        part = MasterPart(config, store, bound, kernel.notes, recording, begun, fence)
         kernel.frameworks = [
             make_framework(name, config, address, LocalTransport(part.shell), store, kernel.notes, recording, fence)
             for name in config.master.frameworks
@@ -311,7 +325,7 @@ async def _open_kernel(
         routes: list[Route | RawRoute] = [*part.routes]
         for service in kernel.frameworks:
             routes += service.routes
-        return Leading([part.loop, *kernel.frameworks], loops, routes)
+        return Leading([part.service, *kernel.frameworks], loops, routes)
 
     kernel.reign, kernel.renewal = _make_reign(config, "master", store, server, begin)
     renewals.append(kernel.renewal)

@@ -210,7 +210,26 @@ class MasterPart:
             fence=fence,
         )
         self.shell.attach(self.loop)
+        self.service = _ClosingService(self.loop, self.shell)
         self.routes: Sequence[Route | RawRoute] = master_routes.routes(self.loop, self.shell)
+
+
+class _ClosingService:
+    """The master's loop; when it ends, so do the streams of all who listened to it."""
+
+    def __init__(self, loop: Loop, shell: MasterShell) -> None:
+        self.name = loop.name
+        self._loop = loop
+        self._shell = shell
+
+    async def run(self) -> int:
+        try:
+            return await self._loop.run()
+        finally:
+            self._shell.close()
+
+    def stop(self) -> None:
+        self._loop.stop()
 
 
 def advertise(config: Config, server: Server) -> str:

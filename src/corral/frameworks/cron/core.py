@@ -10,6 +10,7 @@ from typing import Any
 
 from corral.frameworks.cron import commands, firing, notices, offers, recovery, updates, views
 from corral.frameworks.cron.spec import (
+    READS,
     AddElements,
     Command,
     Config,
@@ -54,6 +55,7 @@ class CronCore:
     """The deciding half of the cron framework."""
 
     __slots__ = ("state",)
+    reads = READS
 
     def __init__(self, config: Config, random: Random) -> None:
         self.state = State(config, random)

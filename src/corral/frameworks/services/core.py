@@ -11,6 +11,7 @@ from typing import Any
 from corral.frameworks.services import commands, groups, offers, planning, recovery, updates, upkeep, views
 from corral.frameworks.services.events import refuse, take_heard, tell_message
 from corral.frameworks.services.spec import (
+    READS,
     CancelDeployment,
     Command,
     Condition,
@@ -56,6 +57,7 @@ class ServicesCore:
     """The deciding half of the services framework."""
 
     __slots__ = ("state",)
+    reads = READS
 
     def __init__(self, config: Config, random: Random) -> None:
         self.state = State(config, random)

@@ -510,6 +510,13 @@ Command = (
 )  # fmt: skip
 
 
+READS = (
+    GetApps, GetApp, GetVersions, GetVersion, GetTasks, GetQueue, GetDeployments, GetGroup, GetInfo, GetLeader,
+    PlanApps,
+)  # fmt: skip
+"""The commands that change nothing."""
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """How the services framework works. Units: seconds.
 
