@@ -190,7 +190,7 @@ class Cluster:
                         if count:
                             self.wants[want.id] = msgspec.structs.replace(want, count=count)
                 for operation in operations:
-                    assert isinstance(operation, calls.Launch)
+                    assert isinstance(operation, calls.Launch | calls.LaunchGroup)
                     for task in operation.tasks:
                         assert task.task_id not in self.tasks, f"{task.task_id} launched twice"
                         self.tasks[task.task_id] = task
@@ -310,6 +310,10 @@ class Cluster:
 
     def app(self, app_id: str = "/web") -> App:
         return self.state.apps[app_id]
+
+    def lasting(self) -> dict[str, bytes]:
+        """The records, without those that only tell what was wanted before."""
+        return {key: value for key, value in self.records.items() if not key.startswith(("history/", "outcome/"))}
 
     def show(self, app_id: str = "/web") -> Any:
         return self.ask(GetApp(id=app_id))

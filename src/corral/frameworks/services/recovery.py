@@ -4,6 +4,7 @@ Instances that were waiting have no record: the app's number says how many are m
 reconciled with the master by the session as soon as it is subscribed. Source: Marathon's contract, sections 7 to 9.
 """
 
+from corral.frameworks.services.pace import DEADLINE
 from corral.frameworks.services.spec import (
     AppRecord,
     Condition,
@@ -11,7 +12,9 @@ from corral.frameworks.services.spec import (
     FailureRecord,
     Goal,
     GroupRecord,
+    HistoryRecord,
     Instance,
+    OutcomeRecord,
     VersionRecord,
 )
 from corral.frameworks.services.state import App, State
@@ -29,6 +32,7 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
     for key, version in decode_records(loaded, "version", VersionRecord).items():
         state.versions.setdefault(key.rpartition("@")[0], {})[version.version] = version
     state.groups.update(decode_records(loaded, "group", GroupRecord))
+    state.history.update(decode_records(loaded, "history/", HistoryRecord))
     state.failures.update(decode_records(loaded, "failure", FailureRecord))
     for instance in decode_records(loaded, "instance/", Instance).values():
         effects.extend(_adopt(state, instance, now))
@@ -36,7 +40,12 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
         state.deployments[deployment.id] = deployment
         state.done[deployment.id] = set()
         state.locks.update(dict.fromkeys(deployment.apps, deployment.id))
+        if deployment.policy.deadline_s and not deployment.paused:
+            effects.append(SetTimer(DEADLINE + deployment.id, deployment.policy.deadline_s))
+    outcomes = decode_records(loaded, "outcome/", OutcomeRecord).values()
+    state.outcomes.update({o.id: o for o in sorted(outcomes, key=lambda o: o.ended_at)})
     versions = [app.record.version for app in state.apps.values()]
+    versions += state.history
     versions += [d.version for d in state.deployments.values()]
     versions += [version for kept in state.versions.values() for version in kept]
     if versions:

@@ -9,9 +9,19 @@ Deviates: kills and launches are not throttled here; the kernel and its agents t
 from corral.frameworks.services import offers, partition
 from corral.frameworks.services.events import tell, tell_deployed, tell_instance, tell_step, tell_step_done
 from corral.frameworks.services.launch import safe_id
-from corral.frameworks.services.plan import Start, Stop, plan_app
-from corral.frameworks.services.spec import ActionKind, Condition, Deployment, Goal, Instance
-from corral.frameworks.services.state import App, Phase, State, replace, task_id_of
+from corral.frameworks.services.pace import DEADLINE, pace_of, score_of
+from corral.frameworks.services.plan import FULL, Start, Stop, plan_app
+from corral.frameworks.services.pod_tasks import bury
+from corral.frameworks.services.spec import (
+    ActionKind,
+    Condition,
+    Deployment,
+    Goal,
+    Instance,
+    Outcome,
+    OutcomeRecord,
+)
+from corral.frameworks.services.state import App, Phase, State, replace, task_id_of, task_ids_of
 from corral.lib.ids import mint_time_uuid
 from corral.model import calls
 from corral.model.task import TaskState
@@ -62,7 +72,12 @@ def _look_at(state: State, app: App, budget: int, effects: list[Effect], now: fl
     deployment, action = current_action(state, app.spec.id)
     if action is None and app.record.stopping:
         action = ActionKind.STOP
-    plan = plan_app(app, action, deployment.step_at if deployment is not None else 0.0, budget)
+    if deployment is not None and deployment.paused:
+        return 1
+    pace = FULL if deployment is None else pace_of(deployment, app.spec)
+    plan = plan_app(app, action, deployment.step_at if deployment is not None else 0.0, budget, pace)
+    if deployment is not None and deployment.policy.deadline_s:
+        _measure(state, deployment, app, effects)
     written = 0
     for step in plan.steps:
         match step:
@@ -80,6 +95,16 @@ def _look_at(state: State, app: App, budget: int, effects: list[Effect], now: fl
     if app.record.stopping and not app.instances and app.spec.id not in state.locks:
         forget_app(state, app, effects)
     return max(written, 1)
+
+
+def _measure(state: State, deployment: Deployment, app: App, effects: list[Effect]) -> None:
+    """Whoever gets further has all the time of the deadline again."""
+    best = state.progress.setdefault(deployment.id, {})
+    score = score_of(app)
+    before = best.get(app.spec.id)
+    if before is None or score > before:
+        best[app.spec.id] = score
+        effects.append(SetTimer(DEADLINE + deployment.id, deployment.policy.deadline_s))
 
 
 def current_action(state: State, app_id: str) -> tuple[Deployment | None, ActionKind | None]:
@@ -147,16 +172,19 @@ def kill(state: State, instance: Instance, app: App | None) -> list[Effect]:
         Call(
             calls.Kill(
                 framework_id=state.framework_id,
-                task_id=task_id_of(instance),
+                task_id=task_id,
                 agent_id=instance.agent_id,
                 grace_s=grace_s,
             )
         )
+        for task_id in task_ids_of(instance)
     ]
 
 
 def remove_instance(state: State, app: App, instance: Instance, why: str, effects: list[Effect]) -> None:
     """Forget an instance that has a record."""
+    if instance.containers:
+        bury(app, instance, why, instance.started_at or instance.created_at)
     app.drop(instance.id)
     state.watched.pop(instance.id, None)
     effects.append(Persist(f"instance/{instance.id}", None))
@@ -210,6 +238,7 @@ def _finish_action(state: State, deployment: Deployment, app_id: str, effects: l
     tell_step_done(state, deployment)
     if deployment.step + 1 < len(deployment.steps):
         following = replace(deployment, step=deployment.step + 1, step_at=now)
+        state.progress.pop(deployment.id, None)
         state.deployments[deployment.id] = following
         done.clear()
         tell_step(state, following)
@@ -217,13 +246,29 @@ def _finish_action(state: State, deployment: Deployment, app_id: str, effects: l
         state.touch(action.app for action in following.steps[following.step])
         return
     tell_deployed(state, deployment)
-    end_deployment(state, deployment, effects)
     why = f"all {len(deployment.steps)} steps are done"
+    end_deployment(state, deployment, effects, Outcome.DONE, why, now)
     effects.append(Note("deployment done", why, facts={"deployment": deployment.id, "apps": list(deployment.apps)}))
 
 
-def end_deployment(state: State, deployment: Deployment, effects: list[Effect]) -> None:
-    """Release its locks and forget it."""
+def end_deployment(
+    state: State, deployment: Deployment, effects: list[Effect], outcome: Outcome, why: str, now: float,
+    successor: str = "",
+) -> None:  # fmt: skip
+    """Release its locks and keep no more than how it ended."""
+    record = OutcomeRecord(
+        id=deployment.id, version=deployment.version, apps=deployment.apps, outcome=outcome, why=why, ended_at=now,
+        successor=successor,
+    )  # fmt: skip
+    state.outcomes[deployment.id] = record
+    effects.append(Persist(f"outcome/{deployment.id}", record))
+    while len(state.outcomes) > state.config.most_outcomes:
+        oldest = next(iter(state.outcomes))
+        del state.outcomes[oldest]
+        effects.append(Persist(f"outcome/{oldest}", None))
+    if deployment.policy.deadline_s:
+        effects.append(CancelTimer(DEADLINE + deployment.id))
+    state.progress.pop(deployment.id, None)
     del state.deployments[deployment.id]
     del state.done[deployment.id]
     for app_id in deployment.apps:
