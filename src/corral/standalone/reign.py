@@ -64,6 +64,7 @@ class Reign:
         reopen: Reopen | None = None,
     ) -> None:
         self.serves = False
+        self._has_served = False
         self._reopen = reopen
         self._election = election
         self._begin = begin
@@ -98,18 +99,30 @@ class Reign:
     async def run(self) -> int | None:
         try:
             while True:
-                tenure = await self._campaign()
-                if tenure is None:
-                    return None
-                code = await self._lead(tenure)
-                if code != STORE_FAILED or self._reopen is None or not self.serves or self._stopping.is_set():
+                code = await self._reign()
+                if code != STORE_FAILED or self._reopen is None or not self._has_served or self._stopping.is_set():
                     return code
-                self.serves = False
                 if not await self._outlast(self._reopen):
                     return None
         finally:
             await self._election.withdraw()
             await self._follower.close()
+
+    async def _reign(self) -> int | None:
+        """Stand for election and lead; the exit code, `STORE_FAILED` when the store alone is what ended it."""
+        try:
+            tenure = await self._campaign()
+        except StoreFailed as error:
+            if not self._has_served:
+                raise
+            log.warning("election without the store", why=str(error))
+            return STORE_FAILED
+        if tenure is None:
+            return None
+        try:
+            return await self._lead(tenure)
+        finally:
+            self.serves = False
 
     def stop(self) -> None:
         self._stopping.set()
@@ -175,7 +188,7 @@ class Reign:
         for loop in leading.loops:
             await loop.ready.wait()
         self._server.switch([*self._own_routes, *marked(leading.routes, lambda: since(leading.loops))])
-        self.serves = True
+        self.serves = self._has_served = True
         self._election.news.tell()
         await asyncio.Event().wait()
         return None
