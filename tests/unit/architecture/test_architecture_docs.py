@@ -22,6 +22,8 @@ from corral.agent.core import AgentCore
 from corral.agent.spec import AgentConfig
 from corral.allocator.strategies import STRATEGIES
 from corral.cli.main import SECTIONS, cli
+from corral.discovery.routes import routes as lb_routes
+from corral.frameworks.cron.dags.routes import dag_routes
 from corral.frameworks.cron.routes import routes as cron_routes
 from corral.frameworks.services.routes import routes as services_routes
 from corral.lib import errors
@@ -119,6 +121,8 @@ ROUTES: dict[str, list[Route | RawRoute]] = {
     "agent/routes.py": agent(),
     "frameworks/services/routes.py": [*services_routes(ask_nobody)],
     "frameworks/cron/routes.py": [*cron_routes(ask_nobody)],
+    "frameworks/cron/dags/routes.py": [*dag_routes(ask_nobody)],
+    "discovery/routes.py": [*lb_routes(cast(Any, None))],
 }
 CHAPTERS = {
     "Processes": "runtime/routes.py",
@@ -126,6 +130,8 @@ CHAPTERS = {
     "Agent": "agent/routes.py",
     "Services": "frameworks/services/routes.py",
     "Cron": "frameworks/cron/routes.py",
+    "DAGs": "frameworks/cron/dags/routes.py",
+    "Balancer": "discovery/routes.py",
 }
 
 
@@ -343,7 +349,11 @@ def ticked(name: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("dialect", "page"),
-    [("services/marathon.py", "frameworks/services.md"), ("cron/chronos.py", "frameworks/cron.md")],
+    [
+        ("services/marathon.py", "frameworks/services.md"),
+        ("cron/chronos.py", "frameworks/cron.md"),
+        ("cron/dags/dialect.py", "frameworks/dags.md"),
+    ],
 )
 def test_every_field_of_a_dialect_that_is_read_is_documented(dialect: str, page: str) -> None:
     tree = ast.parse((SOURCE / "frameworks" / dialect).read_text(encoding="utf-8"))
