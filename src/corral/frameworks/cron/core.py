@@ -11,6 +11,7 @@ from typing import Any
 from corral.frameworks.cron import commands, ending, firing, notices, offers, recovery, updates, views
 from corral.frameworks.cron.dags import commands as dag_commands
 from corral.frameworks.cron.dags import views as dag_views
+from corral.frameworks.cron.dags.spec import READS as DAG_READS
 from corral.frameworks.cron.dags.spec import (
     DagCommand,
     DeleteDag,
@@ -70,7 +71,7 @@ class CronCore:
     """The deciding half of the cron framework."""
 
     __slots__ = ("state",)
-    reads = READS
+    reads = READS + DAG_READS
 
     def __init__(self, config: Config, random: Random) -> None:
         self.state = State(config, random)

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
-from corral.frameworks.services.discovery_spec import DiscoveryCommand
+from corral.frameworks.services.discovery_spec import DiscoveryCommand, GetRegistry, GetTraffic
 from corral.model.health import CheckResult, CheckStatus
 from corral.model.ids import AgentId
 from corral.model.task import TaskState
@@ -778,8 +778,8 @@ Command = (
 
 
 READS = (
-    GetApps, GetApp, GetVersions, GetVersion, GetTasks, GetQueue, GetDeployments, GetGroup, GetInfo, GetLeader,
-    PlanApps,
+    GetApps, GetApp, GetVersions, GetVersion, GetTasks, GetQueue, GetDeployments, GetDeployment, GetGroup,
+    GetGroupVersion, GetGroupVersions, GetPod, GetPods, GetEnded, GetRegistry, GetTraffic, GetInfo, GetLeader, PlanApps,
 )  # fmt: skip
 """The commands that change nothing."""
 
