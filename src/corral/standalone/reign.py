@@ -10,6 +10,8 @@ import msgspec
 from corral.lib.clock import steady_clock
 from corral.lib.errors import Unavailable
 from corral.lib.log import get_logger
+from corral.net.access import NO_ACCESS, Access
+from corral.net.auth import Gate
 from corral.net.proxy import Follower
 from corral.net.routes import RawRoute, Route
 from corral.net.server import Server
@@ -33,6 +35,7 @@ class Leading(msgspec.Struct, frozen=True):
     services: Sequence[Service]
     loops: Sequence[Loop]
     routes: Sequence[Route | RawRoute]
+    gate: Gate | None = None
 
 
 Reopen = Callable[[], Awaitable[None]]
@@ -48,7 +51,8 @@ def since(loops: Sequence[Loop]) -> float | None:
 class Reign:
     """A service: `begin` makes what leads, once this process may. `alone`: no other process can open the store.
 
-    Shapes: `server` serves a follower's routes until everything that leads has read its records.
+    Shapes: `server` serves a follower's routes until everything that leads has read its records, behind `gate`;
+    `access` is how it reaches the leader.
     """
 
     name = "reign"
@@ -62,6 +66,8 @@ class Reign:
         *,
         alone: bool,
         reopen: Reopen | None = None,
+        access: Access = NO_ACCESS,
+        gate: Gate | None = None,
     ) -> None:
         self.serves = False
         self._has_served = False
@@ -71,9 +77,10 @@ class Reign:
         self._server = server
         self._alone = alone
         self._stopping = asyncio.Event()
-        self._follower = Follower(election.own.url, self, server.serve, lambda: self.serves)
+        self._follower = Follower(election.own.url, self, server.serve, lambda: self.serves, access)
         self._own_routes = process_routes(renewal, self._members)
-        server.switch([*self._own_routes, *self._follower.routes()])
+        self._gate = gate
+        server.switch([*self._own_routes, *self._follower.routes()], gate)
 
     # What the follower knows (`net.proxy.Knowledge`).
 
@@ -170,7 +177,7 @@ class Reign:
         """Another leads: what this process knew when it led is shown no longer."""
         await self.settled()
         if not self.serves:
-            self._server.switch([*self._own_routes, *self._follower.routes()])
+            self._server.switch([*self._own_routes, *self._follower.routes()], self._gate)
 
     async def _lead(self, tenure: Tenure) -> int:
         leading = self._begin(tenure)
@@ -187,7 +194,8 @@ class Reign:
     async def _serve(self, leading: Leading) -> int | None:
         for loop in leading.loops:
             await loop.ready.wait()
-        self._server.switch([*self._own_routes, *marked(leading.routes, lambda: since(leading.loops))])
+        routes = marked(leading.routes, lambda: since(leading.loops))
+        self._server.switch([*self._own_routes, *routes], leading.gate)
         self.serves = self._has_served = True
         self._election.news.tell()
         await asyncio.Event().wait()

@@ -16,11 +16,12 @@ Open = Callable[[], Awaitable[Store]]
 
 
 class LastingStore:
-    """Shapes: `inner` is the store of this moment; `open` makes another of the same records."""
+    """Shapes: `inner` is the store of this moment, `open` makes another of the same records; `path` names its file."""
 
     def __init__(self, inner: Store, open: Open) -> None:
         self.inner = inner
         self._open = open
+        self.path: str = getattr(inner, "path", "")
         self.most_writes = inner.most_writes
         self.most_bytes = inner.most_bytes
 

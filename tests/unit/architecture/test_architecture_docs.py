@@ -42,6 +42,9 @@ from corral.runtime.renewal import Renewal
 from corral.runtime.routes import routes as process_routes
 from corral.standalone.config import Config, read_config
 from corral.standalone.daemons import STORE_FAILED
+from corral.trust.core import TrustCore
+from corral.trust.routes import routes as trust_routes
+from corral.trust.spec import TrustConfig
 
 SOURCE = Path(corral.__file__).parent
 ROOT = Path(__file__).parents[3]
@@ -68,7 +71,7 @@ def test_every_config_key_is_documented_with_its_default() -> None:
             shown = shown.lower()
         if default is None:
             shown = ""
-        assert rows[key].strip() in (shown, f"{default:g}" if isinstance(default, float) else shown), key
+        assert rows[key].strip() in (shown, f"{default:.10g}" if isinstance(default, float) else shown), key
 
 
 def test_every_exit_code_is_documented() -> None:
@@ -115,10 +118,16 @@ def process() -> list[Route | RawRoute]:
     return process_routes(Renewal("master", "i", arguments=()), cast(Any, ask_nobody))
 
 
+def trust() -> list[Route | RawRoute]:
+    core = TrustCore(TrustConfig())
+    return [*trust_routes(cast(Any, Answering(core)), core.state, cast(Any, None))]
+
+
 ROUTES: dict[str, list[Route | RawRoute]] = {
     "runtime/routes.py": process(),
     "master/routes.py": master(),
     "agent/routes.py": agent(),
+    "trust/routes.py": trust(),
     "frameworks/services/routes.py": [*services_routes(ask_nobody)],
     "frameworks/cron/routes.py": [*cron_routes(ask_nobody)],
     "frameworks/cron/dags/routes.py": [*dag_routes(ask_nobody)],
@@ -128,6 +137,7 @@ CHAPTERS = {
     "Processes": "runtime/routes.py",
     "Master": "master/routes.py",
     "Agent": "agent/routes.py",
+    "Trust": "trust/routes.py",
     "Services": "frameworks/services/routes.py",
     "Cron": "frameworks/cron/routes.py",
     "DAGs": "frameworks/cron/dags/routes.py",

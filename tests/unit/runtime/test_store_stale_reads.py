@@ -19,6 +19,9 @@ from corral.net.routes import RawRoute, Request, Response, Route, Stream
 from corral.net.stale import mark, marked
 from corral.runtime.core import Asked, Loaded, Persist
 from corral.sdk.scheduler import Session
+from corral.trust import core as trust
+from corral.trust.spec import Command as TrustCommand
+from corral.trust.spec import TrustConfig
 
 
 def commands_of(inputs: Any) -> set[type]:
@@ -32,6 +35,7 @@ CORES = {
     "master": (master.MasterCore(MasterConfig(hostname="h", ip="1.2.3.4", port=1), Random(1)),
                set(typing.get_args(MasterCommand)) - {WatchCluster}),
     "services": (services.ServicesCore(ServicesConfig(), Random(1)), commands_of(services.Input)),
+    "trust": (trust.TrustCore(TrustConfig()), set(typing.get_args(TrustCommand))),
     "cron": (cron.CronCore(CronConfig(), Random(1)), commands_of(cron.Input)),
 }  # fmt: skip
 
@@ -39,7 +43,7 @@ CORES = {
 @pytest.mark.parametrize("name", CORES)
 def test_every_command_that_asks_for_a_view_is_a_read_and_no_other_is(name: str) -> None:
     core, commands = CORES[name]
-    named = {each for each in commands if each.__name__.startswith(("Get", "Search", "Plan", "Prepare"))}
+    named = {each for each in commands if each.__name__.startswith(("Get", "List", "Search", "Plan", "Prepare"))}
     assert set(core.reads) == named
 
 
