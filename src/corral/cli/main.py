@@ -59,6 +59,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "events": ("corral.cli.cluster:events", "Show what happened and why"),
         "sim": ("corral.cli.sim:sim", "Drive the allocator through a trace in virtual time, policy beside policy"),
         "lab": ("corral.cli.lab:lab", "Several Docker hosts on this machine, to try a cluster and to hurt it"),
+        "snapshot": ("corral.cli.snapshot:snapshot", "Save a store's records to a file, and restore them"),
         "replay": ("corral.cli.replay:replay", "Run a recorded journal again and compare every decision"),
         "completion": ("corral.cli.completion:completion", "Print the completion script of a shell"),
     },

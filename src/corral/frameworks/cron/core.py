@@ -12,6 +12,7 @@ from corral.frameworks.cron import commands, ending, firing, offers, recovery, u
 from corral.frameworks.cron.check import CheckJobs, check_jobs
 from corral.frameworks.cron.dags import commands as dag_commands
 from corral.frameworks.cron.dags import views as dag_views
+from corral.frameworks.cron.dags.spec import READS as DAG_READS
 from corral.frameworks.cron.dags.spec import (
     DagCommand,
     DeleteDag,
@@ -26,6 +27,7 @@ from corral.frameworks.cron.dags.spec import (
     StartDag,
 )
 from corral.frameworks.cron.spec import (
+    READS,
     AddElements,
     Command,
     Config,
@@ -71,6 +73,7 @@ class CronCore:
     """The deciding half of the cron framework."""
 
     __slots__ = ("state",)
+    reads = READS + DAG_READS
 
     def __init__(self, config: Config, random: Random) -> None:
         self.state = State(config, random)

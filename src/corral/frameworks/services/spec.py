@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
-from corral.frameworks.services.discovery_spec import DiscoveryCommand
+from corral.frameworks.services.discovery_spec import DiscoveryCommand, GetRegistry, GetTraffic
 from corral.model.health import CheckResult, CheckStatus
 from corral.model.ids import AgentId
 from corral.model.task import TaskState
@@ -775,6 +775,13 @@ Command = (
     | GetInfo | GetLeader | PlanApps | GetGroupVersions | GetGroupVersion | CheckGroup
     | GetPods | GetPod | KillPod | PauseDeployment | PromoteDeployment | GetDeployment | GetEnded | DiscoveryCommand
 )  # fmt: skip
+
+
+READS = (
+    GetApps, GetApp, GetVersions, GetVersion, GetTasks, GetQueue, GetDeployments, GetDeployment, GetGroup,
+    GetGroupVersion, GetGroupVersions, GetPod, GetPods, GetEnded, GetRegistry, GetTraffic, GetInfo, GetLeader, PlanApps,
+)  # fmt: skip
+"""The commands that change nothing."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
