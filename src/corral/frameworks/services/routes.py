@@ -163,13 +163,14 @@ class _Door:
             force=request.flag("force"),
             policy=read_policy(request.query),
             seen=read_seen(request.headers.get("if-match")),
+            dry_run=request.flag("dryRun"),
             single=True,
             ignored=found.unknown,
             client=request.peer,
             uri=request.path,
         )
         result = await self._ask(command)
-        return _result(result, found.unknown)
+        return _json(result) if command.dry_run else _result(result, found.unknown)
 
     async def update_apps(self, request: Request) -> Response:
         updates, unknown = read_updates(read_json(request.body))
@@ -179,11 +180,13 @@ class _Door:
             create=request.method != "PATCH",
             force=request.flag("force"),
             policy=read_policy(request.query),
+            dry_run=request.flag("dryRun"),
             ignored=unknown,
             client=request.peer,
             uri=request.path,
         )
-        return _result(await self._ask(command), unknown)
+        result = await self._ask(command)
+        return _json(result) if command.dry_run else _result(result, unknown)
 
     async def delete_app(self, request: Request) -> Response:
         seen = read_seen(request.headers.get("if-match"))
@@ -353,6 +356,7 @@ class _Door:
                 scale_by=found.scale_by,
                 to_version=None if found.to_version is None else read_version(found.to_version),
                 dry_run=request.flag("dryRun"),
+                diff=request.flag("diff"),
                 force=request.flag("force"),
                 policy=read_policy(request.query),
                 ignored=found.unknown,

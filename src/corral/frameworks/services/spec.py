@@ -556,7 +556,8 @@ class CreateApp(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 class UpdateApps(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Shapes: with `partial` what is not given stays, else it takes its default; with `create` unknown apps are made.
 
-    `single` says that one app was addressed by its path; `ignored`, `client`, `uri` as in `CreateApp`.
+    `single` says that one app was addressed by its path; a `dry_run` changes nothing. `ignored`, `client`, `uri` as in
+    `CreateApp`.
     """
 
     updates: tuple[AppUpdate, ...]
@@ -567,6 +568,7 @@ class UpdateApps(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     seen: str | None = None
     single: bool = False
     pod: bool = False
+    dry_run: bool = False
     ignored: tuple[str, ...] = ()
     client: str = ""
     uri: str = ""
@@ -604,6 +606,7 @@ class UpdateGroup(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     scale_by: float | None = None
     to_version: str | None = None
     dry_run: bool = False
+    diff: bool = False
     force: bool = False
     policy: Policy | None = None
     ignored: tuple[str, ...] = ()
