@@ -40,8 +40,8 @@ MAY_DO_IO: dict[str, set[str]] = {
         "usage.py",
         "volumes.py",
     },
-    "sdk": {"framework.py", "http.py", "local.py", "agents.py", "feed.py", "notify.py"},
-    "frameworks": {"routes.py", "pod_routes.py", "hijack.py"},
+    "sdk": {"framework.py", "http.py", "local.py", "agents.py", "feed.py", "measure.py", "notify.py"},
+    "frameworks": {"routes.py", "pod_routes.py", "scaling_routes.py", "hijack.py"},
 }
 PURE_ELSEWHERE = [
     "runtime/core.py", "runtime/turn.py", "net/routes.py", "net/stream.py", "store/base.py", "docker/containers.py",

@@ -12,6 +12,7 @@ from corral.frameworks.services.names import TaskName, read_task_id, read_task_i
 from corral.frameworks.services.pace import read_policy, read_seen, read_share
 from corral.frameworks.services.pod_routes import pod_table
 from corral.frameworks.services.reader import read_json
+from corral.frameworks.services.scaling_routes import scaling_table
 from corral.frameworks.services.spec import (
     AppSpec,
     AppUpdate,
@@ -119,7 +120,7 @@ def routes(ask: Ask, feed: Feed | None = None) -> list[Route]:
     )
     return [
         Route(method=method, path=path, handler=handler, errors=write_error, most_bytes=MOST_BODY_BYTES)
-        for method, path, handler in (*pod_table(ask), *table)
+        for method, path, handler in (*pod_table(ask), *scaling_table(ask), *table)
     ]
 
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
+from corral.frameworks.services.scaling_spec import ScalingCommand
 from corral.model.health import CheckResult, CheckStatus
 from corral.model.ids import AgentId
 from corral.model.task import TaskState
@@ -354,9 +355,10 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     the app's version it was launched with, `config` the definition; `group_value` is its agent's value of the field
     that the app groups by. With `checks`, the number of its health checks, it is `healthy` when all of them pass, None
     while that is not known; `health` is what each has shown, and after them its `readiness` check, if it has one;
-    `checked` is what its plain check has shown. An instance of a pod has `containers`. `inactive_at` is since when
-    another may run in its place. A `single` one must not run beside another; its task has ended `fence_s` after its
-    agent was declared unreachable, None when nobody ends it there. Units: instants in seconds UTC.
+    `checked` is what its plain check has shown. An instance of a pod has `containers`; `node` is its agent's
+    `host:port`. `inactive_at` is since when another may run in its place. A `single` one must not run beside another;
+    its task has ended `fence_s` after its agent was declared unreachable, None when nobody ends it there.
+    Units: instants in seconds UTC.
     """
 
     id: str
@@ -382,6 +384,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     readiness: bool = False
     checked: CheckStatus | None = None
     containers: tuple[ContainerState, ...] = ()
+    node: str = ""
 
     inactive_at: float | None = None
     single: bool = False
@@ -772,7 +775,7 @@ Command = (
     CreateApp | UpdateApps | DeleteApp | RestartApp | CreateGroup | UpdateGroup | DeleteGroup | KillTasks | ResetDelay
     | CancelDeployment | GetApps | GetApp | GetVersions | GetVersion | GetTasks | GetQueue | GetDeployments | GetGroup
     | GetInfo | GetLeader | PlanApps | GetGroupVersions | GetGroupVersion | CheckGroup
-    | GetPods | GetPod | KillPod | PauseDeployment | PromoteDeployment | GetDeployment | GetEnded
+    | ScalingCommand | GetPods | GetPod | KillPod | PauseDeployment | PromoteDeployment | GetDeployment | GetEnded
 )  # fmt: skip
 
 

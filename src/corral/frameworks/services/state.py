@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from corral.frameworks.services.scaling_spec import Elastic
 from corral.frameworks.services.spec import (
     AppRecord,
     AppSpec,
@@ -195,7 +196,8 @@ class State:
     """
 
     __slots__ = (
-        "apps", "backlog", "config", "connected", "deployments", "dirty", "done", "explained", "failures",
+        "apps", "backlog", "config", "connected", "deployments", "dirty", "done", "elastic", "explained",
+        "failures",
         "framework_id", "groups", "heard", "history", "last_version_at", "locks", "master", "outcomes", "progress",
         "random", "restless", "sentenced", "service_ports", "versions", "wants", "wants_changed", "wants_of", "watched",
     )  # fmt: skip
@@ -215,6 +217,7 @@ class State:
         self.history: dict[str, HistoryRecord] = {}
         self.outcomes: dict[str, OutcomeRecord] = {}
         self.progress: dict[str, dict[str, int]] = {}
+        self.elastic = Elastic()
         self.failures: dict[str, FailureRecord] = {}
         self.heard: list[tuple[str, dict[str, Any]]] | None = None
         self.service_ports: Counter[int] = Counter()
