@@ -1,7 +1,8 @@
 """The transport of a framework in a process of its own: the Mesos v1 scheduler API over HTTP.
 
 SUBSCRIBE opens a RecordIO stream and gives the stream id that every other call carries. A 307 names the leading master,
-who is asked instead from then on. Source: Mesos v1 scheduler API.
+who is asked instead from then on; a master that does not lead is asked to answer when somebody does.
+Source: Mesos v1 scheduler API.
 """
 
 from collections.abc import AsyncIterator
@@ -15,6 +16,10 @@ from corral.mesos.recordio import RecordReader
 from corral.mesos.scheduler import write_call
 from corral.model.calls import Call, Subscribe
 from corral.model.events import Event
+from corral.net.access import NO_ACCESS, Access, complete_url
+from corral.net.client import open_session
+from corral.net.follower import LOST, WAIT
+from corral.net.tls import explain_tls
 
 PATH = "/api/v1/scheduler"
 STREAM_ID = "Mesos-Stream-Id"
@@ -22,6 +27,7 @@ CALL_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 5.0
 MOST_REDIRECTS = 3
 MOST_CONNECTIONS = 16
+WAIT_S = 10
 
 _ERRORS: dict[int, type[CorralError]] = {
     400: Invalid,
@@ -34,16 +40,22 @@ _ERRORS: dict[int, type[CorralError]] = {
 
 
 class HttpTransport:
-    """Speaks to the masters at these URLs, one after the other until one answers. Shapes: `masters` are base URLs."""
+    """Speaks to the masters at these URLs, one after the other until one answers.
 
-    def __init__(self, *masters: str) -> None:
+    Shapes: `masters` are base URLs; `access` holds the token and the authority's file where the cluster wants them.
+    """
+
+    def __init__(self, *masters: str, access: Access = NO_ACCESS) -> None:
         if not masters:
             raise Invalid("a framework needs the URL of a master, for example http://127.0.0.1:4680")
-        self._masters = [m if "://" in m else f"http://{m}" for m in masters]
+        self._access = access
+        self._masters = [complete_url(master, access) for master in masters]
         self._url = self._masters[0]
         self._session: aiohttp.ClientSession | None = None
         self._stream: aiohttp.ClientResponse | None = None
         self._stream_id = ""
+        self._subscribed = False
+        self._lost = ""
 
     async def call(self, call: Call) -> None:
         """Errors: as the master refused it; `Unavailable` when no master answers."""
@@ -89,9 +101,12 @@ class HttpTransport:
         self._stream_id = ""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
         tried: list[str] = []
+        if self._subscribed:
+            self._lost, self._subscribed = self._url, False
         for url in dict.fromkeys([self._url, *self._masters]):
+            waits = {WAIT: f"wait={WAIT_S}", **({LOST: self._lost} if self._lost else {})}
             try:
-                response = await self._post(url, call, {}, timeout)
+                response = await self._post(url, call, waits, timeout)
             except Unavailable as error:
                 tried.append(error.message)
                 continue
@@ -102,6 +117,7 @@ class HttpTransport:
                 continue
             self._stream_id = response.headers.get(STREAM_ID, "")
             self._stream = response
+            self._lost, self._subscribed = "", True
             return
         raise Unavailable("; ".join(tried))
 
@@ -110,8 +126,7 @@ class HttpTransport:
     ) -> aiohttp.ClientResponse:
         """One request, following the way to the leader."""
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=MOST_CONNECTIONS, keepalive_timeout=30.0)
-            self._session = aiohttp.ClientSession(connector=connector, auto_decompress=True)
+            self._session = open_session(self._access, limit=MOST_CONNECTIONS, auto_decompress=True)
         body = write_call(call)
         headers = {"Content-Type": "application/json", "Accept": "application/json", **headers}
         for _ in range(MOST_REDIRECTS + 1):
@@ -120,7 +135,9 @@ class HttpTransport:
                     urljoin(url, PATH), data=body, headers=headers, timeout=limits, allow_redirects=False
                 )
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                raise Unavailable(f"master {url} does not answer: {error or type(error).__name__}") from None
+                self._lost = url
+                why = explain_tls(error, url) or f"{url} does not answer: {error or type(error).__name__}"
+                raise Unavailable(f"master {why}") from None
             if response.status != 307:
                 self._url = url
                 return response

@@ -5,9 +5,11 @@ docs/operate/configure.md.
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
+from corral.discovery.dns_server import read_resolvers
 from corral.lib.config import load_config
 from corral.lib.errors import Invalid
 from corral.lib.units import parse_duration_s
@@ -58,6 +60,7 @@ class ServicesSection:
     launch_timeout_s: float = 300.0
     single_stop_after_s: float = 300.0
     env_prefix: str = ""
+    drain_s: float = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +91,7 @@ class CronSection:
 class KernelSection:
     """Timings of the kernel, and how its allocator works. Units: seconds where the name ends in `_s`."""
 
+    lease_ttl_s: float = 10.0
     agent_timeout_s: float = 75.0
     ping_s: float = 15.0
     heartbeat_s: float = 15.0
@@ -139,6 +143,35 @@ class AgentSection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DnsSection:
+    """The DNS server of an agent. Units: seconds. Shapes: it serves nothing while `listen` is empty."""
+
+    listen: str = ""
+    domain: str = "corral"
+    mesos_domain: str = "mesos"
+    ttl_s: float = 5.0
+    forward: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustSection:
+    """How the parts of a cluster know each other. Units: seconds where the name ends in `_s`."""
+
+    tls: str = "auto"
+    cluster: str = "corral"
+    names: tuple[str, ...] = ()
+    certificate_ttl_s: float = 7_776_000.0
+    join_ttl_s: float = 3600.0
+    token_ttl_s: float = 2_592_000.0
+    token_check_s: float = 30.0
+    token_grace_s: float = 3600.0
+    open_metrics: bool = False
+    ca_passphrase_file: str = ""
+    cacert: str = ""
+    token: str = field(default="", metadata={"secret": True})
+
+
+@dataclass(frozen=True, kw_only=True)
 class LogSection:
     format: str = "text"
     level: str = "info"
@@ -152,6 +185,8 @@ class Config:
     agent: AgentSection = AgentSection()
     services: ServicesSection = ServicesSection()
     cron: CronSection = CronSection()
+    dns: DnsSection = DnsSection()
+    trust: TrustSection = TrustSection()
     log: LogSection = LogSection()
 
 
@@ -171,12 +206,15 @@ def read_config(
 
 def check_config(config: Config) -> None:
     """Refuse values that no daemon could work with, before anything starts."""
-    for section in (config.kernel, config.agent, config.services, config.cron, config.store):
+    sections = (config.kernel, config.agent, config.services, config.cron, config.store, config.dns, config.trust)
+    for section in sections:
         for item in fields(section):
             value = getattr(section, item.name)
             if item.name.endswith("_s") and value is not None and not 0 <= value < 1e9:
                 name = type(section).__name__.removesuffix("Section").lower()
                 raise Invalid(f"{name}.{item.name} is {value}; it must be a number of seconds of 0 or more")
+    if config.kernel.lease_ttl_s < 1:
+        raise Invalid(f"kernel.lease_ttl_s is {config.kernel.lease_ttl_s:g}; it must be 1 or more")
     if config.kernel.ping_s * 2 > config.kernel.agent_timeout_s:
         raise Invalid(
             f"kernel.agent_timeout_s is {config.kernel.agent_timeout_s:g}, less than two of kernel.ping_s "
@@ -200,6 +238,7 @@ def check_config(config: Config) -> None:
         raise Invalid(f"log.format is {config.log.format!r}; text and json are known")
     _check_store(config.store)
     _check_texts(config)
+    _check_trust(config.trust)
     _check_cron(config.cron)
     _check_oversubscription(config.agent)
     if config.log.level not in ("debug", "info", "warning", "error"):
@@ -220,6 +259,7 @@ def _check_texts(config: Config) -> None:
     """What is written in a form of its own: addresses, the store, resources, attributes."""
     parse_listen(config.master.listen, "master.listen")
     parse_listen(config.agent.listen, "agent.listen")
+    split_masters(config.agent.master, "agent.master")
     parse_store(config.master.store)
     parse_headroom(config.kernel.headroom)
     read_agent_resources(config.agent.resources)
@@ -228,6 +268,18 @@ def _check_texts(config: Config) -> None:
     parse_removal_rate(config.kernel.agent_removal_rate_limit)
     parse_rate_limits(config.kernel.rate_limits)
     parse_domain(config.agent.domain)
+    check_dns(config.dns)
+
+
+def check_dns(section: DnsSection) -> None:
+    if section.listen:
+        parse_listen(section.listen, "dns.listen")
+    for key in ("domain", "mesos_domain"):
+        if not re.fullmatch(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?(\.(?!$)|$))*", getattr(section, key)):
+            raise Invalid(f"dns.{key} is {getattr(section, key)!r}; write a domain such as corral or dc1.example.org")
+    if section.ttl_s > 86400:
+        raise Invalid(f"dns.ttl_s is {section.ttl_s:g}; answers may be remembered for 86400 s at most")
+    read_resolvers(section.forward, own=("", 0))
 
 
 def parse_removal_rate(text: str) -> float:
@@ -283,6 +335,17 @@ def parse_headroom(text: str) -> Resources | None:
         if resource.identity.reservations:
             raise Invalid(f"kernel.headroom reserves {resource.name}; give amounts alone, as cpus:8;mem:16384")
     return found
+
+
+def _check_trust(section: TrustSection) -> None:
+    if section.tls not in ("auto", "on", "off"):
+        raise Invalid(f"trust.tls is {section.tls!r}; auto, on and off are known")
+    if section.certificate_ttl_s < 2:
+        raise Invalid(f"trust.certificate_ttl_s is {section.certificate_ttl_s:g}; a certificate lives 2 s or more")
+    if section.join_ttl_s <= 0:
+        raise Invalid(f"trust.join_ttl_s is {section.join_ttl_s:g}; a token for a node has to live a while, and to end")
+    if not section.cluster.isascii() or not 0 < len(section.cluster) <= 40:
+        raise Invalid(f"trust.cluster is {section.cluster!r}; give a name of up to 40 ASCII characters")
 
 
 def _check_oversubscription(section: AgentSection) -> None:
@@ -357,6 +420,21 @@ def parse_etcd(url: str) -> tuple[tuple[str, ...], str]:
     return tuple(found), f"/{prefix.strip('/')}/" if prefix.strip("/") else "/corral/"
 
 
+ALONE = ("sqlite", "memory")
+"""The stores that one process has for itself: whoever has opened one leads."""
+
+
+def split_masters(text: str, key: str) -> list[str]:
+    """The masters of `A:4680,B:4680`; spaces do not matter.
+
+    Errors: `Invalid` when none is named.
+    """
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    if not found:
+        raise Invalid(f"{key} is {text!r} and names no master; write HOST:PORT, several with commas between them")
+    return found
+
+
 def parse_listen(text: str, key: str) -> tuple[str, int]:
     """`HOST:PORT`, where the host may be an IPv6 address in brackets.
 
@@ -368,16 +446,27 @@ def parse_listen(text: str, key: str) -> tuple[str, int]:
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104
 
 
-def check_exposure(host: str, insecure: bool, key: str) -> str | None:
-    """A warning to show at the start, or None on loopback.
+def is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
 
-    Errors: `Invalid` when the address is reachable from elsewhere and nobody said that this is meant.
+
+def wants_tls(host: str, insecure: bool, tls: str) -> bool:
+    """Whether a daemon that listens there speaks TLS and asks who calls."""
+    return tls == "on" or (tls == "auto" and not insecure and not is_loopback(host))
+
+
+def check_exposure(host: str, insecure: bool, key: str, *, secure: bool = False, remedy: str = "") -> str | None:
+    """A warning to show at the start; None on loopback, and where TLS and authentication are on.
+
+    Shapes: `remedy` is how this daemon gets them. Errors: `Invalid` when the address is reachable from elsewhere,
+    nothing protects it, and nobody said that this is meant.
     """
-    if host in ("localhost", "::1") or host.startswith("127."):
+    if secure or is_loopback(host):
         return None
     if not insecure:
         raise Invalid(
-            f"{key} is {host}, which others can reach, and this release has no authentication; "
-            f"listen on 127.0.0.1, or say --insecure where everybody on the network is trusted"
+            f"{key} is {host}, which others can reach, and nothing would ask them who they are; "
+            f"{remedy or 'leave trust.tls at auto'}, listen on 127.0.0.1, "
+            f"or say --insecure where everybody on the network is trusted"
         )
     return f"listening on {host} without authentication: everybody who reaches it can run anything on this cluster"

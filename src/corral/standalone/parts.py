@@ -34,11 +34,12 @@ from corral.mesos.agent_resources import read_agent_resources
 from corral.model.domain import parse_domain
 from corral.model.flags import parse_attributes
 from corral.model.resources import Resource, ResourceKind, Resources, normal
+from corral.net.access import NO_ACCESS, complete_url
 from corral.net.routes import RawRoute, Route
 from corral.net.server import Server, bind
 from corral.runtime.core import Core
 from corral.runtime.journal import Header, Journal, Replayable
-from corral.runtime.loop import Loop
+from corral.runtime.loop import Fence, Loop
 from corral.runtime.notes import Notes
 from corral.runtime.service import Background, Service
 from corral.runtime.turn import Recorder, Recorders
@@ -54,15 +55,20 @@ from corral.standalone.config import (
     parse_rate_limits,
     parse_removal_rate,
     parse_store,
+    split_masters,
 )
 from corral.standalone.limits import OPEN_FILES_OF_TASKS
+from corral.standalone.trust import AgentTrust
 from corral.store.base import Store
 from corral.store.etcd import Settings as EtcdSettings
 from corral.store.etcd import make_tls, open_etcd
 from corral.store.memory import MemoryStore
 from corral.store.sqlite import open_sqlite
+from corral.trust.gate import AgentGate
 
 log = get_logger("corral")
+
+JOIN_FIRST = "let this node join first (`corral token create` on a master, then `corral join TOKEN@HOST` here)"
 
 
 def choose_work_dir(given: str, name: str) -> Path:
@@ -177,9 +183,11 @@ class MasterPart:
         notes: Notes,
         recording: Recording,
         trace: Recorder | None = None,
+        fence: Fence | None = None,
+        scheme: str = "http",
     ) -> None:
         host, port = bound.getsockname()[:2]
-        master_config = describe_master(config, host, port)
+        master_config = describe_master(config, host, port, scheme)
         seed = draw_seed()
         self.shell = MasterShell()
         self.loop = Loop(
@@ -190,17 +198,36 @@ class MasterPart:
             name="master",
             notes=notes,
             recorder=_together(recording.journal("master", "master", seed, master_config), trace),
+            fence=fence,
         )
         self.shell.attach(self.loop)
         self.routes: Sequence[Route | RawRoute] = master_routes.routes(self.loop, self.shell)
 
 
-def describe_master(config: Config, host: str, port: int) -> MasterConfig:
+def advertise(config: Config, server: Server) -> str:
+    """The URL by which others reach what is served here.
+
+    Errors: `Invalid` when all addresses are listened on and none of them leads to the store.
+    """
+    host, _ = parse_listen(config.master.listen, "master.listen")
+    scheme = server.url.partition("://")[0]
+    found = config.master.hostname or _reachable(host, _first_endpoint(config.master.store), "master.hostname")
+    return f"{scheme}://[{found}]:{server.port}" if ":" in found else f"{scheme}://{found}:{server.port}"
+
+
+def _first_endpoint(store: str) -> str:
+    """Where the store is, as far as it is elsewhere; without one, any address will do that leads out of this node."""
+    rest = store.partition("://")[2].partition(",")[0]
+    return rest.rpartition("@")[2].partition("/")[0] if rest and not store.startswith("sqlite") else "127.0.0.1:4680"
+
+
+def describe_master(config: Config, host: str, port: int, scheme: str = "http") -> MasterConfig:
     """What the master's core is told of the configuration and its address."""
     return MasterConfig(
         hostname=config.master.hostname or host,
         ip=host,
         port=port,
+        scheme=scheme,
         version=MESOS_VERSION,
         headroom=parse_headroom(config.kernel.headroom),
         evictions_per_minute=config.kernel.evictions_per_minute,
@@ -237,7 +264,9 @@ class AgentPart:
         server: Server,
         services: Sequence[Service],
         store: Store,
+        gate: AgentGate | None = None,
     ) -> None:
+        self._gate = gate
         self._core = core
         self._shell = shell
         self.loop = loop
@@ -252,6 +281,8 @@ class AgentPart:
 
     async def close(self) -> None:
         """Let go of runtimes and journal. Tasks run on."""
+        if self._gate is not None:
+            await self._gate.close()
         await self._shell.close()
         await self._store.close()
 
@@ -264,18 +295,24 @@ async def open_agent(
     *,
     label: str = "agent",
     share: tuple[int, int] = (0, 1),
+    more_routes: Sequence[Route | RawRoute] = (),
+    trust: AgentTrust | None = None,
 ) -> AgentPart:
-    """An agent ready to run. Shapes: with `share` (i, n) it is the i-th of n agents that divide this node among them.
+    """An agent ready to run.
+
+    Shapes: `master_url` may name several, with commas between them; with `share` (i, n) it is the i-th of n
+    agents that divide this node among them; with `trust` it speaks TLS.
 
     Errors: `Invalid` for an address, resources or attributes that cannot be used.
     """
     host, port = parse_listen(section.listen, "agent.listen")
-    warning = check_exposure(host, section.insecure, "agent.listen")
+    warning = check_exposure(host, section.insecure, "agent.listen", secure=trust is not None, remedy=JOIN_FIRST)
     if warning:
         log.warning("exposed", why=warning)
     bound = bind(host, port)
+    masters = split_masters(master_url, "agent.master")
     runtimes = await _open_runtimes(section, work_dir)
-    ip = section.ip or _reachable(host, master_url)
+    ip = section.ip or _reachable(host, masters[0])
     agent_config = AgentConfig(
         hostname=section.name or (ip if ip.startswith("127.") else socket.gethostname()),
         ip=ip,
@@ -293,8 +330,10 @@ async def open_agent(
         **_shared(section, AgentConfig),
     )
     seed = draw_seed()
-    link = Link([master_url], Random(draw_seed()))
-    shell = AgentShell(runtimes, link, Sandboxes(str(work_dir)), Fetcher(str(work_dir / "fetched")))
+    access = trust.access if trust is not None else NO_ACCESS
+    link = Link(masters, Random(draw_seed()), access=access)
+    mint = trust.executors.make if trust is not None else None
+    shell = AgentShell(runtimes, link, Sandboxes(str(work_dir)), Fetcher(str(work_dir / "fetched")), mint)
     recording = Recording(work_dir if section.journal else None)
     store = await open_store("", work_dir, "agent")
     core = AgentCore(agent_config, Random(seed))
@@ -308,12 +347,24 @@ async def open_agent(
         recorder=recording.journal("agent", "agent", seed, agent_config),
     )
     link.tell = loop.tell
-    server = Server(agent_routes.routes(loop, shell), bound, name=f"{label} server")
-    services: list[Service] = [loop, server, Background(f"{label} link", link.run)]
-    return AgentPart(core, shell, loop, server, services, store)
+    services: list[Service] = [loop, Background(f"{label} link", link.run)]
+    gate = None
+    if trust is not None:
+
+        def master() -> str:
+            return core.state.master or complete_url(masters[0], access)
+
+        gate = trust.make_gate(master)
+        services += trust.services(label, master)
+    server = Server(
+        [*more_routes, *agent_routes.routes(loop, shell)], bound, name=f"{label} server",
+        tls=trust.keys.server() if trust is not None else None, gate=gate,
+    )  # fmt: skip
+    services.insert(1, server)
+    return AgentPart(core, shell, loop, server, services, store, gate)
 
 
-def _reachable(host: str, master_url: str) -> str:
+def _reachable(host: str, master_url: str, key: str = "agent.ip") -> str:
     """The address that others use for a listening address: for all addresses, the one that leads to the master."""
     if host not in ("0.0.0.0", "::"):  # noqa: S104
         return host
@@ -325,8 +376,8 @@ def _reachable(host: str, master_url: str) -> str:
             probe.connect((master.hostname, master.port or 4680))
         except OSError as error:
             raise Invalid(
-                f"no address of this node leads to the master {master_url}: {error.strerror or error}; "
-                f"say which one others use with --set agent.ip=ADDRESS"
+                f"no address of this node leads to {master_url}: {error.strerror or error}; "
+                f"say which one others use with --set {key}=ADDRESS"
             ) from None
         return str(probe.getsockname()[0])
 

@@ -9,6 +9,7 @@ import pytest
 
 from corral.frameworks.services import Config, ServicesCore
 from corral.frameworks.services.marathon import read_app, read_update
+from corral.frameworks.services.registry import CHANGED
 from corral.frameworks.services.spec import AppUpdate, CreateApp, GetApp, Instance, UpdateApps
 from corral.frameworks.services.state import App, State, task_id_of
 from corral.lib.errors import CorralError
@@ -128,7 +129,7 @@ class Cluster:
 
     def heard(self, *kinds: str) -> list[dict[str, Any]]:
         """The events of these types, or all, since the last call."""
-        found = [e for e in self.published if not kinds or e["eventType"] in kinds]
+        found = [e for e in self.published if e["eventType"] in (kinds or {e["eventType"]} - {CHANGED})]
         self.published.clear()
         return found
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from corral.frameworks.services.discovery_spec import ReportTraffic
 from corral.frameworks.services.scaling import bounds_at, decide
 from corral.frameworks.services.scaling_routes import read_scaling
 from corral.frameworks.services.scaling_spec import (
@@ -158,6 +159,16 @@ def test_what_is_pushed_scales_until_it_is_old(cluster: Any) -> None:
     cluster.work()
     assert len(cluster.running()) == 5
     cluster.advance(300)
+    assert cluster.app().spec.instances == 5
+
+
+def test_what_balancers_measure_scales(cluster: Any) -> None:
+    cluster.create(instances=2)
+    cluster.work()
+    set_rules(cluster, min=1, targets={"requests": 100})
+    for name, rate in (("a", 300.0), ("b", 200.0)):
+        cluster.ask(ReportTraffic(balancer=name, apps={"/web": rate}))
+    cluster.advance(11)
     assert cluster.app().spec.instances == 5
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from corral.frameworks.services import (
     commands,
+    discovery,
     elastic,
     groups,
     history,
@@ -24,6 +25,14 @@ from corral.frameworks.services import (
     upkeep,
     views,
 )
+from corral.frameworks.services.discovery_spec import (
+    Drained,
+    GetRegistry,
+    GetTraffic,
+    ReportTraffic,
+    WatchBalancer,
+)
+from corral.frameworks.services.draining import LEAVE
 from corral.frameworks.services.events import refuse, take_heard, tell_message
 from corral.frameworks.services.pace import DEADLINE
 from corral.frameworks.services.scaling_spec import GetScaling, GetUsage, Push, Resize, SetScaling
@@ -141,6 +150,8 @@ class ServicesCore:
                 return steering.deadline_tick(state, name.removeprefix(DEADLINE), now)
             case Tick(name=name) if name.startswith(upkeep.FENCE):
                 return upkeep.fence_tick(state, name, now)
+            case Tick(name=name) if name.startswith(LEAVE):
+                return discovery.leave_tick(state, name.removeprefix(LEAVE), now)
             case events.Explanations():
                 return offers.take_explanations(state, input)
             case events.Rescind():
@@ -193,6 +204,8 @@ class ServicesCore:
                 return steering.promote(state, ask, command)
             case CancelDeployment():
                 return commands.cancel_deployment(state, ask, command, now)
+            case GetRegistry() | WatchBalancer() | Drained() | ReportTraffic() | GetTraffic():
+                return discovery.command(state, ask, command, now)
             case _:
                 return [Reply(ask, self._view(command, now))]
 

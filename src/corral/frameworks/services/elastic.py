@@ -218,6 +218,8 @@ def values_of(state: State, app: App, now: float) -> dict[Metric, float]:
         found[Metric.MEMORY] = average([s.mem_bytes / (spec.mem_mb * (1 << 20)) * 100 for s in fresh])
     for metric in (Metric.REQUESTS, Metric.QUEUE):
         told = [v for at, v in state.elastic.pushed.get((spec.id, metric), {}).values() if now - at <= STALE_S]
+        if metric is Metric.REQUESTS:
+            told += [rates[spec.id] for rates in state.discovery.traffic.values() if spec.id in rates]
         if told:
             found[metric] = sum(told) / max(1, spec.instances)
     return {metric: round(value, 3) for metric, value in found.items() if value is not None}

@@ -92,6 +92,7 @@ def _launch(state: State, placement: Placement, now: float) -> list[Effect]:
         condition=Condition.PROVISIONED,
         agent_id=offer.agent_id,
         hostname=offer.hostname,
+        node_ip=offer.ip,
         role=offer.role,
         ports=assign_ports(app.spec, placement.ports),
         staged_at=now,

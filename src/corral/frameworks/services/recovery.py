@@ -4,6 +4,7 @@ Instances that were waiting have no record: the app's number says how many are m
 reconciled with the master by the session as soon as it is subscribed. Source: Marathon's contract, sections 7 to 9.
 """
 
+from corral.frameworks.services.draining import LEAVE
 from corral.frameworks.services.pace import DEADLINE
 from corral.frameworks.services.scaling_spec import MEASURE, MEASURE_S, ScalingRecord
 from corral.frameworks.services.spec import (
@@ -67,11 +68,15 @@ def _adopt(state: State, instance: Instance, now: float) -> list[Effect]:
         # Its app is forgotten, so its task is unknown and will be killed when it is heard of.
         return [Persist(f"instance/{instance.id}", None)]
     app.place(instance)
+    leave: list[Effect] = []
+    if instance.leave_at is not None:
+        leave.append(SetTimer(LEAVE + instance.id, max(instance.leave_at - now, 0.0)))
     if instance.unreachable_at is not None:
         # How long it was silent before this process lived, only a clock that may have been set could tell.
-        return (
-            apply_strategy(state, app, instance, now) if instance.single else [SetTimer(silence_timer(instance), 0.0)]
-        )
+        silent = [SetTimer(silence_timer(instance), 0.0)]
+        return [*leave, *(apply_strategy(state, app, instance, now) if instance.single else silent)]
+    if leave:
+        return leave
     if instance.goal is Goal.DECOMMISSIONED:
         state.watched[instance.id] = now + state.config.kill_retry_s
     elif instance.condition in (Condition.PROVISIONED, Condition.STAGING, Condition.STARTING):

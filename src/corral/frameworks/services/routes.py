@@ -12,6 +12,7 @@ from corral.frameworks.services.names import TaskName, read_task_id, read_task_i
 from corral.frameworks.services.pace import read_policy, read_seen, read_share
 from corral.frameworks.services.pod_routes import pod_table
 from corral.frameworks.services.reader import read_json
+from corral.frameworks.services.registry_routes import registry_routes
 from corral.frameworks.services.scaling_routes import scaling_table
 from corral.frameworks.services.spec import (
     AppSpec,
@@ -62,7 +63,8 @@ NO_CACHE = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "n
 
 def routes(ask: Ask, feed: Feed | None = None) -> list[Route]:
     """The front door. Shapes: the longer paths stand before the shorter ones that would take them too."""
-    door = _Door(ask, Feed() if feed is None else feed)
+    feed = Feed() if feed is None else feed
+    door = _Door(ask, feed)
     table: Sequence[tuple[str, str, Any]] = (
         ("GET", "/v2/apps", door.list_apps),
         ("POST", "/v2/apps", door.create_app),
@@ -121,7 +123,7 @@ def routes(ask: Ask, feed: Feed | None = None) -> list[Route]:
     return [
         Route(method=method, path=path, handler=handler, errors=write_error, most_bytes=MOST_BODY_BYTES)
         for method, path, handler in (*pod_table(ask), *scaling_table(ask), *table)
-    ]
+    ] + registry_routes(ask, feed)
 
 
 class _Door:

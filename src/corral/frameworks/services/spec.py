@@ -8,6 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
+from corral.frameworks.services.discovery_spec import DiscoveryCommand
 from corral.frameworks.services.scaling_spec import ScalingCommand
 from corral.model.health import CheckResult, CheckStatus
 from corral.model.ids import AgentId
@@ -356,8 +357,9 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     that the app groups by. With `checks`, the number of its health checks, it is `healthy` when all of them pass, None
     while that is not known; `health` is what each has shown, and after them its `readiness` check, if it has one;
     `checked` is what its plain check has shown. An instance of a pod has `containers`; `node` is its agent's
-    `host:port`. `inactive_at` is since when another may run in its place. A `single` one must not run beside another;
-    its task has ended `fence_s` after its agent was declared unreachable, None when nobody ends it there.
+    `host:port`, `node_ip` its node's address. `inactive_at` is since when another may run in its place. A `single` one
+    must not run beside another; its task has ended `fence_s` after its agent was declared unreachable, None when nobody
+    ends it there. `leave_at` is set while it waits for balancers to let go of it, and says until when.
     Units: instants in seconds UTC.
     """
 
@@ -389,6 +391,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     inactive_at: float | None = None
     single: bool = False
     fence_s: float | None = None
+    node_ip: str = ""
+    leave_at: float | None = None
 
     @property
     def ready(self) -> bool:
@@ -775,7 +779,8 @@ Command = (
     CreateApp | UpdateApps | DeleteApp | RestartApp | CreateGroup | UpdateGroup | DeleteGroup | KillTasks | ResetDelay
     | CancelDeployment | GetApps | GetApp | GetVersions | GetVersion | GetTasks | GetQueue | GetDeployments | GetGroup
     | GetInfo | GetLeader | PlanApps | GetGroupVersions | GetGroupVersion | CheckGroup
-    | ScalingCommand | GetPods | GetPod | KillPod | PauseDeployment | PromoteDeployment | GetDeployment | GetEnded
+    | GetPods | GetPod | KillPod | PauseDeployment | PromoteDeployment | GetDeployment | GetEnded | DiscoveryCommand
+    | ScalingCommand
 )  # fmt: skip
 
 
@@ -805,6 +810,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     launch_timeout_s: float = 300.0
     single_stop_after_s: float = 300.0
     kill_retry_s: float = 30.0
+    drain_s: float = 30.0
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):

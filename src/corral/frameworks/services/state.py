@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from corral.frameworks.services.discovery_spec import Discovery
 from corral.frameworks.services.scaling_spec import Elastic
 from corral.frameworks.services.spec import (
     AppRecord,
@@ -196,10 +197,10 @@ class State:
     """
 
     __slots__ = (
-        "apps", "backlog", "config", "connected", "deployments", "dirty", "done", "elastic", "explained",
-        "failures",
-        "framework_id", "groups", "heard", "history", "last_version_at", "locks", "master", "outcomes", "progress",
-        "random", "restless", "sentenced", "service_ports", "versions", "wants", "wants_changed", "wants_of", "watched",
+        "apps", "backlog", "config", "connected", "deployments", "dirty", "discovery", "done", "elastic", "explained",
+        "failures", "framework_id", "groups", "heard", "history", "last_version_at", "locks", "master", "outcomes",
+        "progress", "random", "restless", "sentenced", "service_ports", "versions", "wants",
+        "wants_changed", "wants_of", "watched",
     )  # fmt: skip
 
     def __init__(self, config: Config, random: Random) -> None:
@@ -231,6 +232,7 @@ class State:
         self.watched: dict[str, float] = {}
         self.backlog: list[Offer] = []
         self.last_version_at = 0
+        self.discovery = Discovery()
 
     def visible(self, app_id: str) -> App | None:
         """The app, unless it is only waiting for its last instances to end."""

@@ -6,12 +6,13 @@ Source: Marathon's contract, sections 8, 13 and 14.
 Deviates: kills and launches are not throttled here; the kernel and its agents take them as fast as they can.
 """
 
-from corral.frameworks.services import offers, partition
+from corral.frameworks.services import draining, offers, partition
 from corral.frameworks.services.events import tell, tell_deployed, tell_instance, tell_step, tell_step_done
 from corral.frameworks.services.launch import safe_id
 from corral.frameworks.services.pace import DEADLINE, pace_of, score_of
 from corral.frameworks.services.plan import FULL, Start, Stop, plan_app
 from corral.frameworks.services.pod_tasks import bury
+from corral.frameworks.services.registry import CHANGED
 from corral.frameworks.services.spec import (
     ActionKind,
     Condition,
@@ -69,6 +70,7 @@ def _execute(state: State, instance_id: str, why: str, effects: list[Effect], no
 
 def _look_at(state: State, app: App, budget: int, effects: list[Effect], now: float) -> int:
     """Perform the app's plan; returns how many records that wrote."""
+    tell(state, CHANGED, appId=app.spec.id)
     deployment, action = current_action(state, app.spec.id)
     if action is None and app.record.stopping:
         action = ActionKind.STOP
@@ -154,18 +156,22 @@ def decommission(state: State, app: App, instance: Instance, why: str, effects: 
         tell_instance(state, instance, Condition.GONE)
         remove_instance(state, app, instance, why, effects)
         return 1
-    instance = replace(instance, goal=Goal.DECOMMISSIONED)
+    leave_s = draining.leave_s(state, app, instance)
+    instance = replace(instance, goal=Goal.DECOMMISSIONED, leave_at=now + leave_s if leave_s else None)
     app.place(instance)
     effects.append(Persist(f"instance/{instance.id}", instance))
     effects.append(Note("instance is ended", why, facts={"app": app.spec.id, "task": task_id_of(instance)}))
     state.watched[instance.id] = now + state.config.kill_retry_s
+    if leave_s:
+        effects.append(SetTimer(draining.LEAVE + instance.id, leave_s))
     effects.extend(kill(state, instance, app))
     return 1
 
 
 def kill(state: State, instance: Instance, app: App | None) -> list[Effect]:
     """Ask the master to end the task; without a connection it is asked after the next subscription."""
-    if not state.connected or state.framework_id is None:
+    if not state.connected or state.framework_id is None or instance.leave_at is not None:
+        # One that is leaving is killed when its connections are done, or its time is over.
         return []
     grace_s = partition.grace_s(app.spec) if app is not None else None
     return [
@@ -187,6 +193,7 @@ def remove_instance(state: State, app: App, instance: Instance, why: str, effect
         bury(app, instance, why, instance.started_at or instance.created_at)
     app.drop(instance.id)
     state.watched.pop(instance.id, None)
+    state.discovery.drained.pop(instance.id, None)
     effects.append(Persist(f"instance/{instance.id}", None))
     if instance.unreachable_at is not None:
         effects.append(CancelTimer(silence_timer(instance)))
@@ -208,6 +215,7 @@ def forget_app(state: State, app: App, effects: list[Effect]) -> None:
         effects.append(Persist(f"scaling{app_id}", None))
     release_ports(state, app)
     tell(state, "app_terminated_event", appId=app_id)
+    tell(state, CHANGED, appId=app_id)
     effects.append(Note("app has gone", "it was deleted and its last instance ended", facts={"app": app_id}))
 
 
