@@ -44,6 +44,9 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "job": ("corral.cli.jobs:job", "Jobs that run when they are due, or when others have succeeded"),
         "dag": ("corral.cli.dags:dag", "Steps that run after one another, with conditions, arrays and results"),
     },
+    "Batch": {
+        "batch": ("corral.cli.batch:batch", "Jobs that are run once, as soon as there is room, in great numbers"),
+    },
     "Cluster": {
         "nodes": ("corral.cli.cluster:nodes", "List agents with what they have and what is used"),
         "drain": ("corral.cli.maintenance:drain", "End all tasks of a node and give it nothing new"),
