@@ -378,7 +378,11 @@ async def _open_kernel(
             routes += service.routes
         if trust is None:
             return Leading([part.loop, *kernel.frameworks], loops, [*routes, *absent_routes()])
-        keeper = trust.lead(store, kernel.notes, fence)
+
+        async def masters() -> Sequence[str]:
+            return [candidate.url for candidate, _ in await kernel.reign.members()]
+
+        keeper = trust.lead(store, kernel.notes, fence, masters)
         return Leading(
             [part.loop, *kernel.frameworks, *keeper.services],
             [*loops, keeper.loop],
