@@ -56,6 +56,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "maintenance": ("corral.cli.maintenance:maintenance", "Plan windows, take machines down and bring them up"),
         "token": ("corral.cli.trust:token", "Make, list and revoke tokens of nodes and callers"),
         "ca": ("corral.cli.trust:ca", "The cluster's authority, and the nodes that have its certificates"),
+        "doctor": ("corral.cli.doctor:doctor", "Check this node for what it needs so that no outage stops its work"),
+        "systemd": ("corral.cli.systemd:systemd", "Print the systemd unit of a daemon"),
         "role": ("corral.cli.roles:role", "Show and set weights, guarantees and limits of roles"),
         "rebalance": ("corral.cli.planning:rebalance", "Move tasks to where they are better placed"),
         "events": ("corral.cli.cluster:events", "Show what happened and why"),
