@@ -12,7 +12,17 @@ from pathlib import Path
 import msgspec
 from tests.bench.report import Measure, describe_hardware, show
 
-BENCHES = ("control_plane", "start", "docker", "engine", "live", "kernel", "cron", "batch", "etcd")
+BENCHES = (
+    "control_plane",
+    "start",
+    "docker",
+    "engine",
+    "live",
+    "kernel",
+    "cron",
+    "batch",
+    "etcd",
+)
 WITH_DATA = ("packing",)
 """Run when named, or when there is `--data`."""
 
