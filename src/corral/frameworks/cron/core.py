@@ -88,7 +88,7 @@ class CronCore:
             case Tick(name=firing.WORK):
                 return [*commands.let_go(state, now), *offers.work_off(state, now)]
             case Tick(name=firing.WANTS):
-                return offers.say_wants(state)
+                return offers.say_wants(state, now)
             case Tick(name=firing.SWEEP):
                 return firing.kill_again(state)
             case Tick(name=firing.PRUNE):

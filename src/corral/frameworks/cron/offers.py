@@ -182,17 +182,20 @@ def _next_token(state: State, effects: list[Effect]) -> int:
 # Wants.
 
 
-def say_wants(state: State) -> list[Effect]:
+def say_wants(state: State, now: float) -> list[Effect]:
     """All wants at once, which is how the master learns that one was withdrawn."""
     if not state.connected or state.framework_id is None or not state.wants_changed:
         return []
     state.wants_changed = False
     wanted = {want_id: len(queue.items) for want_id, queue in state.queues.items()}
-    if state.said and wanted == {want_id: count for want_id, count in state.stated.items() if count > 0}:
+    wishes = {want_id: state.nodes.wish(queue.want, want_id, now) for want_id, queue in state.queues.items()}
+    wished = {want_id: want.constraints for want_id, want in wishes.items()}
+    same = wanted == {want_id: count for want_id, count in state.stated.items() if count > 0}
+    if state.said and same and wished == state.wished:
         return []
     state.said = True
-    state.stated = dict(wanted)
-    wants = tuple(replace(queue.want, count=len(queue.items)) for queue in state.queues.values())
+    state.stated, state.wished = dict(wanted), wished
+    wants = tuple(replace(want, count=wanted[want_id]) for want_id, want in wishes.items())
     return [Call(calls.Request(framework_id=state.framework_id, wants=wants))]
 
 

@@ -30,8 +30,10 @@ from corral.frameworks.cron.spec import (
     Run,
     Signal,
 )
+from corral.model.constraints import Constraint
 from corral.model.ids import FrameworkId, TaskId, WantId
 from corral.model.offer import Explanation, Offer, Want
+from corral.sdk.nodes import NodeScores
 
 replace = msgspec.structs.replace
 
@@ -133,14 +135,39 @@ class Job:
 
 class State:
     """Shapes: `dirty` jobs have to be looked at; `stated` are the counts of wants that the master was told last, less
-    what was launched since; `heap` holds when to look at a job again, with entries that no longer count; `trash` are
-    keys of records to be deleted bit by bit; `tasks` finds a run by its present task.
+    what was launched since, `wished` the constraints of these; `heap` holds when to look at a job again, with entries
+    that no longer count; `trash` are keys of records to be deleted bit by bit; `tasks` finds a run by its present task;
+    `nodes` remembers what failed where.
     """
 
     __slots__ = (
-        "backlog", "children", "config", "connected", "dirty", "endings", "explained", "fire_at", "framework_id",
-        "heap", "jobs", "leaving", "notices", "purged", "queues", "random", "reserved", "roots", "said", "signals",
-        "stated", "tasks", "token", "trash", "wants_changed",
+        "backlog",
+        "children",
+        "config",
+        "connected",
+        "dirty",
+        "endings",
+        "explained",
+        "fire_at",
+        "framework_id",
+        "heap",
+        "jobs",
+        "leaving",
+        "nodes",
+        "notices",
+        "purged",
+        "queues",
+        "random",
+        "reserved",
+        "roots",
+        "said",
+        "signals",
+        "stated",
+        "tasks",
+        "token",
+        "trash",
+        "wants_changed",
+        "wished",
     )  # fmt: skip
 
     def __init__(self, config: Config, random: Random) -> None:
@@ -158,6 +185,8 @@ class State:
         self.backlog: list[Offer] = []
         self.stated: dict[WantId, int] = {}
         self.said = False
+        self.nodes = NodeScores()
+        self.wished: dict[WantId, tuple[Constraint, ...]] = {}
         self.wants_changed = False
         self.explained: set[WantId] = set()
         self.signals: dict[str, Signal] = {}

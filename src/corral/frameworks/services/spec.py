@@ -238,7 +238,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     that the app groups by. With `checks`, the number of its health checks, it is `healthy` when all of them pass, None
     while that is not known; `health` is what each has shown. `inactive_at` is since when another may
     run in its place. A `single` one must not run beside another; its task has ended `fence_s` after its agent was
-    declared unreachable, None when nobody ends it there. Units: instants in seconds UTC.
+    declared unreachable, None when nobody ends it there. `home` is the node it has failed on `tries` times in a row and
+    would rather be started on again, empty for any. Units: instants in seconds UTC.
     """
 
     id: str
@@ -264,6 +265,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     inactive_at: float | None = None
     single: bool = False
     fence_s: float | None = None
+    home: str = ""
+    tries: int = 0
 
 
 class FailureRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -476,6 +479,10 @@ class GetQueue(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     embed: tuple[str, ...] = ()
 
 
+class GetAvoided(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The nodes that apps use only when nothing else fits. corral's own."""
+
+
 class GetDeployments(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     pass
 
@@ -506,7 +513,7 @@ class PlanApps(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 Command = (
     CreateApp | UpdateApps | DeleteApp | RestartApp | CreateGroup | UpdateGroup | DeleteGroup | KillTasks | ResetDelay
     | CancelDeployment | GetApps | GetApp | GetVersions | GetVersion | GetTasks | GetQueue | GetDeployments | GetGroup
-    | GetInfo | GetLeader | PlanApps
+    | GetInfo | GetLeader | PlanApps | GetAvoided
 )  # fmt: skip
 
 

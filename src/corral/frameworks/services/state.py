@@ -27,6 +27,7 @@ from corral.frameworks.services.spec import (
 from corral.lib.units import format_timestamp
 from corral.model.ids import FrameworkId, TaskId, WantId
 from corral.model.offer import Explanation, Offer, Want
+from corral.sdk.nodes import NodeScores
 
 
 class Phase(IntEnum):
@@ -91,8 +92,8 @@ class App:
     """One app at work: what is wanted, its instances in their buckets, its backoff."""
 
     __slots__ = (
-        "conditions", "delay", "explanation", "health", "instances", "outdated", "record", "since_at", "template",
-        "up_to_date", "want",
+        "conditions", "delay", "explanation", "health", "homed", "instances", "outdated", "record", "since_at",
+        "template", "up_to_date", "want",
     )  # fmt: skip
 
     def __init__(self, record: AppRecord, now: float) -> None:
@@ -102,6 +103,8 @@ class App:
         self.outdated: tuple[dict[str, Instance], ...] = tuple({} for _ in Phase)
         self.conditions: Counter[Condition] = Counter()
         self.health: Counter[bool] = Counter()
+        self.homed: dict[str, str] = {}
+        """The instances that wait and would rather be started again on the node they failed on, and that node."""
         self.delay: Delay | None = None
         self.since_at = now
         self.explanation: Explanation | None = None
@@ -144,7 +147,17 @@ class App:
         del self._bucket(old)[instance_id]
         self._count(old, -1)
 
+    @property
+    def homes(self) -> list[str]:
+        """The nodes that waiting instances of the present definition would rather go back to."""
+        waiting = self.up_to_date[Phase.SCHEDULED]
+        return [home for instance_id, home in self.homed.items() if instance_id in waiting]
+
     def _count(self, instance: Instance, by: int) -> None:
+        if by < 0:
+            self.homed.pop(instance.id, None)
+        elif instance.home and instance.condition is Condition.SCHEDULED:
+            self.homed[instance.id] = instance.home
         self.conditions[instance.condition] += by
         if instance.healthy is not None and instance.condition is Condition.RUNNING:
             self.health[instance.healthy] += by
@@ -173,13 +186,14 @@ class State:
     `dirty` apps have to be looked at; `restless` ones may want something else than `wants`, which is what the master
     was told last, less what was launched since. `watched` maps an instance to the instant at which its launch is
     overdue or its kill has to be repeated, `sentenced` one that somebody wants ended to the reason. `explained` apps
-    have an explanation why they wait. `heard` gathers events for those who listen, None when nobody does.
+    have an explanation why they wait. `nodes` remembers what failed where. `heard` gathers events for those who listen,
+    None when nobody does.
     """
 
     __slots__ = (
         "apps", "backlog", "config", "connected", "deployments", "dirty", "done", "explained", "failures",
-        "framework_id", "groups", "heard", "last_version_at", "locks", "master", "random", "restless", "sentenced",
-        "service_ports", "versions", "wants", "wants_changed", "wants_of", "watched",
+        "framework_id", "groups", "heard", "last_version_at", "locks", "master", "nodes", "random", "restless",
+        "sentenced", "service_ports", "versions", "wants", "wants_changed", "wants_of", "watched",
     )  # fmt: skip
 
     def __init__(self, config: Config, random: Random) -> None:
@@ -201,12 +215,13 @@ class State:
         self.restless: dict[str, None] = {}
         self.sentenced: dict[str, str] = {}
         self.wants: dict[WantId, Want] = {}
-        self.wants_of: dict[str, WantId] = {}
+        self.wants_of: dict[str, tuple[WantId, ...]] = {}
         self.wants_changed = False
         self.explained: set[str] = set()
         self.watched: dict[str, float] = {}
         self.backlog: list[Offer] = []
         self.last_version_at = 0
+        self.nodes = NodeScores()
 
     def visible(self, app_id: str) -> App | None:
         """The app, unless it is only waiting for its last instances to end."""
@@ -240,6 +255,8 @@ class State:
                         assert instance.app == key, f"{instance.id} belongs to {instance.app}"
                         seen[instance.id] = instance
             assert seen == app.instances, f"buckets of {key} do not hold its instances"
+            homes = {i.id: i.home for i in app.instances.values() if i.home and i.condition is Condition.SCHEDULED}
+            assert homes == app.homed, f"homes of {key} are lost"
             counted = Counter(i.condition for i in app.instances.values())
             assert counted == +app.conditions, f"conditions of {key} are miscounted"
             running = [i for i in app.instances.values() if i.condition is Condition.RUNNING]
