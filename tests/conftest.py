@@ -4,13 +4,15 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
 from corral.docker.daemon import PrivateEngine, install_packages, missing_packages, sweep
 from corral.docker.image import engine_answers, import_busybox
+from etcd_servers import Etcd
 
 ENGINE_PREFIX = "corral-engine-"
 IMAGES = ("busybox:latest", "busybox:local", "libmesos/ubuntu:latest")
@@ -21,6 +23,25 @@ def lack(what: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(what)
     pytest.skip(what)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where several processes run the tests, a file stays whole, and all files that need an Engine share one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "engine" if _needs_engine(config.rootpath / file) else file
+
+    return ByFile(config, log)
+
+
+@cache
+def _needs_engine(file: Path) -> bool:
+    text = file.read_text()
+    return any(name in text for name in ("engine_socket", "private_engine", "own_node", "mark.docker"))
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +58,17 @@ def bubblewrap() -> None:
         if os.geteuid() != 0:
             lack("volumes of plain processes need bubblewrap; install it: sudo apt-get install bubblewrap")
         install_packages(["bubblewrap"])
+
+
+@pytest.fixture(scope="session")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+    """One etcd member for the whole run; every test takes a root of its own."""
+    cluster = Etcd(tmp_path_factory.mktemp("etcd"))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from corral.store.base import Change, Compacted, Guard, GuardFailed, LeaseId, Record, Store, StoreFailed
+from corral.store.etcd import Settings, open_etcd
 from corral.store.faulty import FaultyStore
 from corral.store.memory import MemoryStore
 from corral.store.sqlite import open_sqlite
+from etcd_servers import Etcd
 
 
 async def make_memory(path: Path) -> Store:
@@ -25,10 +27,16 @@ async def make_faulty(path: Path) -> Store:
     return FaultyStore(MemoryStore())
 
 
-@pytest.fixture(params=[make_memory, make_sqlite, make_faulty], ids=["memory", "sqlite", "faulty"])
+@pytest.fixture(params=["memory", "sqlite", "faulty", "etcd"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    make: Callable[[Path], Awaitable[Store]] = request.param
-    made = await make(tmp_path)
+    if request.param == "etcd":
+        etcd: Etcd = request.getfixturevalue("etcd")
+        made: Store = await open_etcd(Settings(endpoints=etcd.endpoints, root=f"/{tmp_path.name}/"))
+    else:
+        make: Callable[[Path], Awaitable[Store]] = {
+            "memory": make_memory, "sqlite": make_sqlite, "faulty": make_faulty,
+        }[request.param]  # fmt: skip
+        made = await make(tmp_path)
     yield made
     await made.close()
 

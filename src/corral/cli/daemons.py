@@ -37,7 +37,7 @@ _common = _options(
 )
 _serving = _options(
     click.option("--listen", metavar="HOST:PORT", help="Where to serve; port 0 takes any."),
-    click.option("--store", metavar="URL", help="sqlite:PATH or memory:"),
+    click.option("--store", metavar="URL", help="sqlite:PATH, memory: or etcd://HOST:PORT[,...][/PREFIX]"),
 )
 _recording = click.option(
     "--record", "trace", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",

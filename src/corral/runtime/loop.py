@@ -53,7 +53,14 @@ class Loop:
         self._now = 0.0
         self._check = check
         self._recorder = recorder
-        self._decider = Decider(core, prefix=prefix, drain=drain, most_writes=store.most_writes, recorder=recorder)
+        self._decider = Decider(
+            core,
+            prefix=prefix,
+            drain=drain,
+            most_writes=store.most_writes,
+            most_bytes=store.most_bytes,
+            recorder=recorder,
+        )
         self._queue: deque[Any] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}

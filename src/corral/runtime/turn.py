@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from corral.runtime.core import Core, Effect, Loaded, Persist, Stop, Stored, decide, encode_record
-from corral.store.base import Record, StoreFailed
+from corral.store.base import Record, StoreFailed, weigh
 
 
 class Recorder(Protocol):
@@ -44,28 +44,40 @@ class Recorders:
 
 
 class Turn:
-    """What one transaction takes and what happens after it. Shapes: in `writes` None deletes; `inputs` were decided."""
+    """What one transaction takes and what happens after it.
 
-    __slots__ = ("acts", "inputs", "writes")
+    Shapes: in `writes` None deletes; `inputs` were decided; `weight` is the sum of what the inputs wrote.
+    """
+
+    __slots__ = ("acts", "inputs", "weight", "writes")
 
     def __init__(self) -> None:
         self.writes: dict[str, bytes | None] = {}
         self.acts: list[Effect] = []
         self.inputs = 0
+        self.weight = 0
 
 
 class Decider:
-    """Takes turns for one core; `drain` bounds a turn's inputs and `most_writes` the keys it may write."""
+    """Takes turns for one core; `drain` bounds a turn's inputs, `most_writes` and `most_bytes` what it may write."""
 
-    __slots__ = ("_carried", "_drain", "_most_writes", "_prefix", "_recorder", "core")
+    __slots__ = ("_carried", "_drain", "_most_bytes", "_most_writes", "_prefix", "_recorder", "core")
 
     def __init__(
-        self, core: Core, *, prefix: str, drain: int, most_writes: int, recorder: Recorder | None = None
+        self,
+        core: Core,
+        *,
+        prefix: str,
+        drain: int,
+        most_writes: int,
+        most_bytes: int = 1 << 40,
+        recorder: Recorder | None = None,
     ) -> None:
         self.core = core
         self._prefix = prefix
         self._drain = drain
         self._most_writes = most_writes
+        self._most_bytes = most_bytes
         self._recorder = recorder
         self._carried: Turn | None = None
 
@@ -108,26 +120,37 @@ class Decider:
                     if kind is Stop:
                         stop = True
             if fresh:
-                if len(writes) + len(fresh) > self._most_writes and self._overflows(writes, fresh, input):
-                    self._carry(fresh, acts, mark)
+                weight = weigh(fresh)
+                if self._overflows(turn, fresh, weight, input):
+                    self._carry(fresh, weight, acts, mark)
                     break
                 writes.update(fresh)
+                turn.weight += weight
             turn.inputs += 1
             if stop:
                 break
         return turn
 
-    def _overflows(self, writes: dict[str, bytes | None], fresh: dict[str, bytes | None], input: Any) -> bool:
-        if len(fresh) > self._most_writes:
+    def _overflows(self, turn: Turn, fresh: dict[str, bytes | None], weight: int, input: Any) -> bool:
+        writes, most = turn.writes, self._most_writes
+        if len(writes) + len(fresh) <= most and turn.weight + weight <= self._most_bytes:
+            return False
+        if weight > self._most_bytes:
+            raise StoreFailed(
+                f"{type(input).__name__} writes {weight} bytes at once but the store takes {self._most_bytes} in"
+                " one transaction; raise the store's limit"
+            )
+        if len(fresh) > most:
             raise StoreFailed(
                 f"{type(input).__name__} writes {len(fresh)} records at once but the store takes {self._most_writes} in"
                 " one transaction; raise the store's limit"
             )
-        return len(writes.keys() | fresh.keys()) > self._most_writes
+        return turn.weight + weight > self._most_bytes or len(writes.keys() | fresh.keys()) > most
 
-    def _carry(self, fresh: dict[str, bytes | None], acts: list[Effect], mark: int) -> None:
+    def _carry(self, fresh: dict[str, bytes | None], weight: int, acts: list[Effect], mark: int) -> None:
         carried = Turn()
         carried.writes = fresh
+        carried.weight = weight
         carried.acts = acts[mark:]
         carried.inputs = 1
         del acts[mark:]

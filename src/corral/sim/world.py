@@ -244,6 +244,7 @@ class Process:
             prefix=self.prefix,
             drain=self._drain,
             most_writes=self.store.most_writes,
+            most_bytes=self.store.most_bytes,
             recorder=self.recorder,
         )
         records = run_now(self.store.list(self.prefix))

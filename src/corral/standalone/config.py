@@ -34,6 +34,20 @@ class MasterSection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoreSection:
+    """How an etcd store is reached, and what its members take. Units: seconds where the name ends in `_s`, bytes."""
+
+    user: str = ""
+    password_file: str = ""
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    timeout_s: float = 10.0
+    max_txn_ops: int = 128
+    max_request_bytes: int = 1_572_864
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServicesSection:
     """The services framework. Units: seconds where the name ends in `_s`."""
 
@@ -133,6 +147,7 @@ class LogSection:
 @dataclass(frozen=True, kw_only=True)
 class Config:
     master: MasterSection = MasterSection()
+    store: StoreSection = StoreSection()
     kernel: KernelSection = KernelSection()
     agent: AgentSection = AgentSection()
     services: ServicesSection = ServicesSection()
@@ -156,7 +171,7 @@ def read_config(
 
 def check_config(config: Config) -> None:
     """Refuse values that no daemon could work with, before anything starts."""
-    for section in (config.kernel, config.agent, config.services, config.cron):
+    for section in (config.kernel, config.agent, config.services, config.cron, config.store):
         for item in fields(section):
             value = getattr(section, item.name)
             if item.name.endswith("_s") and value is not None and not 0 <= value < 1e9:
@@ -183,11 +198,22 @@ def check_config(config: Config) -> None:
             raise Invalid(f"agent.runtime names {runtime!r}; docker and process are known")
     if config.log.format not in ("text", "json"):
         raise Invalid(f"log.format is {config.log.format!r}; text and json are known")
+    _check_store(config.store)
     _check_texts(config)
     _check_cron(config.cron)
     _check_oversubscription(config.agent)
     if config.log.level not in ("debug", "info", "warning", "error"):
         raise Invalid(f"log.level is {config.log.level!r}; debug, info, warning and error are known")
+
+
+def _check_store(section: StoreSection) -> None:
+    for name, least in (("timeout_s", 1), ("max_txn_ops", 8), ("max_request_bytes", 65_536)):
+        if getattr(section, name) < least:
+            raise Invalid(f"store.{name} is {getattr(section, name):g}; it must be {least} or more")
+    if section.key and not section.cert:
+        raise Invalid("store.key is given without store.cert; name the certificate that the key belongs to")
+    if bool(section.user) != bool(section.password_file):
+        raise Invalid("store.user and store.password_file go together; give both, or none where etcd asks for nobody")
 
 
 def _check_texts(config: Config) -> None:
@@ -284,7 +310,9 @@ def _check_cron(section: CronSection) -> None:
 
 
 def parse_store(url: str) -> tuple[str, str]:
-    """Kind and path of `--store`: `sqlite` with a path, or `memory` with none. Shapes: empty is `sqlite` without one.
+    """Kind and rest of `--store`: `sqlite` with a path, `memory` with nothing, `etcd` with the whole URL.
+
+    Shapes: empty is `sqlite` without a path.
 
     Errors: `Invalid` shows the forms.
     """
@@ -295,7 +323,38 @@ def parse_store(url: str) -> tuple[str, str]:
         return kind, rest.removeprefix("//")
     if kind == "memory" and not rest:
         return kind, ""
-    raise Invalid(f"store {url!r} is neither sqlite:PATH nor memory:; leave it out for SQLite in the work directory")
+    if kind in ("etcd", "etcds"):
+        parse_etcd(url)
+        return "etcd", url
+    raise Invalid(
+        f"store {url!r} is neither sqlite:PATH, memory: nor etcd://HOST:PORT[,HOST:PORT...][/PREFIX]; "
+        f"leave it out for SQLite in the work directory"
+    )
+
+
+def parse_etcd(url: str) -> tuple[tuple[str, ...], str]:
+    """Addresses of members and the prefix from an `etcd://` URL; port 2379 and prefix `/corral/` unless told.
+
+    Shapes: the prefix begins and ends with a slash. Errors: `Invalid` shows the form.
+    """
+    form = "write etcd://HOST:PORT[,HOST:PORT...][/PREFIX]"
+    _, slashes, rest = url.partition("://")
+    hosts, _, prefix = rest.partition("/")
+    if "@" in hosts:
+        raise Invalid(
+            "the store's URL names a user; say it with store.user and store.password_file, where none reads it"
+        )
+    if not slashes or not hosts or "?" in rest or "#" in rest:
+        raise Invalid(f"store {url!r} names no member of etcd; {form}")
+    found: list[str] = []
+    for each in hosts.split(","):
+        host, colon, port = each.rpartition(":") if not each.endswith("]") else (each, "", "")
+        if not colon:
+            host, port = each, "2379"
+        if not host or not port.isdigit() or not 0 < int(port) < 65536 or (":" in host and not host.startswith("[")):
+            raise Invalid(f"store {url!r} has {each!r}, which is no HOST:PORT; {form}")
+        found.append(f"{host}:{port}")
+    return tuple(found), f"/{prefix.strip('/')}/" if prefix.strip("/") else "/corral/"
 
 
 def parse_listen(text: str, key: str) -> tuple[str, int]:

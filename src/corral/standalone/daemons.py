@@ -176,7 +176,7 @@ async def _framework(config: Config, name: str, master_url: str) -> int:
     bound = bind(host, port)
     notes = Notes()
     async with contextlib.AsyncExitStack() as stack:
-        store = await open_store(config.master.store, work_dir, name)
+        store = await open_store(config.master.store, work_dir, name, config.store)
         stack.push_async_callback(store.close)
         recording = Recording(work_dir if config.master.journal else None)
         address = f"{host}:{bound.getsockname()[1]}"
@@ -233,7 +233,7 @@ async def _open_kernel(config: Config, stack: contextlib.AsyncExitStack, begin_t
     host, port = parse_listen(config.master.listen, "master.listen")
     _warn(check_exposure(host, config.master.insecure, "master.listen"))
     bound = bind(host, port)
-    store: Store = await open_store(config.master.store, work_dir, "master")
+    store: Store = await open_store(config.master.store, work_dir, "master", config.store)
     stack.push_async_callback(store.close)
     trace = begin_trace() if begin_trace is not None else None
     await _warm(config)

@@ -46,7 +46,9 @@ from corral.standalone.config import (
     AgentSection,
     Config,
     KernelSection,
+    StoreSection,
     check_exposure,
+    parse_etcd,
     parse_headroom,
     parse_listen,
     parse_rate_limits,
@@ -55,6 +57,8 @@ from corral.standalone.config import (
 )
 from corral.standalone.limits import OPEN_FILES_OF_TASKS
 from corral.store.base import Store
+from corral.store.etcd import Settings as EtcdSettings
+from corral.store.etcd import make_tls, open_etcd
 from corral.store.memory import MemoryStore
 from corral.store.sqlite import open_sqlite
 
@@ -81,15 +85,48 @@ def choose_work_dir(given: str, name: str) -> Path:
     return path.resolve()
 
 
-async def open_store(url: str, work_dir: Path, name: str) -> Store:
+async def open_store(url: str, work_dir: Path, name: str, section: StoreSection | None = None) -> Store:
     """The store that `--store` names; SQLite in the work directory unless told.
 
-    Errors: `Invalid` for an unknown form; `StoreFailed` when it cannot be opened.
+    Errors: `Invalid` for an unknown form, or files that cannot be read; `StoreFailed` when it cannot be opened.
     """
     kind, path = parse_store(url)
     if kind == "memory":
         return MemoryStore()
+    if kind == "etcd":
+        return await open_etcd(etcd_settings(path, section or StoreSection()))
     return await open_sqlite(path or str(work_dir / f"{name}.db"))
+
+
+def etcd_settings(url: str, section: StoreSection) -> EtcdSettings:
+    """What an `etcd://` URL and its section say. Shapes: TLS is spoken when anything of it is named, or to `etcds://`.
+
+    Errors: `Invalid` for files that cannot be read or are no certificates.
+    """
+    addresses, root = parse_etcd(url)
+    tls = None
+    if url.startswith("etcds:") or section.ca or section.cert:
+        try:
+            tls = make_tls(section.ca, section.cert, section.key)
+        except OSError as error:
+            named = ", ".join(f"{n} {getattr(section, n)}" for n in ("ca", "cert", "key") if getattr(section, n))
+            raise Invalid(f"of store.{named} something cannot be used: {error}; give PEM files that fit") from None
+    password = ""
+    if section.password_file:
+        try:
+            password = Path(section.password_file).read_text(encoding="utf-8").rstrip("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise Invalid(f"store.password_file {section.password_file} cannot be read: {error}") from None
+    return EtcdSettings(
+        endpoints=tuple(f"{'https' if tls is not None else 'http'}://{address}" for address in addresses),
+        root=root,
+        user=section.user,
+        password=password,
+        tls=tls,
+        timeout_s=section.timeout_s,
+        max_txn_ops=section.max_txn_ops,
+        max_request_bytes=section.max_request_bytes,
+    )
 
 
 class Recording:

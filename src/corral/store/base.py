@@ -56,9 +56,21 @@ class StoreFailed(Exception):
     """The outcome of a write is unknown or a failure: the process has to end and recover on its next start."""
 
 
+RECORD_BYTES = 64
+"""What a write weighs beside its key and value."""
+
+
+def weigh(writes: Mapping[str, bytes | None]) -> int:
+    """About how many bytes a commit has on its way to a store, never too few."""
+    keys = sum(len(key) if key.isascii() else len(key.encode()) for key in writes)
+    return keys + RECORD_BYTES * len(writes) + sum(len(value) for value in writes.values() if value is not None)
+
+
 class Store(Protocol):
     most_writes: int
     """How many keys one commit may write."""
+    most_bytes: int
+    """How much one commit may weigh, by `weigh`."""
 
     async def get(self, key: str) -> Record | None: ...
 

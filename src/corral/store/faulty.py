@@ -60,6 +60,7 @@ class FaultyStore:
     def __init__(self, inner: Store, plan: Plan = no_faults) -> None:
         self.inner = inner
         self.most_writes = inner.most_writes
+        self.most_bytes = inner.most_bytes
         self.commits = 0
         self._plan = plan
 

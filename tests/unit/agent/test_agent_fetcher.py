@@ -7,6 +7,7 @@ import io
 import os
 import stat
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -185,8 +186,9 @@ def test_nobody_fetches_what_he_could_not_read_himself(
 
 
 async def fetch_as_nobody(fetcher: Fetcher, sandbox: Path, tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        path.chmod(0o755)
+    for path in (tmp_path, *tmp_path.parents):
+        if path.is_relative_to(tempfile.gettempdir()) and path != Path(tempfile.gettempdir()):
+            path.chmod(0o755)
     (tmp_path / "secret").write_text("root only")
     (tmp_path / "secret").chmod(0o600)
     (tmp_path / "public").write_text("for all")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from corral.lib.errors import Conflict
 from corral.runtime.core import Asked, Effect, Loaded, Persist, Refuse, Stop, Stored
 from corral.runtime.turn import Decider, Recorders, load
-from corral.store.base import Record, StoreFailed
+from corral.store.base import Record, StoreFailed, weigh
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -98,6 +98,18 @@ def test_writing_the_same_keys_again_takes_no_room() -> None:
 def test_an_input_that_writes_more_than_the_store_takes_fails_the_store() -> None:
     with pytest.raises(StoreFailed, match="writes 3 records at once but the store takes 2"):
         decider(most_writes=2).take(deque([[Persist(str(n), Row(n)) for n in range(3)]]), 0.0)
+
+
+def test_an_input_that_weighs_too_much_opens_the_next_turn_and_one_that_always_does_fails_the_store() -> None:
+    one = weigh({"p/0": row(0)})
+    turns = Decider(Echo(), prefix="p/", drain=100, most_writes=100, most_bytes=2 * one)
+    queue: deque[Any] = deque([[Persist(str(n), Row(n))] for n in range(5)])
+    taken = []
+    while queue or turns.carries:
+        taken.append(turns.take(queue, 0.0).writes)
+    assert [len(writes) for writes in taken] == [2, 2, 1]
+    with pytest.raises(StoreFailed, match=f"writes {3 * one} bytes at once but the store takes {2 * one}"):
+        turns.take(deque([[Persist(str(n), Row(n)) for n in range(3)]]), 0.0)
 
 
 def test_nothing_is_decided_after_a_stop() -> None:

@@ -8,6 +8,7 @@ from corral.model.resources import describe
 from corral.standalone.config import (
     Config,
     check_exposure,
+    parse_etcd,
     parse_headroom,
     parse_listen,
     parse_store,
@@ -41,7 +42,7 @@ def test_the_defaults_are_accepted() -> None:
         ("agent.attributes=rack", "is not NAME:VALUE"),
         ("agent.listen=4681", "agent.listen is '4681', not HOST:PORT"),
         ("master.listen=h:port", "master.listen is 'h:port', not HOST:PORT"),
-        ("master.store=redis:x", "neither sqlite:PATH nor memory:"),
+        ("master.store=redis:x", "neither sqlite:PATH, memory: nor etcd://"),
         ("log.format=xml", "text and json are known"),
         ("log.level=all", "log.level is 'all'"),
     ],
@@ -98,10 +99,54 @@ def test_a_store_is_named_by_kind_and_path(url: str, expected: tuple[str, str]) 
     assert parse_store(url) == expected
 
 
-@pytest.mark.parametrize("url", ["sqlite:", "sqlite://", "memory:x", "etcd://h:2379", "/a/b.db"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:",
+        "sqlite://",
+        "memory:x",
+        "/a/b.db",
+        "etcd://",
+        "etcd:h:1",
+        "etcd://h:0",
+        "etcd://h:x,i:1",
+        "etcd://h,/p",
+        "etcd://::1:2",
+    ],
+)
 def test_a_store_of_another_form_is_refused(url: str) -> None:
-    with pytest.raises(Invalid, match="neither sqlite:PATH nor memory:"):
+    with pytest.raises(Invalid, match=r"store .* (neither|names no|no HOST:PORT)"):
         parse_store(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "addresses", "prefix"),
+    [
+        ("etcd://h", ("h:2379",), "/corral/"),
+        ("etcd://h:1,i,[::1]:3,[::2]", ("h:1", "i:2379", "[::1]:3", "[::2]:2379"), "/corral/"),
+        ("etcds://h/a/b/", ("h:2379",), "/a/b/"),
+    ],
+)
+def test_an_etcd_store_names_members_and_a_prefix(url: str, addresses: tuple[str, ...], prefix: str) -> None:
+    assert parse_etcd(url) == (addresses, prefix)
+    assert parse_store(url) == ("etcd", url)
+
+
+def test_no_password_is_taken_from_the_url_of_a_store() -> None:
+    with pytest.raises(Invalid, match=r"store.user and store.password_file"):
+        parse_store("etcd://corral:secret@h:1")
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        ["store.timeout_s=0"], ["store.max_txn_ops=1"], ["store.max_request_bytes=10"], ["store.key=k"],
+        ["store.user=u"], ["store.password_file=f"],
+    ],
+)  # fmt: skip
+def test_a_store_section_that_nothing_could_work_with_is_refused(sets: list[str]) -> None:
+    with pytest.raises(Invalid, match=r"store\."):
+        read_config(None, sets, {})
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.10", "::1"])
