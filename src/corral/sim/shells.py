@@ -149,7 +149,7 @@ class Dialler:
         return self._master.name
 
     def dial(self) -> Link | None:
-        if not self._master.up:
+        if not self._master.up or self._master.frozen:
             return None
         link = self._network.open(self._process.name, self._master.name)
         if link is not None:

@@ -34,6 +34,9 @@ EPOCH_S = 1_700_000_000.0
 """Where virtual time begins, in seconds UTC."""
 
 
+SLOW_COMMIT_S = 4.0
+
+
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
     """How long things take at most, each time drawn anew. Units: seconds."""
 
@@ -183,6 +186,8 @@ class Process:
     Shapes: `points` counts the places passed at which it could have died; `crash_at` is the number of the one where it
     will. `crash_hooks` are called when it goes down, however it does. With `revive`, it starts again by itself.
     `seed` is drawn anew at each start, for the randomness of its core; `record` may give each start a recorder.
+    `commits` is what happens to its next commits that write: "lost" and "unacknowledged" end the process before and
+    after they are made, "slow" makes them late. While `frozen` it does nothing, and what reaches it waits.
     """
 
     def __init__(
@@ -210,6 +215,9 @@ class Process:
         self.seed = 0
         self.record: Callable[[Process], Recorder] | None = None
         self.on_note: Callable[[Note], None] | None = None
+        self.frozen = False
+        self.commits: deque[str] = deque()
+        self._stopped: list[Callable[[], None]] = []
         self._build = build
         self._drain = drain
         self._last_ask = 0
@@ -283,9 +291,29 @@ class Process:
 
         def act() -> None:
             if self.up and self.incarnation == incarnation:
-                action()
+                if self.frozen:
+                    self._stopped.append(act)
+                else:
+                    action()
 
         return self.world.after(delay_s, act)
+
+    def freeze(self, for_s: float) -> None:
+        """Stop the process as SIGSTOP does, and let it go on after a while."""
+        if self.up and not self.frozen:
+            self.world.tell(self.name, f"is frozen for {for_s:.1f} s")
+            self.frozen = True
+            incarnation = self.incarnation
+            self.world.after(for_s, lambda: self.thaw() if self.incarnation == incarnation else None)
+
+    def thaw(self) -> None:
+        """Go on; everything that was due meanwhile happens at once, in order."""
+        if self.frozen:
+            self.world.tell(self.name, "goes on")
+            self.frozen = False
+            stopped, self._stopped = self._stopped, []
+            for act in stopped:
+                act()
 
     def tell_after(self, delay_s: float, input: Any) -> Alarm:
         return self.after(delay_s, lambda: self.tell(input))
@@ -319,6 +347,8 @@ class Process:
         self._asks: dict[int, Answer] = {}
         self._planned = False
         self._committing = False
+        self.frozen = False
+        self._stopped = []
 
     def _fail(self, answer: Answer) -> None:
         answer.fill(error=Unavailable(f"{self.name} is down"))
@@ -336,12 +366,20 @@ class Process:
         if self._dies("before its commit"):
             return
         if turn.writes:
-            self.after(self.world.draw_s(self.world.pace.commit_s), lambda: self._commit(turn))
+            trouble = self.commits.popleft() if self.commits else ""
+            most_s = SLOW_COMMIT_S if trouble == "slow" else self.world.pace.commit_s
+            self.after(self.world.draw_s(most_s), lambda: self._commit(turn, trouble))
         else:
             self._act(turn)
 
-    def _commit(self, turn: Turn) -> None:
+    def _commit(self, turn: Turn, trouble: str = "") -> None:
+        if trouble == "lost":
+            self.crash("for its commit was lost")
+            return
         self.store.commit_now(turn.writes)
+        if trouble == "unacknowledged":
+            self.crash("for nobody acknowledged its commit")
+            return
         if not self._dies("after its commit"):
             self._act(turn)
 
