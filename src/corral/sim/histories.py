@@ -9,7 +9,7 @@ power, commits are lost or not acknowledged. After that it must come to rest, an
 - an acknowledged write stays, an end that a node has seen is told as it was, and everybody agrees in the end on what runs;
 - no epoch belongs to two lives of the master, resources add up, and whatever else a core asserts of itself.
 
-Run many with `python -m corral.sim.histories`; one alone with `--first N --count 1 --story`.
+Run many with `python -m corral.sim.histories`; one alone with `--first N --count 1 --seconds S --story`.
 """
 
 import argparse
@@ -80,8 +80,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class History:
     """One history, from its seed on."""
 
-    def __init__(self, seed: int, plan: Trouble = PLAN) -> None:
+    def __init__(self, seed: int, trouble_s: float = TROUBLE_S, plan: Trouble = PLAN) -> None:
         self.plan = plan
+        self.trouble_s = trouble_s
         self.draw = Random(f"history {seed}")
         self.cluster = Cluster(
             seed,
@@ -91,6 +92,7 @@ class History:
             master=MASTER,
             pace=Pace(turn_s=0.004, commit_s=0.008, restart_s=1.0),
         )
+        self.cluster.world.check_every = self.draw.choice([1, 7, 7, 7, 7, 7])
         self.possible: dict[str, list[AppSpec | None]] = {}
         self.goals: list[int] = [0]
         self.told: dict[str, str] = {}
@@ -121,7 +123,7 @@ class History:
             self._put(spec)
         self._keep(2)
         cluster.run(3.0)
-        trouble(cluster, TROUBLE_S, self._errand, self.plan)
+        trouble(cluster, self.trouble_s, self._errand, self.plan)
         settled = cluster.run(SETTLE_S, lambda: not self.unsettled())
         assert settled, f"it does not come to rest: {self.unsettled()}"
         self._check_end()
@@ -297,9 +299,9 @@ def changed_app(app: str, random: Random) -> AppSpec:
     )  # fmt: skip
 
 
-def tell_history(seed: int, *, story: int = 80) -> Outcome:
-    """Live through the history of a seed and say what came of it."""
-    history = History(seed)
+def tell_history(seed: int, trouble_s: float = TROUBLE_S, *, story: int = 80) -> Outcome:
+    """Live through the history of a seed and say what came of it. Units: trouble lasts `trouble_s` virtual seconds."""
+    history = History(seed, trouble_s)
     why = ""
     try:
         history.run()
@@ -311,24 +313,26 @@ def tell_history(seed: int, *, story: int = 80) -> Outcome:
     return Outcome(seed=seed, turns=turns, starts=len(cluster.ledger.runs), why=why, story=lines)
 
 
-def tell_histories(first: int, count: int, jobs: int) -> Iterator[Outcome]:
+def tell_histories(first: int, count: int, trouble_s: float = TROUBLE_S, jobs: int = 1) -> Iterator[Outcome]:
     """Many of them, in order."""
+    tell, seeds = partial(tell_history, trouble_s=trouble_s), range(first, first + count)
     if jobs <= 1:
-        yield from map(tell_history, range(first, first + count))
+        yield from map(tell, seeds)
         return
     with ProcessPoolExecutor(jobs) as pool:
-        yield from pool.map(partial(tell_history), range(first, first + count), chunksize=8)
+        yield from pool.map(tell, seeds, chunksize=8)
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m corral.sim.histories", description="Histories of a whole cluster.")
     parser.add_argument("--first", type=int, default=1, help="the seed of the first one")
     parser.add_argument("--count", type=int, default=200, help="how many")
+    parser.add_argument("--seconds", type=float, default=TROUBLE_S, help="how long each has trouble, in virtual time")
     parser.add_argument("--jobs", type=int, default=1, help="how many processes work on it")
     parser.add_argument("--story", action="store_true", help="print the whole story of those that fail")
     options = parser.parse_args(arguments)
     began, turns, starts, failed = time.monotonic(), 0, 0, []
-    for outcome in tell_histories(options.first, options.count, options.jobs):
+    for outcome in tell_histories(options.first, options.count, options.seconds, options.jobs):
         turns += outcome.turns
         starts += outcome.starts
         if outcome.why:
@@ -342,7 +346,8 @@ def main(arguments: list[str] | None = None) -> int:
         f"in {took_s:.1f} s: {options.count / took_s:.1f} a second; {len(failed)} failed"
     )
     for seed in failed[:20]:
-        print(f"again: python -m corral.sim.histories --first {seed} --count 1 --story")
+        again = f"--first {seed} --count 1 --seconds {options.seconds:g} --story"
+        print(f"again: python -m corral.sim.histories {again}")
     return 1 if failed else 0
 
 

@@ -48,18 +48,23 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
 class Alarm:
     """Something planned; `cancel` makes it not happen."""
 
-    __slots__ = ("action", "at")
+    __slots__ = ("action", "at", "cancelled")
 
     def __init__(self, at: float, action: Callable[[], None]) -> None:
         self.at = at
+        self.cancelled = False
         self.action: Callable[[], None] | None = action
 
     def cancel(self) -> None:
+        self.cancelled = True
         self.action = None
 
 
 class World:
-    """The clock, what is planned, and all processes. The same seed and plan make the same history."""
+    """The clock, what is planned, and all processes. The same seed and plan make the same history.
+
+    Shapes: after every `check_every`th turn a process's core asserts its invariants.
+    """
 
     def __init__(self, seed: int, *, pace: Pace | None = None) -> None:
         self.seed = seed
@@ -69,6 +74,7 @@ class World:
         self.processes: dict[str, Process] = {}
         self.story: deque[str] = deque(maxlen=2000)
         self.steps = 0
+        self.check_every = 1
         self._planned: list[tuple[float, int, Alarm]] = []
         self._sequence = 0
 
@@ -290,13 +296,14 @@ class Process:
         incarnation = self.incarnation
 
         def act() -> None:
-            if self.up and self.incarnation == incarnation:
+            if self.up and self.incarnation == incarnation and not alarm.cancelled:
                 if self.frozen:
                     self._stopped.append(act)
                 else:
                     action()
 
-        return self.world.after(delay_s, act)
+        alarm = self.world.after(delay_s, act)
+        return alarm
 
     def freeze(self, for_s: float) -> None:
         """Stop the process as SIGSTOP does, and let it go on after a while."""
@@ -384,7 +391,8 @@ class Process:
             self._act(turn)
 
     def _act(self, turn: Turn) -> None:
-        self.core.invariants()
+        if self.turns % self.world.check_every == 0:
+            self.core.invariants()
         for effect in turn.acts:
             own = self._own.get(effect.__class__)
             if own is not None:
