@@ -11,7 +11,7 @@ import pytest
 from corral.sim.chaos import Trouble
 from corral.sim.histories import History, main, tell_history
 
-SHORT_S = 12.0
+SHORT_S = 10.0
 CHUNK = 20
 CHUNKS = 10
 ALONE = os.environ.get("CORRAL_SEED")
@@ -62,7 +62,7 @@ def test_a_word_that_is_broken_is_found_and_told_with_its_seed(
 
     monkeypatch.setattr(partition, "must_wait", lambda app: False)
     monkeypatch.setattr("corral.frameworks.services.plan.must_wait", lambda app: False)
-    assert main(["--first", "1", "--count", "12", "--seconds", "40", "--story"]) == 1
+    assert main(["--first", "1", "--count", "6", "--seconds", "40", "--story"]) == 1
     said = capsys.readouterr().out
     assert "of which there may be one" in said
     assert "again: python -m corral.sim.histories --first" in said

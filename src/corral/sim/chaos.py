@@ -14,9 +14,9 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True):
     """How much of what. Units: one trouble after `every_s` on average; a cut lasts up to `cut_s`.
 
     The others are weights: how often a crash of any process, a cut between two, a node that is cut off from all, a
-    power reset of a node, the test's own `errand`, a crash at one of the next steps of a turn, a direction between two in
-    which nothing arrives and nothing breaks, a process that is stopped for up to `freeze_s`, and a commit that is lost,
-    not acknowledged or slow come relative to each other.
+    power reset of a node, the test's own `errand`, a crash at one of the next steps of a turn, a direction between two
+    in which nothing arrives and nothing breaks, a process that is stopped for up to `freeze_s`, and a commit that is
+    lost, not acknowledged or slow come relative to each other.
     """
 
     every_s: float = 3.0

@@ -45,7 +45,7 @@ class Network:
                 link.break_("the network is cut")
 
     def hold(self, source: str, target: str) -> None:
-        """What the one says to the other stays on its way until the network heals, then comes in order; nobody notices."""
+        """What the one says to the other stays on its way until the network heals, then comes in order."""
         self.world.tell("network", f"holds what {source} says to {target}")
         self._held.add((source, target))
 

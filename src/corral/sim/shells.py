@@ -82,6 +82,7 @@ class MasterDoor:
                 if (link := self._streams.get(stream)) is not None:
                     link.send(name, event)
             case master_effects.SendOrder(session, order):
+                self._process.world.see_reign(order.epoch, name, self._process.incarnation)
                 if (link := self._sessions.get(session)) is not None:
                     link.send(name, order)
             case master_effects.CloseStream(stream, why):

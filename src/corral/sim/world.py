@@ -75,6 +75,7 @@ class World:
         self.story: deque[str] = deque(maxlen=2000)
         self.steps = 0
         self.check_every = 1
+        self.reigns: dict[int, tuple[str, int]] = {}
         self._planned: list[tuple[float, int, Alarm]] = []
         self._sequence = 0
 
@@ -140,6 +141,11 @@ class World:
     def tell(self, who: str, what: str) -> None:
         """Add a line to the story, which a failure prints."""
         self.story.append(f"{self.now - EPOCH_S:12.6f} {who:<14} {what}")
+
+    def see_reign(self, epoch: int, who: str, incarnation: int) -> None:
+        """Somebody acts under this epoch. Errors: `AssertionError` when it is another one's."""
+        first = self.reigns.setdefault(epoch, (who, incarnation))
+        assert first == (who, incarnation), f"epoch {epoch} is of {first} and of {(who, incarnation)}"
 
     def tell_story(self, lines: int) -> str:
         return "\n".join(list(self.story)[-lines:])

@@ -9,7 +9,7 @@ from corral.model.task import Source, TaskState, TaskStatus
 from corral.runtime.core import Effect, SetTimer, Tick
 from corral.sdk.effects import Call
 from corral.sdk.scheduler import AWAY, AWAY_EVERY_S, Session
-from corral.sim.keeper import Kept, KeeperCore
+from corral.sim.keeper import KeeperCore, Kept
 
 MASTER = events.MasterInfo(id="m", hostname="master", ip="127.0.0.1", port=4680, version="1")
 
