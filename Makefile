@@ -52,7 +52,7 @@ fault: setup ## crashes at each step, partitions, real kill -9
 	$(PYTEST) tests/fault $(ARGS)
 
 histories: setup ## ten thousand histories of whole clusters in virtual time, with everything that may break
-	$(PYTHON) -m corral.sim.histories --count 10000 --seconds 10 --jobs $$(nproc) $(ARGS)
+	$(BIN)/python -m corral.sim.histories --count 10000 --seconds 10 --jobs $$(nproc) $(ARGS)
 
 sim: setup ## long seeded runs in virtual time
 	$(PYTEST) tests/sim $(ARGS)

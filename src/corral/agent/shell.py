@@ -16,6 +16,7 @@ from corral.agent.fetcher import Fetcher
 from corral.agent.link import Link
 from corral.agent.nested import NestedContainers
 from corral.agent.probes import Prober
+from corral.agent.results import read_result
 from corral.agent.runtimes import ExecSession, TaskRuntime
 from corral.agent.sandbox import LATEST, Sandboxes
 from corral.agent.spec import (
@@ -265,7 +266,10 @@ class AgentShell:
         except (CorralError, OSError) as error:
             return WaitFailed(effect.container_id, _words(error))
         self._alive.discard(effect.container_id)
-        return Exited(exit)
+        if not effect.result or exit.code != 0:
+            return Exited(exit)
+        result, why = await asyncio.to_thread(read_result, effect.sandbox, effect.result)
+        return Exited(exit, result, why)
 
     async def _kill(self, effect: fx.Kill) -> KillFailed | None:
         try:

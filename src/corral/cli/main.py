@@ -34,8 +34,14 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "explain": ("corral.cli.cluster:explain", "Say why something waits, node by node, and what would help"),
         "plan": ("corral.cli.planning:plan", "Say where an app file would run and what it would displace"),
     },
+    "Discovery": {
+        "lb": ("corral.cli.discovery:lb", "Balance load with HAProxy, as apps ask for by their labels"),
+        "publish": ("corral.cli.discovery:publish", "Keep what is ready where as keys in an etcd"),
+        "template": ("corral.cli.discovery:template", "Keep a file as a template makes it from what is ready where"),
+    },
     "Cron": {
         "job": ("corral.cli.jobs:job", "Jobs that run when they are due, or when others have succeeded"),
+        "dag": ("corral.cli.dags:dag", "Steps that run after one another, with conditions, arrays and results"),
     },
     "Cluster": {
         "nodes": ("corral.cli.cluster:nodes", "List agents with what they have and what is used"),
@@ -94,11 +100,11 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "CORRAL"})
 @click.version_option(__version__, "--version", message="corral %(version)s")
-@click.option("--addr", default="http://127.0.0.1:4680", show_default=True, help="The master's URL [CORRAL_ADDR].")
+@click.option("--addr", default="http://127.0.0.1:4680", show_default=True, help="The masters' URLs [CORRAL_ADDR].")
 @click.pass_context
 def cli(ctx: click.Context, addr: str) -> None:
     """One pool of machines, every kind of work on it."""
-    ctx.obj = addr if "://" in addr else f"http://{addr}"
+    ctx.obj = addr
 
 
 def main(argv: Sequence[str] | None = None) -> None:

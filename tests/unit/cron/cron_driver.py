@@ -251,14 +251,14 @@ class Cluster:
 
     def update(
         self, task_id: TaskId, state: TaskState, *, reason: Reason | None = None, message: str = "",
-        unreachable_at: float | None = None,
+        unreachable_at: float | None = None, data: bytes | None = None,
     ) -> None:  # fmt: skip
         agent_id = self.tasks[task_id].agent_id if task_id in self.tasks else AgentId("agent-host0")
         if state not in ALIVE:
             self.tasks.pop(task_id, None)
         status = TaskStatus(
             task_id=task_id, state=state, at=self.now, source=Source.EXECUTOR, reason=reason, message=message or None,
-            agent_id=agent_id, unreachable_at=unreachable_at,
+            agent_id=agent_id, unreachable_at=unreachable_at, data=data,
         )  # fmt: skip
         self.send(events.Update(status=status))
         self.settle()

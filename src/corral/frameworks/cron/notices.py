@@ -4,6 +4,9 @@ Rule: a notice is a record until its delivery is confirmed, so it survives a cra
 Source: Chronos' contract, section 4.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
 
 from corral.frameworks.cron.spec import Notice
@@ -22,25 +25,43 @@ RETRY_MOST_S = 600.0
 
 def tell(state: State, job: Job, what: str, text: str, now: float) -> list[Effect]:
     """Shapes: `what` is `failed`, `recovered`, `disabled` or `deleted`."""
-    owners = tuple(sorted({o.strip() for o in job.spec.owner.split(",")} - {""}))
-    urls = sorted({state.config.webhook_url, job.spec.webhook} - {""})
+    facts = {
+        "job": job.name, "successCount": job.progress.successes, "errorCount": job.progress.errors,
+        "errorsSinceLastSuccess": job.progress.errors_since,
+    }  # fmt: skip
+    return tell_about(
+        state, ("job", job.name), what, text, owner=job.spec.owner, webhook=job.spec.webhook, facts=facts, now=now
+    )
+
+
+def tell_about(
+    state: State,
+    whom: tuple[str, str],
+    what: str,
+    text: str,
+    *,
+    owner: str,
+    webhook: str,
+    facts: Mapping[str, Any],
+    now: float,
+) -> list[Effect]:
+    """Tell the owners of something, and the webhooks. Shapes: `whom` is its kind and its name; `facts` go into JSON."""
+    owners = tuple(sorted({o.strip() for o in owner.split(",")} - {""}))
+    urls = sorted({state.config.webhook_url, webhook} - {""})
     mails = owners if state.config.mail_from else ()
     if not mails and not urls:
         return []
+    kind, name = whom
     if len(state.notices) >= MOST_WAITING:
-        return [Note("notice dropped", f"{MOST_WAITING} notices wait already", "warning", {"job": job.name})]
+        return [Note("notice dropped", f"{MOST_WAITING} notices wait already", "warning", {kind: name})]
     cluster = f"[{state.config.cluster_name}] " if state.config.cluster_name else ""
-    subject = f"{cluster}[Chronos] job '{job.name}' {what}{'!' if what == 'failed' else ''}"
+    subject = f"{cluster}[Chronos] {kind} '{name}' {what}{'!' if what == 'failed' else ''}"
     at = format_timestamp(now)
     effects: list[Effect] = []
     if mails:
-        body = f"{at} job {job.name} {what}: {text}\n"
+        body = f"{at} {kind} {name} {what}: {text}\n"
         effects += _send(state, Notice(id=state.mint_run_id(), subject=subject, body=body, mail_to=mails))
-    told = {
-        "job": job.name, "event": what, "message": text, "at": at, "owner": job.spec.owner, "subject": subject,
-        "successCount": job.progress.successes, "errorCount": job.progress.errors,
-        "errorsSinceLastSuccess": job.progress.errors_since,
-    }  # fmt: skip
+    told = {"event": what, "message": text, "at": at, "owner": owner, "subject": subject, **facts}
     for url in urls:
         body = msgspec.json.encode(told).decode()
         effects += _send(state, Notice(id=state.mint_run_id(), subject=subject, body=body, url=url))

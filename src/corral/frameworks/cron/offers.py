@@ -5,8 +5,9 @@ the job's progress, its edges. Crashed before, nothing was launched and the firi
 is there and the master is asked what became of its task. Source: Chronos' contract, sections 2.4 and 7.
 """
 
+from corral.frameworks.cron.keys import run_key
 from corral.frameworks.cron.launch import build_task, name_task
-from corral.frameworks.cron.outcomes import run_key, start_edges
+from corral.frameworks.cron.outcomes import start_edges
 from corral.frameworks.cron.plan import due_now
 from corral.frameworks.cron.spec import Cause, Concurrency, Run, RunState, Tokens
 from corral.frameworks.cron.state import BACKFILLED, SCHEDULED, Job, State, replace
@@ -153,7 +154,7 @@ def _launch(
 ) -> tuple[Run, list[Effect]]:
     offer = placement.offer
     assert job.spec.concurrency is Concurrency.ALLOW or not job.live, f"a second run of {job.name} at once"
-    if run.attempt == 0 and run.lost == 0:
+    if run.attempt == 0 and run.lost == 0 and job.record.step is None:
         job.progress = replace(job.progress, round=run.round)
         effects.append(Persist(f"progress/{job.name}", job.progress))
         effects += start_edges(job)

@@ -13,6 +13,7 @@ from random import Random
 
 import msgspec
 
+from corral.frameworks.cron.dags.state import Dags
 from corral.frameworks.cron.graph import common_root
 from corral.frameworks.cron.schedule import Grid, period_s, read_schedule
 from corral.frameworks.cron.spec import (
@@ -97,6 +98,10 @@ class Job:
         return self.record.spec.name
 
     @property
+    def is_hidden(self) -> bool:
+        return self.record.leaving or self.record.step is not None
+
+    @property
     def grid(self) -> Grid | None:
         """None for a dependent job."""
         return self._grid
@@ -141,33 +146,9 @@ class State:
     """
 
     __slots__ = (
-        "backlog",
-        "children",
-        "config",
-        "connected",
-        "dirty",
-        "endings",
-        "explained",
-        "fire_at",
-        "framework_id",
-        "heap",
-        "jobs",
-        "leaving",
-        "nodes",
-        "notices",
-        "purged",
-        "queues",
-        "random",
-        "reserved",
-        "roots",
-        "said",
-        "signals",
-        "stated",
-        "tasks",
-        "token",
-        "trash",
-        "wants_changed",
-        "wished",
+        "backlog", "children", "config", "connected", "dags", "dirty", "endings", "explained", "fire_at",
+        "framework_id", "heap", "jobs", "leaving", "nodes", "notices", "purged", "queues", "random", "reserved",
+        "roots", "said", "signals", "stated", "tasks", "token", "trash", "wants_changed", "wished",
     )  # fmt: skip
 
     def __init__(self, config: Config, random: Random) -> None:
@@ -176,6 +157,7 @@ class State:
         self.framework_id: FrameworkId | None = None
         self.connected = False
         self.jobs: dict[str, Job] = {}
+        self.dags = Dags()
         self.children: dict[str, set[str]] = {}
         self.roots: dict[str, str | None] = {}
         self.queues: dict[WantId, Queue] = {}
@@ -202,13 +184,13 @@ class State:
     # Jobs and the graph.
 
     def visible(self, name: str) -> Job | None:
-        """The job, unless it is deleted and only waits for its children to know."""
+        """The job, unless it is a DAG's, or deleted and only waits for its children to know."""
         job = self.jobs.get(name)
-        return None if job is None or job.record.leaving else job
+        return None if job is None or job.is_hidden else job
 
     def visible_jobs(self) -> list[Job]:
         """By name."""
-        return [job for _, job in sorted(self.jobs.items()) if not job.record.leaving]
+        return [job for _, job in sorted(self.jobs.items()) if not job.is_hidden]
 
     def add_job(self, job: Job) -> None:
         self.jobs[job.name] = job
@@ -353,7 +335,8 @@ class State:
         children: dict[str, set[str]] = {}
         for name, job in self.jobs.items():
             assert name == job.spec.name, f"job {job.spec.name} is kept under {name}"
-            assert (job.grid is None) == bool(job.spec.parents), f"job {name} has both a schedule and parents, or none"
+            rooted = bool(job.spec.parents) or job.record.step is not None
+            assert (job.grid is None) == rooted, f"job {name} has both a schedule and parents, or none"
             for parent in job.spec.parents:
                 assert parent in self.jobs, f"parent {parent} of {name} does not exist"
                 children.setdefault(parent, set()).add(name)
@@ -365,6 +348,7 @@ class State:
                 if what in job.runs:
                     assert job.runs[what].state not in LIVE, f"run {what} waits and has a task"
             assert len(job.history) <= self.config.most_history, f"history of {name} grows"
+        self.dags.invariants()
         assert children == self.children, "children and parents differ"
         ending = {r.task_id for job in self.jobs.values() for r in job.runs.values() if r.task_id and r.ending}
         assert ending == set(self.endings), "endings and runs differ"

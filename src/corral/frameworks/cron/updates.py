@@ -4,8 +4,9 @@ An update is settled in the records before the session acknowledges it. A task t
 to a deleted job or to a launch that was given up. Source: Chronos' contract, sections 4, 5 and 7.
 """
 
-from corral.frameworks.cron.firing import kill_again
-from corral.frameworks.cron.outcomes import displace, end_attempt, lose, run_key
+from corral.frameworks.cron.ending import kill_again
+from corral.frameworks.cron.keys import run_key
+from corral.frameworks.cron.outcomes import displace, end_attempt, lose
 from corral.frameworks.cron.spec import Delivery, Result, Run, RunState
 from corral.frameworks.cron.state import Job, State, replace
 from corral.model import calls, events
@@ -42,7 +43,7 @@ def update(state: State, event: events.Update, now: float) -> list[Effect]:
         unstarted = status.state is TaskState.DROPPED and status.reason in _NEVER_STARTED
         return lose(state, job, run, message, now, surely_unstarted=unstarted)
     if status.state is TaskState.FINISHED:
-        return _finished(state, job, run, message, now)
+        return _finished(state, job, run, message, status.data, now)
     if status.state is TaskState.KILLED and not run.ending:
         at_least_once = job.spec.delivery is not Delivery.AT_MOST_ONCE
         if status.reason is Reason.AGENT_DRAINING and at_least_once and not job.spec.disabled:
@@ -100,9 +101,9 @@ def _unreachable(state: State, job: Job, run: Run, status: TaskStatus, now: floa
     ]
 
 
-def _finished(state: State, job: Job, run: Run, message: str, now: float) -> list[Effect]:
+def _finished(state: State, job: Job, run: Run, message: str, data: bytes | None, now: float) -> list[Effect]:
     if not job.spec.is_async:
-        return end_attempt(state, job, run, Result.SUCCESS, message, now)
+        return end_attempt(state, job, run, Result.SUCCESS, message, now, data=data)
     if run.reported is not None:
         return end_reported(state, job, run, run.reported, now)
     run = replace(run, state=RunState.REPORTING, unreachable_at=None, started_at=run.started_at or now)
