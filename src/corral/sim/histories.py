@@ -242,7 +242,7 @@ class History:
 
     def _check_exits(self, keeper: KeeperCore) -> None:
         for (_, task_id), runs in self.cluster.ledger.runs.items():
-            for _, container in runs:
+            for node, container in runs:
                 told, exit = self.told.get(task_id), container.exit
                 if exit is None or not task_id.startswith("keep."):
                     continue
@@ -251,13 +251,9 @@ class History:
                     continue  # the process that heard it died before it could say so; or it was ended on purpose
                 # A task that was to be ended is told as killed, however it ended.
                 right = {TaskState.FINISHED if exit.code == 0 else TaskState.FAILED, TaskState.KILLED}
-                lost = {TaskState.GONE, TaskState.DROPPED, TaskState.UNKNOWN}
-                assert told in right or (told in lost and exit.at <= self._last_power_loss()), (
-                    f"{task_id} ended with {exit.code} and was told as {told}"
-                )
-
-    def _last_power_loss(self) -> float:
-        return max((r.powerless_at for nodes in self.cluster.runtimes.values() for r in nodes.values()), default=0.0)
+                # An end that its node took along with its power, nobody has seen.
+                unseen = any(r.powerless_at >= exit.at for r in self.cluster.runtimes[node].values())
+                assert told in right or unseen, f"{task_id} ended with {exit.code} and was told as {told}"
 
     def _check_resources(self) -> None:
         """What is held is what runs."""
