@@ -34,6 +34,7 @@ from corral.frameworks.services.spec import (
     UpdateApps,
 )
 from corral.frameworks.services.state import task_id_of
+from corral.lib.errors import CorralError
 from corral.master.spec import MasterConfig
 from corral.model.execution import Execution
 from corral.model.framework import Capability, FrameworkInfo
@@ -73,6 +74,19 @@ SETTLE_S = 600.0
 STEADY, ONLY = "steady", "only"
 CHANGED = ("/a", "/b")
 ZERO = {"minimum_health_capacity": 0.0, "maximum_over_capacity": 0.0}
+
+
+_WRONG = (
+    AssertionError,
+    CorralError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a history may end with: a promise that was broken, or a core that was."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -305,7 +319,7 @@ def tell_history(seed: int, trouble_s: float = TROUBLE_S, *, story: int = 80) ->
     why = ""
     try:
         history.run()
-    except Exception as error:
+    except _WRONG as error:
         why = f"{type(error).__name__}: {error}"
     cluster = history.cluster
     turns = sum(process.turns for process in cluster.processes)

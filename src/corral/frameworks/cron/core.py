@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any
 
-from corral.frameworks.cron import commands, ending, firing, notices, offers, recovery, updates, views
+from corral.frameworks.cron import commands, ending, firing, offers, recovery, updates, views
 from corral.frameworks.cron.dags import commands as dag_commands
 from corral.frameworks.cron.dags import views as dag_views
 from corral.frameworks.cron.dags.spec import (
@@ -54,6 +54,7 @@ from corral.lib.errors import NotFound
 from corral.model import calls, events
 from corral.model.ids import TaskId
 from corral.runtime.core import Asked, Effect, Loaded, Reply, Tick
+from corral.sdk import answers, notices
 from corral.sdk.effects import Notified
 from corral.sdk.scheduler import CallFailed, Disconnected
 
@@ -109,15 +110,15 @@ class CronCore:
             case Tick(name=firing.PRUNE):
                 return firing.prune(state, now)
             case Tick(name=name) if name.startswith(notices.NOTICE):
-                return notices.retry(state, name.removeprefix(notices.NOTICE))
+                return notices.retry(state.notices, name.removeprefix(notices.NOTICE))
             case Notified():
-                return notices.notified(state, input)
+                return notices.notified(state.notices, input)
             case events.Explanations():
                 return offers.take_explanations(state, input)
             case events.Rescind():
                 return offers.rescind(state, input)
             case events.InverseOffers():
-                return updates.take_inverse_offers(input)
+                return answers.agree(input)
             case events.Subscribed():
                 return updates.subscribed(state, input)
             case Disconnected():

@@ -134,7 +134,7 @@ def check_graph(steps: Sequence[Step]) -> None:
     """Errors: `Invalid` names what is missing, or the path by which a step would wait for itself."""
     known: Mapping[str, tuple[str, ...]] = {step.name: step.after for step in steps}
     for step in steps:
-        missing = sorted(set(step.after) - set(known))
+        missing = [name for name in step.after if name not in known]
         if missing:
             raise Invalid(f"step {step.name!r} comes after {', '.join(missing)}, which the DAG does not have; add it")
     in_waves = {name for wave in find_waves(steps) for name in wave}
