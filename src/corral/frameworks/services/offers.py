@@ -14,6 +14,7 @@ from corral.frameworks.services.launch import (
     group_value,
     home_want_id_of,
     make_want,
+    scaling_variables,
     want_id_of,
 )
 from corral.frameworks.services.pod_launch import build_group
@@ -112,6 +113,7 @@ def _launch(state: State, placement: Placement, now: float) -> list[Effect]:
         checks=count_checks(app.spec),
         readiness=app.spec.readiness is not None,
         containers=make_containers(app.spec, now),
+        node=f"{offer.ip}:{offer.port}",
         single=partition.is_single(app.spec),
         fence_s=partition.fence_s(app.spec, state.config),
     )
@@ -146,7 +148,9 @@ def _launch(state: State, placement: Placement, now: float) -> list[Effect]:
 def _make_launch(state: State, app: App, instance: Instance, placement: Placement) -> calls.Operation:
     if app.spec.pod is not None:
         return build_group(app, instance, placement, state.config)
-    return calls.Launch(tasks=(build_task(app, instance, placement, state.config),))
+    record = state.elastic.records.get(app.spec.id)
+    scaling = () if record is None else scaling_variables(app.spec.id, record.token, state.config)
+    return calls.Launch(tasks=(build_task(app, instance, placement, state.config, scaling),))
 
 
 # Wants.
