@@ -12,7 +12,22 @@ from pathlib import Path
 import msgspec
 from tests.bench.report import Measure, describe_hardware, show
 
-BENCHES = ("control_plane", "start", "docker", "engine", "live", "kernel", "cron", "services", "swarm")
+BENCHES = (
+    "control_plane",
+    "start",
+    "docker",
+    "engine",
+    "live",
+    "kernel",
+    "cron",
+    "batch",
+    "etcd",
+    "services",
+    "swarm",
+)
+=======
+BENCHES = ("control_plane", "start", "docker", "engine", "live", "kernel", "cron", "batch", "etcd")
+>>>>>>> 7f412b62c08d3e8284c9c980bb0018f5f5b782bb
 WITH_DATA = ("packing",)
 """Run when named, or when there is `--data`."""
 

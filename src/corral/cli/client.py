@@ -22,6 +22,7 @@ _BY_STATUS: dict[int, type[CorralError]] = {
     409: errors.Conflict,
     413: errors.TooLarge,
     422: errors.Invalid,
+    429: errors.TooMany,
     503: errors.Unavailable,
     504: errors.Unavailable,
 }

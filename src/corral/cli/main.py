@@ -46,6 +46,9 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "job": ("corral.cli.jobs:job", "Jobs that run when they are due, or when others have succeeded"),
         "dag": ("corral.cli.dags:dag", "Steps that run after one another, with conditions, arrays and results"),
     },
+    "Batch": {
+        "batch": ("corral.cli.batch:batch", "Jobs that are run once, as soon as there is room, in great numbers"),
+    },
     "Cluster": {
         "nodes": ("corral.cli.cluster:nodes", "List agents with what they have and what is used"),
         "drain": ("corral.cli.maintenance:drain", "End all tasks of a node and give it nothing new"),
@@ -58,6 +61,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "events": ("corral.cli.cluster:events", "Show what happened and why"),
         "sim": ("corral.cli.sim:sim", "Drive the allocator through a trace in virtual time, policy beside policy"),
         "lab": ("corral.cli.lab:lab", "Several Docker hosts on this machine, to try a cluster and to hurt it"),
+        "snapshot": ("corral.cli.snapshot:snapshot", "Save a store's records to a file, and restore them"),
         "replay": ("corral.cli.replay:replay", "Run a recorded journal again and compare every decision"),
         "completion": ("corral.cli.completion:completion", "Print the completion script of a shell"),
     },

@@ -32,7 +32,7 @@ class MasterSection:
     hostname: str = ""
     domain: str = ""
     journal: bool = False
-    frameworks: tuple[str, ...] = ("services", "cron")
+    frameworks: tuple[str, ...] = ("services", "cron", "batch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +85,23 @@ class CronSection:
     mail_user: str = ""
     mail_password_file: str = ""
     mail_security: str = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSection:
+    """The batch framework. Units: seconds where the name ends in `_s`."""
+
+    role: str = "*"
+    failover_timeout_s: float = 604_800.0
+    most_queued: int = 1_000_000
+    most_queued_owner: int = 200_000
+    most_kept: int = 1_000_000
+    most_jobs: int = 10_000
+    most_array: int = 100_000
+    window: int = 2048
+    check_s: float = 3.0
+    unreachable_timeout_s: float = 300.0
+    preempt_after_s: float = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +202,7 @@ class Config:
     agent: AgentSection = AgentSection()
     services: ServicesSection = ServicesSection()
     cron: CronSection = CronSection()
+    batch: BatchSection = BatchSection()
     dns: DnsSection = DnsSection()
     trust: TrustSection = TrustSection()
     log: LogSection = LogSection()
@@ -206,7 +224,16 @@ def read_config(
 
 def check_config(config: Config) -> None:
     """Refuse values that no daemon could work with, before anything starts."""
-    sections = (config.kernel, config.agent, config.services, config.cron, config.store, config.dns, config.trust)
+    sections = (
+        config.kernel,
+        config.agent,
+        config.services,
+        config.cron,
+        config.batch,
+        config.store,
+        config.dns,
+        config.trust,
+    )
     for section in sections:
         for item in fields(section):
             value = getattr(section, item.name)
@@ -240,6 +267,7 @@ def check_config(config: Config) -> None:
     _check_texts(config)
     _check_trust(config.trust)
     _check_cron(config.cron)
+    _check_batch(config.batch)
     _check_oversubscription(config.agent)
     if config.log.level not in ("debug", "info", "warning", "error"):
         raise Invalid(f"log.level is {config.log.level!r}; debug, info, warning and error are known")
@@ -370,6 +398,12 @@ def _check_cron(section: CronSection) -> None:
     if section.mail_security not in ("none", "starttls", "tls"):
         raise Invalid(f"cron.mail_security is {section.mail_security!r}; none, starttls and tls are known")
     parse_listen(section.mail_server, "cron.mail_server")
+
+
+def _check_batch(section: BatchSection) -> None:
+    for name in ("most_queued", "most_queued_owner", "most_kept", "most_jobs", "most_array", "window"):
+        if getattr(section, name) < 1:
+            raise Invalid(f"batch.{name} is {getattr(section, name)}; it must be 1 or more")
 
 
 def parse_store(url: str) -> tuple[str, str]:

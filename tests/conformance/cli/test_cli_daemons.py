@@ -55,7 +55,7 @@ def test_every_recorded_journal_is_decided_again_as_recorded(daemons: Site) -> N
     run_corral(dev.url, "job", "run", "a", "--wait")
     assert dev.stop() == 0
     journals = sorted(daemons.directory.rglob("*.journal"))
-    assert [path.stem for path in journals] == ["agent", "cron", "master", "services"]
+    assert [path.stem for path in journals] == ["agent", "batch", "cron", "master", "services"]
     for path in journals:
         answer = run_corral("", "replay", str(path))
         assert answer.code == 0, answer.err[:2000]
@@ -197,7 +197,7 @@ def test_show_config_names_the_origin_of_each_value(tmp_path: Path) -> None:
 def test_an_unknown_framework_lists_those_there_are(daemons: Site) -> None:
     answer = run_corral("", "framework", "nope", "--master", "http://127.0.0.1:1")
     assert answer.code == 3
-    assert "there is no framework 'nope'; installed are cron, services" in answer.err
+    assert "there is no framework 'nope'; installed are batch, cron, services" in answer.err
 
 
 @pytest.mark.parametrize(

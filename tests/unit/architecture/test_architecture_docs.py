@@ -23,6 +23,8 @@ from corral.agent.spec import AgentConfig
 from corral.allocator.strategies import STRATEGIES
 from corral.cli.main import SECTIONS, cli
 from corral.discovery.routes import routes as lb_routes
+from corral.frameworks.batch import Config as BatchConfig
+from corral.frameworks.batch.routes import routes as batch_routes
 from corral.frameworks.cron.dags.routes import dag_routes
 from corral.frameworks.cron.routes import routes as cron_routes
 from corral.frameworks.services.routes import routes as services_routes
@@ -40,6 +42,7 @@ from corral.runtime.core import Asked, Core, Reply
 from corral.runtime.election import LEADERSHIP_LOST
 from corral.runtime.renewal import Renewal
 from corral.runtime.routes import routes as process_routes
+from corral.sdk.feed import Feed
 from corral.standalone.config import Config, read_config
 from corral.standalone.daemons import STORE_FAILED
 from corral.trust.core import TrustCore
@@ -132,6 +135,7 @@ ROUTES: dict[str, list[Route | RawRoute]] = {
     "frameworks/cron/routes.py": [*cron_routes(ask_nobody)],
     "frameworks/cron/dags/routes.py": [*dag_routes(ask_nobody)],
     "discovery/routes.py": [*lb_routes(cast(Any, None))],
+    "frameworks/batch/routes.py": [*batch_routes(BatchConfig(), Feed(), ask_nobody)],
 }
 CHAPTERS = {
     "Processes": "runtime/routes.py",
@@ -142,6 +146,7 @@ CHAPTERS = {
     "Cron": "frameworks/cron/routes.py",
     "DAGs": "frameworks/cron/dags/routes.py",
     "Balancer": "discovery/routes.py",
+    "Batch": "frameworks/batch/routes.py",
 }
 
 

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any
 
-from corral.frameworks.cron import commands, ending, firing, notices, offers, recovery, updates, views
+from corral.frameworks.cron import commands, ending, firing, offers, recovery, updates, views
+from corral.frameworks.cron.check import CheckJobs, check_jobs
 from corral.frameworks.cron.dags import commands as dag_commands
 from corral.frameworks.cron.dags import views as dag_views
+from corral.frameworks.cron.dags.spec import READS as DAG_READS
 from corral.frameworks.cron.dags.spec import (
     DagCommand,
     DeleteDag,
@@ -25,6 +27,7 @@ from corral.frameworks.cron.dags.spec import (
     StartDag,
 )
 from corral.frameworks.cron.spec import (
+    READS,
     AddElements,
     Command,
     Config,
@@ -54,11 +57,12 @@ from corral.lib.errors import NotFound
 from corral.model import calls, events
 from corral.model.ids import TaskId
 from corral.runtime.core import Asked, Effect, Loaded, Reply, Tick
+from corral.sdk import answers, notices
 from corral.sdk.effects import Notified
 from corral.sdk.scheduler import CallFailed, Disconnected
 
 Input = (
-    Loaded | Tick | Asked[Command | DagCommand] | Notified | Disconnected | CallFailed | events.Subscribed
+    Loaded | Tick | Asked[Command | CheckJobs | DagCommand] | Notified | Disconnected | CallFailed | events.Subscribed
     | events.Offers | events.Rescind | events.Update | events.Message | events.Explanations | events.Failure
     | events.Error | events.Heartbeat
 )  # fmt: skip
@@ -69,6 +73,7 @@ class CronCore:
     """The deciding half of the cron framework."""
 
     __slots__ = ("state",)
+    reads = READS + DAG_READS
 
     def __init__(self, config: Config, random: Random) -> None:
         self.state = State(config, random)
@@ -109,15 +114,15 @@ class CronCore:
             case Tick(name=firing.PRUNE):
                 return firing.prune(state, now)
             case Tick(name=name) if name.startswith(notices.NOTICE):
-                return notices.retry(state, name.removeprefix(notices.NOTICE))
+                return notices.retry(state.notices, name.removeprefix(notices.NOTICE))
             case Notified():
-                return notices.notified(state, input)
+                return notices.notified(state.notices, input)
             case events.Explanations():
                 return offers.take_explanations(state, input)
             case events.Rescind():
                 return offers.rescind(state, input)
             case events.InverseOffers():
-                return updates.take_inverse_offers(input)
+                return answers.agree(input)
             case events.Subscribed():
                 return updates.subscribed(state, input)
             case Disconnected():
@@ -127,7 +132,7 @@ class CronCore:
             case _:
                 return []
 
-    def _command(self, ask: int, command: Command | DagCommand, now: float) -> list[Effect]:
+    def _command(self, ask: int, command: Command | CheckJobs | DagCommand, now: float) -> list[Effect]:
         state = self.state
         match command:
             case PutJob():
@@ -161,13 +166,15 @@ class CronCore:
             case _:
                 return [Reply(ask, self._view(command, now))]
 
-    def _view(self, command: Command | DagCommand, now: float) -> Any:
+    def _view(self, command: Command | CheckJobs | DagCommand, now: float) -> Any:
         state = self.state
         match command:
             case GetJobs():
                 return views.view_jobs(state)
             case SearchJobs():
                 return views.search(state, command)
+            case CheckJobs():
+                return check_jobs(state, command, now)
             case GetSummary():
                 return views.view_summary(state)
             case GetJob():

@@ -6,7 +6,6 @@ session as soon as it is subscribed. Source: Chronos' contract, section 7.
 
 from collections.abc import Iterable
 
-from corral.frameworks.cron import notices
 from corral.frameworks.cron.dags.recovery import find_job, load_definitions, load_runs
 from corral.frameworks.cron.firing import PRUNE, PRUNE_S
 from corral.frameworks.cron.keys import history_key
@@ -17,15 +16,14 @@ from corral.frameworks.cron.spec import (
     Edges,
     HistoryRecord,
     JobRecord,
-    Notice,
     Progress,
     Purge,
     Run,
     Signal,
-    Tokens,
 )
 from corral.frameworks.cron.state import Job, State
 from corral.runtime.core import Effect, Loaded, Note, SetTimer, decode_records
+from corral.sdk import notices, tokens
 
 
 def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
@@ -33,8 +31,8 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
     progress = decode_records(loaded, "progress/", Progress)
     for purge in decode_records(loaded, "purge", Purge).values():
         state.purged = purge.at
-    for tokens in decode_records(loaded, "tokens", Tokens).values():
-        state.token = state.reserved = tokens.reserved
+    for reserved in decode_records(loaded, tokens.RECORD, tokens.Tokens).values():
+        state.tokens.load(reserved)
     for name, record in decode_records(loaded, "job/", JobRecord).items():
         job = Job(record, progress.get(name, Progress()))
         if record.since_at * 1000 <= state.purged:
@@ -57,7 +55,7 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
         else:
             orphans.append(f"backfill/{name}")
     state.signals.update(decode_records(loaded, "signal/", Signal))
-    state.notices.update(decode_records(loaded, notices.NOTICE, Notice))
+    state.notices.update(decode_records(loaded, notices.NOTICE, notices.Notice))
     state.trash.extend(orphans)
     state.touch(state.jobs)
     effects: list[Effect] = [SetTimer(PRUNE, PRUNE_S), *load_runs(state, now)]

@@ -319,23 +319,6 @@ class Purge(msgspec.Struct, frozen=True, kw_only=True):
     at: int
 
 
-class Tokens(msgspec.Struct, frozen=True, kw_only=True):
-    """No fencing token above `reserved` has ever been given out."""
-
-    reserved: int
-
-
-class Notice(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that is on its way. Shapes: either `mail_to` or `url`; `body` is the text, or JSON for `url`."""
-
-    id: str
-    subject: str
-    body: str
-    mail_to: tuple[str, ...] = ()
-    url: str = ""
-    tries: int = 0
-
-
 # Commands.
 
 
@@ -466,6 +449,12 @@ Command = (
     | GetJobs | SearchJobs | GetSummary | GetJob | GetNext | GetStat | GetStats | GetHistory | GetGraph | GetMetrics
     | GetLeader
 )  # fmt: skip
+
+
+READS = (
+    GetJobs, SearchJobs, GetSummary, GetJob, GetNext, GetStat, GetStats, GetHistory, GetGraph, GetMetrics, GetLeader,
+)  # fmt: skip
+"""The commands that change nothing."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

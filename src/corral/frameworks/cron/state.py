@@ -26,13 +26,15 @@ from corral.frameworks.cron.spec import (
     JobRecord,
     JobSpec,
     Misfire,
-    Notice,
     Progress,
     Run,
     Signal,
 )
 from corral.model.ids import FrameworkId, TaskId, WantId
 from corral.model.offer import Explanation, Offer, Want
+from corral.sdk.answers import Demands
+from corral.sdk.notices import Outbox
+from corral.sdk.tokens import TokenCounter
 
 replace = msgspec.structs.replace
 
@@ -137,15 +139,15 @@ class Job:
 
 
 class State:
-    """Shapes: `dirty` jobs have to be looked at; `stated` are the counts of wants that the master was told last, less
-    what was launched since; `heap` holds when to look at a job again, with entries that no longer count; `trash` are
-    keys of records to be deleted bit by bit; `tasks` finds a run by its present task.
+    """Shapes: `dirty` jobs have to be looked at; `demands` is what the master was told last; `heap` holds when to
+    look at a job again, with entries that no longer count; `trash` are keys of records to be deleted bit by bit;
+    `tasks` finds a run by its present task.
     """
 
     __slots__ = (
-        "backlog", "children", "config", "connected", "dags", "dirty", "endings", "explained", "fire_at",
-        "framework_id", "heap", "jobs", "leaving", "notices", "purged", "queues", "random", "reserved", "roots", "said",
-        "signals", "stated", "tasks", "token", "trash", "wants_changed",
+        "backlog", "children", "config", "connected", "dags", "demands", "dirty", "endings", "explained", "fire_at",
+        "framework_id", "heap", "jobs", "leaving", "notices", "purged", "queues", "random", "roots", "signals", "tasks",
+        "tokens", "trash", "wants_changed",
     )  # fmt: skip
 
     def __init__(self, config: Config, random: Random) -> None:
@@ -162,15 +164,13 @@ class State:
         self.dirty: OrderedDict[str, None] = OrderedDict()
         self.heap: list[tuple[int, str]] = []
         self.backlog: list[Offer] = []
-        self.stated: dict[WantId, int] = {}
-        self.said = False
+        self.demands = Demands()
         self.wants_changed = False
         self.explained: set[WantId] = set()
         self.signals: dict[str, Signal] = {}
-        self.notices: dict[str, Notice] = {}
+        self.notices: Outbox = {}
         self.trash: list[str] = []
-        self.token = 0
-        self.reserved = 0
+        self.tokens = TokenCounter()
         self.leaving: dict[str, None] = {}
         self.endings: dict[TaskId, None] = {}
         self.purged = 0
@@ -338,7 +338,7 @@ class State:
             for run in job.runs.values():
                 assert run.job == name, f"run {run.id} of {run.job} is kept with {name}"
                 assert (run.state in LIVE) == (run.task_id is not None), f"run {run.id} is {run.state}: {run.task_id}"
-                assert run.token <= self.token, f"run {run.id} has a token that was never given out"
+                assert run.token <= self.tokens.last, f"run {run.id} has a token that was never given out"
             for what in job.items:
                 if what in job.runs:
                     assert job.runs[what].state not in LIVE, f"run {what} waits and has a task"
@@ -347,7 +347,7 @@ class State:
         assert children == self.children, "children and parents differ"
         ending = {r.task_id for job in self.jobs.values() for r in job.runs.values() if r.task_id and r.ending}
         assert ending == set(self.endings), "endings and runs differ"
-        assert self.token <= self.reserved, "a token was given out that is not reserved"
+        self.tokens.invariants()
 
 
 class ParentsView(Mapping[str, tuple[str, ...]]):

@@ -37,6 +37,7 @@ from corral.frameworks.services.events import refuse, take_heard, tell_message
 from corral.frameworks.services.pace import DEADLINE
 from corral.frameworks.services.scaling_spec import GetScaling, GetUsage, Push, Resize, SetScaling
 from corral.frameworks.services.spec import (
+    READS,
     CancelDeployment,
     CheckGroup,
     Command,
@@ -93,6 +94,7 @@ class ServicesCore:
     """The deciding half of the services framework."""
 
     __slots__ = ("state",)
+    reads = READS
 
     def __init__(self, config: Config, random: Random) -> None:
         self.state = State(config, random)

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
-from corral.frameworks.services.discovery_spec import DiscoveryCommand
+from corral.frameworks.services.discovery_spec import DiscoveryCommand, GetRegistry, GetTraffic
 from corral.frameworks.services.scaling_spec import ScalingCommand
 from corral.model.health import CheckResult, CheckStatus
 from corral.model.ids import AgentId
@@ -782,6 +782,13 @@ Command = (
     | GetPods | GetPod | KillPod | PauseDeployment | PromoteDeployment | GetDeployment | GetEnded | DiscoveryCommand
     | ScalingCommand
 )  # fmt: skip
+
+
+READS = (
+    GetApps, GetApp, GetVersions, GetVersion, GetTasks, GetQueue, GetDeployments, GetDeployment, GetGroup,
+    GetGroupVersion, GetGroupVersions, GetPod, GetPods, GetEnded, GetRegistry, GetTraffic, GetInfo, GetLeader, PlanApps,
+)  # fmt: skip
+"""The commands that change nothing."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

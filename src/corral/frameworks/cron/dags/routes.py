@@ -17,9 +17,10 @@ from corral.frameworks.cron.dags.spec import (
     ResumeDag,
     StartDag,
 )
-from corral.frameworks.cron.reader import Reader, read_json
+from corral.frameworks.cron.reader import Reader
 from corral.lib.errors import Invalid
 from corral.net.routes import Request, Response, Route, json_response
+from corral.sdk.reading import read_json
 
 Ask = Callable[[DagCommand], Awaitable[Any]]
 MOST_BODY_BYTES = 16 << 20
