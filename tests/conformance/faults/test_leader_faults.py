@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -171,6 +172,88 @@ def test_an_app_that_was_being_started_when_its_leader_died_is_finished_by_the_n
 
 def leads_soon(cluster: Cluster, asked: str) -> bool:
     return ask(f"http://{asked}", "GET", "/v2/apps/midway")[0] == 200
+
+
+@pytest.mark.slow
+def test_every_process_is_renewed_under_load_and_no_task_notices(cluster: Cluster, running: list[str]) -> None:
+    leader = cluster.leader()
+    plan = run_corral(cluster.addresses, "upgrade", "--plan", "--force", "-o", "json").json["steps"]
+    assert [step["url"] for step in plan if step["what"] == "master"][-1] == f"http://{leader}"
+    assert len(plan) == 4
+    pids = [each.process.pid for each in (*cluster.masters.values(), cluster.agent)]
+    before = [read_instance(url) for url in [*(f"http://{each}" for each in cluster.listen), cluster.agent.url]]
+    over, statuses = threading.Event(), []
+
+    def write() -> None:
+        number = 0
+        while not over.is_set():
+            number += 1
+            address = cluster.listen[number % 3]
+            try:
+                statuses.append(ask(f"http://{address}", "POST", "/v2/apps", app(f"load{number}", 0))[0])
+            except (OSError, http.client.HTTPException):
+                statuses.append(0)  # this one was just away
+            time.sleep(0.05)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        done = run_corral(cluster.addresses, "upgrade", "--force", timeout_s=120)
+    finally:
+        over.set()
+        writer.join()
+    assert done.code == 0, done.err
+    after = [read_instance(url) for url in [*(f"http://{each}" for each in cluster.listen), cluster.agent.url]]
+    assert not set(before) & set(after)
+    assert [each.process.pid for each in (*cluster.masters.values(), cluster.agent)] == pids
+    assert set(statuses) <= {201, 503, 504, 0}
+    assert statuses[-1] == 201
+    assert statuses.count(201) > len(statuses) / 3
+    taken = statuses.count(201)
+    assert len(ask(f"http://{leader}", "GET", "/v2/apps")[1]["apps"]) >= taken
+    assert tasks(cluster) == running
+    assert zombies(cluster.agent.process.pid) == []
+
+
+def read_instance(url: str) -> str:
+    return str(ask(url, "GET", "/corral/v1/process")[1]["instance"])
+
+
+def zombies(parent: int) -> list[str]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                state, ppid = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            except OSError:
+                continue
+            if state == "Z" and int(ppid) == parent:
+                found.append(entry.name)
+    return found
+
+
+def test_a_process_that_could_not_start_again_is_not_ended(cluster: Cluster, tmp_path: Path) -> None:
+    """What is installed is asked first; here the configuration file has become wrong since the start."""
+    file = tmp_path / "agent.toml"
+    file.write_text("[agent]\nname = 'second'\n")
+    with Site(tmp_path) as site:
+        agent = site.agent(cluster.addresses, "--config", str(file))
+        file.write_text("[agent]\nnam = 'second'\n")
+        status, found = ask(agent.url, "POST", "/corral/v1/process/renew")
+        assert status == 409
+        assert "agent.nam" in found["error"]["message"]
+        assert agent.process.poll() is None
+        file.write_text("[agent]\nname = 'second'\n")
+        instance = read_instance(agent.url)
+        assert ask(agent.url, "POST", "/corral/v1/process/renew")[0] == 202
+        wait_until(lambda: renewed(agent.url, instance), "the renewed agent at its address")
+
+
+def renewed(url: str, instance: str) -> bool:
+    try:
+        return read_instance(url) != instance
+    except (OSError, http.client.HTTPException):
+        return False
 
 
 @pytest.mark.slow
