@@ -5,7 +5,7 @@ a POST whose chunked body carries reports up. Both hold nothing but these frames
 """
 
 from collections.abc import Iterable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 import msgspec
 
@@ -32,11 +32,16 @@ def pack(messages: Iterable[msgspec.Struct]) -> bytes:
 
 
 class FrameReader(Generic[T]):
-    """Takes bytes as they come and gives whole messages of `kind`, a struct or union."""
+    """Takes bytes as they come and gives whole messages of `kind`, a union of tagged structs.
 
-    __slots__ = ("_buffer", "_decoder")
+    Shapes: a message of another tag is of a later release and is passed over; `unknown` counts them by tag.
+    """
+
+    __slots__ = ("_buffer", "_decoder", "_tags", "unknown")
 
     def __init__(self, kind: Any) -> None:
+        self.unknown: dict[str, int] = {}
+        self._tags = {each.__struct_config__.tag for each in get_args(kind) or (kind,)}
         self._buffer = bytearray()
         self._decoder = msgspec.msgpack.Decoder(kind)
 
@@ -58,7 +63,19 @@ class FrameReader(Generic[T]):
             try:
                 found.append(self._decoder.decode(body))
             except msgspec.DecodeError as error:
+                if self._is_later(body):
+                    continue
                 raise Invalid(f"frame is no message that this side knows: {error}") from None
         if start:
             del self._buffer[:start]
         return found
+
+    def _is_later(self, body: bytes) -> bool:
+        try:
+            found = msgspec.msgpack.decode(body)
+        except msgspec.DecodeError:
+            return False
+        if not (isinstance(found, list) and found and isinstance(found[0], str)) or found[0] in self._tags:
+            return False
+        self.unknown[found[0]] = self.unknown.get(found[0], 0) + 1
+        return True
