@@ -34,6 +34,11 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "explain": ("corral.cli.cluster:explain", "Say why something waits, node by node, and what would help"),
         "plan": ("corral.cli.planning:plan", "Say where an app file would run and what it would displace"),
     },
+    "Discovery": {
+        "lb": ("corral.cli.discovery:lb", "Balance load with HAProxy, as apps ask for by their labels"),
+        "publish": ("corral.cli.discovery:publish", "Keep what is ready where as keys in an etcd"),
+        "template": ("corral.cli.discovery:template", "Keep a file as a template makes it from what is ready where"),
+    },
     "Cron": {
         "job": ("corral.cli.jobs:job", "Jobs that run when they are due, or when others have succeeded"),
     },

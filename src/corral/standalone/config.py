@@ -5,9 +5,11 @@ docs/operate/configure.md.
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
+from corral.discovery.dns_server import read_resolvers
 from corral.lib.config import load_config
 from corral.lib.errors import Invalid
 from corral.lib.units import parse_duration_s
@@ -58,6 +60,7 @@ class ServicesSection:
     launch_timeout_s: float = 300.0
     single_stop_after_s: float = 300.0
     env_prefix: str = ""
+    drain_s: float = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +143,17 @@ class AgentSection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DnsSection:
+    """The DNS server of an agent. Units: seconds. Shapes: it serves nothing while `listen` is empty."""
+
+    listen: str = ""
+    domain: str = "corral"
+    mesos_domain: str = "mesos"
+    ttl_s: float = 5.0
+    forward: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class LogSection:
     format: str = "text"
     level: str = "info"
@@ -153,6 +167,7 @@ class Config:
     agent: AgentSection = AgentSection()
     services: ServicesSection = ServicesSection()
     cron: CronSection = CronSection()
+    dns: DnsSection = DnsSection()
     log: LogSection = LogSection()
 
 
@@ -172,7 +187,7 @@ def read_config(
 
 def check_config(config: Config) -> None:
     """Refuse values that no daemon could work with, before anything starts."""
-    for section in (config.kernel, config.agent, config.services, config.cron, config.store):
+    for section in (config.kernel, config.agent, config.services, config.cron, config.store, config.dns):
         for item in fields(section):
             value = getattr(section, item.name)
             if item.name.endswith("_s") and value is not None and not 0 <= value < 1e9:
@@ -232,6 +247,18 @@ def _check_texts(config: Config) -> None:
     parse_removal_rate(config.kernel.agent_removal_rate_limit)
     parse_rate_limits(config.kernel.rate_limits)
     parse_domain(config.agent.domain)
+    check_dns(config.dns)
+
+
+def check_dns(section: DnsSection) -> None:
+    if section.listen:
+        parse_listen(section.listen, "dns.listen")
+    for key in ("domain", "mesos_domain"):
+        if not re.fullmatch(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?(\.(?!$)|$))*", getattr(section, key)):
+            raise Invalid(f"dns.{key} is {getattr(section, key)!r}; write a domain such as corral or dc1.example.org")
+    if section.ttl_s > 86400:
+        raise Invalid(f"dns.ttl_s is {section.ttl_s:g}; answers may be remembered for 86400 s at most")
+    read_resolvers(section.forward, own=("", 0))
 
 
 def parse_removal_rate(text: str) -> float:

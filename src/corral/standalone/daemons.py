@@ -35,6 +35,7 @@ from corral.standalone.config import (
     read_config,
     split_masters,
 )
+from corral.standalone.discovery import open_dns
 from corral.standalone.frameworks import make_framework
 from corral.standalone.limits import raise_open_files
 from corral.standalone.parts import (
@@ -174,6 +175,7 @@ async def _dev(config: Config, agents: int, begin_trace: BeginTrace | None, rene
             stack.push_async_callback(part.close)
         if agents == 1:
             kernel.renewal.fixed += ["--agent-listen", kernel.agents[0].server.address]
+        kernel.beside = open_dns(config.dns, work_dir, [kernel.server.url], Random(draw_seed()))
         return await kernel.run()
 
 
@@ -206,7 +208,8 @@ async def _agent(config: Config, renewals: list[Renewal]) -> int:
             await part.loop.ready.wait()
             _say_ready(part.server.url)
 
-        return await run_services([*part.services, renewal, _once("announce", announce)])
+        dns = open_dns(config.dns, work_dir, split_masters(config.agent.master, "agent.master"), Random(draw_seed()))
+        return await run_services([*part.services, *dns, renewal, _once("announce", announce)])
 
 
 async def _framework(config: Config, name: str, master_url: str, renewals: list[Renewal]) -> int:
@@ -259,9 +262,11 @@ class _Kernel:
         self.renewal: Renewal
         self.frameworks: Sequence[FrameworkService] = ()
         self.agents: list[AgentPart] = []
+        self.beside: list[Service] = []
 
     async def run(self) -> int:
         services: list[Service] = [self.reign, *(service for agent in self.agents for service in agent.services)]
+        services += self.beside
         # The master's server is listed last: it stops first, so nothing new comes in while turns finish.
         return await run_services([*services, self.renewal, self.server, _once("announce", self._announce)])
 

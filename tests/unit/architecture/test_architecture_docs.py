@@ -22,6 +22,7 @@ from corral.agent.core import AgentCore
 from corral.agent.spec import AgentConfig
 from corral.allocator.strategies import STRATEGIES
 from corral.cli.main import SECTIONS, cli
+from corral.discovery.routes import routes as lb_routes
 from corral.frameworks.cron.routes import routes as cron_routes
 from corral.frameworks.services.routes import routes as services_routes
 from corral.lib import errors
@@ -119,6 +120,7 @@ ROUTES: dict[str, list[Route | RawRoute]] = {
     "agent/routes.py": agent(),
     "frameworks/services/routes.py": [*services_routes(ask_nobody)],
     "frameworks/cron/routes.py": [*cron_routes(ask_nobody)],
+    "discovery/routes.py": [*lb_routes(cast(Any, None))],
 }
 CHAPTERS = {
     "Processes": "runtime/routes.py",
@@ -126,6 +128,7 @@ CHAPTERS = {
     "Agent": "agent/routes.py",
     "Services": "frameworks/services/routes.py",
     "Cron": "frameworks/cron/routes.py",
+    "Balancer": "discovery/routes.py",
 }
 
 
