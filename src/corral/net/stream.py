@@ -5,6 +5,7 @@ a POST whose chunked body carries reports up. Both hold nothing but these frames
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, Generic, TypeVar, get_args
 
 import msgspec
@@ -31,6 +32,13 @@ def pack(messages: Iterable[msgspec.Struct]) -> bytes:
     return bytes(out)
 
 
+@lru_cache
+def _learn(kind: Any) -> tuple[msgspec.msgpack.Decoder[Any], frozenset[str]]:
+    """Once for all sessions: a new leader opens thousands at the same time."""
+    tags = frozenset(str(each.__struct_config__.tag) for each in get_args(kind) or (kind,))
+    return msgspec.msgpack.Decoder(kind), tags
+
+
 class FrameReader(Generic[T]):
     """Takes bytes as they come and gives whole messages of `kind`, a union of tagged structs.
 
@@ -41,9 +49,8 @@ class FrameReader(Generic[T]):
 
     def __init__(self, kind: Any) -> None:
         self.unknown: dict[str, int] = {}
-        self._tags = {each.__struct_config__.tag for each in get_args(kind) or (kind,)}
+        self._decoder, self._tags = _learn(kind)
         self._buffer = bytearray()
-        self._decoder = msgspec.msgpack.Decoder(kind)
 
     def feed(self, data: bytes) -> list[T]:
         """Errors: `Invalid` when a frame is too long or not a message of the kind; the stream is of no more use."""
