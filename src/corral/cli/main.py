@@ -21,6 +21,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "master": ("corral.cli.daemons:master", "Run the kernel with the first-party frameworks"),
         "agent": ("corral.cli.daemons:agent", "Run the agent of this node"),
         "framework": ("corral.cli.daemons:framework", "Run one framework as a process of its own"),
+        "join": ("corral.cli.daemons:join", "Take this node into a cluster and run its agent"),
     },
     "Services": {
         "run": ("corral.cli.services:run", "Start instances of an image or a command and follow until they run"),
@@ -41,12 +42,18 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Cron": {
         "job": ("corral.cli.jobs:job", "Jobs that run when they are due, or when others have succeeded"),
+        "dag": ("corral.cli.dags:dag", "Steps that run after one another, with conditions, arrays and results"),
+    },
+    "Batch": {
+        "batch": ("corral.cli.batch:batch", "Jobs that are run once, as soon as there is room, in great numbers"),
     },
     "Cluster": {
         "nodes": ("corral.cli.cluster:nodes", "List agents with what they have and what is used"),
         "drain": ("corral.cli.maintenance:drain", "End all tasks of a node and give it nothing new"),
         "undrain": ("corral.cli.maintenance:undrain", "Let a drained node take new work again"),
         "maintenance": ("corral.cli.maintenance:maintenance", "Plan windows, take machines down and bring them up"),
+        "token": ("corral.cli.trust:token", "Make, list and revoke tokens of nodes and callers"),
+        "ca": ("corral.cli.trust:ca", "The cluster's authority, and the nodes that have its certificates"),
         "role": ("corral.cli.roles:role", "Show and set weights, guarantees and limits of roles"),
         "rebalance": ("corral.cli.planning:rebalance", "Move tasks to where they are better placed"),
         "upgrade": (
@@ -103,9 +110,11 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "CORRAL"})
 @click.version_option(__version__, "--version", message="corral %(version)s")
-@click.option("--addr", default="http://127.0.0.1:4680", show_default=True, help="The masters' URLs [CORRAL_ADDR].")
+@click.option("--addr", default="127.0.0.1:4680", show_default=True, help="The masters' URLs [CORRAL_ADDR].")
+@click.option("--token", default="", help="Who you are, or @FILE that says it [CORRAL_TOKEN].")
+@click.option("--cacert", default="", metavar="FILE", help="The cluster's authority; means https [CORRAL_CACERT].")
 @click.pass_context
-def cli(ctx: click.Context, addr: str) -> None:
+def cli(ctx: click.Context, addr: str, token: str, cacert: str) -> None:
     """One pool of machines, every kind of work on it."""
     ctx.obj = addr
 

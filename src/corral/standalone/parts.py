@@ -34,6 +34,7 @@ from corral.mesos.agent_resources import read_agent_resources
 from corral.model.domain import parse_domain
 from corral.model.flags import parse_attributes
 from corral.model.resources import Resource, ResourceKind, Resources, normal
+from corral.net.access import NO_ACCESS, complete_url
 from corral.net.routes import RawRoute, Route
 from corral.net.server import Server, bind
 from corral.runtime.core import Core
@@ -57,13 +58,17 @@ from corral.standalone.config import (
     split_masters,
 )
 from corral.standalone.limits import OPEN_FILES_OF_TASKS
+from corral.standalone.trust import AgentTrust
 from corral.store.base import Store
 from corral.store.etcd import Settings as EtcdSettings
 from corral.store.etcd import make_tls, open_etcd
 from corral.store.memory import MemoryStore
 from corral.store.sqlite import open_sqlite
+from corral.trust.gate import AgentGate
 
 log = get_logger("corral")
+
+JOIN_FIRST = "let this node join first (`corral token create` on a master, then `corral join TOKEN@HOST` here)"
 
 
 def choose_work_dir(given: str, name: str) -> Path:
@@ -179,9 +184,10 @@ class MasterPart:
         recording: Recording,
         trace: Recorder | None = None,
         fence: Fence | None = None,
+        scheme: str = "http",
     ) -> None:
         host, port = bound.getsockname()[:2]
-        master_config = describe_master(config, host, port)
+        master_config = describe_master(config, host, port, scheme)
         seed = draw_seed()
         self.shell = MasterShell()
         self.loop = Loop(
@@ -215,12 +221,13 @@ def _first_endpoint(store: str) -> str:
     return rest.rpartition("@")[2].partition("/")[0] if rest and not store.startswith("sqlite") else "127.0.0.1:4680"
 
 
-def describe_master(config: Config, host: str, port: int) -> MasterConfig:
+def describe_master(config: Config, host: str, port: int, scheme: str = "http") -> MasterConfig:
     """What the master's core is told of the configuration and its address."""
     return MasterConfig(
         hostname=config.master.hostname or host,
         ip=host,
         port=port,
+        scheme=scheme,
         version=MESOS_VERSION,
         headroom=parse_headroom(config.kernel.headroom),
         evictions_per_minute=config.kernel.evictions_per_minute,
@@ -257,7 +264,9 @@ class AgentPart:
         server: Server,
         services: Sequence[Service],
         store: Store,
+        gate: AgentGate | None = None,
     ) -> None:
+        self._gate = gate
         self._core = core
         self._shell = shell
         self.loop = loop
@@ -272,6 +281,8 @@ class AgentPart:
 
     async def close(self) -> None:
         """Let go of runtimes and journal. Tasks run on."""
+        if self._gate is not None:
+            await self._gate.close()
         await self._shell.close()
         await self._store.close()
 
@@ -285,16 +296,17 @@ async def open_agent(
     label: str = "agent",
     share: tuple[int, int] = (0, 1),
     more_routes: Sequence[Route | RawRoute] = (),
+    trust: AgentTrust | None = None,
 ) -> AgentPart:
     """An agent ready to run.
 
     Shapes: `master_url` may name several, with commas between them; with `share` (i, n) it is the i-th of n
-    agents that divide this node among them.
+    agents that divide this node among them; with `trust` it speaks TLS.
 
     Errors: `Invalid` for an address, resources or attributes that cannot be used.
     """
     host, port = parse_listen(section.listen, "agent.listen")
-    warning = check_exposure(host, section.insecure, "agent.listen")
+    warning = check_exposure(host, section.insecure, "agent.listen", secure=trust is not None, remedy=JOIN_FIRST)
     if warning:
         log.warning("exposed", why=warning)
     bound = bind(host, port)
@@ -318,8 +330,10 @@ async def open_agent(
         **_shared(section, AgentConfig),
     )
     seed = draw_seed()
-    link = Link(masters, Random(draw_seed()))
-    shell = AgentShell(runtimes, link, Sandboxes(str(work_dir)), Fetcher(str(work_dir / "fetched")))
+    access = trust.access if trust is not None else NO_ACCESS
+    link = Link(masters, Random(draw_seed()), access=access)
+    mint = trust.executors.make if trust is not None else None
+    shell = AgentShell(runtimes, link, Sandboxes(str(work_dir)), Fetcher(str(work_dir / "fetched")), mint)
     recording = Recording(work_dir if section.journal else None)
     store = await open_store("", work_dir, "agent")
     core = AgentCore(agent_config, Random(seed))
@@ -333,9 +347,21 @@ async def open_agent(
         recorder=recording.journal("agent", "agent", seed, agent_config),
     )
     link.tell = loop.tell
-    server = Server([*more_routes, *agent_routes.routes(loop, shell)], bound, name=f"{label} server")
-    services: list[Service] = [loop, server, Background(f"{label} link", link.run)]
-    return AgentPart(core, shell, loop, server, services, store)
+    services: list[Service] = [loop, Background(f"{label} link", link.run)]
+    gate = None
+    if trust is not None:
+
+        def master() -> str:
+            return core.state.master or complete_url(masters[0], access)
+
+        gate = trust.make_gate(master)
+        services += trust.services(label, master)
+    server = Server(
+        [*more_routes, *agent_routes.routes(loop, shell)], bound, name=f"{label} server",
+        tls=trust.keys.server() if trust is not None else None, gate=gate,
+    )  # fmt: skip
+    services.insert(1, server)
+    return AgentPart(core, shell, loop, server, services, store, gate)
 
 
 def _reachable(host: str, master_url: str, key: str = "agent.ip") -> str:

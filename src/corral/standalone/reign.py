@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 
 from corral.lib.errors import Unavailable
+from corral.net.access import NO_ACCESS, Access
+from corral.net.auth import Gate
 from corral.net.proxy import Follower
 from corral.net.routes import RawRoute, Route
 from corral.net.server import Server
@@ -25,18 +27,28 @@ class Leading(msgspec.Struct, frozen=True):
     services: Sequence[Service]
     loops: Sequence[Loop]
     routes: Sequence[Route | RawRoute]
+    gate: Gate | None = None
 
 
 class Reign:
     """A service: `begin` makes what leads, once this process may. `alone`: no other process can open the store.
 
-    Shapes: `server` serves a follower's routes until everything that leads has read its records.
+    Shapes: `server` serves a follower's routes until everything that leads has read its records, behind `gate`;
+    `access` is how it reaches the leader.
     """
 
     name = "reign"
 
     def __init__(
-        self, election: Election, begin: Callable[[Tenure], Leading], server: Server, renewal: Renewal, *, alone: bool
+        self,
+        election: Election,
+        begin: Callable[[Tenure], Leading],
+        server: Server,
+        renewal: Renewal,
+        *,
+        alone: bool,
+        access: Access = NO_ACCESS,
+        gate: Gate | None = None,
     ) -> None:
         self.serves = False
         self._election = election
@@ -44,9 +56,9 @@ class Reign:
         self._server = server
         self._alone = alone
         self._stopping = asyncio.Event()
-        self._follower = Follower(election.own.url, self, server.serve, lambda: self.serves)
+        self._follower = Follower(election.own.url, self, server.serve, lambda: self.serves, access)
         self._own_routes = process_routes(renewal, self._members)
-        server.switch([*self._own_routes, *self._follower.routes()])
+        server.switch([*self._own_routes, *self._follower.routes()], gate)
 
     # What the follower knows (`net.proxy.Knowledge`).
 
@@ -109,7 +121,7 @@ class Reign:
     async def _serve(self, leading: Leading) -> int | None:
         for loop in leading.loops:
             await loop.ready.wait()
-        self._server.switch([*self._own_routes, *leading.routes])
+        self._server.switch([*self._own_routes, *leading.routes], leading.gate)
         self.serves = True
         self._election.news.tell()
         await asyncio.Event().wait()

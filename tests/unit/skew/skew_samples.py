@@ -16,12 +16,14 @@ import corral
 from corral.agent import cutoff
 from corral.agent import operations as agent_operations
 from corral.agent import spec as agent
+from corral.frameworks.batch import spec as batch
 from corral.frameworks.cron import spec as cron
 from corral.frameworks.services import spec as services
 from corral.master import spec as master
 from corral.model import orders, role
 from corral.runtime import election
-from corral.sdk import scheduler
+from corral.sdk import notices, scheduler, tokens
+from corral.trust import spec as trust
 
 FILE = Path(__file__).with_name("skew_samples.json")
 
@@ -39,9 +41,12 @@ RECORDS: dict[str, Any] = {
         services.Deployment,
     )},
     **{f"cron.{kind.__name__}": kind for kind in (
-        cron.Progress, cron.Purge, cron.Tokens, cron.JobRecord, cron.Run, cron.HistoryRecord, cron.Edges,
-        cron.Backfill, cron.Signal, cron.Notice,
+        cron.Progress, cron.Purge, cron.JobRecord, cron.Run, cron.HistoryRecord, cron.Edges, cron.Backfill, cron.Signal,
     )},
+    "cron.Tokens": tokens.Tokens,
+    "cron.Notice": notices.Notice,
+    **{f"batch.{kind.__name__}": kind for kind in (batch.Owner, batch.Progress, batch.Bundle, batch.KillOrder)},
+    **{f"trust.{kind.__name__}": kind for kind in (trust.TokenRecord, trust.NodeRecord)},
     "sdk.FrameworkRecord": scheduler.FrameworkRecord,
     "election.Candidate": election.Candidate,
 }  # fmt: skip

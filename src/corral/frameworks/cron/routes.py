@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from corral.frameworks.cron.chronos import read_job, write_error
-from corral.frameworks.cron.reader import Reader, read_json
+from corral.frameworks.cron.reader import Reader
 from corral.frameworks.cron.spec import (
     AddElements,
     Command,
@@ -35,6 +35,7 @@ from corral.frameworks.cron.views import write_prometheus
 from corral.lib.errors import Invalid
 from corral.lib.units import parse_timestamp
 from corral.net.routes import Request, Response, Route, json_response
+from corral.sdk.reading import read_json
 
 Ask = Callable[[Command], Awaitable[Any]]
 PREFIXES = ("/v1/scheduler", "/scheduler")
