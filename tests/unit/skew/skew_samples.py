@@ -126,7 +126,7 @@ def samples(kind: Any, *, extra: bool = False) -> list[bytes]:
 
 def show(value: Any) -> Any:
     """A decoded value as JSON can keep it."""
-    return json.loads(msgspec.json.encode(value, order="deterministic"))
+    return json.loads(msgspec.json.encode(value))
 
 
 def main() -> None:
