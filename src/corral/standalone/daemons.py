@@ -38,7 +38,7 @@ from corral.standalone.config import (
     wants_tls,
 )
 from corral.standalone.discovery import open_dns
-from corral.standalone.frameworks import make_framework
+from corral.standalone.frameworks import find_builder, make_framework
 from corral.standalone.limits import raise_open_files
 from corral.standalone.parts import (
     AgentPart,
@@ -264,6 +264,7 @@ async def _framework(config: Config, name: str, master_url: str, renewals: list[
     bound = bind(host, port)
     notes = Notes()
     async with contextlib.AsyncExitStack() as stack:
+        find_builder(name)
         store = await open_store(config.master.store, work_dir, name, config.store)
         stack.push_async_callback(store.close)
         recording = Recording(work_dir if config.master.journal else None)
@@ -358,6 +359,8 @@ async def _open_kernel(
     trace = begin_trace() if begin_trace is not None else None
     # Before it stands for election: whoever is elected has to serve at once.
     await _warm(config)
+    for name in config.master.frameworks:
+        find_builder(name)
     recording = Recording(work_dir if config.master.journal else None)
     trust = await open_master_trust(config, store, work_dir, host) if secure else None
     server = Server([], bound, name="server", tls=trust.keys.server() if trust is not None else None)
