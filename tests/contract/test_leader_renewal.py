@@ -9,7 +9,7 @@ from corral.runtime.renewal import Renewal
 
 async def test_a_successor_that_does_not_start_is_refused_with_its_own_words() -> None:
     renewal = Renewal("agent", "i", arguments=["-c", "raise SystemExit('key agent.nam is not known')"])
-    with pytest.raises(Conflict, match="key agent.nam is not known; this process goes on"):
+    with pytest.raises(Conflict, match=r"key agent\.nam is not known; this process goes on"):
         await renewal.renew()
     assert not renewal.wanted
 

@@ -10,7 +10,7 @@ from corral.lib.errors import Unavailable
 from corral.net.access import NO_ACCESS, Access
 from corral.net.auth import Gate
 from corral.net.proxy import Follower
-from corral.net.routes import RawRoute, Route
+from corral.net.routes import RawRoute, Request, Response, Route, json_response
 from corral.net.server import Server
 from corral.runtime.election import Candidate
 from corral.runtime.leader import Election, Tenure
@@ -121,7 +121,7 @@ class Reign:
     async def _serve(self, leading: Leading) -> int | None:
         for loop in leading.loops:
             await loop.ready.wait()
-        self._server.switch([*self._own_routes, *leading.routes], leading.gate)
+        self._server.switch([*self._own_routes, *leading.routes, *_healthy()], leading.gate)
         self.serves = True
         self._election.news.tell()
         await asyncio.Event().wait()
@@ -135,3 +135,19 @@ class Reign:
             raise Unavailable(f"the store does not say who else stands: {error}; try again") from None
         leader = self._election.leader
         return [(one, leader is not None and one.id == leader.id) for one in found]
+
+
+def _healthy() -> list[Route | RawRoute]:
+    """What a process that leads answers about its health, unless what leads there has its own answers."""
+
+    async def live(request: Request) -> Response:
+        return json_response({"live": True})
+
+    async def ready(request: Request) -> Response:
+        return json_response({"ready": True})
+
+    async def leads(request: Request) -> Response:
+        return json_response({"leads": True})
+
+    answers = {"/health/live": live, "/health/ready": ready, "/health/leader": leads}
+    return [Route(method="GET", path=path, handler=handler) for path, handler in answers.items()]
