@@ -1,8 +1,8 @@
 """Batch jobs per second through HTTP, durable, each a record of its own, with many agents that are only voices.
 
 Three processes: master and batch framework with one SQLite store, full synchronisation; the agents, which speak the
-real wire and have nothing behind it; and who submits. Every job is one task with three updates, each acknowledged; it is
-placed where the allocator spreads it. The short run is for continuous integration and has no budget.
+real wire and have nothing behind it; and who submits. Every job is one task with three updates, each acknowledged; it
+is placed where the allocator spreads it. The short run is for continuous integration and has no budget.
 """
 
 import asyncio

@@ -68,7 +68,7 @@ def _trace_recorder(trace: Path | None) -> "Callable[[], Recorder] | None":
     return begin
 
 
-def _sets(section_keys: dict[str, Any], sets: tuple[str, ...]) -> list[str]:
+def sets_of(section_keys: dict[str, Any], sets: tuple[str, ...]) -> list[str]:
     """Flags as `section.key=value`, after the `--set`s so that a flag wins."""
     return [*sets, *(f"{key}={value}" for key, value in section_keys.items() if value is not None)]
 
@@ -96,7 +96,7 @@ def dev(
         "master.journal": journal, "agent.journal": journal, "log.format": log_format, "log.level": log_level,
     }  # fmt: skip
     begin = _trace_recorder(trace)
-    return run_dev(file, _sets(found, sets), agents=agents, show_config=show_config, begin_trace=begin)
+    return run_dev(file, sets_of(found, sets), agents=agents, show_config=show_config, begin_trace=begin)
 
 
 @click.command()
@@ -115,7 +115,7 @@ def master(
         "master.listen": listen, "master.store": store, "master.work_dir": work_dir, "master.insecure": insecure,
         "master.journal": journal, "log.format": log_format, "log.level": log_level,
     }  # fmt: skip
-    return run_master(file, _sets(found, sets), show_config=show_config, begin_trace=_trace_recorder(trace))
+    return run_master(file, sets_of(found, sets), show_config=show_config, begin_trace=_trace_recorder(trace))
 
 
 @click.command()
@@ -137,7 +137,7 @@ def agent(
         "agent.name": name, "agent.insecure": insecure, "agent.journal": journal, "log.format": log_format,
         "log.level": log_level,
     }  # fmt: skip
-    return run_agent(file, _sets(found, sets), show_config=show_config)
+    return run_agent(file, sets_of(found, sets), show_config=show_config)
 
 
 @click.command()
@@ -162,7 +162,7 @@ def join(
         "agent.resources": resources, "agent.attributes": attributes, "agent.name": name, "agent.insecure": insecure,
         "agent.journal": journal, "log.format": log_format, "log.level": log_level,
     }  # fmt: skip
-    return run_join(target, file, _sets(found, sets), start=not no_start, show_config=show_config)
+    return run_join(target, file, sets_of(found, sets), start=not no_start, show_config=show_config)
 
 
 @click.command()
@@ -186,4 +186,4 @@ def framework(
         "master.journal": journal, "log.format": log_format, "log.level": log_level,
         "trust.token": access.token or None, "trust.cacert": access.cacert or None,
     }  # fmt: skip
-    return run_framework(name, master_url, file, _sets(found, sets), show_config=show_config)
+    return run_framework(name, master_url, file, sets_of(found, sets), show_config=show_config)

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from random import Random
 
 from corral import __version__
@@ -22,7 +23,7 @@ from corral.runtime.leader import Election, Tenure
 from corral.runtime.notes import Notes
 from corral.runtime.renewal import Renewal, draw_instance
 from corral.runtime.routes import routes as process_routes
-from corral.runtime.service import Background, Service, run_services
+from corral.runtime.service import STORE_FAILED, Background, Service, run_services
 from corral.runtime.turn import Recorder
 from corral.sdk.framework import FrameworkService
 from corral.sdk.http import HttpTransport
@@ -61,12 +62,12 @@ from corral.standalone.trust import (
     open_master_trust,
 )
 from corral.store.base import Store, StoreFailed
+from corral.store.lasting import LastingStore
 from corral.trust.routes import absent_routes
 
 log = get_logger("corral")
 
 READY_TIMEOUT_S = 10.0
-STORE_FAILED = 70
 
 Origins = dict[str, str]
 
@@ -265,7 +266,7 @@ async def _framework(config: Config, name: str, master_url: str, renewals: list[
     notes = Notes()
     async with contextlib.AsyncExitStack() as stack:
         find_builder(name)
-        store = await open_store(config.master.store, work_dir, name, config.store)
+        store = await _open_lasting(config, work_dir, name)
         stack.push_async_callback(store.close)
         recording = Recording(work_dir if config.master.journal else None)
         server = Server([], bound)
@@ -280,10 +281,19 @@ async def _framework(config: Config, name: str, master_url: str, renewals: list[
         return await run_services([reign, renewal, server, _once("announce", lambda: _announce(reign, server))])
 
 
+async def _open_lasting(config: Config, work_dir: Path, name: str) -> LastingStore:
+    """Errors: as `open_store`."""
+
+    async def open_it() -> Store:
+        return await open_store(config.master.store, work_dir, name, config.store)
+
+    return LastingStore(await open_it(), open_it)
+
+
 def _make_reign(
     config: Config,
     name: str,
-    store: Store,
+    store: LastingStore,
     server: Server,
     begin: Callable[[Tenure], Leading],
     trust: MasterTrust | None = None,
@@ -296,7 +306,7 @@ def _make_reign(
     renewal.fixed += ["--listen", server.address]
     alone = parse_store(config.master.store)[0] in ALONE
     access, gate = (trust.access, trust.follower_gate) if trust is not None else (NO_ACCESS, None)
-    reign = Reign(election, begin, server, renewal, alone=alone, access=access, gate=gate)
+    reign = Reign(election, begin, server, renewal, alone=alone, reopen=store.reopen, access=access, gate=gate)
     return reign, renewal
 
 
@@ -354,7 +364,7 @@ async def _open_kernel(
     secure = wants_tls(host, config.master.insecure, config.trust.tls)
     _warn(check_exposure(host, config.master.insecure, "master.listen", secure=secure))
     bound = bind(host, port)
-    store: Store = await open_store(config.master.store, work_dir, "master", config.store)
+    store = await _open_lasting(config, work_dir, "master")
     stack.push_async_callback(store.close)
     trace = begin_trace() if begin_trace is not None else None
     # Before it stands for election: whoever is elected has to serve at once.
@@ -369,7 +379,10 @@ async def _open_kernel(
     address = f"{config.master.hostname or host}:{server.port}"
 
     def begin(fence: Tenure) -> Leading:
-        part = MasterPart(config, store, bound, kernel.notes, recording, trace, fence, scheme)
+        nonlocal trace
+        # A trace tells of one start: after an outage of the store the master knows its agents anew.
+        begun, trace = trace, None
+        part = MasterPart(config, store, bound, kernel.notes, recording, begun, fence, scheme)
         kernel.frameworks = [
             make_framework(name, config, address, LocalTransport(part.shell), store, kernel.notes, recording, fence)
             for name in config.master.frameworks
@@ -380,10 +393,14 @@ async def _open_kernel(
         for service in kernel.frameworks:
             routes += service.routes
         if trust is None:
-            return Leading([part.loop, *kernel.frameworks], loops, [*routes, *absent_routes()])
-        keeper = trust.lead(store, kernel.notes, fence)
+            return Leading([part.service, *kernel.frameworks], loops, [*routes, *absent_routes()])
+
+        async def masters() -> Sequence[str]:
+            return [candidate.url for candidate, _ in await kernel.reign.members()]
+
+        keeper = trust.lead(store, kernel.notes, fence, masters)
         return Leading(
-            [part.loop, *kernel.frameworks, *keeper.services],
+            [part.service, *kernel.frameworks, *keeper.services],
             [*loops, keeper.loop],
             [*routes, *keeper.routes],
             keeper.gate,

@@ -42,7 +42,7 @@ from corral.runtime.journal import Header, Journal, Replayable
 from corral.runtime.loop import Fence, Loop
 from corral.runtime.notes import Notes
 from corral.runtime.service import Background, Service
-from corral.runtime.turn import Recorder, Recorders
+from corral.runtime.turn import DRAIN, Recorder, Recorders
 from corral.standalone.config import (
     AgentSection,
     Config,
@@ -59,10 +59,11 @@ from corral.standalone.config import (
 )
 from corral.standalone.limits import OPEN_FILES_OF_TASKS
 from corral.standalone.trust import AgentTrust
-from corral.store.base import Store
+from corral.store.base import Store, StoreFailed
 from corral.store.etcd import Settings as EtcdSettings
 from corral.store.etcd import make_tls, open_etcd
 from corral.store.memory import MemoryStore
+from corral.store.snapshot import RESTORING
 from corral.store.sqlite import open_sqlite
 from corral.trust.gate import AgentGate
 
@@ -71,17 +72,21 @@ log = get_logger("corral")
 JOIN_FIRST = "let this node join first (`corral token create` on a master, then `corral join TOKEN@HOST` here)"
 
 
+def name_work_dir(given: str, name: str) -> Path:
+    """Where a daemon of this name keeps its files unless told, whether it has begun to or not."""
+    if given:
+        return Path(given)
+    if os.geteuid() == 0:
+        return Path("/var/lib/corral") / name
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "corral" / name
+
+
 def choose_work_dir(given: str, name: str) -> Path:
     """Where a daemon keeps its files; made if missing.
 
     Errors: `Invalid` when it cannot be made or written.
     """
-    if given:
-        path = Path(given)
-    elif os.geteuid() == 0:
-        path = Path("/var/lib/corral") / name
-    else:
-        path = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "corral" / name
+    path = name_work_dir(given, name)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -94,8 +99,22 @@ def choose_work_dir(given: str, name: str) -> Path:
 async def open_store(url: str, work_dir: Path, name: str, section: StoreSection | None = None) -> Store:
     """The store that `--store` names; SQLite in the work directory unless told.
 
-    Errors: `Invalid` for an unknown form, or files that cannot be read; `StoreFailed` when it cannot be opened.
+    Errors: `Invalid` for an unknown form, or files that cannot be read; `StoreFailed` when it cannot be opened, or half
+    of a snapshot lies in it.
     """
+    store = await open_raw_store(url, work_dir, name, section)
+    try:
+        if await store.get(RESTORING) is None:
+            return store
+    except BaseException:
+        await store.close()
+        raise
+    await store.close()
+    raise StoreFailed(f"a restore into store {url or name} was interrupted; run corral snapshot restore again")
+
+
+async def open_raw_store(url: str, work_dir: Path, name: str, section: StoreSection | None = None) -> Store:
+    """As `open_store`, whatever lies in it."""
     kind, path = parse_store(url)
     if kind == "memory":
         return MemoryStore()
@@ -138,7 +157,7 @@ def etcd_settings(url: str, section: StoreSection) -> EtcdSettings:
 class Recording:
     """Makes journals below a work directory, or none. Shapes: `drain` as the loops use it."""
 
-    def __init__(self, directory: Path | None, drain: int = 256) -> None:
+    def __init__(self, directory: Path | None, drain: int = DRAIN) -> None:
         self._directory = directory
         self._drain = drain
 
@@ -201,7 +220,26 @@ class MasterPart:
             fence=fence,
         )
         self.shell.attach(self.loop)
+        self.service = _ClosingService(self.loop, self.shell)
         self.routes: Sequence[Route | RawRoute] = master_routes.routes(self.loop, self.shell)
+
+
+class _ClosingService:
+    """The master's loop; when it ends, so do the streams of all who listened to it."""
+
+    def __init__(self, loop: Loop, shell: MasterShell) -> None:
+        self.name = loop.name
+        self._loop = loop
+        self._shell = shell
+
+    async def run(self) -> int:
+        try:
+            return await self._loop.run()
+        finally:
+            self._shell.close()
+
+    def stop(self) -> None:
+        self._loop.stop()
 
 
 def advertise(config: Config, server: Server) -> str:

@@ -25,6 +25,7 @@ from corral.trust.state import TrustState
 
 class TrustCore:
     __slots__ = ("state",)
+    reads = (ListTokens, ListNodes)
 
     def __init__(self, config: TrustConfig) -> None:
         self.state = TrustState(config)

@@ -9,8 +9,10 @@ from random import Random
 from typing import Any
 
 from corral.frameworks.cron import commands, ending, firing, offers, recovery, updates, views
+from corral.frameworks.cron.check import CheckJobs, check_jobs
 from corral.frameworks.cron.dags import commands as dag_commands
 from corral.frameworks.cron.dags import views as dag_views
+from corral.frameworks.cron.dags.spec import READS as DAG_READS
 from corral.frameworks.cron.dags.spec import (
     DagCommand,
     DeleteDag,
@@ -25,6 +27,7 @@ from corral.frameworks.cron.dags.spec import (
     StartDag,
 )
 from corral.frameworks.cron.spec import (
+    READS,
     AddElements,
     Command,
     Config,
@@ -59,7 +62,7 @@ from corral.sdk.effects import Notified
 from corral.sdk.scheduler import CallFailed, Disconnected
 
 Input = (
-    Loaded | Tick | Asked[Command | DagCommand] | Notified | Disconnected | CallFailed | events.Subscribed
+    Loaded | Tick | Asked[Command | CheckJobs | DagCommand] | Notified | Disconnected | CallFailed | events.Subscribed
     | events.Offers | events.Rescind | events.Update | events.Message | events.Explanations | events.Failure
     | events.Error | events.Heartbeat
 )  # fmt: skip
@@ -70,6 +73,7 @@ class CronCore:
     """The deciding half of the cron framework."""
 
     __slots__ = ("state",)
+    reads = READS + DAG_READS
 
     def __init__(self, config: Config, random: Random) -> None:
         self.state = State(config, random)
@@ -104,7 +108,7 @@ class CronCore:
             case Tick(name=firing.WORK):
                 return [*commands.let_go(state, now), *offers.work_off(state, now)]
             case Tick(name=firing.WANTS):
-                return offers.say_wants(state)
+                return offers.say_wants(state, now)
             case Tick(name=ending.SWEEP):
                 return ending.kill_again(state)
             case Tick(name=firing.PRUNE):
@@ -128,7 +132,7 @@ class CronCore:
             case _:
                 return []
 
-    def _command(self, ask: int, command: Command | DagCommand, now: float) -> list[Effect]:
+    def _command(self, ask: int, command: Command | CheckJobs | DagCommand, now: float) -> list[Effect]:
         state = self.state
         match command:
             case PutJob():
@@ -162,13 +166,15 @@ class CronCore:
             case _:
                 return [Reply(ask, self._view(command, now))]
 
-    def _view(self, command: Command | DagCommand, now: float) -> Any:
+    def _view(self, command: Command | CheckJobs | DagCommand, now: float) -> Any:
         state = self.state
         match command:
             case GetJobs():
                 return views.view_jobs(state)
             case SearchJobs():
                 return views.search(state, command)
+            case CheckJobs():
+                return check_jobs(state, command, now)
             case GetSummary():
                 return views.view_summary(state)
             case GetJob():

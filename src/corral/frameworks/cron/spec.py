@@ -451,6 +451,12 @@ Command = (
 )  # fmt: skip
 
 
+READS = (
+    GetJobs, SearchJobs, GetSummary, GetJob, GetNext, GetStat, GetStats, GetHistory, GetGraph, GetMetrics, GetLeader,
+)  # fmt: skip
+"""The commands that change nothing."""
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """How the cron framework works. Units: seconds, cores, MiB.
 

@@ -41,6 +41,7 @@ from corral.model.task import (
 )
 from corral.sdk.match import Placement
 
+HOME = "@home"
 MOST_LABEL_NAME = 493
 MOST_LABEL_VALUE = 512
 
@@ -60,8 +61,13 @@ def want_id_of(app: App) -> WantId:
     return WantId(f"{safe_id(app.spec.id)}@{app.record.config}")
 
 
+def home_want_id_of(app: App) -> WantId:
+    """For those of the app's instances that would rather be started again where they failed."""
+    return WantId(f"{want_id_of(app)}{HOME}")
+
+
 def app_of_want(want_id: WantId) -> str:
-    return "/" + want_id.rpartition("@")[0].replace("_", "/")
+    return "/" + want_id.partition("@")[0].replace("_", "/")
 
 
 def make_want(app: App, config: Config, count: int) -> Want:
@@ -190,8 +196,18 @@ def make_template(app: App, config: Config) -> Template:
     )
 
 
-def build_task(app: App, instance: Instance, placement: Placement, config: Config) -> TaskInfo:
-    """The task of a placed instance. Shapes: `instance` already has its ports and its incarnation."""
+def scaling_variables(app_id: str, token: str, config: Config) -> tuple[tuple[str, str], ...]:
+    """Where the app may ask to grow and shrink, and what it shows there."""
+    return (
+        ("CORRAL_SCALING_URL", f"http://{config.address}/corral/v1/scaling{app_id}"),
+        ("CORRAL_SCALING_TOKEN", token),
+    )
+
+
+def build_task(
+    app: App, instance: Instance, placement: Placement, config: Config, more: tuple[tuple[str, str], ...] = ()
+) -> TaskInfo:
+    """The task of a placed instance. Shapes: `instance` already has its ports and incarnation; `more` are variables."""
     if app.template is None:
         app.template = make_template(app, config)
     template = app.template
@@ -201,7 +217,7 @@ def build_task(app: App, instance: Instance, placement: Placement, config: Confi
     task_id = task_id_of(instance)
     environment = merge_environment(
         template.before,
-        [("MESOS_TASK_ID", task_id)],
+        [("MESOS_TASK_ID", task_id), *more],
         port_variables(spec, instance.ports, offer.hostname, config.env_prefix),
         template.after,
     )

@@ -211,3 +211,6 @@ class GetDagRun(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 DagCommand = (
     PutDag | PlanDag | DeleteDag | StartDag | ResumeDag | KillDag | GetDags | GetDag | GetDagRuns | GetDagRun
 )  # fmt: skip
+
+READS = (GetDags, GetDag, GetDagRuns, GetDagRun, PlanDag)
+"""The commands that change nothing."""
