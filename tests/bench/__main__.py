@@ -24,6 +24,7 @@ BENCHES = (
     "etcd",
     "services",
     "swarm",
+    "failover",
 )
 WITH_DATA = ("packing",)
 """Run when named, or when there is `--data`."""
