@@ -23,6 +23,7 @@ from corral.agent.runtimes import TaskRuntime
 from corral.agent.sandbox import Sandboxes
 from corral.agent.shell import AgentShell
 from corral.agent.spec import AgentConfig
+from corral.lib.clock import read_boot_id
 from corral.lib.errors import Invalid
 from corral.lib.log import get_logger
 from corral.master import routes as master_routes
@@ -290,6 +291,8 @@ async def open_agent(
         oversubscribe=section.oversubscribe,
         oversubscribe_margin=section.oversubscribe_margin,
         oversubscribe_pressure=section.oversubscribe_pressure,
+        start_after_reboot=section.start_after_reboot,
+        boot_id=read_boot_id(),
         **_shared(section, AgentConfig),
     )
     seed = draw_seed()
