@@ -10,10 +10,10 @@ from agent_driver import Driver, make_task
 from corral.agent import effects as fx
 from corral.agent.spec import Fetched, Recovered, RunRecord, Stage, Started
 from corral.model.boot import AFTER_REBOOT_LABEL
-from corral.model.partition import STOP_AFTER_LABEL
 from corral.model.container import ContainerInfo, ContainerKind, DockerInfo
 from corral.model.execution import Exit, Found, Launched
 from corral.model.ids import TaskId
+from corral.model.partition import STOP_AFTER_LABEL
 from corral.model.task import CommandInfo, Label, Reason, Source, TaskInfo, TaskState, Uri
 from corral.runtime.core import encode_record
 

@@ -22,7 +22,9 @@ def test_an_app_may_leave_its_tasks_ended(cluster) -> None:
 def test_an_app_whose_label_says_something_else_is_refused(cluster) -> None:
     with pytest.raises(Unprocessable) as refused:
         cluster.create(labels={AFTER_REBOOT_LABEL: "maybe"})
-    assert refused.value.details == {"/labels": ["label corral.after-reboot is 'maybe'; it may be start or leave"]}
+    assert refused.value.details == {
+        "/labels/corral.after-reboot": ["label corral.after-reboot is 'maybe'; it may be start or leave"]
+    }
 
 
 def test_an_instance_that_its_agent_starts_again_is_not_replaced_and_shown_as_starting(cluster) -> None:

@@ -126,7 +126,7 @@ def _text_errors(spec: AppSpec) -> Errors:
     try:
         check_after_reboot(spec.labels.get(AFTER_REBOOT_LABEL, LEAVE))
     except Invalid as error:
-        yield "/labels", error.message
+        yield f"/labels/{AFTER_REBOOT_LABEL}", error.message
     for name in spec.env:
         if not name or "=" in name:
             yield "/env", f"variable {name!r} must have a name without ="
