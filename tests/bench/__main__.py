@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 from tests.bench.report import Measure, describe_hardware, show
 
-BENCHES = ("control_plane", "start", "docker", "engine", "live", "kernel")
+BENCHES = ("control_plane", "start", "docker", "engine", "live", "kernel", "outage")
 WITH_DATA = ("packing",)
 """Run when named, or when there is `--data`."""
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from corral.lab.lab import Lab
-from corral.lib.errors import CorralError
+from corral.lib.errors import CorralError, NotFound
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ RESTART_S = 0.5
 """How long a daemon that ended stays so, as `RestartSec` in the units."""
 
 
-def wait_for(look: Callable[[], T], what: str, timeout_s: float = 60.0) -> T:
+def wait_for(look: Callable[[], T], what: str, timeout_s: float = 60.0, pause_s: float = 0.1) -> T:
     """The first true answer. Errors in asking count as none."""
     end, found = time.monotonic() + timeout_s, None
     while True:
@@ -42,7 +42,7 @@ def wait_for(look: Callable[[], T], what: str, timeout_s: float = 60.0) -> T:
             if found:
                 return found
         assert time.monotonic() < end, f"waited {timeout_s:g} s for {what}, found {found!r}"
-        time.sleep(0.1)
+        time.sleep(pause_s)
 
 
 def call(url: str, method: str, path: str, body: Any = None, timeout_s: float = 5.0) -> tuple[int, Any]:
@@ -164,7 +164,8 @@ class Cluster:
         """Kill a daemon and keep it from being started again for a while."""
         self.held.add((host, daemon))
         try:
-            self.lab.signal(host, daemon)
+            with contextlib.suppress(NotFound):
+                self.lab.signal(host, daemon)
             yield
         finally:
             self.held.discard((host, daemon))
@@ -238,10 +239,8 @@ class Cluster:
         def look() -> str:
             for name in self.masters:
                 with contextlib.suppress(OSError, http.client.HTTPException):
-                    status, _ = call(f"{self.ips[name]}:4680", "GET", "/health/ready", timeout_s=1.0)
-                    led = call(f"{self.ips[name]}:4680", "GET", "/v2/leader", timeout_s=1.0)[1]["leader"]
-                    if status == 200:
-                        return next(host for host, ip in self.ips.items() if led.partition(":")[0] == ip)
+                    if call(f"{self.ips[name]}:4680", "GET", "/health/leader", timeout_s=1.0)[0] == 200:
+                        return name
             return ""
 
         return wait_for(look, "a leader")
@@ -251,13 +250,19 @@ class Cluster:
         return {node["hostname"]: node["state"] for node in self.get("/corral/v1/nodes")["nodes"]}
 
     def wait_whole(self, timeout_s: float = 60.0) -> None:
-        """Return when each agent is there and healthy."""
+        """Return when each member of etcd is healthy, each master ready and each agent there."""
 
         def look() -> bool:
+            for name in self.members:
+                if call(f"{self.ips[name]}:2379", "GET", "/health")[1].get("health") != "true":
+                    return False
+            for name in self.masters:
+                if call(f"{self.ips[name]}:4680", "GET", "/health/ready")[0] != 200:
+                    return False
             found = self.nodes()
             return all(found.get(name) == "reachable" for name in self.names)
 
-        wait_for(look, f"agents on {', '.join(self.names)}", timeout_s)
+        wait_for(look, f"all daemons on {', '.join(self.names)}", timeout_s)
 
     def tell(self) -> str:
         """The last words of each daemon, for when something went wrong."""

@@ -10,6 +10,7 @@ from tests.fault.real.faults import FAULTS, Fault
 from tests.fault.real.scene import Scene
 
 from corral.lab.lab import Lab
+from corral.lib.errors import CorralError
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +76,7 @@ def do(scene: Scene, fault: Fault) -> Result:
         scene.settle()
         outcome = fault.run(scene)
         lost = scene.lost(ended=outcome.ended, again=outcome.again)
-    except (AssertionError, OSError, KeyError, ValueError) as error:
+    except (AssertionError, CorralError, OSError, KeyError, ValueError) as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         return Result(
             key=fault.key, happened=f"{error} ({where.name})", seconds=time.monotonic() - scene.hurt_at,
