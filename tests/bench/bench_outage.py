@@ -1,4 +1,4 @@
-"""What outages of one node's parts cost with many containers on it: a Docker daemon that is killed, an agent that restarts.
+"""What outages of a node's parts cost with many containers on it: a Docker daemon killed, an agent started again.
 
 A whole cluster of one host in a lab, with a real Engine; needs root. Exits are by the tasks' own doing and restarts are
 counted by what they write themselves.

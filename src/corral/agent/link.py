@@ -1,8 +1,9 @@
 """Keeps a session with the leading master: two HTTP requests of one name, orders down and reports up.
 
 Rules: the reports are opened only when the orders have been answered; if either ends, both end, and the next session is
-dialled after a growing, jittered delay. A redirect is followed to the leader at once. What is not sent when a session
-ends is dropped: the next one begins by telling everything.
+dialled after a growing, jittered delay. A redirect is followed to the leader at once. A master that does not lead is
+asked to answer when somebody does, so that a new leader has all agents as soon as it serves. What is not sent when a
+session ends is dropped: the next one begins by telling everything.
 """
 
 import asyncio
@@ -18,14 +19,19 @@ from corral.lib.errors import Invalid
 from corral.lib.ids import mint_uuid
 from corral.lib.log import get_logger
 from corral.model.orders import Order, Report
+from corral.net.follower import LOST, WAIT
 from corral.net.stream import CONTENT_TYPE, ORDERS_PATH, REPORTS_PATH, FrameReader, pack
 
 log = get_logger("agent")
 
-CONNECT_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 3.0
 FIRST_DELAY_S = 0.1
 MOST_DELAY_S = 10.0
+MOST_DELAY_OF_SEVERAL_S = 2.0
+"""With several masters most dials meet one that answers and has the agent wait."""
 MOST_REDIRECTS = 8
+WAIT_S = 20
+"""How long a master that does not lead may take to name one that does."""
 MOST_UNSENT_BYTES = 64 << 20
 
 Tell = Callable[[Connected | Disconnected | Ordered], None]
@@ -46,6 +52,7 @@ class Link:
         self._tries = 0
         self._next = 0
         self._leader: str | None = None
+        self._lost: str | None = None
         self._hold_s = 0.0
 
     def connect(self) -> None:
@@ -86,14 +93,15 @@ class Link:
     def _delay_s(self) -> float:
         hold_s, self._hold_s = self._hold_s, 0.0
         self._tries += 1
-        delay_s = grow_delay_s(self._tries, first_s=FIRST_DELAY_S, factor=2.0, most_s=MOST_DELAY_S)
+        most_s = MOST_DELAY_OF_SEVERAL_S if len(self._masters) > 1 else MOST_DELAY_S
+        delay_s = grow_delay_s(self._tries, first_s=FIRST_DELAY_S, factor=2.0, most_s=most_s)
         return max(hold_s, delay_s * (0.5 + self._random.random() / 2))
 
     async def _hold_session(self, http: aiohttp.ClientSession, master: str) -> str | None:
         """One session from dial to end; returns the leader's URL when this master names another."""
         assert self.tell is not None
         name = mint_uuid(self._random)
-        session = _Session(http, master, name)
+        session = _Session(http, master, name, self._lost)
         answered_at: float | None = None
         try:
             async with session.dial() as orders:
@@ -101,15 +109,19 @@ class Link:
                     return _base(urljoin(master + "/", orders.headers.get("Location", "")))
                 if orders.status != 200:
                     raise Invalid(f"status {orders.status}: {(await orders.text())[:200]}")
+                self._lost = None
                 self._session = session
                 self.tell(Connected(name, master))
                 answered_at = asyncio.get_running_loop().time()
                 why = await self._exchange(session, orders)
         except (aiohttp.ClientError, OSError, Invalid) as error:
             why = f"{type(error).__name__}: {error}"
+            if isinstance(error, aiohttp.ClientConnectionError | OSError):
+                self._lost = master
         finally:
             self._session = None
         if answered_at is not None:
+            self._lost = master
             if asyncio.get_running_loop().time() - answered_at >= MOST_DELAY_S:
                 self._tries = 0  # a session that held; one that breaks at once lets the delay grow
             self.tell(Disconnected(name, f"session with master {master} ended: {why}"))
@@ -147,11 +159,12 @@ class Link:
 
 
 class _Session:
-    __slots__ = ("_http", "_master", "_news", "_unsent", "name", "over", "why")
+    __slots__ = ("_http", "_lost", "_master", "_news", "_unsent", "name", "over", "why")
 
-    def __init__(self, http: aiohttp.ClientSession, master: str, name: str) -> None:
+    def __init__(self, http: aiohttp.ClientSession, master: str, name: str, lost: str | None) -> None:
         self._http = http
         self._master = master
+        self._lost = lost
         self.name = name
         self._unsent = bytearray()
         self._news = asyncio.Event()
@@ -162,7 +175,7 @@ class _Session:
         return self._http.get(
             self._master + ORDERS_PATH,
             params={"session": self.name},
-            headers={"Accept": CONTENT_TYPE},
+            headers={"Accept": CONTENT_TYPE, WAIT: f"wait={WAIT_S}", **({LOST: self._lost} if self._lost else {})},
             allow_redirects=False,
         )
 

@@ -7,7 +7,7 @@ import http.client
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from corral.lib import errors
 from corral.lib.errors import CorralError, Unavailable
@@ -21,6 +21,7 @@ _BY_STATUS: dict[int, type[CorralError]] = {
     413: errors.TooLarge,
     422: errors.Invalid,
     503: errors.Unavailable,
+    504: errors.Unavailable,
 }
 
 
@@ -30,20 +31,21 @@ _NEXT_STEPS = {
 }
 
 
+MOST_SENT_ON = 3
+
+
 class Client:
-    """One server, one request at a time. Shapes: `addr` is `http://host:port`, `what` is `master` or `agent`."""
+    """One server, one request at a time.
+
+    Shapes: `addr` is `http://host:port`, or several with commas between them: each is tried until one answers, and a
+    master that does not lead sends on to the one that does. `what` is `master` or `agent`.
+    """
 
     def __init__(self, addr: str, *, timeout_s: float = 30.0, what: str = "master") -> None:
-        try:
-            split = urlsplit(addr)
-            host, port = split.hostname, split.port
-        except ValueError:
-            split, host, port = urlsplit(""), None, None
-        if split.scheme != "http" or not host:
+        self._addrs = [_check_addr(part.strip(), addr) for part in addr.split(",") if part.strip()]
+        if not self._addrs:
             raise errors.Invalid(f"address {addr!r} is not of the form http://HOST:PORT; set --addr or CORRAL_ADDR")
-        self.addr = addr
-        self._host = host
-        self._port = 80 if port is None else port
+        self.addr = self._addrs[0]
         self._timeout_s = timeout_s
         self._what = what
 
@@ -93,33 +95,84 @@ class Client:
     def _open(
         self, method: str, path: str, body: Any, query: Mapping[str, Any], timeout_s: float | None = -1.0
     ) -> http.client.HTTPResponse:
+        """Errors: of the last server that was tried, when none of them has a master that leads behind it."""
+        for addr in [self.addr, *(one for one in self._addrs if one != self.addr)]:
+            try:
+                return self._follow(addr, method, path, body, query, timeout_s)
+            except Unavailable as error:
+                failed = error
+                # Nobody knows whether one that broke off did it; only reads may be asked of another.
+                if method != "GET" and not isinstance(error, _NotDone):
+                    raise
+        raise failed
+
+    def _follow(
+        self, addr: str, method: str, path: str, body: Any, query: Mapping[str, Any], timeout_s: float | None
+    ) -> http.client.HTTPResponse:
+        for _ in range(MOST_SENT_ON + 1):
+            self.addr = addr
+            response = self._exchange(method, path, body, query, timeout_s)
+            if response.status != 307:
+                break
+            location = urlsplit(urljoin(addr, response.headers.get("Location", "")))
+            response.close()
+            addr = f"{location.scheme}://{location.netloc}"
+        else:
+            raise _NotDone(f"masters send each other's callers on; {addr} was the last, and none of them leads")
+        if response.status >= 300:
+            raise _read_error(response, addr)
+        return response
+
+    def _exchange(
+        self, method: str, path: str, body: Any, query: Mapping[str, Any], timeout_s: float | None
+    ) -> http.client.HTTPResponse:
         asked = [(k, v) for k, v in query.items() if v not in (None, "", False)]
         target = quote(path, safe="/:*") + (
             "?" + urlencode([(k, "true" if v is True else v) for k, v in asked], doseq=True) if asked else ""
         )
         payload = None if body is None else (body if isinstance(body, bytes) else json.dumps(body).encode())
         wait_s = self._timeout_s if timeout_s == -1.0 else timeout_s
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+        split = urlsplit(self.addr)
+        connection = http.client.HTTPConnection(split.hostname or "", split.port or 80, timeout=self._timeout_s)
+        reached = False
         try:
             headers = {"Accept": "application/json", "Connection": "close"}
             if payload is not None:
                 headers["Content-Type"] = "application/json"
             connection.connect()
+            reached = True
             connection.sock.settimeout(wait_s)
             connection.request(method, target, body=payload, headers=headers)
             response = connection.getresponse()
         except TimeoutError:
-            raise Unavailable(f"{self.addr} did not answer within {self._timeout_s:g} s; look at its log") from None
+            kind = Unavailable if reached else _NotDone
+            raise kind(f"{self.addr} did not answer within {self._timeout_s:g} s; look at its log") from None
         except (OSError, UnicodeError) as error:
             why = getattr(error, "strerror", None) or error
-            raise Unavailable(f"no {self._what} answers at {self.addr} ({why}); {_NEXT_STEPS[self._what]}") from None
+            kind = Unavailable if reached else _NotDone
+            raise kind(f"no {self._what} answers at {self.addr} ({why}); {_NEXT_STEPS[self._what]}") from None
         except http.client.HTTPException as error:
             raise Unavailable(
                 f"{self.addr} does not speak HTTP as expected: {error!r}; is it a corral {self._what}?"
             ) from None
-        if response.status >= 300:
-            raise _read_error(response, self.addr)
         return response
+
+
+def _check_addr(addr: str, given: str) -> str:
+    """Shapes: without a scheme it is http. Errors: `Invalid` shows the form."""
+    addr = addr if "://" in addr else f"http://{addr}"
+    try:
+        split = urlsplit(addr)
+        fits = split.scheme == "http" and bool(split.hostname) and (split.port is None or split.port > 0)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise errors.Invalid(f"address {given!r} is not of the form http://HOST:PORT; set --addr or CORRAL_ADDR")
+    return addr.rstrip("/")
+
+
+class _NotDone(Unavailable):
+    """Nothing of the request was done: another server may be asked."""
 
 
 def _read_error(response: http.client.HTTPResponse, addr: str) -> CorralError:
@@ -141,5 +194,5 @@ def _read_error(response: http.client.HTTPResponse, addr: str) -> CorralError:
     text = message or f"{addr} answered {response.status} {response.reason}"
     kind = _BY_STATUS.get(response.status, errors.Failed)
     if kind is Unavailable:
-        return Unavailable(text)
+        return _NotDone(text) if response.headers.get("Retry-After") else Unavailable(text)
     return kind(f"{text}: {details}" if details else text)

@@ -121,7 +121,7 @@ def master(
 @click.command()
 @_common
 @_running
-@click.option("--master", "master_url", metavar="HOST:PORT", help="The master to join.")
+@click.option("--master", "master_url", metavar="HOST:PORT,...", help="The masters to join.")
 @click.option("--listen", "--agent-listen", "listen", metavar="HOST:PORT", help="Where to serve; port 0 takes any.")
 def agent(
     file: str | None, sets: tuple[str, ...], work_dir: str | None, log_format: str | None, log_level: str | None,
@@ -144,7 +144,7 @@ def agent(
 @click.argument("name")
 @_common
 @_serving
-@click.option("--master", "master_url", required=True, metavar="URL", help="The master whose resources it uses.")
+@click.option("--master", "master_url", required=True, metavar="URL,...", help="The masters whose resources it uses.")
 def framework(
     name: str, file: str | None, sets: tuple[str, ...], work_dir: str | None, log_format: str | None,
     log_level: str | None, journal: bool | None, insecure: bool | None, show_config: bool, listen: str | None,

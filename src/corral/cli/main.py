@@ -34,6 +34,11 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "explain": ("corral.cli.cluster:explain", "Say why something waits, node by node, and what would help"),
         "plan": ("corral.cli.planning:plan", "Say where an app file would run and what it would displace"),
     },
+    "Discovery": {
+        "lb": ("corral.cli.discovery:lb", "Balance load with HAProxy, as apps ask for by their labels"),
+        "publish": ("corral.cli.discovery:publish", "Keep what is ready where as keys in an etcd"),
+        "template": ("corral.cli.discovery:template", "Keep a file as a template makes it from what is ready where"),
+    },
     "Cron": {
         "job": ("corral.cli.jobs:job", "Jobs that run when they are due, or when others have succeeded"),
     },
@@ -94,11 +99,11 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "CORRAL"})
 @click.version_option(__version__, "--version", message="corral %(version)s")
-@click.option("--addr", default="http://127.0.0.1:4680", show_default=True, help="The master's URL [CORRAL_ADDR].")
+@click.option("--addr", default="http://127.0.0.1:4680", show_default=True, help="The masters' URLs [CORRAL_ADDR].")
 @click.pass_context
 def cli(ctx: click.Context, addr: str) -> None:
     """One pool of machines, every kind of work on it."""
-    ctx.obj = addr if "://" in addr else f"http://{addr}"
+    ctx.obj = addr
 
 
 def main(argv: Sequence[str] | None = None) -> None:

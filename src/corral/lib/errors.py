@@ -7,6 +7,7 @@
     ├── Forbidden      403  6    asked by somebody who may not
     ├── NotFound       404  3    the thing named does not exist
     ├── Conflict       409  4    it clashes with what is there or under way
+    │   └── Stale      412  4    what it was decided on has changed meanwhile
     ├── TooLarge       413  2    more than the limit that the message names
     ├── NotLeader      307  5    another master leads; `leader` says where
     ├── Unavailable    503  5    try again later; `retry_after_s` says when
@@ -67,6 +68,10 @@ class Conflict(CorralError):
     def __init__(self, message: str, blockers: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.blockers = blockers
+
+
+class Stale(Conflict):
+    status = 412
 
 
 class TooLarge(CorralError):

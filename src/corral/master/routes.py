@@ -182,6 +182,7 @@ class _Doors:
             "/metrics": self.write_metrics,
             "/health/live": self.answer_live,
             "/health/ready": self.answer_ready,
+            "/health/leader": self.answer_leader,
         }
 
     def _expect_recovered(self) -> None:
@@ -474,6 +475,10 @@ class _Doors:
     async def answer_ready(self, request: Request) -> Response:
         self._expect_recovered()
         return json_response({"ready": True})
+
+    async def answer_leader(self, request: Request) -> Response:
+        self._expect_recovered()
+        return json_response({"leads": True})
 
     # The agents' links.
 

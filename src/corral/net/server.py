@@ -139,6 +139,11 @@ class Server:
         return int(self._port)
 
     @property
+    def address(self) -> str:
+        """`HOST:PORT`, as it is listened on."""
+        return self.url.partition("://")[2]
+
+    @property
     def url(self) -> str:
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}"
@@ -155,7 +160,7 @@ class Server:
 
     async def start(self) -> None:
         """Accept requests."""
-        self._http = web.Server(self._serve, handler_cancellation=True, access_log=None, keepalive_timeout=75.0)
+        self._http = web.Server(self.serve, handler_cancellation=True, access_log=None, keepalive_timeout=75.0)
         self._listener = await asyncio.get_running_loop().create_server(self._http, sock=self._bound, backlog=1024)
 
     async def close(self) -> None:
@@ -167,7 +172,12 @@ class Server:
             self._http.pre_shutdown()
             await self._http.shutdown(_STREAM_QUANTUM_S)
 
-    async def _serve(self, raw: web.BaseRequest) -> web.StreamResponse:
+    def switch(self, routes: Sequence[Route | RawRoute]) -> None:
+        """Serve these from now on; requests under way end as they began."""
+        self._router = Router(routes)
+
+    async def serve(self, raw: web.BaseRequest) -> web.StreamResponse:
+        """One request, by the routes of this moment."""
         path = fold_slashes(raw.path)
         served, params, allowed = self._router.find(raw.method, path)
         request = Request(
@@ -186,26 +196,26 @@ class Server:
             try:
                 return await route.handler(raw)  # type: ignore[no-any-return]
             except CorralError as error:
-                return _finished(write_error(error, request), raw.method)
+                return finished(write_error(error, request), raw.method)
         try:
             if raw.body_exists:
                 body = await _read_body(raw, route.most_bytes)
                 request = _with_body(request, body)
             answer = await route.handler(request)
         except CorralError as error:
-            return _finished(route.errors(error, request), raw.method)
+            return finished(route.errors(error, request), raw.method)
         except (asyncio.CancelledError, ConnectionError):
             raise
         except HttpProcessingError as error:
-            return _finished(route.errors(Invalid(f"the request body is broken: {error.message}"), request), raw.method)
+            return finished(route.errors(Invalid(f"the request body is broken: {error.message}"), request), raw.method)
         except Exception:
             log.exception("request failed", method=raw.method, path=path)
-            return _finished(route.errors(CorralError("internal error; the log of this daemon has it"), request), "")
+            return finished(route.errors(CorralError("internal error; the log of this daemon has it"), request), "")
         if isinstance(answer, Stream):
             if raw.method == "HEAD":
-                return _finished(await _head_of(answer), raw.method)
+                return finished(await _head_of(answer), raw.method)
             return await self._stream(raw, answer)
-        return _finished(answer, raw.method)
+        return finished(answer, raw.method)
 
     def _unknown(self, request: Request, allowed: tuple[str, ...]) -> web.StreamResponse:
         near = self._router.error_writer(request.path)
@@ -213,11 +223,11 @@ class Server:
         if allowed:
             error: CorralError = NotFound(f"{request.path} takes {', '.join(allowed)}, not {request.method}")
             answer = write(error, request)
-            response = _finished(answer, request.method)
+            response = finished(answer, request.method)
             response.set_status(405)
             response.headers["Allow"] = ", ".join(allowed)
             return response
-        return _finished(write(NotFound(f"there is no {request.path} here"), request), request.method)
+        return finished(write(NotFound(f"there is no {request.path} here"), request), request.method)
 
     async def _stream(self, raw: web.BaseRequest, stream: Stream) -> web.StreamResponse:
         response = web.StreamResponse(status=stream.status, headers=dict(stream.headers))
@@ -270,7 +280,8 @@ def _with_body(request: Request, body: bytes) -> Request:
     )
 
 
-def _finished(answer: Response, method: str) -> web.Response:
+def finished(answer: Response, method: str) -> web.Response:
+    """A plain answer as the HTTP library has it."""
     response = web.Response(status=answer.status, body=answer.body, headers=dict(answer.headers))
     if answer.body or method == "HEAD":
         response.headers.setdefault("Content-Type", answer.content_type)

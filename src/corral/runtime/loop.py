@@ -6,24 +6,42 @@ one (group commit). A failed write, or a core that raises, ends `run`; recovery 
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
 
 from corral.lib.clock import Clock, system_clock
 from corral.lib.errors import CorralError, Unavailable
 from corral.runtime.core import Asked, CancelTimer, Core, Effect, Note, Refuse, Reply, SetTimer, Shell, Stop, Tick
 from corral.runtime.notes import Notes
 from corral.runtime.turn import Decider, Recorder, Turn, load
-from corral.store.base import Store, StoreFailed
+from corral.store.base import Guard, GuardFailed, Store, StoreFailed
 
 Answer = Callable[[Any, CorralError | None], None]
+
+
+class Fence(Protocol):
+    """What lets a loop act: it keeps those apart who believe to lead at the same time."""
+
+    guards: Sequence[Guard]
+    """Hold for every commit, or nothing is written."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether this process may act at this moment."""
+
+    async def settle(self) -> None:
+        """Return when it may. Errors: whatever ends the loop, when it may not any more."""
+
+    def lose(self, why: str) -> Exception:
+        """A guard did not hold: nothing of this process may act from now on; returns what ends the loop."""
 
 
 class Loop:
     """One component at work. All methods belong to the thread of the asyncio loop that runs it.
 
     Shapes: `prefix` is put before every key; `name` (the prefix unless told) is the component in notes; `notes` may be
-    shared with other loops. Units: `drain` inputs at most per turn. `check` asserts the core's invariants every turn.
+    shared with other loops; without a `fence` nobody else writes these records. Units: `drain` inputs at most per turn.
+    `check` asserts the core's invariants every turn.
     """
 
     def __init__(
@@ -38,6 +56,7 @@ class Loop:
         recorder: Recorder | None = None,
         name: str | None = None,
         notes: Notes | None = None,
+        fence: Fence | None = None,
         check: bool = False,
     ) -> None:
         self.core = core
@@ -49,6 +68,8 @@ class Loop:
         self._shell = shell
         self._store = store
         self._prefix = prefix
+        self._fence = fence
+        self._guards: Sequence[Guard] = () if fence is None else fence.guards
         self._clock = clock
         self._now = 0.0
         self._check = check
@@ -63,6 +84,9 @@ class Loop:
         )
         self._queue: deque[Any] = deque()
         self._waiter: asyncio.Future[None] | None = None
+        self._proofs: list[asyncio.Future[None]] = []
+        self._proved: list[asyncio.Future[None]] = []
+        self._fenced = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._asks: dict[int, asyncio.Future[Any]] = {}
         self._posts: dict[int, Answer] = {}
@@ -131,6 +155,15 @@ class Loop:
         self._queue.append(Asked(ask, command))
         self._wake()
 
+    async def prove(self) -> None:
+        """Return when a turn that had not begun has been taken, or when there was none to take; never once ended."""
+        if self._fenced:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._proofs.append(future)
+        self._wake()
+        await future
+
     @property
     def waiting(self) -> int:
         """How many inputs have not been decided yet."""
@@ -153,11 +186,14 @@ class Loop:
                 raise self._failure
             if self._code is not None:
                 return self._code
+            self._proved, self._proofs = self._proofs, []
             if not self._queue and not self._decider.carries:
+                _pass(self._proved)
                 self._waiter = self._aio.create_future()
                 await self._waiter
                 continue
             await self._take_turn()
+            _pass(self._proved)
             if self._queue:
                 # A store that never waits would otherwise keep everybody else from running.
                 await asyncio.sleep(0)
@@ -167,6 +203,8 @@ class Loop:
         turn = self._decider.take(self._queue, self._now)
         if turn.writes:
             await self._commit(turn)
+        if self._fence is not None and not self._fence.holds:
+            await self._wait_at(self._fence)
         if self._check:
             self.core.invariants()
         own, slow = self._own, self._perform
@@ -181,9 +219,23 @@ class Loop:
         if not self.ready.is_set():
             self.ready.set()
 
+    async def _wait_at(self, fence: Fence) -> None:
+        """What is decided stays undone until it is sure that it may be done. Who waits here hangs nowhere."""
+        self._fenced = True
+        _pass(self._proofs)
+        _pass(self._proved)
+        try:
+            await fence.settle()
+        finally:
+            self._fenced = False
+
     async def _commit(self, turn: Turn) -> None:
         try:
-            await self._store.commit(turn.writes)
+            await self._store.commit(turn.writes, self._guards)
+        except GuardFailed as error:
+            if self._fence is None:
+                raise _store_failed(self.name, f"write {len(turn.writes)} records", error) from error
+            raise self._fence.lose(f"{self.name} could not write: {error}, so another leads") from None
         except Exception as error:
             raise _store_failed(self.name, f"write {len(turn.writes)} records", error) from error
 
@@ -291,6 +343,12 @@ class Loop:
         if self._recorder is not None:
             self._recorder.close()
         self.notes.flush()
+
+
+def _pass(proofs: Sequence["asyncio.Future[None]"]) -> None:
+    for proof in proofs:
+        if not proof.done():
+            proof.set_result(None)
 
 
 def _store_failed(name: str, wanted: str, error: Exception) -> StoreFailed:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from corral.lib.errors import CorralError
 from corral.lib.log import get_logger
+from corral.runtime.election import LEADERSHIP_LOST, LeadershipLost
 from corral.store.base import StoreFailed
 
 _log = get_logger("service")
@@ -75,7 +76,7 @@ async def run_services(services: Sequence[Service], *, grace_s: float = 10.0, si
 
     Units: `grace_s` seconds for each to stop; then, or at a second signal, it is cancelled.
     Shapes: the exit code is that of the service that ended first, 0 after a signal, unless another failed meanwhile; an
-    error is logged and gives the code of its `CorralError`, else 1.
+    error is logged and gives the code of its `CorralError`, 75 when the leadership was lost, else 1.
     """
     relax_collector()
     leave, hurry = asyncio.Event(), asyncio.Event()
@@ -105,6 +106,9 @@ async def _guard(service: Service) -> int:
     except StoreFailed as error:
         _log.error("service failed", service=service.name, why=str(error))
         return 1
+    except LeadershipLost as error:
+        _log.error("leadership lost", service=service.name, why=str(error))
+        return LEADERSHIP_LOST
     except Exception as error:
         _log.error("service failed", service=service.name, why=f"a bug: {error!r}", exc_info=error)
         return 1

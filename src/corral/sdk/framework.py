@@ -18,7 +18,7 @@ from corral.model import calls
 from corral.model.framework import FrameworkInfo
 from corral.net.routes import RawRoute, Route
 from corral.runtime.core import Effect
-from corral.runtime.loop import Loop
+from corral.runtime.loop import Fence, Loop
 from corral.runtime.notes import Notes
 from corral.runtime.turn import Recorder
 from corral.sdk.effects import Call, Connect, Disconnect, Notify, Publish
@@ -164,6 +164,7 @@ class FrameworkService:
         clock: Clock = system_clock,
         recorder: Recorder | None = None,
         notes: Notes | None = None,
+        fence: Fence | None = None,
         check: bool = False,
     ) -> None:
         self.framework = framework
@@ -177,6 +178,7 @@ class FrameworkService:
             clock=clock,
             recorder=recorder,
             notes=notes,
+            fence=fence,
             check=check,
         )
         self.name = self.loop.name

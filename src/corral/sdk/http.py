@@ -1,7 +1,8 @@
 """The transport of a framework in a process of its own: the Mesos v1 scheduler API over HTTP.
 
 SUBSCRIBE opens a RecordIO stream and gives the stream id that every other call carries. A 307 names the leading master,
-who is asked instead from then on. Source: Mesos v1 scheduler API.
+who is asked instead from then on; a master that does not lead is asked to answer when somebody does.
+Source: Mesos v1 scheduler API.
 """
 
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ from corral.mesos.recordio import RecordReader
 from corral.mesos.scheduler import write_call
 from corral.model.calls import Call, Subscribe
 from corral.model.events import Event
+from corral.net.follower import LOST, WAIT
 
 PATH = "/api/v1/scheduler"
 STREAM_ID = "Mesos-Stream-Id"
@@ -22,6 +24,7 @@ CALL_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 5.0
 MOST_REDIRECTS = 3
 MOST_CONNECTIONS = 16
+WAIT_S = 10
 
 _ERRORS: dict[int, type[CorralError]] = {
     400: Invalid,
@@ -44,6 +47,8 @@ class HttpTransport:
         self._session: aiohttp.ClientSession | None = None
         self._stream: aiohttp.ClientResponse | None = None
         self._stream_id = ""
+        self._subscribed = False
+        self._lost = ""
 
     async def call(self, call: Call) -> None:
         """Errors: as the master refused it; `Unavailable` when no master answers."""
@@ -89,9 +94,12 @@ class HttpTransport:
         self._stream_id = ""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
         tried: list[str] = []
+        if self._subscribed:
+            self._lost, self._subscribed = self._url, False
         for url in dict.fromkeys([self._url, *self._masters]):
+            waits = {WAIT: f"wait={WAIT_S}", **({LOST: self._lost} if self._lost else {})}
             try:
-                response = await self._post(url, call, {}, timeout)
+                response = await self._post(url, call, waits, timeout)
             except Unavailable as error:
                 tried.append(error.message)
                 continue
@@ -102,6 +110,7 @@ class HttpTransport:
                 continue
             self._stream_id = response.headers.get(STREAM_ID, "")
             self._stream = response
+            self._lost, self._subscribed = "", True
             return
         raise Unavailable("; ".join(tried))
 
@@ -120,6 +129,7 @@ class HttpTransport:
                     urljoin(url, PATH), data=body, headers=headers, timeout=limits, allow_redirects=False
                 )
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                self._lost = url
                 raise Unavailable(f"master {url} does not answer: {error or type(error).__name__}") from None
             if response.status != 307:
                 self._url = url

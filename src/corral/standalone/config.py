@@ -5,9 +5,11 @@ docs/operate/configure.md.
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
+from corral.discovery.dns_server import read_resolvers
 from corral.lib.config import load_config
 from corral.lib.errors import Invalid
 from corral.lib.units import parse_duration_s
@@ -58,6 +60,7 @@ class ServicesSection:
     launch_timeout_s: float = 300.0
     single_stop_after_s: float = 300.0
     env_prefix: str = ""
+    drain_s: float = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +91,7 @@ class CronSection:
 class KernelSection:
     """Timings of the kernel, and how its allocator works. Units: seconds where the name ends in `_s`."""
 
+    lease_ttl_s: float = 10.0
     agent_timeout_s: float = 75.0
     ping_s: float = 15.0
     heartbeat_s: float = 15.0
@@ -140,6 +144,17 @@ class AgentSection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DnsSection:
+    """The DNS server of an agent. Units: seconds. Shapes: it serves nothing while `listen` is empty."""
+
+    listen: str = ""
+    domain: str = "corral"
+    mesos_domain: str = "mesos"
+    ttl_s: float = 5.0
+    forward: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class LogSection:
     format: str = "text"
     level: str = "info"
@@ -153,6 +168,7 @@ class Config:
     agent: AgentSection = AgentSection()
     services: ServicesSection = ServicesSection()
     cron: CronSection = CronSection()
+    dns: DnsSection = DnsSection()
     log: LogSection = LogSection()
 
 
@@ -172,12 +188,14 @@ def read_config(
 
 def check_config(config: Config) -> None:
     """Refuse values that no daemon could work with, before anything starts."""
-    for section in (config.kernel, config.agent, config.services, config.cron, config.store):
+    for section in (config.kernel, config.agent, config.services, config.cron, config.store, config.dns):
         for item in fields(section):
             value = getattr(section, item.name)
             if item.name.endswith("_s") and value is not None and not 0 <= value < 1e9:
                 name = type(section).__name__.removesuffix("Section").lower()
                 raise Invalid(f"{name}.{item.name} is {value}; it must be a number of seconds of 0 or more")
+    if config.kernel.lease_ttl_s < 1:
+        raise Invalid(f"kernel.lease_ttl_s is {config.kernel.lease_ttl_s:g}; it must be 1 or more")
     if config.kernel.ping_s * 2 > config.kernel.agent_timeout_s:
         raise Invalid(
             f"kernel.agent_timeout_s is {config.kernel.agent_timeout_s:g}, less than two of kernel.ping_s "
@@ -221,6 +239,7 @@ def _check_texts(config: Config) -> None:
     """What is written in a form of its own: addresses, the store, resources, attributes."""
     parse_listen(config.master.listen, "master.listen")
     parse_listen(config.agent.listen, "agent.listen")
+    split_masters(config.agent.master, "agent.master")
     parse_store(config.master.store)
     parse_headroom(config.kernel.headroom)
     read_agent_resources(config.agent.resources)
@@ -229,6 +248,18 @@ def _check_texts(config: Config) -> None:
     parse_removal_rate(config.kernel.agent_removal_rate_limit)
     parse_rate_limits(config.kernel.rate_limits)
     parse_domain(config.agent.domain)
+    check_dns(config.dns)
+
+
+def check_dns(section: DnsSection) -> None:
+    if section.listen:
+        parse_listen(section.listen, "dns.listen")
+    for key in ("domain", "mesos_domain"):
+        if not re.fullmatch(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?(\.(?!$)|$))*", getattr(section, key)):
+            raise Invalid(f"dns.{key} is {getattr(section, key)!r}; write a domain such as corral or dc1.example.org")
+    if section.ttl_s > 86400:
+        raise Invalid(f"dns.ttl_s is {section.ttl_s:g}; answers may be remembered for 86400 s at most")
+    read_resolvers(section.forward, own=("", 0))
 
 
 def parse_removal_rate(text: str) -> float:
@@ -356,6 +387,21 @@ def parse_etcd(url: str) -> tuple[tuple[str, ...], str]:
             raise Invalid(f"store {url!r} has {each!r}, which is no HOST:PORT; {form}")
         found.append(f"{host}:{port}")
     return tuple(found), f"/{prefix.strip('/')}/" if prefix.strip("/") else "/corral/"
+
+
+ALONE = ("sqlite", "memory")
+"""The stores that one process has for itself: whoever has opened one leads."""
+
+
+def split_masters(text: str, key: str) -> list[str]:
+    """The masters of `A:4680,B:4680`; spaces do not matter.
+
+    Errors: `Invalid` when none is named.
+    """
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    if not found:
+        raise Invalid(f"{key} is {text!r} and names no master; write HOST:PORT, several with commas between them")
+    return found
 
 
 def parse_listen(text: str, key: str) -> tuple[str, int]:

@@ -3,9 +3,12 @@
 import asyncio
 import contextlib
 import dataclasses
+import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from random import Random
 
+from corral import __version__
 from corral.allocator.engine import Mode
 from corral.allocator.start import choose_mode, warm
 from corral.lib.config import describe_config
@@ -13,16 +16,39 @@ from corral.lib.errors import Unavailable
 from corral.lib.log import configure_log, get_logger
 from corral.net.routes import RawRoute, Route
 from corral.net.server import Server, bind
+from corral.runtime.election import Candidate
+from corral.runtime.leader import Election, Tenure
 from corral.runtime.notes import Notes
+from corral.runtime.renewal import Renewal, draw_instance
+from corral.runtime.routes import routes as process_routes
 from corral.runtime.service import Background, Service, run_services
 from corral.runtime.turn import Recorder
 from corral.sdk.framework import FrameworkService
 from corral.sdk.http import HttpTransport
 from corral.sdk.local import LocalTransport
-from corral.standalone.config import Config, check_exposure, parse_listen, read_config
+from corral.standalone.config import (
+    ALONE,
+    Config,
+    check_exposure,
+    parse_listen,
+    parse_store,
+    read_config,
+    split_masters,
+)
+from corral.standalone.discovery import open_dns
 from corral.standalone.frameworks import make_framework
 from corral.standalone.limits import raise_open_files
-from corral.standalone.parts import AgentPart, MasterPart, Recording, choose_work_dir, open_agent, open_store
+from corral.standalone.parts import (
+    AgentPart,
+    MasterPart,
+    Recording,
+    advertise,
+    choose_work_dir,
+    draw_seed,
+    open_agent,
+    open_store,
+)
+from corral.standalone.reign import Leading, Reign
 from corral.store.base import Store, StoreFailed
 
 log = get_logger("corral")
@@ -47,11 +73,11 @@ def run_dev(
 ) -> int:
     """Run a whole cluster in one process until a signal; returns the exit code."""
 
-    def work(config: Config, origins: Origins) -> Awaitable[int]:
+    def work(config: Config, origins: Origins, renewals: list[Renewal]) -> Awaitable[int]:
         # Compiling takes longer than anybody waits for a cluster to try things on.
         compiled = "no" if origins["kernel.compiled"] == "default" else config.kernel.compiled
         kernel = dataclasses.replace(config.kernel, compiled=compiled)
-        return _dev(dataclasses.replace(config, kernel=kernel), agents, begin_trace)
+        return _dev(dataclasses.replace(config, kernel=kernel), agents, begin_trace, renewals)
 
     return _run(file, sets, show_config, work)
 
@@ -60,12 +86,12 @@ def run_master(
     file: str | None, sets: Sequence[str], *, show_config: bool = False, begin_trace: BeginTrace | None = None
 ) -> int:
     """Run the kernel and its frameworks until a signal; returns the exit code."""
-    return _run(file, sets, show_config, lambda config, origins: _master(config, begin_trace))
+    return _run(file, sets, show_config, lambda config, origins, renewals: _master(config, begin_trace, renewals))
 
 
 def run_agent(file: str | None, sets: Sequence[str], *, show_config: bool = False) -> int:
     """Run the agent of this node until a signal; returns the exit code."""
-    return _run(file, sets, show_config, lambda config, origins: _agent(config))
+    return _run(file, sets, show_config, lambda config, origins, renewals: _agent(config, renewals))
 
 
 def run_framework(
@@ -73,15 +99,19 @@ def run_framework(
 ) -> int:
     """Run one framework against a master elsewhere until a signal; returns the exit code."""
 
-    def work(config: Config, origins: Origins) -> Awaitable[int]:
+    def work(config: Config, origins: Origins, renewals: list[Renewal]) -> Awaitable[int]:
         # The default address is the master's; a framework beside it takes any free port.
         listen = "127.0.0.1:0" if origins["master.listen"] == "default" else config.master.listen
-        return _framework(_with_master(config, listen=listen), name, master_url)
+        return _framework(_with_master(config, listen=listen), name, master_url, renewals)
 
     return _run(file, sets, show_config, work)
 
 
-def _run(file: str | None, sets: Sequence[str], show: bool, work: Callable[[Config, Origins], Awaitable[int]]) -> int:
+Work = Callable[[Config, Origins, "list[Renewal]"], Awaitable[int]]
+"""What a daemon does; it adds the ways in which it can be renewed."""
+
+
+def _run(file: str | None, sets: Sequence[str], show: bool, work: Work) -> int:
     config, origins = read_config(file, sets)
     if show:
         for key, value, origin in describe_config(config, origins):
@@ -90,12 +120,18 @@ def _run(file: str | None, sets: Sequence[str], show: bool, work: Callable[[Conf
     configure_log(config.log.format, config.log.level)
     raise_open_files()
 
+    renewals: list[Renewal] = []
+
     async def main() -> int:
-        return await work(config, origins)
+        return await work(config, origins, renewals)
 
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(main())
+            code = runner.run(main())
+        for renewal in renewals:
+            if renewal.wanted and code == 0:
+                renewal.become()
+        return code
     except StoreFailed as error:
         log.error("ended", why=str(error))
         return STORE_FAILED
@@ -119,12 +155,11 @@ def _with_master(config: Config, *, listen: str | None = None, work_dir: str | N
     return dataclasses.replace(config, master=changed)
 
 
-async def _dev(config: Config, agents: int, begin_trace: BeginTrace | None) -> int:
+async def _dev(config: Config, agents: int, begin_trace: BeginTrace | None, renewals: list[Renewal]) -> int:
     work_dir = choose_work_dir(config.master.work_dir, "dev")
     config = _with_master(config, work_dir=str(work_dir))
     async with contextlib.AsyncExitStack() as stack:
-        kernel = await _open_kernel(config, stack, begin_trace)
-        kernel.start()
+        kernel = await _open_kernel(config, stack, begin_trace, renewals)
         for index in range(agents):
             section = dataclasses.replace(
                 config.agent,
@@ -138,6 +173,9 @@ async def _dev(config: Config, agents: int, begin_trace: BeginTrace | None) -> i
             )
             kernel.agents.append(part)
             stack.push_async_callback(part.close)
+        if agents == 1:
+            kernel.renewal.fixed += ["--agent-listen", kernel.agents[0].server.address]
+        kernel.beside = open_dns(config.dns, work_dir, [kernel.server.url], Random(draw_seed()))
         return await kernel.run()
 
 
@@ -148,28 +186,33 @@ def _node_name(given: str, index: int, count: int) -> str:
     return f"{given}-{index + 1}" if given else f"127.0.0.{index + 1}"
 
 
-async def _master(config: Config, begin_trace: BeginTrace | None) -> int:
+async def _master(config: Config, begin_trace: BeginTrace | None, renewals: list[Renewal]) -> int:
     work_dir = choose_work_dir(config.master.work_dir, "master")
     async with contextlib.AsyncExitStack() as stack:
-        kernel = await _open_kernel(_with_master(config, work_dir=str(work_dir)), stack, begin_trace)
-        kernel.start()
+        kernel = await _open_kernel(_with_master(config, work_dir=str(work_dir)), stack, begin_trace, renewals)
         return await kernel.run()
 
 
-async def _agent(config: Config) -> int:
+async def _agent(config: Config, renewals: list[Renewal]) -> int:
     work_dir = choose_work_dir(config.agent.work_dir, "agent")
+    renewal = Renewal("agent", draw_instance())
+    renewals.append(renewal)
     async with contextlib.AsyncExitStack() as stack:
-        part = await open_agent(config.agent, work_dir, config.agent.master, Notes())
+        part = await open_agent(
+            config.agent, work_dir, config.agent.master, Notes(), more_routes=process_routes(renewal)
+        )
         stack.push_async_callback(part.close)
+        renewal.fixed += ["--listen", part.server.address]
 
         async def announce() -> None:
             await part.loop.ready.wait()
             _say_ready(part.server.url)
 
-        return await run_services([*part.services, _once("announce", announce)])
+        dns = open_dns(config.dns, work_dir, split_masters(config.agent.master, "agent.master"), Random(draw_seed()))
+        return await run_services([*part.services, *dns, renewal, _once("announce", announce)])
 
 
-async def _framework(config: Config, name: str, master_url: str) -> int:
+async def _framework(config: Config, name: str, master_url: str, renewals: list[Renewal]) -> int:
     work_dir = choose_work_dir(config.master.work_dir, name)
     host, port = parse_listen(config.master.listen, "master.listen")
     _warn(check_exposure(host, config.master.insecure, "master.listen"))
@@ -179,56 +222,75 @@ async def _framework(config: Config, name: str, master_url: str) -> int:
         store = await open_store(config.master.store, work_dir, name, config.store)
         stack.push_async_callback(store.close)
         recording = Recording(work_dir if config.master.journal else None)
-        address = f"{host}:{bound.getsockname()[1]}"
-        service = make_framework(name, config, address, HttpTransport(master_url), store, notes, recording)
-        server = Server(service.routes, bound)
+        server = Server([], bound)
+        transport = HttpTransport(*split_masters(master_url, "--master"))
 
-        async def announce() -> None:
-            await service.loop.ready.wait()
-            _say_ready(server.url)
+        def begin(fence: Tenure) -> Leading:
+            service = make_framework(name, config, server.address, transport, store, notes, recording, fence)
+            return Leading([service], [service.loop], service.routes)
 
-        return await run_services([service, server, _once("announce", announce)])
+        reign, renewal = _make_reign(config, name, store, server, begin)
+        renewals.append(renewal)
+        return await run_services([reign, renewal, server, _once("announce", lambda: _announce(reign, server))])
+
+
+def _make_reign(
+    config: Config, name: str, store: Store, server: Server, begin: Callable[[Tenure], Leading]
+) -> tuple[Reign, Renewal]:
+    """One candidate for the leadership of `name`, and its process' way to be renewed."""
+    instance = draw_instance()
+    own = Candidate(id=instance, url=advertise(config, server), version=__version__, pid=os.getpid())
+    election = Election(store, name, own, config.kernel.lease_ttl_s, Random(draw_seed()))
+    renewal = Renewal(name, instance, leads=lambda: reign.serves)
+    renewal.fixed += ["--listen", server.address]
+    reign = Reign(election, begin, server, renewal, alone=parse_store(config.master.store)[0] in ALONE)
+    return reign, renewal
+
+
+async def _announce(reign: Reign, server: Server) -> None:
+    await reign.settled()
+    _say_ready(server.url)
 
 
 class _Kernel:
-    """A master with the frameworks in its process, and in `dev` its agents."""
+    """A candidate for leading master: the kernel with the frameworks in its process, and in `dev` its agents."""
 
-    def __init__(self, part: MasterPart, frameworks: dict[str, FrameworkService], server: Server, notes: Notes) -> None:
-        self.part = part
-        self.frameworks = frameworks
+    def __init__(self, server: Server, notes: Notes) -> None:
         self.server = server
         self.notes = notes
+        self.reign: Reign
+        self.renewal: Renewal
+        self.frameworks: Sequence[FrameworkService] = ()
         self.agents: list[AgentPart] = []
-
-    def start(self) -> None:
-        log.info("starting", url=self.server.url, frameworks=" ".join(self.frameworks) or "none")
+        self.beside: list[Service] = []
 
     async def run(self) -> int:
-        services: list[Service] = [self.part.loop]
-        services += self.frameworks.values()
-        for agent in self.agents:
-            services += agent.services
+        services: list[Service] = [self.reign, *(service for agent in self.agents for service in agent.services)]
+        services += self.beside
         # The master's server is listed last: it stops first, so nothing new comes in while turns finish.
-        return await run_services([*services, self.server, _once("announce", self._announce)])
+        return await run_services([*services, self.renewal, self.server, _once("announce", self._announce)])
 
     async def _announce(self) -> None:
-        waits = [self.part.loop.ready, *(s.loop.ready for s in self.frameworks.values())]
-        for ready in [*waits, *(a.loop.ready for a in self.agents)]:
-            await ready.wait()
-        with contextlib.suppress(TimeoutError, Unavailable):
-            async with asyncio.timeout(READY_TIMEOUT_S):
-                await self._joined()
+        await self.reign.settled()
+        for agent in self.agents:
+            await agent.loop.ready.wait()
+        if self.reign.serves:
+            with contextlib.suppress(TimeoutError, Unavailable):
+                async with asyncio.timeout(READY_TIMEOUT_S):
+                    await self._joined()
         _say_ready(self.server.url)
 
     async def _joined(self) -> None:
         """Every framework and agent of this process is known to the kernel."""
-        sessions = [service.session for service in self.frameworks.values()]
+        sessions = [service.session for service in self.frameworks]
         # Pure cores have no event to wait for, and this ends in a moment.
         while not (all(a.joined for a in self.agents) and all(s.connected for s in sessions)):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
-async def _open_kernel(config: Config, stack: contextlib.AsyncExitStack, begin_trace: BeginTrace | None) -> _Kernel:
+async def _open_kernel(
+    config: Config, stack: contextlib.AsyncExitStack, begin_trace: BeginTrace | None, renewals: list[Renewal]
+) -> _Kernel:
     work_dir = choose_work_dir(config.master.work_dir, "master")
     host, port = parse_listen(config.master.listen, "master.listen")
     _warn(check_exposure(host, config.master.insecure, "master.listen"))
@@ -236,18 +298,30 @@ async def _open_kernel(config: Config, stack: contextlib.AsyncExitStack, begin_t
     store: Store = await open_store(config.master.store, work_dir, "master", config.store)
     stack.push_async_callback(store.close)
     trace = begin_trace() if begin_trace is not None else None
+    # Before it stands for election: whoever is elected has to serve at once.
     await _warm(config)
-    notes, recording = Notes(), Recording(work_dir if config.master.journal else None)
-    part = MasterPart(config, store, bound, notes, recording, trace)
-    address = f"{config.master.hostname or host}:{bound.getsockname()[1]}"
-    frameworks = {
-        name: make_framework(name, config, address, LocalTransport(part.shell), store, notes, recording)
-        for name in config.master.frameworks
-    }
-    routes: list[Route | RawRoute] = [*part.routes]
-    for service in frameworks.values():
-        routes += service.routes
-    return _Kernel(part, frameworks, Server(routes, bound, name="server"), notes)
+    recording = Recording(work_dir if config.master.journal else None)
+    server = Server([], bound, name="server")
+    kernel = _Kernel(server, Notes())
+    address = f"{config.master.hostname or host}:{server.port}"
+
+    def begin(fence: Tenure) -> Leading:
+        part = MasterPart(config, store, bound, kernel.notes, recording, trace, fence)
+        kernel.frameworks = [
+            make_framework(name, config, address, LocalTransport(part.shell), store, kernel.notes, recording, fence)
+            for name in config.master.frameworks
+        ]
+        log.info("leading", url=server.url, frameworks=" ".join(config.master.frameworks) or "none")
+        loops = [part.loop, *(service.loop for service in kernel.frameworks)]
+        routes: list[Route | RawRoute] = [*part.routes]
+        for service in kernel.frameworks:
+            routes += service.routes
+        return Leading([part.loop, *kernel.frameworks], loops, routes)
+
+    kernel.reign, kernel.renewal = _make_reign(config, "master", store, server, begin)
+    renewals.append(kernel.renewal)
+    log.info("starting", url=server.url, store=config.master.store or "sqlite")
+    return kernel
 
 
 async def _warm(config: Config) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from corral.lib.errors import NotFound
 from corral.runtime.core import Core
 from corral.runtime.journal import Header, Replayable
+from corral.runtime.loop import Fence
 from corral.runtime.notes import Notes
 from corral.sdk.framework import Framework, FrameworkService
 from corral.sdk.scheduler import Session
@@ -51,7 +52,14 @@ def framework_config(name: str, config: Config, address: str) -> Any:
 
 
 def make_framework(
-    name: str, config: Config, address: str, transport: Transport, store: Store, notes: Notes, recording: Recording
+    name: str,
+    config: Config,
+    address: str,
+    transport: Transport,
+    store: Store,
+    notes: Notes,
+    recording: Recording,
+    fence: Fence | None = None,
 ) -> FrameworkService:
     """A framework ready to run over `transport`."""
     seed = draw_seed()
@@ -59,7 +67,7 @@ def make_framework(
     own = framework_config(name, config, address)
     framework = find_builder(name)(own, random)
     journal = recording.journal(name, name, seed, own)
-    return FrameworkService(framework, transport, store, random=random, recorder=journal, notes=notes)
+    return FrameworkService(framework, transport, store, random=random, recorder=journal, notes=notes, fence=fence)
 
 
 def replayable_frameworks() -> dict[str, Replayable]:

@@ -39,7 +39,7 @@ from corral.net.routes import RawRoute, Route
 from corral.net.server import Server, bind
 from corral.runtime.core import Core
 from corral.runtime.journal import Header, Journal, Replayable
-from corral.runtime.loop import Loop
+from corral.runtime.loop import Fence, Loop
 from corral.runtime.notes import Notes
 from corral.runtime.service import Background, Service
 from corral.runtime.turn import Recorder, Recorders
@@ -55,6 +55,7 @@ from corral.standalone.config import (
     parse_rate_limits,
     parse_removal_rate,
     parse_store,
+    split_masters,
 )
 from corral.standalone.limits import OPEN_FILES_OF_TASKS
 from corral.store.base import Store
@@ -178,6 +179,7 @@ class MasterPart:
         notes: Notes,
         recording: Recording,
         trace: Recorder | None = None,
+        fence: Fence | None = None,
     ) -> None:
         host, port = bound.getsockname()[:2]
         master_config = describe_master(config, host, port)
@@ -191,9 +193,27 @@ class MasterPart:
             name="master",
             notes=notes,
             recorder=_together(recording.journal("master", "master", seed, master_config), trace),
+            fence=fence,
         )
         self.shell.attach(self.loop)
         self.routes: Sequence[Route | RawRoute] = master_routes.routes(self.loop, self.shell)
+
+
+def advertise(config: Config, server: Server) -> str:
+    """The URL by which others reach what is served here.
+
+    Errors: `Invalid` when all addresses are listened on and none of them leads to the store.
+    """
+    host, _ = parse_listen(config.master.listen, "master.listen")
+    scheme = server.url.partition("://")[0]
+    found = config.master.hostname or _reachable(host, _first_endpoint(config.master.store), "master.hostname")
+    return f"{scheme}://[{found}]:{server.port}" if ":" in found else f"{scheme}://{found}:{server.port}"
+
+
+def _first_endpoint(store: str) -> str:
+    """Where the store is, as far as it is elsewhere; without one, any address will do that leads out of this node."""
+    rest = store.partition("://")[2].partition(",")[0]
+    return rest.rpartition("@")[2].partition("/")[0] if rest and not store.startswith("sqlite") else "127.0.0.1:4680"
 
 
 def describe_master(config: Config, host: str, port: int) -> MasterConfig:
@@ -265,8 +285,12 @@ async def open_agent(
     *,
     label: str = "agent",
     share: tuple[int, int] = (0, 1),
+    more_routes: Sequence[Route | RawRoute] = (),
 ) -> AgentPart:
-    """An agent ready to run. Shapes: with `share` (i, n) it is the i-th of n agents that divide this node among them.
+    """An agent ready to run.
+
+    Shapes: `master_url` may name several, with commas between them; with `share` (i, n) it is the i-th of n
+    agents that divide this node among them.
 
     Errors: `Invalid` for an address, resources or attributes that cannot be used.
     """
@@ -275,8 +299,9 @@ async def open_agent(
     if warning:
         log.warning("exposed", why=warning)
     bound = bind(host, port)
+    masters = split_masters(master_url, "agent.master")
     runtimes = await _open_runtimes(section, work_dir)
-    ip = section.ip or _reachable(host, master_url)
+    ip = section.ip or _reachable(host, masters[0])
     agent_config = AgentConfig(
         hostname=section.name or (ip if ip.startswith("127.") else socket.gethostname()),
         ip=ip,
@@ -296,7 +321,7 @@ async def open_agent(
         **_shared(section, AgentConfig),
     )
     seed = draw_seed()
-    link = Link([master_url], Random(draw_seed()))
+    link = Link(masters, Random(draw_seed()))
     shell = AgentShell(runtimes, link, Sandboxes(str(work_dir)), Fetcher(str(work_dir / "fetched")))
     recording = Recording(work_dir if section.journal else None)
     store = await open_store("", work_dir, "agent")
@@ -311,12 +336,12 @@ async def open_agent(
         recorder=recording.journal("agent", "agent", seed, agent_config),
     )
     link.tell = loop.tell
-    server = Server(agent_routes.routes(loop, shell), bound, name=f"{label} server")
+    server = Server([*more_routes, *agent_routes.routes(loop, shell)], bound, name=f"{label} server")
     services: list[Service] = [loop, server, Background(f"{label} link", link.run)]
     return AgentPart(core, shell, loop, server, services, store)
 
 
-def _reachable(host: str, master_url: str) -> str:
+def _reachable(host: str, master_url: str, key: str = "agent.ip") -> str:
     """The address that others use for a listening address: for all addresses, the one that leads to the master."""
     if host not in ("0.0.0.0", "::"):  # noqa: S104
         return host
@@ -328,8 +353,8 @@ def _reachable(host: str, master_url: str) -> str:
             probe.connect((master.hostname, master.port or 4680))
         except OSError as error:
             raise Invalid(
-                f"no address of this node leads to the master {master_url}: {error.strerror or error}; "
-                f"say which one others use with --set agent.ip=ADDRESS"
+                f"no address of this node leads to {master_url}: {error.strerror or error}; "
+                f"say which one others use with --set {key}=ADDRESS"
             ) from None
         return str(probe.getsockname()[0])
 

@@ -4,7 +4,7 @@ import pytest
 import requests
 from marathon import MarathonClient
 from marathon.exceptions import ConflictError, MarathonHttpError, NotFoundError
-from marathon.models import MarathonApp, MarathonConstraint
+from marathon.models import MarathonApp, MarathonConstraint, MarathonGroup
 from marathon.models.app import MarathonUpgradeStrategy
 from marathon_site import Site
 
@@ -207,12 +207,18 @@ def test_groups_of_apps_are_shown(site: Site, client: MarathonClient) -> None:
     site.remove("/family/child/one")
 
 
-def test_calls_of_later_releases_are_refused_by_name(site: Site, client: MarathonClient) -> None:
-    with pytest.raises(NotFoundError, match="not part of this release"):
-        client.rollback_group("/family", "2026-01-01T00:00:00.000Z")
+def test_groups_are_rolled_back_to_a_version_by_the_client(site: Site, client: MarathonClient) -> None:
+    client.create_group(MarathonGroup(id="/rolled", apps=[sleeper(id="one", instances=0)]))
+    (version, *_) = requests.get(f"{site.url}/v2/groups/rolled/versions", timeout=10).json()
+    client.create_app("/rolled/two", sleeper(instances=0))
     with pytest.raises(MarathonHttpError) as caught:
-        client.create_app("/checked", sleeper(readiness_checks=[{"protocol": "HTTP"}]))
+        client.rollback_group("/rolled", "2001-01-01T00:00:00.000Z")
     assert caught.value.status_code == 422
+    assert "deploymentId" in client.rollback_group("/rolled", version, force=True)
+    assert [app.id for app in client.get_group("/rolled").apps] == ["/rolled/one"]
+
+
+def test_a_readiness_check_without_its_port_is_refused_at_its_place(site: Site) -> None:
     body = {"id": "/x", "cmd": "sleep 9", "readinessChecks": [{}]}
     answer = requests.post(f"{site.url}/v2/apps", json=body, timeout=10)
-    assert answer.json()["details"][0]["path"] == "/readinessChecks"
+    assert (answer.status_code, answer.json()["details"][0]["path"]) == (422, "/readinessChecks(0)/portName")

@@ -122,9 +122,14 @@ def test_faults_are_told_by_their_place(site: Site, client: MarathonClient) -> N
     answer = requests.post(f"{site.url}/v2/groups", json=body, timeout=10)
     assert answer.status_code == 422
     assert answer.json()["details"][0]["path"] == "/groups(0)/apps(0)/cpus"
-    for path in ("/bad/versions", "/versions", "/bad/versions/2026-01-01T00:00:00.000Z", "/bad/apps"):
+    for path in (
+        "/bad/versions",
+        "/versions/2026-01-01T00:00:00.000Z",
+        "/bad/versions/2026-01-01T00:00:00.000Z",
+        "/bad/apps",
+    ):
         assert requests.get(f"{site.url}/v2/groups{path}", timeout=10).status_code == 404
-    with pytest.raises(NotFoundError):
+    with pytest.raises(MarathonHttpError):
         client.rollback_group("/bad", "2026-01-01T00:00:00.000Z")
     with pytest.raises(MarathonHttpError):
         client.scale_group("/bad", -1)

@@ -54,7 +54,8 @@ def test_unknown_paths_and_apps_are_answered_in_the_dialect(site: Site) -> None:
         ("GET", "/v2/apps/none"), ("GET", "/v2/apps/none/tasks"), ("GET", "/v2/apps/none/versions"),
         ("DELETE", "/v2/apps/none"), ("POST", "/v2/apps/none/restart"), ("PATCH", "/v2/apps/none"),
         ("DELETE", "/v2/deployments/none"), ("DELETE", "/v2/queue/none/delay"), ("GET", "/v2/groups/none"),
-        ("GET", "/v2/pods"), ("GET", "/v2/plugins"), ("PATCH", "/v2/groups/none"), ("DELETE", "/v2/groups/none"),
+        ("GET", "/v2/pods/none"), ("GET", "/v2/plugins/none"), ("GET", "/v2/groups/none/apps"),
+        ("GET", "/v2/deployments/none"), ("POST", "/v2/deployments/none/pause"), ("DELETE", "/v2/groups/none"),
     ):  # fmt: skip
         answer = requests.request(method, site.url + path, data="{}", timeout=10)
         assert answer.status_code == 404, path

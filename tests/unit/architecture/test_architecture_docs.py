@@ -22,6 +22,7 @@ from corral.agent.core import AgentCore
 from corral.agent.spec import AgentConfig
 from corral.allocator.strategies import STRATEGIES
 from corral.cli.main import SECTIONS, cli
+from corral.discovery.routes import routes as lb_routes
 from corral.frameworks.cron.routes import routes as cron_routes
 from corral.frameworks.services.routes import routes as services_routes
 from corral.lib import errors
@@ -35,6 +36,9 @@ from corral.model import calls, events
 from corral.model.constraints import Operator
 from corral.net.routes import RawRoute, Request, Response, Route
 from corral.runtime.core import Asked, Core, Reply
+from corral.runtime.election import LEADERSHIP_LOST
+from corral.runtime.renewal import Renewal
+from corral.runtime.routes import routes as process_routes
 from corral.standalone.config import Config, read_config
 from corral.standalone.daemons import STORE_FAILED
 
@@ -74,8 +78,9 @@ def test_every_exit_code_is_documented() -> None:
         if isinstance(kind, type) and issubclass(kind, errors.CorralError)
     }
     documented = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
-    assert codes | {0, STORE_FAILED} <= documented
-    assert documented <= codes | {0, STORE_FAILED, 130}
+    daemons = {0, STORE_FAILED, LEADERSHIP_LOST}
+    assert codes | daemons <= documented
+    assert documented <= codes | daemons | {130}
 
 
 class Answering:
@@ -105,17 +110,25 @@ def agent() -> list[Route | RawRoute]:
     return agent_routes.routes(cast(Any, Answering(core)), cast(Any, None))
 
 
+def process() -> list[Route | RawRoute]:
+    return process_routes(Renewal("master", "i", arguments=()), cast(Any, ask_nobody))
+
+
 ROUTES: dict[str, list[Route | RawRoute]] = {
+    "runtime/routes.py": process(),
     "master/routes.py": master(),
     "agent/routes.py": agent(),
     "frameworks/services/routes.py": [*services_routes(ask_nobody)],
     "frameworks/cron/routes.py": [*cron_routes(ask_nobody)],
+    "discovery/routes.py": [*lb_routes(cast(Any, None))],
 }
 CHAPTERS = {
+    "Processes": "runtime/routes.py",
     "Master": "master/routes.py",
     "Agent": "agent/routes.py",
     "Services": "frameworks/services/routes.py",
     "Cron": "frameworks/cron/routes.py",
+    "Balancer": "discovery/routes.py",
 }
 
 

@@ -41,7 +41,7 @@ MAY_DO_IO: dict[str, set[str]] = {
         "volumes.py",
     },
     "sdk": {"framework.py", "http.py", "local.py", "agents.py", "feed.py", "notify.py"},
-    "frameworks": {"routes.py", "hijack.py"},
+    "frameworks": {"routes.py", "pod_routes.py", "registry_routes.py", "hijack.py"},
 }
 PURE_ELSEWHERE = [
     "runtime/core.py", "runtime/turn.py", "net/routes.py", "net/stream.py", "store/base.py", "docker/containers.py",

@@ -9,6 +9,7 @@ import pytest
 
 from corral.frameworks.services import Config, ServicesCore
 from corral.frameworks.services.marathon import read_app, read_update
+from corral.frameworks.services.registry import CHANGED
 from corral.frameworks.services.spec import AppUpdate, CreateApp, GetApp, Instance, UpdateApps
 from corral.frameworks.services.state import App, State, task_id_of
 from corral.lib.errors import CorralError
@@ -125,7 +126,7 @@ class Cluster:
 
     def heard(self, *kinds: str) -> list[dict[str, Any]]:
         """The events of these types, or all, since the last call."""
-        found = [e for e in self.published if not kinds or e["eventType"] in kinds]
+        found = [e for e in self.published if e["eventType"] in (kinds or {e["eventType"]} - {CHANGED})]
         self.published.clear()
         return found
 
@@ -190,7 +191,7 @@ class Cluster:
                         if count:
                             self.wants[want.id] = msgspec.structs.replace(want, count=count)
                 for operation in operations:
-                    assert isinstance(operation, calls.Launch)
+                    assert isinstance(operation, calls.Launch | calls.LaunchGroup)
                     for task in operation.tasks:
                         assert task.task_id not in self.tasks, f"{task.task_id} launched twice"
                         self.tasks[task.task_id] = task
@@ -310,6 +311,10 @@ class Cluster:
 
     def app(self, app_id: str = "/web") -> App:
         return self.state.apps[app_id]
+
+    def lasting(self) -> dict[str, bytes]:
+        """The records, without those that only tell what was wanted before."""
+        return {key: value for key, value in self.records.items() if not key.startswith(("history/", "outcome/"))}
 
     def show(self, app_id: str = "/web") -> Any:
         return self.ask(GetApp(id=app_id))

@@ -310,7 +310,7 @@ def test_cancelling_the_creation_of_an_app_removes_it(cluster) -> None:
     assert cluster.tasks == {}
     with pytest.raises(NotFound):
         cluster.show()
-    assert [k for k in cluster.records if not k.startswith("group")] == []
+    assert [k for k in cluster.lasting() if not k.startswith("group")] == []
 
 
 def test_cancelling_by_force_leaves_everything_as_it_is(cluster) -> None:
@@ -366,7 +366,7 @@ def test_a_deleted_app_is_gone_at_once_and_its_tasks_end(cluster) -> None:
     assert sorted(cluster.killed) == sorted(tasks)
     assert "app/web" in cluster.records
     cluster.bury()
-    assert cluster.records == {}
+    assert cluster.lasting() == {}
     assert not cluster.state.service_ports
     assert cluster.ask(GetDeployments()) == []
 
@@ -379,7 +379,7 @@ def test_deleting_an_app_forgets_its_versions_and_its_failure(cluster) -> None:
     cluster.update(cluster.task_ids()[0], TaskState.FAILED)
     cluster.ask(DeleteApp(id="/web"))
     cluster.work()
-    assert cluster.records == {}
+    assert cluster.lasting() == {}
 
 
 def test_an_app_can_be_made_again_once_the_old_one_is_gone(cluster) -> None:
@@ -496,7 +496,7 @@ def test_no_input_writes_more_records_than_a_transaction_takes(make_cluster) -> 
     cluster.work()
     cluster.ask(DeleteApp(id="/web"))
     cluster.work()
-    assert cluster.records == {}
+    assert cluster.lasting() == {}
     assert most <= 16
 
 
@@ -729,7 +729,7 @@ def test_a_deletion_goes_on_after_a_crash(cluster) -> None:
     cluster.subscribe()
     cluster.reconcile()
     cluster.work()
-    assert cluster.records == {}
+    assert cluster.lasting() == {}
     assert cluster.tasks == {}
 
 

@@ -110,6 +110,7 @@ def write_results(instance: Instance) -> list[Json]:
             "instanceId": instance.id,
         }
         for result in instance.health
+        if result.index < instance.checks
     ]
 
 

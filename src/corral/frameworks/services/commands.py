@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from corral.frameworks.services import backoff
 from corral.frameworks.services.deployments import Change, cancel, deploy, find_deployment, roll_back
-from corral.frameworks.services.events import tell_posted
+from corral.frameworks.services.events import tell, tell_posted
 from corral.frameworks.services.offers import DELAY
 from corral.frameworks.services.spec import (
     SPEC_FIELDS,
@@ -29,28 +29,56 @@ from corral.frameworks.services.spec import (
 from corral.frameworks.services.state import App, Phase, State, replace
 from corral.frameworks.services.validate import parent_id
 from corral.frameworks.services.views import view_app, view_tasks
-from corral.lib.errors import Conflict, Invalid, NotFound, TooLarge, Unprocessable
+from corral.lib.errors import Conflict, Invalid, NotFound, Stale, TooLarge, Unprocessable
 from corral.runtime.core import CancelTimer, Effect, Note, Reply
 
 
 def need_app(state: State, app_id: str) -> App:
     """Errors: `NotFound`."""
     app = state.visible(app_id)
-    if app is None:
+    if app is None or app.spec.pod is not None:
         raise NotFound(f"App '{app_id}' does not exist")
     return app
+
+
+def need_pod(state: State, pod_id: str) -> App:
+    """Errors: `NotFound`."""
+    app = state.visible(pod_id)
+    if app is None or app.spec.pod is None:
+        raise NotFound(f"Pod '{pod_id}' does not exist")
+    return app
+
+
+def check_seen(state: State, app_id: str, seen: str | None) -> bool:
+    """Whether the request names the version that the app still has, and so may take the place of its deployment.
+
+    Shapes: `seen` None names none, `*` any. Errors: `Stale` when the app has another version meanwhile.
+    """
+    if seen is None:
+        return False
+    app = state.visible(app_id)
+    if app is None or (seen != "*" and seen != app.record.version):
+        found = "does not exist" if app is None else f"has the version {app.record.version}"
+        raise Stale(f"App '{app_id}' {found}, and If-Match names {seen}; read it again and decide anew")
+    return True
 
 
 def create(state: State, ask: int, command: CreateApp, now: float) -> list[Effect]:
     """A new app. Errors: as `deploy`; `Conflict` when there is one of this name."""
     app_id = command.spec.id
     if state.visible(app_id) is not None:
-        raise Conflict(f"An app with id [{app_id}] already exists; change it with PUT /v2/apps{app_id}")
+        what, where = ("An app", "apps") if state.apps[app_id].spec.pod is None else ("A pod", "pods")
+        raise Conflict(f"{what} with id [{app_id}] already exists; change it with PUT /v2/{where}{app_id}")
     change = Change(id=app_id, spec=command.spec)
     room = _make_room(state, app_id)
-    result, effects = deploy(state, [change], force=command.force, why=f"create app {app_id}", now=now, groups=room)
+    result, effects = deploy(
+        state, [change], force=command.force, why=f"create app {app_id}", now=now, groups=room, policy=command.policy
+    )
     value = view_app(state, state.apps[app_id], ("tasks", "deployments", "counts"), now)
-    tell_posted(state, state.apps[app_id], command.client, command.uri)
+    if command.spec.pod is not None:
+        tell(state, "pod_created_event", clientIp=command.client, uri=command.uri)
+    else:
+        tell_posted(state, state.apps[app_id], command.client, command.uri)
     return [*effects, *note_ignored(app_id, command.ignored), Reply(ask, (result, value))]
 
 
@@ -96,9 +124,13 @@ def update(state: State, ask: int, command: UpdateApps, now: float) -> list[Effe
         room |= _make_room(state, app_id)
     _check_siblings(changes)
     why = f"update {', '.join(c.id for c in changes[:5])}"
-    result, effects = deploy(state, changes, force=command.force, why=why, now=now, groups=room)
+    force = command.force or (len(changes) == 1 and check_seen(state, changes[0].id, command.seen))
+    result, effects = deploy(state, changes, force=force, why=why, now=now, groups=room, policy=command.policy)
     for change in changes:
-        tell_posted(state, state.apps[change.id], command.client, command.uri)
+        if command.pod:
+            tell(state, "pod_updated_event", clientIp=command.client, uri=command.uri)
+        else:
+            tell_posted(state, state.apps[change.id], command.client, command.uri)
     if command.single and created:
         result = replace(result, created=True, id=created[0])
     noted = note_ignored(", ".join(c.id for c in changes[:5]), command.ignored)
@@ -117,11 +149,14 @@ def _check_siblings(changes: Sequence[Change]) -> None:
 
 def _change_of(state: State, update: AppUpdate, command: UpdateApps) -> Change:
     app = state.visible(update.id)
+    if app is not None and (app.spec.pod is not None) is not command.pod:
+        is_pod = "an app" if command.pod else "a pod"
+        raise Conflict(f"{update.id} is {is_pod} already; an app and a pod may not share one id, choose another")
     if update.to_version is not None:
         return _back_to(state, update.id, update.to_version)
     if app is None:
         if not command.create:
-            raise NotFound(f"App '{update.id}' does not exist")
+            raise NotFound(f"{'Pod' if command.pod else 'App'} '{update.id}' does not exist")
         return Change(id=update.id, spec=update.spec)
     spec = merge(app.spec, update) if command.partial else update.spec
     return Change(id=update.id, spec=spec)
@@ -155,9 +190,12 @@ def merge(spec: AppSpec, update: AppUpdate) -> AppSpec:
 
 def delete(state: State, ask: int, command: DeleteApp, now: float) -> list[Effect]:
     """The app is gone at once for everybody who asks; its instances end. Errors: `NotFound`, as `deploy`."""
-    need_app(state, command.id)
+    (need_pod if command.pod else need_app)(state, command.id)
     change = Change(id=command.id, spec=None)
-    result, effects = deploy(state, [change], force=command.force, why=f"delete app {command.id}", now=now)
+    force = command.force | check_seen(state, command.id, command.seen)
+    result, effects = deploy(state, [change], force=force, why=f"delete app {command.id}", now=now)
+    if command.pod:
+        tell(state, "pod_deleted_event", clientIp=command.client, uri=command.uri)
     return [*effects, Reply(ask, result)]
 
 
@@ -165,7 +203,9 @@ def restart(state: State, ask: int, command: RestartApp, now: float) -> list[Eff
     """Replace every instance within the app's upgrade strategy. Errors: `NotFound`, as `deploy`."""
     app = need_app(state, command.id)
     change = Change(id=command.id, spec=app.spec, restart=True)
-    result, effects = deploy(state, [change], force=command.force, why=f"restart app {command.id}", now=now)
+    force = command.force | check_seen(state, command.id, command.seen)
+    why = f"restart app {command.id}"
+    result, effects = deploy(state, [change], force=force, why=why, now=now, policy=command.policy)
     return [*effects, Reply(ask, result)]
 
 
@@ -256,7 +296,7 @@ def cancel_deployment(state: State, ask: int, command: CancelDeployment, now: fl
     find_deployment(state, command.id)
     if command.force:
         effects: list[Effect] = []
-        cancel(state, command.id, "somebody cancelled it by force", effects)
+        cancel(state, command.id, "somebody cancelled it by force", effects, now)
         return [*effects, Reply(ask, None)]
     result, effects = roll_back(state, command.id, now)
     return [*effects, Reply(ask, result)]

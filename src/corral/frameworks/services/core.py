@@ -8,10 +8,34 @@ from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any
 
-from corral.frameworks.services import commands, groups, offers, planning, recovery, updates, upkeep, views
+from corral.frameworks.services import (
+    commands,
+    discovery,
+    groups,
+    history,
+    offers,
+    planning,
+    pod_views,
+    pods,
+    recovery,
+    steering,
+    updates,
+    upkeep,
+    views,
+)
+from corral.frameworks.services.discovery_spec import (
+    Drained,
+    GetRegistry,
+    GetTraffic,
+    ReportTraffic,
+    WatchBalancer,
+)
+from corral.frameworks.services.draining import LEAVE
 from corral.frameworks.services.events import refuse, take_heard, tell_message
+from corral.frameworks.services.pace import DEADLINE
 from corral.frameworks.services.spec import (
     CancelDeployment,
+    CheckGroup,
     Command,
     Condition,
     Config,
@@ -21,22 +45,31 @@ from corral.frameworks.services.spec import (
     DeleteGroup,
     GetApp,
     GetApps,
+    GetDeployment,
     GetDeployments,
+    GetEnded,
     GetGroup,
+    GetGroupVersion,
+    GetGroupVersions,
     GetInfo,
     GetLeader,
+    GetPod,
+    GetPods,
     GetQueue,
     GetTasks,
     GetVersion,
     GetVersions,
+    KillPod,
     KillTasks,
+    PauseDeployment,
     PlanApps,
+    PromoteDeployment,
     ResetDelay,
     RestartApp,
     UpdateApps,
     UpdateGroup,
 )
-from corral.frameworks.services.state import State, task_id_of
+from corral.frameworks.services.state import State, task_ids_of
 from corral.lib.errors import CorralError, NotFound
 from corral.model import calls, events
 from corral.model.ids import TaskId
@@ -79,7 +112,8 @@ class ServicesCore:
         for app in self.state.apps.values():
             for instance in app.instances.values():
                 if instance.condition is not Condition.SCHEDULED:
-                    yield calls.ReconcileTask(task_id=task_id_of(instance), agent_id=instance.agent_id)
+                    for task_id in task_ids_of(instance):
+                        yield calls.ReconcileTask(task_id=task_id, agent_id=instance.agent_id)
 
     def is_live(self, task_id: TaskId) -> bool:
         return updates.find(self.state, task_id) is not None
@@ -104,8 +138,12 @@ class ServicesCore:
                 return []
             case Tick(name=name) if name.startswith(upkeep.UNREACHABLE):
                 return upkeep.unreachable_tick(state, name.removeprefix(upkeep.UNREACHABLE), now)
+            case Tick(name=name) if name.startswith(DEADLINE):
+                return steering.deadline_tick(state, name.removeprefix(DEADLINE), now)
             case Tick(name=name) if name.startswith(upkeep.FENCE):
                 return upkeep.fence_tick(state, name, now)
+            case Tick(name=name) if name.startswith(LEAVE):
+                return discovery.leave_tick(state, name.removeprefix(LEAVE), now)
             case events.Explanations():
                 return offers.take_explanations(state, input)
             case events.Rescind():
@@ -148,8 +186,16 @@ class ServicesCore:
                 return commands.kill_tasks(state, ask, command, now)
             case ResetDelay():
                 return commands.reset_delay(state, ask, command, now)
+            case KillPod():
+                return pods.kill_instances(state, ask, command)
+            case PauseDeployment():
+                return steering.pause(state, ask, command)
+            case PromoteDeployment():
+                return steering.promote(state, ask, command)
             case CancelDeployment():
                 return commands.cancel_deployment(state, ask, command, now)
+            case GetRegistry() | WatchBalancer() | Drained() | ReportTraffic() | GetTraffic():
+                return discovery.command(state, ask, command, now)
             case _:
                 return [Reply(ask, self._view(command, now))]
 
@@ -181,6 +227,20 @@ class ServicesCore:
                 if group is None:
                     raise NotFound(f"Group '{command.id}' does not exist")
                 return group
+            case GetPods():
+                return pod_views.view_pods(state, command, now)
+            case GetPod():
+                return pod_views.view_pod(state, command, now)
+            case GetDeployment():
+                return steering.view_deployment(state, command.id)
+            case GetEnded():
+                return [steering.view_outcome(o) for o in reversed(state.outcomes.values())]
+            case GetGroupVersions():
+                return history.view_group_versions(state, command.id, now)
+            case GetGroupVersion():
+                return history.view_group_version(state, command.id, command.version, now)
+            case CheckGroup():
+                return groups.view_checked(state, command.id, now)
             case GetInfo():
                 return views.view_info(state)
             case PlanApps():

@@ -14,7 +14,10 @@ import msgspec
 from corral.frameworks.services import backoff
 from corral.frameworks.services.events import tell_cancelled, tell_group, tell_step
 from corral.frameworks.services.health import tell_checks
+from corral.frameworks.services.history import remember
+from corral.frameworks.services.pace import read_policy_labels
 from corral.frameworks.services.plan import AppChange, chain_lengths, changed_fields, plan_deployment
+from corral.frameworks.services.pod_dialect import check_pod
 from corral.frameworks.services.spec import (
     Action,
     AppRecord,
@@ -23,6 +26,8 @@ from corral.frameworks.services.spec import (
     GroupRecord,
     Original,
     OriginalGroup,
+    Outcome,
+    Policy,
     Result,
     VersionRecord,
 )
@@ -71,6 +76,8 @@ def deploy(
     now: float,
     groups: Groups = _NONE,
     at: str | None = None,
+    policy: Policy | None = None,
+    undoes: str = "",
 ) -> tuple[Result, list[Effect]]:
     """Take on the changes and start on their deployment.
 
@@ -101,9 +108,15 @@ def deploy(
             version=_settle_groups(state, changes, groups, at, effects, now), deployment_id=deployment_id
         ), effects
     for blocker in blockers:
-        cancel(state, blocker, f"deployment {deployment_id} took its place by force", effects)
+        taken = f"deployment {deployment_id} took its place by force"
+        if blocker == undoes:
+            taken = f"it failed and is undone by deployment {deployment_id}: {why}"
+        outcome = Outcome.REVERTED if blocker == undoes else Outcome.CANCELLED
+        cancel(state, blocker, taken, effects, now, outcome=outcome, successor=deployment_id)
     version = state.mint_version(now)
     originals = tuple(_original(state, a) for a in sorted(affected))
+    if policy is None:
+        policy = read_policy_labels([c.spec.labels for c in changes if c.spec is not None and c.id in affected])
     touched = _take_on_groups(state, groups, version, effects)
     for change in changes:
         if change.id in affected:
@@ -115,7 +128,12 @@ def deploy(
         originals=originals,
         step_at=now,
         groups=tuple(OriginalGroup(group=g, record=record) for g, record in sorted(touched.items())),
+        policy=policy,
+        paused=policy.paused,
+        share=0 if policy.blue_green else None,
+        undoes=undoes,
     )
+    remember(state, version, originals, deployment.groups, effects)
     state.deployments[deployment_id] = deployment
     state.done[deployment_id] = set()
     state.locks.update(dict.fromkeys(deployment.apps, deployment_id))
@@ -131,6 +149,9 @@ def deploy(
 def _completed(state: State, change: Change, taken: Counter[int], *, several: bool) -> Change:
     """Shapes: `taken` are the service ports of all apps, those of the changes before this one included."""
     if change.spec is None:
+        return change
+    if change.spec.pod is not None:
+        check_pod(change.spec, state.config)
         return change
     try:
         check_app(change.spec, state.config)
@@ -230,7 +251,10 @@ def _settle_groups(
     """Change groups where no app has to change; returns the version that counts then."""
     last_version_at = state.last_version_at
     version = state.mint_version(now)
-    if _take_on_groups(state, groups, version, effects):
+    touched = _take_on_groups(state, groups, version, effects)
+    if touched:
+        was = tuple(OriginalGroup(group=g, record=record) for g, record in sorted(touched.items()))
+        remember(state, version, (), was, effects)
         tell_group(state, at, version)
         return version
     app = state.apps.get(changes[0].id) if changes else None
@@ -324,19 +348,22 @@ def _make_groups(state: State, group_id: str, version: str, effects: list[Effect
         group_id = parent_id(group_id)
 
 
-def cancel(state: State, deployment_id: str, why: str, effects: list[Effect]) -> None:
+def cancel(
+    state: State, deployment_id: str, why: str, effects: list[Effect], now: float,
+    outcome: Outcome = Outcome.CANCELLED, successor: str = "",
+) -> None:  # fmt: skip
     """Stop working on it; apps and tasks stay as they are."""
     deployment = state.deployments[deployment_id]
     tell_cancelled(state, deployment, why)
-    end_deployment(state, deployment, effects)
+    end_deployment(state, deployment, effects, outcome, why, now, successor)
     facts = {"deployment": deployment_id, "apps": list(deployment.apps), "step": deployment.step + 1}
     effects.append(Note("deployment cancelled", why, facts=facts))
 
 
-def roll_back(state: State, deployment_id: str, now: float) -> tuple[Result, list[Effect]]:
+def roll_back(state: State, deployment_id: str, now: float, failed: str = "") -> tuple[Result, list[Effect]]:
     """Undo what this deployment alone changed, by a new one that takes its place.
 
-    Errors: `NotFound`.
+    Shapes: with `failed`, which says why, nobody asked for it. Errors: `NotFound`.
     """
     deployment = find_deployment(state, deployment_id)
     changes: list[Change] = []
@@ -347,11 +374,17 @@ def roll_back(state: State, deployment_id: str, now: float) -> tuple[Result, lis
         elif state.visible(original.app) is not None:
             changes.append(Change(id=original.app, spec=None))
     groups = _groups_before(state, deployment, changes)
-    why = f"undo deployment {deployment_id}"
-    result, effects = deploy(state, changes, force=True, why=why, now=now, groups=groups, at="/")
+    why = failed or f"undo deployment {deployment_id}"
+    # What failed once may fail again on its way back, and is not undone a second time.
+    policy = Policy(deadline_s=deployment.policy.deadline_s if failed else 0.0)
+    result, effects = deploy(
+        state, changes, force=True, why=why, now=now, groups=groups, at="/", policy=policy,
+        undoes=deployment_id if failed else "",
+    )  # fmt: skip
     if deployment_id in state.deployments:
         # Nothing had changed yet that would have to change back.
-        cancel(state, deployment_id, "it was asked to be undone", effects)
+        outcome = Outcome.FAILED if failed else Outcome.CANCELLED
+        cancel(state, deployment_id, failed or "it was asked to be undone", effects, now, outcome=outcome)
     return result, effects
 
 

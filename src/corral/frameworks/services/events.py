@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from corral.frameworks.services.names import read_task_id
+from corral.frameworks.services.registry import CHANGED
 from corral.frameworks.services.shown import write_versioned
 from corral.frameworks.services.spec import (
     Command,
@@ -42,7 +43,7 @@ KEEP_ALIVE = b":\n\n"
 KEEP_ALIVE_S = 15.0
 
 ONLY_WHEN_NAMED = frozenset(
-    {"scheduler_registered_event", "scheduler_reregistered_event", "scheduler_disconnected_event"}
+    {"scheduler_registered_event", "scheduler_reregistered_event", "scheduler_disconnected_event", CHANGED}
 )
 """The PyPI client gives up on types that it does not know."""
 

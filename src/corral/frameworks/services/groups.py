@@ -8,11 +8,13 @@ from collections.abc import Iterator
 
 from corral.frameworks.services.commands import note_ignored
 from corral.frameworks.services.deployments import Change, deploy, plan_changes
-from corral.frameworks.services.spec import CreateGroup, DeleteGroup, GroupUpdate, UpdateGroup
+from corral.frameworks.services.history import root_version, tree_at
+from corral.frameworks.services.spec import AppSpec, CreateGroup, DeleteGroup, GroupUpdate, Result, UpdateGroup
 from corral.frameworks.services.state import State, replace
 from corral.frameworks.services.validate import parent_id
 from corral.frameworks.services.views import view_action
 from corral.lib.errors import Conflict, NotFound, TooLarge, Unprocessable
+from corral.lib.ids import mint_uuid
 from corral.runtime.core import Effect, Reply
 
 
@@ -33,19 +35,32 @@ class _Tree:
             dependencies = record.dependencies if record is not None else ()
         if group_id != "/":
             self.groups[group_id] = dependencies
-        if update.apps is not None:
-            named = {spec.id for spec in update.apps}
+        for given, are_pods in ((update.apps, False), (update.pods, True)):
+            if given is None:
+                continue
+            named = {spec.id for spec in given}
             for app in state.visible_apps(group_id):
-                if parent_id(app.spec.id) == group_id and app.spec.id not in named:
+                ours = parent_id(app.spec.id) == group_id and (app.spec.pod is not None) is are_pods
+                if ours and app.spec.id not in named:
                     self.changes[app.spec.id] = Change(id=app.spec.id, spec=None)
-            for spec in update.apps:
-                self.changes[spec.id] = Change(id=spec.id, spec=spec)
+            for spec in given:
+                self._take_spec(spec)
         if update.groups is not None:
             kept = {below.id for below in update.groups}
             for other in [g for g in state.groups if g != "/" and parent_id(g) == group_id and g not in kept]:
                 self.remove(other)
             for below in update.groups:
                 self.take(below)
+
+    def _take_spec(self, spec: AppSpec) -> None:
+        """Errors: `Unprocessable` when an app would become a pod, or the other way round."""
+        was = self._state.visible(spec.id)
+        other = self.changes.get(spec.id)
+        clash = was is not None and (was.spec.pod is None) is not (spec.pod is None)
+        if clash or (other is not None and other.spec is not None):
+            text = f"an app and a pod may not share the id {spec.id}; choose another"
+            raise Unprocessable("Object is not valid", {"/id": [text]})
+        self.changes[spec.id] = Change(id=spec.id, spec=spec)
 
     def remove(self, group_id: str) -> None:
         """The group goes with all below it."""
@@ -96,7 +111,7 @@ def create_group(state: State, ask: int, command: CreateGroup, now: float) -> li
     tree = _read_tree(state, command.update)
     result, effects = deploy(
         state, list(tree.changes.values()), force=command.force, why=f"create group {group_id}", now=now,
-        groups=tree.groups, at=group_id,
+        groups=tree.groups, at=group_id, policy=command.policy,
     )  # fmt: skip
     return [*effects, *note_ignored(group_id, command.ignored), Reply(ask, result)]
 
@@ -110,6 +125,9 @@ def update_group(state: State, ask: int, command: UpdateGroup, now: float) -> li
     if command.scale_by is not None:
         tree = _scaled(state, group_id, command.scale_by)
         why = f"scale group {group_id} by {command.scale_by:g}"
+    elif command.to_version is not None:
+        tree = _back_to(state, group_id, command.to_version)
+        why = f"take group {group_id} back to version {command.to_version}"
     else:
         tree = _read_tree(state, command.update)
         why = f"update group {group_id}"
@@ -119,7 +137,7 @@ def update_group(state: State, ask: int, command: UpdateGroup, now: float) -> li
         shown = [{"actions": [view_action(action) for action in step]} for step in steps]
         return [Reply(ask, {"steps": shown})]
     result, effects = deploy(
-        state, changes, force=command.force, why=why, now=now, groups=tree.groups, at=group_id
+        state, changes, force=command.force, why=why, now=now, groups=tree.groups, at=group_id, policy=command.policy
     )  # fmt: skip
     return [*effects, *note_ignored(group_id, command.ignored), Reply(ask, result)]
 
@@ -151,8 +169,34 @@ def _read_tree(state: State, update: GroupUpdate) -> _Tree:
     return tree
 
 
+def _back_to(state: State, group_id: str, version: str) -> _Tree:
+    """What was below the group at that root version is there again, and nothing else. Errors: `Unprocessable`."""
+    was = tree_at(state, version)
+    if was is None or (group_id != "/" and group_id not in was.groups):
+        text = f"group {group_id} has no version {version}; see /v2/groups/versions"
+        raise Unprocessable("Object is not valid", {"/version": [text]})
+    tree = _Tree(state)
+    tree.remove(group_id)
+    prefix = group_id.rstrip("/") + "/"
+    for app_id, record in was.apps.items():
+        if app_id.startswith(prefix):
+            tree.changes[app_id] = Change(id=app_id, spec=record.spec, config=record.config)
+    for below, group in was.groups.items():
+        if below == group_id or below.startswith(prefix):
+            tree.groups[below] = group.dependencies
+    tree.check_names(group_id)
+    return tree
+
+
+def view_checked(state: State, group_id: str, now: float) -> Result:
+    """What a change that changes nothing answers with. Errors: `NotFound`."""
+    _need_group(state, group_id)
+    record = state.groups.get(group_id)
+    return Result(version=record.version if record else root_version(state, now), deployment_id=mint_uuid(state.random))
+
+
 def _count_apps(update: GroupUpdate) -> int:
-    return len(update.apps or ()) + sum(_count_apps(below) for below in update.groups or ())
+    return len(update.apps or ()) + len(update.pods or ()) + sum(_count_apps(below) for below in update.groups or ())
 
 
 def _scaled(state: State, group_id: str, factor: float) -> _Tree:

@@ -9,19 +9,34 @@ from corral.frameworks.services.checks import write_health_check
 from corral.frameworks.services.events import tell
 from corral.frameworks.services.spec import AppSpec, Instance
 from corral.frameworks.services.state import App, State, replace, task_id_of
+from corral.model.health import CheckResult
 from corral.model.task import TaskState, TaskStatus
 
 
 def take_health(instance: Instance, status: TaskStatus) -> Instance:
     """The instance with what a status says of its health; one that says nothing of it changes nothing."""
-    if not instance.checks or (status.healthy is None and not status.health):
+    if status.check is not None and status.check != instance.checked:
+        instance = replace(instance, checked=status.check)
+    if status.healthy is None and not status.health:
         return instance
-    return replace(instance, healthy=status.healthy, health=status.health)
+    if instance.readiness:
+        return replace(instance, healthy=_judge(instance.checks, status.health), health=status.health)
+    return replace(instance, healthy=status.healthy, health=status.health) if instance.checks else instance
+
+
+def _judge(checks: int, health: tuple[CheckResult, ...]) -> bool | None:
+    """As the agent does, but of the health checks alone: a readiness check stands behind them and is none."""
+    own = [result.alive for result in health if result.index < checks]
+    if not all(own):
+        return False
+    return True if own and len(own) == checks else None
 
 
 def is_health_kill(instance: Instance, status: TaskStatus) -> bool:
     """Whether the agent has ended the task because its checks failed."""
-    return bool(instance.checks) and status.state is TaskState.KILLED and status.healthy is False
+    if not instance.checks or status.state is not TaskState.KILLED or status.healthy is not False:
+        return False
+    return not instance.readiness or _judge(instance.checks, status.health) is False
 
 
 # Events.

@@ -10,6 +10,7 @@ import msgspec
 
 from corral.frameworks.services import partition
 from corral.frameworks.services.checks import make_checks
+from corral.frameworks.services.readiness import make_check, make_readiness_check
 from corral.frameworks.services.spec import (
     AppSpec,
     Config,
@@ -24,6 +25,7 @@ from corral.model import container as wire
 from corral.model.attributes import format_value
 from corral.model.boot import AFTER_REBOOT_LABEL, START
 from corral.model.constraints import HOSTNAME, Constraint, Operator, field_value
+from corral.model.health import HealthCheck
 from corral.model.ids import WantId
 from corral.model.offer import Offer, Want
 from corral.model.resources import normal, scalar
@@ -78,7 +80,11 @@ def make_want(app: App, config: Config, count: int) -> Want:
             constraints=tuple(read_constraint(c) for c in spec.constraints),
             group=spec.id,
             group_size=spec.instances,
-            runtime="docker" if spec.container is not None and spec.container.kind == "DOCKER" else "process",
+            runtime="process"
+            if spec.pod is not None
+            else "docker"
+            if spec.container is not None and spec.container.kind == "DOCKER"
+            else "process",
             tags=_tags(spec),
         )
     return msgspec.structs.replace(app.want, count=count)
@@ -212,8 +218,18 @@ def build_task(app: App, instance: Instance, placement: Placement, config: Confi
         kill_grace_s=partition.grace_s(spec),
         labels=(*template.labels, Label(key=INSTANCE_LABEL, value=instance.id)),
         discovery=_make_discovery(template, spec, instance),
-        health_checks=make_checks(spec, instance.ports) if spec.health_checks else (),
+        health_checks=_make_checks(spec, instance.ports),
+        check=make_check(spec, instance.ports),
+        limits=tuple((name, None if value is None else round(value * 1000)) for name, value in spec.limits),
     )
+
+
+def _make_checks(spec: AppSpec, host_ports: tuple[int, ...]) -> tuple[HealthCheck, ...]:
+    """The readiness check comes last, so that the places of the others are those of the definition."""
+    if not spec.health_checks and spec.readiness is None:
+        return ()
+    found = make_checks(spec, host_ports)
+    return found if spec.readiness is None else (*found, make_readiness_check(spec, spec.readiness, host_ports))
 
 
 def _make_command(spec: AppSpec) -> CommandInfo:
@@ -243,15 +259,20 @@ def _context_variables(app: App) -> Iterator[tuple[str, str]]:
     yield "MARATHON_APP_RESOURCE_MEM", str(float(spec.mem_mb))
     yield "MARATHON_APP_RESOURCE_DISK", str(float(spec.disk_mb))
     yield "MARATHON_APP_RESOURCE_GPUS", "0"
+    yield from label_variables(spec.labels)
+    yield "MARATHON_APP_ENFORCE_GROUP_ROLE", "FALSE"
+
+
+def label_variables(labels: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """The labels as variables; those with very long names or values are left out."""
     exported = {
         _upper_name(key): value
-        for key, value in sorted(spec.labels.items())
+        for key, value in sorted(labels.items())
         if len(key) < MOST_LABEL_NAME and len(value) < MOST_LABEL_VALUE
     }
     yield "MARATHON_APP_LABELS", " ".join(exported)
     for name, value in exported.items():
         yield f"MARATHON_APP_LABEL_{name}", value
-    yield "MARATHON_APP_ENFORCE_GROUP_ROLE", "FALSE"
 
 
 def _upper_name(label: str) -> str:

@@ -13,6 +13,7 @@ import msgspec
 
 from corral.frameworks.services.checks import read_health_checks
 from corral.frameworks.services.reader import INVALID_JSON, NOT_VALID, Json, Reader, kind_of
+from corral.frameworks.services.readiness import read_check, read_limits, read_readiness_checks, read_residency
 from corral.frameworks.services.spec import (
     AppSpec,
     AppUpdate,
@@ -133,6 +134,7 @@ def _read(reader: Reader, base: str, app_id: str | None) -> ReadApp:
     for field in _SHOWN_ONLY | {"version", "id"}:
         reader.has(field)
     reader.done()
+    given.pop("residency", None)
     spec = AppSpec(id=app_id, **given)
     version = reader.text_or_none("version")
     return ReadApp(spec=spec, given=tuple(sorted(given)), unknown=tuple(reader.unknown), to_version=version)
@@ -176,7 +178,7 @@ def _read_upgrade(reader: Reader, field: str) -> Upgrade:
     return found
 
 
-def _read_unreachable(reader: Reader, field: str) -> Unreachable | None:
+def read_unreachable(reader: Reader, field: str) -> Unreachable | None:
     value = reader.any(field)
     if value == "disabled":
         return None
@@ -199,7 +201,7 @@ def _read_kill_selection(reader: Reader, field: str) -> str:
     return reader.choice(field, "YOUNGEST_FIRST", ("YOUNGEST_FIRST", "OLDEST_FIRST"))
 
 
-def _read_roles(reader: Reader, field: str) -> tuple[str, ...]:
+def read_roles(reader: Reader, field: str) -> tuple[str, ...]:
     roles = reader.texts(field)
     if not roles:
         reader.refuse(field, "must not be empty")
@@ -235,15 +237,19 @@ _SIMPLE: Mapping[str, tuple[str, _Read]] = {
     "maxLaunchDelaySeconds": ("most_backoff_s", lambda r, f: r.whole(f, 300)),
     "taskKillGracePeriodSeconds": ("kill_grace_s", lambda r, f: r.whole(f, 0)),
     "killSelection": ("kill_selection", _read_kill_selection),
-    "unreachableStrategy": ("unreachable", _read_unreachable),
-    "acceptedResourceRoles": ("accepted_resource_roles", _read_roles),
+    "unreachableStrategy": ("unreachable", read_unreachable),
+    "acceptedResourceRoles": ("accepted_resource_roles", read_roles),
     "role": ("role", lambda r, f: r.text(f, "")),
+    "readinessChecks": ("readiness", read_readiness_checks),
+    "check": ("check", read_check),
+    "resourceLimits": ("limits", read_limits),
+    "residency": ("residency", read_residency),
 }
 
 
 def _read_fetch(reader: Reader, given: dict[str, Any]) -> None:
     if reader.has("fetch"):
-        given["fetch"] = tuple(_read_artifact(item) for item in reader.objects("fetch"))
+        given["fetch"] = tuple(read_artifact(item) for item in reader.objects("fetch"))
     if reader.has("uris"):
         uris = reader.texts("uris")
         if reader.fields.get("fetch") and uris:
@@ -255,7 +261,7 @@ def _read_fetch(reader: Reader, given: dict[str, Any]) -> None:
             reader.refuse(f"fetch({index})/uri", f"{artifact.uri[:60]!r} is no URI of 1 to 1024 characters")
 
 
-def _read_artifact(item: Reader) -> Fetch:
+def read_artifact(item: Reader) -> Fetch:
     if not item.has("uri"):
         item.refuse("uri", "uri must be given")
     found = Fetch(
@@ -457,13 +463,9 @@ def _read_definition(item: Reader) -> PortDefinition:
 
 
 _UNSUPPORTED = {
-    "readinessChecks": "readiness checks",
-    "check": "checks",
     "secrets": "secrets",
-    "residency": "residency (persistent volumes)",
     "gpus": "GPUs",
     "executorResources": "resources of custom executors",
-    "resourceLimits": "resource limits",
     "tty": "terminals of tasks",
     "taskRateLimit": "task rate limits",
     "storeUrls": "store URLs",

@@ -22,17 +22,19 @@ def read_version(text: str) -> str:
 
 
 _TASK_ID = re.compile(
-    r"(?P<instance>(?P<app>.+)\.(?:instance-|marathon-)(?P<uuid>[^.]+))(?:\._?[a-z][a-z0-9-]*)?(?:\.(?P<incarnation>\d+))?"
+    r"(?P<instance>(?P<app>.+)\.(?:instance-|marathon-)(?P<uuid>[^.]+))(?:\.(?P<container>_app|[a-z0-9-]*[a-z][a-z0-9-]*))?"
+    r"(?:\.(?P<incarnation>\d+))?"
 )
 _OLD_TASK_ID = re.compile(r"(?P<app>.+)[._](?P<uuid>[0-9a-f]{8}-[0-9a-f-]{27})(?:\.\d+)?")
 
 
 class TaskName(msgspec.Struct, frozen=True):
-    """Shapes: `incarnation` None when the id names an instance, or is of an older form."""
+    """Shapes: `incarnation` None when the id names an instance, or is of an older form; `container` of a pod."""
 
     app: str
     instance: str
     incarnation: int | None = None
+    container: str = ""
 
 
 def read_task_id(text: str) -> TaskName | None:
@@ -41,7 +43,10 @@ def read_task_id(text: str) -> TaskName | None:
     if match is not None:
         incarnation = match["incarnation"]
         return TaskName(
-            "/" + match["app"].replace("_", "/"), match["instance"], int(incarnation) if incarnation else None
+            "/" + match["app"].replace("_", "/"),
+            match["instance"],
+            int(incarnation) if incarnation else None,
+            "" if match["container"] in (None, "_app") else match["container"],
         )
     old = _OLD_TASK_ID.fullmatch(text)
     return None if old is None else TaskName("/" + old["app"].replace("_", "/"), text)

@@ -7,7 +7,9 @@ launch lowers a want's count on both sides and needs no word. Source: DESIGN, wa
 from corral.frameworks.services import backoff, partition
 from corral.frameworks.services.events import tell_instance
 from corral.frameworks.services.launch import app_of_want, assign_ports, build_task, group_value, make_want, want_id_of
-from corral.frameworks.services.spec import Condition
+from corral.frameworks.services.pod_launch import build_group
+from corral.frameworks.services.pod_tasks import count_checks, make_containers
+from corral.frameworks.services.spec import Condition, Instance
 from corral.frameworks.services.state import App, Phase, State, replace, task_id_of
 from corral.model import calls, events
 from corral.model.ids import WantId
@@ -82,11 +84,14 @@ def _launch(state: State, placement: Placement, now: float) -> list[Effect]:
         condition=Condition.PROVISIONED,
         agent_id=offer.agent_id,
         hostname=offer.hostname,
+        node_ip=offer.ip,
         role=offer.role,
         ports=assign_ports(app.spec, placement.ports),
         staged_at=now,
         group_value=group_value(app.spec, offer),
-        checks=len(app.spec.health_checks),
+        checks=count_checks(app.spec),
+        readiness=app.spec.readiness is not None,
+        containers=make_containers(app.spec, now),
         single=partition.is_single(app.spec),
         fence_s=partition.fence_s(app.spec, state.config),
     )
@@ -102,12 +107,12 @@ def _launch(state: State, placement: Placement, now: float) -> list[Effect]:
             del state.wants[placement.want_id]
             app.explanation = None
     state.restless[app.spec.id] = None
-    task = build_task(app, instance, placement, state.config)
+    operation = _make_launch(state, app, instance, placement)
     assert state.framework_id is not None
     accept = calls.Accept(
         framework_id=state.framework_id,
         offer_ids=(offer.id,),
-        operations=(calls.Launch(tasks=(task,)),),
+        operations=(operation,),
         filters=Filters(refuse_s=0.0),
     )
     facts = {"task": task_id_of(instance), "agent": offer.agent_id, "app": app.spec.id}
@@ -116,6 +121,12 @@ def _launch(state: State, placement: Placement, now: float) -> list[Effect]:
         Call(accept),
         Note("task launched", f"app {app.spec.id} wants {app.spec.instances} instances", facts=facts),
     ]
+
+
+def _make_launch(state: State, app: App, instance: Instance, placement: Placement) -> calls.Operation:
+    if app.spec.pod is not None:
+        return build_group(app, instance, placement, state.config)
+    return calls.Launch(tasks=(build_task(app, instance, placement, state.config),))
 
 
 # Wants.

@@ -16,7 +16,7 @@ import msgspec
 
 from corral.frameworks.services.partition import must_wait
 from corral.frameworks.services.spec import Action, ActionKind, AppSpec, Condition, Instance
-from corral.frameworks.services.state import COUNTED, App, Phase
+from corral.frameworks.services.state import COUNTED, App, Phase, replace
 from corral.lib.errors import Unprocessable
 
 
@@ -40,12 +40,25 @@ Step = Start | Stop
 class AppPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Shapes: `done` when nothing is missing, nothing too much and all that was started is healthy.
 
-    `more` when the bound was reached and the rest of the work is to follow at once.
+    `more` when the bound was reached and the rest of the work is to follow at once. `held` when it goes no further
+    until somebody promotes it.
     """
 
     steps: tuple[Step, ...] = ()
     done: bool = False
     more: bool = False
+    held: bool = False
+
+
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a restart may go now. Shapes: at most `new` new instances; with `beside` all new ones run beside the old,
+    whatever the capacities say, and no old one goes."""
+
+    new: int | None = None
+    beside: bool = False
+
+
+FULL = Pace()
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +80,7 @@ def capacity(instances: int, minimum: float, over: float, healthy: int) -> Capac
     return Capacity(least_healthy=least, most=most)
 
 
-def plan_app(app: App, action: ActionKind | None, began_at: float, most: int) -> AppPlan:
+def plan_app(app: App, action: ActionKind | None, began_at: float, most: int, pace: Pace = FULL) -> AppPlan:
     """What the app needs next. Shapes: `action` None when no deployment works on it; at most `most` ends at once."""
     match action:
         case ActionKind.START:
@@ -75,7 +88,7 @@ def plan_app(app: App, action: ActionKind | None, began_at: float, most: int) ->
         case ActionKind.STOP:
             return plan_stop(app, most)
         case ActionKind.RESTART:
-            return plan_restart(app, most)
+            return plan_restart(app, most, pace)
         case ActionKind.SCALE | None:
             return plan_scale(app, began_at, most)
 
@@ -118,8 +131,8 @@ def _was_healthy(instance: Instance) -> bool:
     return 0 < instance.checks <= passed
 
 
-def plan_restart(app: App, most: int) -> AppPlan:
-    """Replace all outdated instances, within the two capacities."""
+def plan_restart(app: App, most: int, pace: Pace = FULL) -> AppPlan:
+    """Replace all outdated instances, within the two capacities and as far as the pace allows."""
     spec = app.spec
     wanted = spec.instances
     old_idle = list(islice(app.outdated[Phase.SCHEDULED], most))
@@ -136,6 +149,8 @@ def plan_restart(app: App, most: int) -> AppPlan:
     healthy = old_healthy + new_healthy
     bounds = capacity(wanted, spec.upgrade.minimum_health_capacity, spec.upgrade.maximum_over_capacity, healthy)
     steps: list[Step] = []
+    if pace is not FULL and started <= wanted:
+        return _plan_held(app, most, pace, bounds)
     if started > wanted:
         surplus = tuple(i.id for i in islice(_in_kill_order(app, app.up_to_date), min(started - wanted, most)))
         steps.append(Stop(instances=surplus, why=f"app {spec.id} started {started} new instances and wants {wanted}"))
@@ -151,6 +166,32 @@ def plan_restart(app: App, most: int) -> AppPlan:
         steps.append(Start(count=startable, why=why))
     done = not steps and new_healthy == wanted and old_active + old_inactive == 0 and not _leaving_outdated(app)
     return AppPlan(steps=tuple(steps), done=done, more=kills == most)
+
+
+def _plan_held(app: App, most: int, pace: Pace, bounds: Capacity) -> AppPlan:
+    """Only so many new instances, and all others stay; what of the others ends by itself is replaced by new ones."""
+    spec, wanted = app.spec, app.spec.instances
+    old_active = sum(len(app.outdated[p]) for p in (Phase.LAUNCHING, Phase.UNHEALTHY, Phase.UNREACHABLE, Phase.RUNNING))
+    old_inactive = len(app.outdated[Phase.INACTIVE])
+    started = sum(len(app.up_to_date[p]) for p in COUNTED)
+    new_healthy = len(app.up_to_date[Phase.RUNNING])
+    healthy = new_healthy + len(app.outdated[Phase.RUNNING])
+    limit = wanted if pace.beside else min(wanted, max(pace.new or 0, wanted - old_active))
+    steps: list[Step] = []
+    surplus = 0 if pace.beside else max(0, old_active - (wanted - limit))
+    spare = max(healthy - bounds.least_healthy, old_active - wanted, old_active - len(app.outdated[Phase.RUNNING]), 0)
+    kills = min(old_inactive + min(surplus, spare), most)
+    if kills > 0:
+        victims = tuple(islice(_outdated_in_kill_order(app), kills))
+        why = f"{limit} of {wanted} instances of app {spec.id} run its new definition until it is promoted"
+        steps.append(Stop(instances=victims, why=why))
+    room = limit if pace.beside else bounds.most - old_active - app.count(Phase.LEAVING)
+    startable = max(0, min(limit, room) - started)
+    if startable:
+        why = f"app {spec.id} tries its new definition with {limit} instances"
+        steps.append(Start(count=startable, why=why))
+    held = not steps and new_healthy >= limit and not app.count(Phase.LEAVING)
+    return AppPlan(steps=tuple(steps), held=held, more=kills == most)
 
 
 def _leaving_outdated(app: App) -> bool:
@@ -264,6 +305,9 @@ def plan_deployment(
         by_depth.setdefault(depths[app_id], []).append(Action(kind=kinds[app_id], app=app_id))
     steps = [sorted(stops, key=_by_app), sorted(starts, key=_by_app)]
     steps += [by_depth[depth] for depth in sorted(by_depth)]
+    pods = {c.id for c in changes if (spec := c.new or c.old) is not None and spec.pod is not None}
+    if pods:
+        steps = [[replace(a, pod=a.app in pods) for a in step] for step in steps]
     return tuple(tuple(step) for step in steps if step)
 
 

@@ -4,6 +4,8 @@ Instances that were waiting have no record: the app's number says how many are m
 reconciled with the master by the session as soon as it is subscribed. Source: Marathon's contract, sections 7 to 9.
 """
 
+from corral.frameworks.services.draining import LEAVE
+from corral.frameworks.services.pace import DEADLINE
 from corral.frameworks.services.spec import (
     AppRecord,
     Condition,
@@ -11,7 +13,9 @@ from corral.frameworks.services.spec import (
     FailureRecord,
     Goal,
     GroupRecord,
+    HistoryRecord,
     Instance,
+    OutcomeRecord,
     VersionRecord,
 )
 from corral.frameworks.services.state import App, State
@@ -29,6 +33,7 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
     for key, version in decode_records(loaded, "version", VersionRecord).items():
         state.versions.setdefault(key.rpartition("@")[0], {})[version.version] = version
     state.groups.update(decode_records(loaded, "group", GroupRecord))
+    state.history.update(decode_records(loaded, "history/", HistoryRecord))
     state.failures.update(decode_records(loaded, "failure", FailureRecord))
     for instance in decode_records(loaded, "instance/", Instance).values():
         effects.extend(_adopt(state, instance, now))
@@ -36,7 +41,12 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
         state.deployments[deployment.id] = deployment
         state.done[deployment.id] = set()
         state.locks.update(dict.fromkeys(deployment.apps, deployment.id))
+        if deployment.policy.deadline_s and not deployment.paused:
+            effects.append(SetTimer(DEADLINE + deployment.id, deployment.policy.deadline_s))
+    outcomes = decode_records(loaded, "outcome/", OutcomeRecord).values()
+    state.outcomes.update({o.id: o for o in sorted(outcomes, key=lambda o: o.ended_at)})
     versions = [app.record.version for app in state.apps.values()]
+    versions += state.history
     versions += [d.version for d in state.deployments.values()]
     versions += [version for kept in state.versions.values() for version in kept]
     if versions:
@@ -54,11 +64,15 @@ def _adopt(state: State, instance: Instance, now: float) -> list[Effect]:
         # Its app is forgotten, so its task is unknown and will be killed when it is heard of.
         return [Persist(f"instance/{instance.id}", None)]
     app.place(instance)
+    leave: list[Effect] = []
+    if instance.leave_at is not None:
+        leave.append(SetTimer(LEAVE + instance.id, max(instance.leave_at - now, 0.0)))
     if instance.unreachable_at is not None:
         # How long it was silent before this process lived, only a clock that may have been set could tell.
-        return (
-            apply_strategy(state, app, instance, now) if instance.single else [SetTimer(silence_timer(instance), 0.0)]
-        )
+        silent = [SetTimer(silence_timer(instance), 0.0)]
+        return [*leave, *(apply_strategy(state, app, instance, now) if instance.single else silent)]
+    if leave:
+        return leave
     if instance.goal is Goal.DECOMMISSIONED:
         state.watched[instance.id] = now + state.config.kill_retry_s
     elif instance.condition in (Condition.PROVISIONED, Condition.STAGING, Condition.STARTING):

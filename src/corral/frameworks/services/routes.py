@@ -9,11 +9,15 @@ from typing import Any
 from corral.frameworks.services import events
 from corral.frameworks.services.marathon import ReadApp, read_app, read_update, read_updates, write_error
 from corral.frameworks.services.names import TaskName, read_task_id, read_task_ids, read_version
+from corral.frameworks.services.pace import read_policy, read_seen, read_share
+from corral.frameworks.services.pod_routes import pod_table
 from corral.frameworks.services.reader import read_json
+from corral.frameworks.services.registry_routes import registry_routes
 from corral.frameworks.services.spec import (
     AppSpec,
     AppUpdate,
     CancelDeployment,
+    CheckGroup,
     Command,
     CreateApp,
     CreateGroup,
@@ -21,8 +25,12 @@ from corral.frameworks.services.spec import (
     DeleteGroup,
     GetApp,
     GetApps,
+    GetDeployment,
     GetDeployments,
+    GetEnded,
     GetGroup,
+    GetGroupVersion,
+    GetGroupVersions,
     GetInfo,
     GetLeader,
     GetQueue,
@@ -31,14 +39,16 @@ from corral.frameworks.services.spec import (
     GetVersions,
     GroupUpdate,
     KillTasks,
+    PauseDeployment,
     PlanApps,
+    PromoteDeployment,
     ResetDelay,
     RestartApp,
     Result,
     UpdateApps,
     UpdateGroup,
 )
-from corral.frameworks.services.tree import read_group
+from corral.frameworks.services.tree import read_group, read_group_patch
 from corral.frameworks.services.validate import canonical_id
 from corral.lib.clock import system_clock
 from corral.lib.errors import Invalid, NotFound, Unprocessable
@@ -52,7 +62,8 @@ NO_CACHE = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "n
 
 def routes(ask: Ask, feed: Feed | None = None) -> list[Route]:
     """The front door. Shapes: the longer paths stand before the shorter ones that would take them too."""
-    door = _Door(ask, Feed() if feed is None else feed)
+    feed = Feed() if feed is None else feed
+    door = _Door(ask, feed)
     table: Sequence[tuple[str, str, Any]] = (
         ("GET", "/v2/apps", door.list_apps),
         ("POST", "/v2/apps", door.create_app),
@@ -75,6 +86,11 @@ def routes(ask: Ask, feed: Feed | None = None) -> list[Route]:
         ("GET", "/v2/tasks", door.list_tasks),
         ("POST", "/v2/tasks/delete", door.kill_tasks),
         ("GET", "/v2/deployments", door.list_deployments),
+        ("GET", "/v2/deployments/ended", door.list_ended),
+        ("GET", "/v2/deployments/{id}", door.get_deployment),
+        ("POST", "/v2/deployments/{id}/pause", door.pause_deployment),
+        ("POST", "/v2/deployments/{id}/resume", door.resume_deployment),
+        ("POST", "/v2/deployments/{id}/promote", door.promote_deployment),
         ("DELETE", "/v2/deployments/{id}", door.cancel_deployment),
         ("GET", "/v2/queue", door.list_queue),
         ("DELETE", "/v2/queue/{id*}/delay", door.reset_delay),
@@ -82,6 +98,15 @@ def routes(ask: Ask, feed: Feed | None = None) -> list[Route]:
         ("POST", "/v2/groups", door.create_group),
         ("PUT", "/v2/groups", door.update_group),
         ("DELETE", "/v2/groups", door.delete_group),
+        ("GET", "/v2/groups/versions/{version}", door.get_group_version),
+        ("GET", "/v2/groups/versions", door.list_group_versions),
+        ("GET", "/v2/groups/apps", door.list_group_apps),
+        ("GET", "/v2/groups/{id*}/versions/{version}", door.get_group_version),
+        ("PUT", "/v2/groups/{id*}/versions/{version}", door.roll_back_group),
+        ("GET", "/v2/groups/{id*}/versions", door.list_group_versions),
+        ("GET", "/v2/groups/{id*}/apps", door.list_group_apps),
+        ("PATCH", "/v2/groups", door.patch_group),
+        ("PATCH", "/v2/groups/{id*}", door.patch_group),
         ("GET", "/v2/groups/{id*}", door.get_group),
         ("POST", "/v2/groups/{id*}", door.create_group),
         ("PUT", "/v2/groups/{id*}", door.update_group),
@@ -90,13 +115,14 @@ def routes(ask: Ask, feed: Feed | None = None) -> list[Route]:
         ("GET", "/v2/events", door.list_events),
         ("GET", "/v2/info", door.get_info),
         ("GET", "/v2/leader", door.get_leader),
+        ("GET", "/v2/plugins", door.list_plugins),
         ("GET", "/ping", door.ping),
         ("*", "/v2/{rest*}", door.unknown),
     )
     return [
         Route(method=method, path=path, handler=handler, errors=write_error, most_bytes=MOST_BODY_BYTES)
-        for method, path, handler in table
-    ]
+        for method, path, handler in (*pod_table(ask), *table)
+    ] + registry_routes(ask, feed)
 
 
 class _Door:
@@ -124,7 +150,8 @@ class _Door:
         return _json(value, status=201, headers=_deployed(result, found.spec.id, found.unknown))
 
     async def get_app(self, request: Request) -> Response:
-        return _json({"app": await self._ask(GetApp(id=_id(request), embed=_embed(request)))})
+        app = await self._ask(GetApp(id=_id(request), embed=_embed(request)))
+        return _json({"app": app}, headers={"ETag": f'"{app["version"]}"'})
 
     async def update_app(self, request: Request) -> Response:
         app_id = _id(request)
@@ -136,6 +163,8 @@ class _Door:
             partial=request.method == "PATCH" or request.flag("partialUpdate", True),
             create=request.method != "PATCH",
             force=request.flag("force"),
+            policy=read_policy(request.query),
+            seen=read_seen(request.headers.get("if-match")),
             single=True,
             ignored=found.unknown,
             client=request.peer,
@@ -151,6 +180,7 @@ class _Door:
             partial=request.method == "PATCH" or request.flag("partialUpdate", True),
             create=request.method != "PATCH",
             force=request.flag("force"),
+            policy=read_policy(request.query),
             ignored=unknown,
             client=request.peer,
             uri=request.path,
@@ -158,10 +188,17 @@ class _Door:
         return _result(await self._ask(command), unknown)
 
     async def delete_app(self, request: Request) -> Response:
-        return _result(await self._ask(DeleteApp(id=_id(request), force=request.flag("force", True))))
+        seen = read_seen(request.headers.get("if-match"))
+        return _result(await self._ask(DeleteApp(id=_id(request), force=request.flag("force", True), seen=seen)))
 
     async def restart_app(self, request: Request) -> Response:
-        return _result(await self._ask(RestartApp(id=_id(request), force=request.flag("force"))))
+        command = RestartApp(
+            id=_id(request),
+            force=request.flag("force"),
+            policy=read_policy(request.query),
+            seen=read_seen(request.headers.get("if-match")),
+        )
+        return _result(await self._ask(command))
 
     async def list_versions(self, request: Request) -> Response:
         return _json({"versions": await self._ask(GetVersions(id=_id(request)))})
@@ -242,6 +279,22 @@ class _Door:
     async def list_deployments(self, request: Request) -> Response:
         return _json(await self._ask(GetDeployments()))
 
+    async def list_ended(self, request: Request) -> Response:
+        return _json(await self._ask(GetEnded()))
+
+    async def get_deployment(self, request: Request) -> Response:
+        return _json(await self._ask(GetDeployment(id=request.params["id"])))
+
+    async def pause_deployment(self, request: Request) -> Response:
+        return _json(await self._ask(PauseDeployment(id=request.params["id"])))
+
+    async def resume_deployment(self, request: Request) -> Response:
+        return _json(await self._ask(PauseDeployment(id=request.params["id"], paused=False)))
+
+    async def promote_deployment(self, request: Request) -> Response:
+        command = PromoteDeployment(id=request.params["id"], share=read_share(request.first("weight", "100")))
+        return _json(await self._ask(command))
+
     async def cancel_deployment(self, request: Request) -> Response:
         result = await self._ask(CancelDeployment(id=request.params["id"], force=request.flag("force")))
         return Response(status=202, headers=NO_CACHE) if result is None else _result(result)
@@ -254,17 +307,41 @@ class _Door:
         return Response(status=204, headers=NO_CACHE)
 
     async def get_group(self, request: Request) -> Response:
-        path = _group_id(request)
-        if path.endswith("/apps"):
-            raise _unknown(request)
-        return _json(await self._ask(GetGroup(id=path, embed=_embed(request))))
+        return _json(await self._ask(GetGroup(id=_group_id(request), embed=_embed(request))))
+
+    async def list_group_apps(self, request: Request) -> Response:
+        await self._ask(GetGroup(id=_group_id(request), embed=("group.groups",)))
+        return _json({"apps": await self._ask(GetApps(below=_group_id(request), embed=_embed(request)))})
+
+    async def list_group_versions(self, request: Request) -> Response:
+        return _json(await self._ask(GetGroupVersions(id=_group_id(request))))
+
+    async def get_group_version(self, request: Request) -> Response:
+        version = read_version(request.params["version"])
+        return _json(await self._ask(GetGroupVersion(id=_group_id(request), version=version)))
+
+    async def roll_back_group(self, request: Request) -> Response:
+        version = read_version(request.params["version"])
+        update = GroupUpdate(id=_group_id(request))
+        return _result(await self._ask(UpdateGroup(update=update, to_version=version, force=request.flag("force"))))
+
+    async def patch_group(self, request: Request) -> Response:
+        read_group_patch(read_json(request.body))
+        return _result(await self._ask(CheckGroup(id=_group_id(request))))
 
     async def create_group(self, request: Request) -> Response:
         group_id = _group_id(request)
         found = read_group(read_json(request.body), group_id)
-        if found.scale_by is not None:
-            raise Unprocessable("Object is not valid", {"/scaleBy": ["scaleBy changes a group that is there; use PUT"]})
-        command = CreateGroup(update=found.update, force=request.flag("force"), ignored=found.unknown)
+        for field, given in (("scaleBy", found.scale_by), ("version", found.to_version)):
+            if given is not None:
+                text = f"{field} changes a group that is there; use PUT"
+                raise Unprocessable("Object is not valid", {f"/{field}": [text]})
+        command = CreateGroup(
+            update=found.update,
+            force=request.flag("force"),
+            policy=read_policy(request.query),
+            ignored=found.unknown,
+        )
         result = await self._ask(command)
         headers = {**_deployed(result, None, found.unknown), "Location": f"/v2/groups{found.update.id}"}
         return _json({"version": result.version, "deploymentId": result.deployment_id}, status=201, headers=headers)
@@ -276,8 +353,10 @@ class _Door:
             UpdateGroup(
                 update=found.update,
                 scale_by=found.scale_by,
+                to_version=None if found.to_version is None else read_version(found.to_version),
                 dry_run=request.flag("dryRun"),
                 force=request.flag("force"),
+                policy=read_policy(request.query),
                 ignored=found.unknown,
             )
         )
@@ -344,6 +423,9 @@ class _Door:
     async def get_leader(self, request: Request) -> Response:
         return _json(await self._ask(GetLeader()))
 
+    async def list_plugins(self, request: Request) -> Response:
+        return _json({"plugins": []})
+
     async def ping(self, request: Request) -> Response:
         if request.headers.get("accept", "") == "application/json":
             return _json("pong")
@@ -358,16 +440,17 @@ def _unknown(request: Request) -> NotFound:
 
 
 def _group_id(request: Request) -> str:
-    """Errors: `NotFound` where the path means the versions of a group."""
-    path = canonical_id(request.params.get("id", ""))
-    if path.endswith("/versions") or "/versions/" in path:
-        raise _unknown(request)
-    return path
+    return canonical_id(request.params.get("id", ""))
 
 
 def _create(request: Request, found: ReadApp) -> CreateApp:
     return CreateApp(
-        spec=found.spec, force=request.flag("force"), ignored=found.unknown, client=request.peer, uri=request.path
+        spec=found.spec,
+        force=request.flag("force"),
+        policy=read_policy(request.query),
+        ignored=found.unknown,
+        client=request.peer,
+        uri=request.path,
     )
 
 

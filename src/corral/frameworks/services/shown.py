@@ -6,6 +6,7 @@ Source: Marathon's contract, sections 2, 3 and 19.
 from typing import Any
 
 from corral.frameworks.services.checks import write_health_check
+from corral.frameworks.services.readiness import write_check, write_readiness_check
 from corral.frameworks.services.spec import (
     AppRecord,
     AppSpec,
@@ -39,7 +40,7 @@ def write_app(spec: AppSpec) -> dict[str, Json]:
         "disk": number(spec.disk_mb),
         "env": spec.env,
         "executor": spec.executor,
-        "fetch": [_write_fetch(f) for f in spec.fetch],
+        "fetch": [write_fetch(f) for f in spec.fetch],
         "gpus": 0,
         "healthChecks": [write_health_check(c) for c in spec.health_checks],
         "instances": spec.instances,
@@ -48,9 +49,9 @@ def write_app(spec: AppSpec) -> dict[str, Json]:
         "maxLaunchDelaySeconds": spec.most_backoff_s,
         "mem": number(spec.mem_mb),
         "networks": [_write_network(n) for n in spec.networks],
-        "readinessChecks": [],
+        "readinessChecks": [] if spec.readiness is None else [write_readiness_check(spec.readiness)],
         "requirePorts": spec.require_ports,
-        "unreachableStrategy": _write_unreachable(spec.unreachable),
+        "unreachableStrategy": write_unreachable(spec.unreachable),
         "upgradeStrategy": {
             "minimumHealthCapacity": number(spec.upgrade.minimum_health_capacity),
             "maximumOverCapacity": number(spec.upgrade.maximum_over_capacity),
@@ -72,6 +73,10 @@ def write_app(spec: AppSpec) -> dict[str, Json]:
         out["acceptedResourceRoles"] = list(spec.accepted_resource_roles)
     if spec.role is not None:
         out["role"] = spec.role
+    if spec.check is not None:
+        out["check"] = write_check(spec.check)
+    if spec.limits:
+        out["resourceLimits"] = {n: "unlimited" if v is None else number(v) for n, v in spec.limits}
     return out
 
 
@@ -83,7 +88,7 @@ def write_versioned(record: AppRecord | VersionRecord) -> dict[str, Json]:
     return out
 
 
-def _write_fetch(fetch: Fetch) -> Json:
+def write_fetch(fetch: Fetch) -> Json:
     out: dict[str, Json] = {
         "uri": fetch.uri,
         "extract": fetch.extract,
@@ -102,7 +107,7 @@ def _write_network(network: NetworkSpec) -> Json:
     return out
 
 
-def _write_unreachable(strategy: Unreachable | None) -> Json:
+def write_unreachable(strategy: Unreachable | None) -> Json:
     if strategy is None:
         return "disabled"
     return {

@@ -8,7 +8,8 @@ from enum import StrEnum
 
 import msgspec
 
-from corral.model.health import CheckResult
+from corral.frameworks.services.discovery_spec import DiscoveryCommand
+from corral.model.health import CheckResult, CheckStatus
 from corral.model.ids import AgentId
 from corral.model.task import TaskState
 
@@ -123,11 +124,100 @@ class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
     delay_s: int = 15
 
 
+class ReadinessCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether an instance may take work; looked at while it is deployed. Units: `*_s` seconds.
+
+    Shapes: `port_name` is the name of one of the app's ports; `statuses` are the answers that mean ready.
+    """
+
+    name: str = "readinessCheck"
+    protocol: str = "HTTP"
+    path: str = "/"
+    port_name: str = "http-api"
+    interval_s: int = 30
+    timeout_s: int = 10
+    statuses: tuple[int, ...] = (200,)
+    keeps_last: bool = False
+
+
+class PlainCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """What is looked at and shown, and never acted on. Units: `*_s` seconds.
+
+    Shapes: one of `command`, or `port` or `port_index`; with `path` it is HTTP, else TCP.
+    """
+
+    command: str | None = None
+    path: str | None = None
+    port: int | None = None
+    port_index: int | None = None
+    scheme: str = "http"
+    interval_s: int = 60
+    timeout_s: int = 20
+    delay_s: int = 15
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A port of a pod's container. Shapes: `host_port` 0 is any free one."""
+
+    name: str
+    host_port: int = 0
+    protocols: tuple[str, ...] = ("tcp",)
+    labels: dict[str, str] = {}
+
+
+class PodCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """The health check of a pod's container. Shapes: `endpoint` names one of its own; with `path` it is HTTP."""
+
+    endpoint: str | None = None
+    path: str | None = None
+    scheme: str = "http"
+    command: str | None = None
+    grace_s: int = 300
+    interval_s: int = 60
+    timeout_s: int = 20
+    delay_s: int = 15
+    most_failures: int = 3
+
+
+class PodContainer(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the programs of a pod. Units: as in `AppSpec`. Shapes: `mounts` are (volume, path, read only)."""
+
+    name: str
+    command: str | None = None
+    argv: tuple[str, ...] = ()
+    cpus: float = 1.0
+    mem_mb: float = 128.0
+    disk_mb: float = 0.0
+    user: str | None = None
+    env: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    endpoints: tuple[Endpoint, ...] = ()
+    check: PodCheck | None = None
+    mounts: tuple[tuple[str, str, bool], ...] = ()
+    fetch: tuple[Fetch, ...] = ()
+    kill_grace_s: float | None = None
+
+
+class PodSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What makes an app a pod: several programs that live together on one agent.
+
+    Shapes: `volumes` map a name to a path of the host, or to None for a directory that the containers share and that
+    ends with them. Units: as in `AppSpec`, for what holds the containers together.
+    """
+
+    containers: tuple[PodContainer, ...]
+    volumes: dict[str, str | None] = {}
+    cpus: float = 0.1
+    mem_mb: float = 32.0
+    disk_mb: float = 10.0
+
+
 class AppSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The definition of an app, all that a person can say about it.
 
     Units: `cpus` cores, `mem_mb` and `disk_mb` MiB. Shapes: `unreachable` None waits for ever; `port_definitions` None
-    when none were named; `constraints` as written, with operators in upper case.
+    when none were named; `constraints` as written, with operators in upper case; `limits` maps `cpus` or `mem` to what
+    may be used, None for no bound.
     """
 
     id: str
@@ -158,6 +248,10 @@ class AppSpec(msgspec.Struct, frozen=True, kw_only=True):
     unreachable: Unreachable | None = Unreachable()
     accepted_resource_roles: tuple[str, ...] = ()
     role: str | None = None
+    readiness: ReadinessCheck | None = None
+    check: PlainCheck | None = None
+    limits: tuple[tuple[str, float | None], ...] = ()
+    pod: PodSpec | None = None
 
     @property
     def network(self) -> Network:
@@ -172,6 +266,8 @@ class AppSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def service_ports(self) -> tuple[int, ...]:
+        if self.pod is not None:
+            return ()
         return tuple(p.port if isinstance(p, PortDefinition) else p.service_port for p in self.ports)
 
 
@@ -230,15 +326,39 @@ class Goal(StrEnum):
     DECOMMISSIONED = "Decommissioned"
 
 
+class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one container of a pod's instance. Units: instants in seconds UTC."""
+
+    name: str
+    state: TaskState = TaskState.STAGING
+    since_at: float = 0.0
+    message: str = ""
+    healthy: bool | None = None
+    container_id: str = ""
+
+
+class EndedPod(msgspec.Struct, frozen=True, kw_only=True):
+    """An instance of a pod that is no more."""
+
+    id: str
+    started_at: float
+    ended_at: float
+    hostname: str
+    message: str
+    containers: tuple[ContainerState, ...]
+
+
 class Instance(msgspec.Struct, frozen=True, kw_only=True):
     """One copy of an app; persisted from its launch to its end.
 
     Shapes: `incarnation` counts its launches; `ports` are host ports in the order of the declared ones; `version` is
     the app's version it was launched with, `config` the definition; `group_value` is its agent's value of the field
     that the app groups by. With `checks`, the number of its health checks, it is `healthy` when all of them pass, None
-    while that is not known; `health` is what each has shown. `inactive_at` is since when another may
-    run in its place. A `single` one must not run beside another; its task has ended `fence_s` after its agent was
-    declared unreachable, None when nobody ends it there. Units: instants in seconds UTC.
+    while that is not known; `health` is what each has shown, and after them its `readiness` check, if it has one;
+    `checked` is what its plain check has shown. An instance of a pod has `containers`. `inactive_at` is since when
+    another may run in its place. A `single` one must not run beside another; its task has ended `fence_s` after its
+    agent was declared unreachable, None when nobody ends it there. `node_ip` is its node's address; `leave_at` is set
+    while it waits for balancers to let go of it, and says until when. Units: instants in seconds UTC.
     """
 
     id: str
@@ -261,9 +381,20 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     checks: int = 0
     healthy: bool | None = None
     health: tuple[CheckResult, ...] = ()
+    readiness: bool = False
+    checked: CheckStatus | None = None
+    containers: tuple[ContainerState, ...] = ()
+
     inactive_at: float | None = None
     single: bool = False
     fence_s: float | None = None
+    node_ip: str = ""
+    leave_at: float | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether its readiness check has passed once, or there is none."""
+        return not self.readiness or any(r.index >= self.checks and r.first_success_at is not None for r in self.health)
 
 
 class FailureRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -298,6 +429,7 @@ class ActionKind(StrEnum):
 class Action(msgspec.Struct, frozen=True, kw_only=True):
     kind: ActionKind
     app: str
+    pod: bool = False
 
 
 class Original(msgspec.Struct, frozen=True, kw_only=True):
@@ -314,8 +446,57 @@ class OriginalGroup(msgspec.Struct, frozen=True, kw_only=True):
     record: GroupRecord | None
 
 
+class HistoryRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What the change that made a root version has replaced: enough to go back to the version before it."""
+
+    version: str
+    originals: tuple[Original, ...] = ()
+    groups: tuple[OriginalGroup, ...] = ()
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """How a deployment goes about its restarts, beyond what Marathon knows.
+
+    Units: with `deadline_s` it has failed when it gets no further for so long, 0 is never; with `revert` it is then
+    undone. Shapes: `canary` new instances are started and looked at first, as a number or a percentage such as `10%`;
+    `blue_green` starts all new ones beside the old. Both then wait to be promoted. `paused` ones begin paused.
+    """
+
+    deadline_s: float = 0.0
+    revert: bool = False
+    canary: str = ""
+    blue_green: bool = False
+    paused: bool = False
+
+
+class Outcome(StrEnum):
+    """How a deployment ended."""
+
+    DONE = "done"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    REVERTED = "reverted"
+
+
+class OutcomeRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A deployment that is over. Shapes: `successor` is the deployment that undoes it or took its place, or empty."""
+
+    id: str
+    version: str
+    apps: tuple[str, ...]
+    outcome: Outcome
+    why: str
+    ended_at: float
+    successor: str = ""
+
+
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
-    """Steps one after the other, the actions of a step side by side. Shapes: `step` counts from 0."""
+    """Steps one after the other, the actions of a step side by side.
+
+    Shapes: `step` counts from 0. One that is not `promoted` goes no further than its policy's canary; `share` is the
+    percentage of traffic that new instances get, None leaves it to their number. `undoes` names the deployment that
+    failed and is taken back by this one.
+    """
 
     id: str
     version: str
@@ -324,10 +505,20 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     step: int = 0
     step_at: float = 0.0
     groups: tuple[OriginalGroup, ...] = ()
+    policy: Policy = Policy()
+    paused: bool = False
+    promoted: bool = False
+    share: int | None = None
+    undoes: str = ""
 
     @property
     def apps(self) -> tuple[str, ...]:
+        """All that it works on, pods too."""
         return tuple(sorted({action.app for step in self.steps for action in step}))
+
+    @property
+    def pods(self) -> frozenset[str]:
+        return frozenset(action.app for step in self.steps for action in step if action.pod)
 
 
 # Commands.
@@ -347,6 +538,7 @@ class GroupUpdate(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     apps: tuple[AppSpec, ...] | None = None
+    pods: tuple[AppSpec, ...] | None = None
     groups: "tuple[GroupUpdate, ...] | None" = None
     dependencies: tuple[str, ...] | None = None
 
@@ -359,6 +551,7 @@ class CreateApp(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     spec: AppSpec
     force: bool = False
+    policy: Policy | None = None
     ignored: tuple[str, ...] = ()
     client: str = ""
     uri: str = ""
@@ -374,7 +567,10 @@ class UpdateApps(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     partial: bool = True
     create: bool = True
     force: bool = False
+    policy: Policy | None = None
+    seen: str | None = None
     single: bool = False
+    pod: bool = False
     ignored: tuple[str, ...] = ()
     client: str = ""
     uri: str = ""
@@ -383,11 +579,17 @@ class UpdateApps(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 class DeleteApp(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     id: str
     force: bool = True
+    seen: str | None = None
+    pod: bool = False
+    client: str = ""
+    uri: str = ""
 
 
 class RestartApp(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     id: str
     force: bool = False
+    policy: Policy | None = None
+    seen: str | None = None
 
 
 class CreateGroup(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -395,16 +597,19 @@ class CreateGroup(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     update: GroupUpdate
     force: bool = False
+    policy: Policy | None = None
     ignored: tuple[str, ...] = ()
 
 
 class UpdateGroup(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Shapes: with `scale_by` only the id of `update` counts; a `dry_run` changes nothing; `ignored` as before."""
+    """Shapes: with `scale_by` or `to_version` only the id of `update` counts; a `dry_run` changes nothing."""
 
     update: GroupUpdate
     scale_by: float | None = None
+    to_version: str | None = None
     dry_run: bool = False
     force: bool = False
+    policy: Policy | None = None
     ignored: tuple[str, ...] = ()
 
 
@@ -432,6 +637,30 @@ class KillTasks(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 class ResetDelay(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     id: str
+
+
+class PauseDeployment(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Stop going on, or with `paused` false go on again."""
+
+    id: str
+    paused: bool = True
+
+
+class PromoteDeployment(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Let a deployment go on beyond its canary. Shapes: with `share` below 100 only traffic is moved."""
+
+    id: str
+    share: int = 100
+
+
+class GetDeployment(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """One deployment with what corral alone knows of it, under way or ended."""
+
+    id: str
+
+
+class GetEnded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The deployments that ended last."""
 
 
 class CancelDeployment(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -463,6 +692,28 @@ class GetVersion(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     version: str
 
 
+class GetPods(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """All pods. Shapes: with `status` their state instead of their definition."""
+
+    status: bool = False
+
+
+class GetPod(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Shapes: `what` is `spec`, `status`, `versions` or `version`."""
+
+    id: str
+    what: str = "spec"
+    version: str = ""
+
+
+class KillPod(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """End instances of a pod; they are replaced. Shapes: with `strict` an unknown one is an error."""
+
+    id: str
+    instances: tuple[str, ...]
+    strict: bool = False
+
+
 class GetTasks(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Shapes: `app` or `below` or neither; `states` filter by `running`, `staging`; `as_text` gives the line form."""
 
@@ -483,6 +734,21 @@ class GetDeployments(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 class GetGroup(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     id: str = "/"
     embed: tuple[str, ...] = ()
+
+
+class GetGroupVersions(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    id: str = "/"
+
+
+class GetGroupVersion(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    id: str
+    version: str
+
+
+class CheckGroup(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Ask for a group's present version, which is all that a change without effect answers with."""
+
+    id: str
 
 
 class GetInfo(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -506,7 +772,8 @@ class PlanApps(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 Command = (
     CreateApp | UpdateApps | DeleteApp | RestartApp | CreateGroup | UpdateGroup | DeleteGroup | KillTasks | ResetDelay
     | CancelDeployment | GetApps | GetApp | GetVersions | GetVersion | GetTasks | GetQueue | GetDeployments | GetGroup
-    | GetInfo | GetLeader | PlanApps
+    | GetInfo | GetLeader | PlanApps | GetGroupVersions | GetGroupVersion | CheckGroup
+    | GetPods | GetPod | KillPod | PauseDeployment | PromoteDeployment | GetDeployment | GetEnded | DiscoveryCommand
 )  # fmt: skip
 
 
@@ -529,12 +796,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     default_network: str | None = None
     most_deployments: int = 100
     most_versions: int = 50
+    most_outcomes: int = 100
     most_apps_per_request: int = 500
     most_instances: int = 100_000
     most_writes: int = 64
     launch_timeout_s: float = 300.0
     single_stop_after_s: float = 300.0
     kill_retry_s: float = 30.0
+    drain_s: float = 30.0
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,27 +12,33 @@ from typing import Any
 
 import msgspec
 
+from corral.frameworks.services.discovery_spec import Discovery
 from corral.frameworks.services.spec import (
     AppRecord,
     AppSpec,
     Condition,
     Config,
     Deployment,
+    EndedPod,
     FailureRecord,
     Goal,
     GroupRecord,
+    HistoryRecord,
     Instance,
+    OutcomeRecord,
     VersionRecord,
 )
 from corral.lib.units import format_timestamp
 from corral.model.ids import FrameworkId, TaskId, WantId
 from corral.model.offer import Explanation, Offer, Want
+from corral.model.task import TERMINAL
 
 
 class Phase(IntEnum):
     """Where an instance stands, as far as plans care; in the order in which scaling down takes them.
 
-    UNHEALTHY runs and has health checks that do not all pass, or are not known to; RUNNING is healthy.
+    UNHEALTHY runs and has health checks that do not all pass, or are not known to, or was never ready; RUNNING is
+    healthy and ready.
     Deviates: scaling down takes those that are not healthy before those that are.
     """
 
@@ -63,13 +69,23 @@ COUNTED = (Phase.SCHEDULED, Phase.UNREACHABLE, Phase.LAUNCHING, Phase.UNHEALTHY,
 def phase_of(instance: Instance) -> Phase:
     if instance.goal is Goal.DECOMMISSIONED:
         return Phase.LEAVING
-    if instance.checks and instance.healthy is not True and instance.condition is Condition.RUNNING:
-        return Phase.UNHEALTHY
+    if instance.condition is Condition.RUNNING:
+        if instance.checks and instance.healthy is not True:
+            return Phase.UNHEALTHY
+        if instance.readiness and not instance.ready:
+            return Phase.UNHEALTHY
     return _PHASES[instance.condition]
 
 
-def task_id_of(instance: Instance) -> TaskId:
-    return TaskId(f"{instance.id}._app.{instance.incarnation}")
+def task_id_of(instance: Instance, container: str = "_app") -> TaskId:
+    return TaskId(f"{instance.id}.{container}.{instance.incarnation}")
+
+
+def task_ids_of(instance: Instance) -> list[TaskId]:
+    """All tasks of an instance that are not known to have ended; a pod's has one of each container."""
+    if not instance.containers:
+        return [task_id_of(instance)]
+    return [task_id_of(instance, c.name) for c in instance.containers if c.state not in TERMINAL]
 
 
 class Delay:
@@ -91,8 +107,8 @@ class App:
     """One app at work: what is wanted, its instances in their buckets, its backoff."""
 
     __slots__ = (
-        "conditions", "delay", "explanation", "health", "instances", "outdated", "record", "since_at", "template",
-        "up_to_date", "want",
+        "conditions", "delay", "ended", "explanation", "health", "instances", "outdated", "record", "since_at",
+        "template", "up_to_date", "want",
     )  # fmt: skip
 
     def __init__(self, record: AppRecord, now: float) -> None:
@@ -107,6 +123,7 @@ class App:
         self.explanation: Explanation | None = None
         self.want: Want | None = None
         self.template: object = None
+        self.ended: list[EndedPod] = []
 
     @property
     def spec(self) -> AppSpec:
@@ -174,12 +191,14 @@ class State:
     was told last, less what was launched since. `watched` maps an instance to the instant at which its launch is
     overdue or its kill has to be repeated, `sentenced` one that somebody wants ended to the reason. `explained` apps
     have an explanation why they wait. `heard` gathers events for those who listen, None when nobody does.
+    `outcomes` are the deployments that ended last, `progress` is how far each app of a deployment with a deadline got.
+    `history` holds what each change of the newest root versions replaced, by version.
     """
 
     __slots__ = (
-        "apps", "backlog", "config", "connected", "deployments", "dirty", "done", "explained", "failures",
-        "framework_id", "groups", "heard", "last_version_at", "locks", "master", "random", "restless", "sentenced",
-        "service_ports", "versions", "wants", "wants_changed", "wants_of", "watched",
+        "apps", "backlog", "config", "connected", "deployments", "dirty", "discovery", "done", "explained", "failures",
+        "framework_id", "groups", "heard", "history", "last_version_at", "locks", "master", "outcomes", "progress",
+        "random", "restless", "sentenced", "service_ports", "versions", "wants", "wants_changed", "wants_of", "watched",
     )  # fmt: skip
 
     def __init__(self, config: Config, random: Random) -> None:
@@ -194,6 +213,9 @@ class State:
         self.done: dict[str, set[str]] = {}
         self.locks: dict[str, str] = {}
         self.groups: dict[str, GroupRecord] = {}
+        self.history: dict[str, HistoryRecord] = {}
+        self.outcomes: dict[str, OutcomeRecord] = {}
+        self.progress: dict[str, dict[str, int]] = {}
         self.failures: dict[str, FailureRecord] = {}
         self.heard: list[tuple[str, dict[str, Any]]] | None = None
         self.service_ports: Counter[int] = Counter()
@@ -207,6 +229,7 @@ class State:
         self.watched: dict[str, float] = {}
         self.backlog: list[Offer] = []
         self.last_version_at = 0
+        self.discovery = Discovery()
 
     def visible(self, app_id: str) -> App | None:
         """The app, unless it is only waiting for its last instances to end."""
@@ -214,9 +237,13 @@ class State:
         return None if app is None or app.record.stopping else app
 
     def visible_apps(self, below: str = "/") -> list[App]:
-        """All apps below a group, by id."""
+        """All apps and pods below a group, by id."""
         prefix = below.rstrip("/") + "/"
         return [app for key, app in sorted(self.apps.items()) if key.startswith(prefix) and not app.record.stopping]
+
+    def plain_apps(self, below: str = "/") -> list[App]:
+        """All apps below a group that are no pods, by id."""
+        return [app for app in self.visible_apps(below) if app.record.spec.pod is None]
 
     def mint_version(self, now: float) -> str:
         """The instant as text, later than every version before."""

@@ -7,16 +7,18 @@ Source: Marathon's contract, sections 1, 5 and 16.
 import msgspec
 
 from corral.frameworks.services.marathon import read_app_in
+from corral.frameworks.services.pod_dialect import read_pod_in
 from corral.frameworks.services.reader import Json, Reader
 from corral.frameworks.services.spec import AppSpec, GroupUpdate
 from corral.frameworks.services.validate import canonical_id, check_path, parent_id
 
 
 class ReadGroup(msgspec.Struct, frozen=True, kw_only=True):
-    """Shapes: with `scale_by` nothing else was given; `unknown` are the paths that nobody knows."""
+    """Shapes: with `scale_by` or `to_version` nothing else was given; `unknown` are the paths that nobody knows."""
 
     update: GroupUpdate
     scale_by: float | None = None
+    to_version: str | None = None
     unknown: tuple[str, ...] = ()
 
 
@@ -28,11 +30,12 @@ def read_group(value: Json, path_id: str) -> ReadGroup:
     reader = Reader(value)
     group_id = _top_id(reader, path_id)
     scale_by = None
+    to_version = None
     if reader.has("version"):
-        reader.refuse(
-            "version",
-            "groups have no versions in this release; leave version out, or go back app by app with PUT /v2/apps/ID",
-        )
+        to_version = reader.text("version", "")
+        others = sorted(set(reader.fields) & {"apps", "groups", "pods", "dependencies", "scaleBy"})
+        if others:
+            reader.refuse("version", f"version goes back and must stand alone, found beside it: {', '.join(others)}")
     if reader.has("scaleBy"):
         scale_by = reader.number("scaleBy", 1.0)
         if not 0 <= scale_by < 1e6:
@@ -42,7 +45,25 @@ def read_group(value: Json, path_id: str) -> ReadGroup:
             reader.refuse("scaleBy", f"scaleBy must stand alone, found beside it: {', '.join(others)}")
     update = _read(reader, group_id)
     reader.finish()
-    return ReadGroup(update=update, scale_by=scale_by, unknown=tuple(reader.unknown))
+    return ReadGroup(update=update, scale_by=scale_by, to_version=to_version, unknown=tuple(reader.unknown))
+
+
+def read_group_patch(value: Json) -> None:
+    """The body of a PATCH, which has nothing but `enforceRole`. Errors: `Unprocessable`."""
+    reader = Reader(value)
+    if not reader.has("enforceRole"):
+        reader.refuse("enforceRole", "a group is patched with enforceRole alone; change the rest with PUT")
+    _refuse_roles(reader)
+    for field in sorted(set(reader.fields) & {"apps", "pods", "groups", "dependencies", "version", "scaleBy"}):
+        reader.refuse(field, f"{field} cannot be patched; change it with PUT")
+    reader.finish()
+
+
+def _refuse_roles(reader: Reader) -> None:
+    if reader.flag("enforceRole", False):
+        reader.refuse(
+            "enforceRole", "every app here has the framework's role, so no group can have one; leave enforceRole out"
+        )
 
 
 def _top_id(reader: Reader, path_id: str) -> str:
@@ -70,14 +91,12 @@ def _read(reader: Reader, group_id: str) -> GroupUpdate:
                 reader.refuse(f"dependencies({index})", wrong)
         if group_id == "/" and dependencies:
             reader.refuse("dependencies", "the root group holds everything, so there is nothing it could wait for")
-    if reader.list("pods"):
-        reader.refuse("pods", "pods are not supported by this release; leave pods out")
-    if reader.flag("enforceRole", False):
-        reader.refuse("enforceRole", "roles of groups are not supported by this release; leave enforceRole out")
+    pods = _read_pods(reader, group_id) if reader.has("pods") else None
+    _refuse_roles(reader)
     for field in ("id", "version", "scaleBy"):
         reader.has(field)
     reader.done()
-    return GroupUpdate(id=group_id, apps=apps, groups=groups, dependencies=dependencies)
+    return GroupUpdate(id=group_id, apps=apps, pods=pods, groups=groups, dependencies=dependencies)
 
 
 def _read_apps(reader: Reader, group_id: str) -> tuple[AppSpec, ...]:
@@ -88,6 +107,18 @@ def _read_apps(reader: Reader, group_id: str) -> tuple[AppSpec, ...]:
             item.refuse("id", f"app {spec.id} is not in the group {group_id} it is written in; use a relative id")
         if spec.id in found:
             item.refuse("id", f"app {spec.id} is named twice")
+        found[spec.id] = spec
+    return tuple(found.values())
+
+
+def _read_pods(reader: Reader, group_id: str) -> tuple[AppSpec, ...]:
+    found: dict[str, AppSpec] = {}
+    for item in reader.objects("pods"):
+        spec = read_pod_in(item, group_id)
+        if parent_id(spec.id) != group_id:
+            item.refuse("id", f"pod {spec.id} is not in the group {group_id} it is written in; use a relative id")
+        if spec.id in found:
+            item.refuse("id", f"pod {spec.id} is named twice")
         found[spec.id] = spec
     return tuple(found.values())
 

@@ -8,6 +8,7 @@ from corral.frameworks.services import backoff
 from corral.frameworks.services.events import tell, tell_instance, tell_status, tell_unknown
 from corral.frameworks.services.health import is_health_kill, take_health, tell_health, tell_health_kill
 from corral.frameworks.services.names import read_task_id
+from corral.frameworks.services.pod_tasks import bury, take_container
 from corral.frameworks.services.spec import ActionKind, Condition, FailureRecord, Goal, Instance
 from corral.frameworks.services.state import App, State, replace, task_id_of
 from corral.frameworks.services.upkeep import (
@@ -51,6 +52,8 @@ def find(state: State, task_id: TaskId) -> tuple[App, Instance] | None:
     instance = app.instances.get(name.instance) if app is not None and name is not None else None
     if app is None or instance is None or name is None or instance.condition is Condition.SCHEDULED:
         return None
+    if name.container not in ({c.name for c in instance.containers} or {""}):
+        return None
     return (app, instance) if name.incarnation == instance.incarnation else None
 
 
@@ -65,6 +68,8 @@ def update(state: State, event: events.Update, now: float) -> list[Effect]:
         return _unreachable(state, app, instance, status, now)
     if instance.fence_s is not None and _is_hearsay(status):
         return _unreachable(state, app, instance, status, now)
+    if instance.containers:
+        return _container(state, app, instance, status, now)
     if status.state in _LIVE:
         return _live(state, app, instance, status, now)
     return _ended(state, app, instance, status, now)
@@ -86,6 +91,23 @@ def _unknown(state: State, status: TaskStatus) -> list[Effect]:
         Call(calls.Kill(framework_id=state.framework_id, task_id=status.task_id, agent_id=status.agent_id)),
         Note("unknown task is killed", why, "warning", {"task": status.task_id, "agent": status.agent_id}),
     ]
+
+
+def _container(state: State, app: App, instance: Instance, status: TaskStatus, now: float) -> list[Effect]:
+    """One container of a pod; its instance stands as all of them together do, and ends with the first that ends."""
+    name = read_task_id(status.task_id)
+    assert name is not None, "the instance was found by this name"
+    before, (instance, told) = instance, take_container(instance, name.container, status)
+    if instance is before:
+        return []
+    app.place(instance)
+    state.dirty[app.spec.id] = None
+    if told.state in TERMINAL:
+        return _ended(state, app, instance, told, now)
+    effects: list[Effect] = []
+    if status.state in TERMINAL:
+        effects += [Persist(f"instance/{instance.id}", instance), *kill(state, instance, app)]
+    return effects + _live(state, app, instance, told, now)
 
 
 def _live(state: State, app: App, instance: Instance, status: TaskStatus, now: float) -> list[Effect]:
@@ -110,7 +132,7 @@ def _live(state: State, app: App, instance: Instance, status: TaskStatus, now: f
     tell_status(state, instance, status)
     if condition is not before.condition:
         tell_instance(state, instance)
-    if instance.checks:
+    if instance.checks or instance.readiness:
         effects.extend(_compare_health(state, app, before, instance, status))
     if returned:
         effects.append(CancelTimer(silence_timer(before)))
@@ -140,6 +162,8 @@ def _live(state: State, app: App, instance: Instance, status: TaskStatus, now: f
 
 def _compare_health(state: State, app: App, before: Instance, instance: Instance, status: TaskStatus) -> list[Effect]:
     tell_health(state, app, before, instance)
+    if instance.ready and not before.ready:
+        return [Note("instance is ready", status.message or "its readiness check passes", facts=_facts(instance))]
     if instance.healthy is before.healthy or instance.healthy is None:
         return []
     if instance.healthy:
@@ -206,7 +230,9 @@ def _ended(state: State, app: App, instance: Instance, status: TaskStatus, now: 
     level = "warning" if failed else "info"
     why = message or str(status.reason or status.state)
     effects.append(Note("instance ended", why, level, {**_facts(instance), "state": str(status.state)}))
-    _, action = current_action(state, app.spec.id)
+    deployment, action = current_action(state, app.spec.id)
+    if deployment is not None and deployment.paused:
+        action = None
     if app.record.stopping or (action is ActionKind.RESTART and instance.config != app.record.config):
         remove_instance(state, app, instance, "it ended while it was to be replaced", effects)
         return effects
@@ -221,6 +247,8 @@ def _ended(state: State, app: App, instance: Instance, status: TaskStatus, now: 
         created_at=instance.created_at,
         incarnation=instance.incarnation + 1,
     )
+    if instance.containers:
+        bury(app, instance, why, now)
     app.place(again)
     tell_instance(state, again)
     app.since_at = now

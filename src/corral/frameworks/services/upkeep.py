@@ -6,12 +6,23 @@ Source: Marathon's contract, sections 8, 13 and 14.
 Deviates: kills and launches are not throttled here; the kernel and its agents take them as fast as they can.
 """
 
-from corral.frameworks.services import offers, partition
+from corral.frameworks.services import draining, offers, partition
 from corral.frameworks.services.events import tell, tell_deployed, tell_instance, tell_step, tell_step_done
 from corral.frameworks.services.launch import safe_id
-from corral.frameworks.services.plan import Start, Stop, plan_app
-from corral.frameworks.services.spec import ActionKind, Condition, Deployment, Goal, Instance
-from corral.frameworks.services.state import App, Phase, State, replace, task_id_of
+from corral.frameworks.services.pace import DEADLINE, pace_of, score_of
+from corral.frameworks.services.plan import FULL, Start, Stop, plan_app
+from corral.frameworks.services.pod_tasks import bury
+from corral.frameworks.services.registry import CHANGED
+from corral.frameworks.services.spec import (
+    ActionKind,
+    Condition,
+    Deployment,
+    Goal,
+    Instance,
+    Outcome,
+    OutcomeRecord,
+)
+from corral.frameworks.services.state import App, Phase, State, replace, task_id_of, task_ids_of
 from corral.lib.ids import mint_time_uuid
 from corral.model import calls
 from corral.model.task import TaskState
@@ -59,10 +70,16 @@ def _execute(state: State, instance_id: str, why: str, effects: list[Effect], no
 
 def _look_at(state: State, app: App, budget: int, effects: list[Effect], now: float) -> int:
     """Perform the app's plan; returns how many records that wrote."""
+    tell(state, CHANGED, appId=app.spec.id)
     deployment, action = current_action(state, app.spec.id)
     if action is None and app.record.stopping:
         action = ActionKind.STOP
-    plan = plan_app(app, action, deployment.step_at if deployment is not None else 0.0, budget)
+    if deployment is not None and deployment.paused:
+        return 1
+    pace = FULL if deployment is None else pace_of(deployment, app.spec)
+    plan = plan_app(app, action, deployment.step_at if deployment is not None else 0.0, budget, pace)
+    if deployment is not None and deployment.policy.deadline_s:
+        _measure(state, deployment, app, effects)
     written = 0
     for step in plan.steps:
         match step:
@@ -80,6 +97,16 @@ def _look_at(state: State, app: App, budget: int, effects: list[Effect], now: fl
     if app.record.stopping and not app.instances and app.spec.id not in state.locks:
         forget_app(state, app, effects)
     return max(written, 1)
+
+
+def _measure(state: State, deployment: Deployment, app: App, effects: list[Effect]) -> None:
+    """Whoever gets further has all the time of the deadline again."""
+    best = state.progress.setdefault(deployment.id, {})
+    score = score_of(app)
+    before = best.get(app.spec.id)
+    if before is None or score > before:
+        best[app.spec.id] = score
+        effects.append(SetTimer(DEADLINE + deployment.id, deployment.policy.deadline_s))
 
 
 def current_action(state: State, app_id: str) -> tuple[Deployment | None, ActionKind | None]:
@@ -129,36 +156,44 @@ def decommission(state: State, app: App, instance: Instance, why: str, effects: 
         tell_instance(state, instance, Condition.GONE)
         remove_instance(state, app, instance, why, effects)
         return 1
-    instance = replace(instance, goal=Goal.DECOMMISSIONED)
+    leave_s = draining.leave_s(state, app, instance)
+    instance = replace(instance, goal=Goal.DECOMMISSIONED, leave_at=now + leave_s if leave_s else None)
     app.place(instance)
     effects.append(Persist(f"instance/{instance.id}", instance))
     effects.append(Note("instance is ended", why, facts={"app": app.spec.id, "task": task_id_of(instance)}))
     state.watched[instance.id] = now + state.config.kill_retry_s
+    if leave_s:
+        effects.append(SetTimer(draining.LEAVE + instance.id, leave_s))
     effects.extend(kill(state, instance, app))
     return 1
 
 
 def kill(state: State, instance: Instance, app: App | None) -> list[Effect]:
     """Ask the master to end the task; without a connection it is asked after the next subscription."""
-    if not state.connected or state.framework_id is None:
+    if not state.connected or state.framework_id is None or instance.leave_at is not None:
+        # One that is leaving is killed when its connections are done, or its time is over.
         return []
     grace_s = partition.grace_s(app.spec) if app is not None else None
     return [
         Call(
             calls.Kill(
                 framework_id=state.framework_id,
-                task_id=task_id_of(instance),
+                task_id=task_id,
                 agent_id=instance.agent_id,
                 grace_s=grace_s,
             )
         )
+        for task_id in task_ids_of(instance)
     ]
 
 
 def remove_instance(state: State, app: App, instance: Instance, why: str, effects: list[Effect]) -> None:
     """Forget an instance that has a record."""
+    if instance.containers:
+        bury(app, instance, why, instance.started_at or instance.created_at)
     app.drop(instance.id)
     state.watched.pop(instance.id, None)
+    state.discovery.drained.pop(instance.id, None)
     effects.append(Persist(f"instance/{instance.id}", None))
     if instance.unreachable_at is not None:
         effects.append(CancelTimer(silence_timer(instance)))
@@ -178,6 +213,7 @@ def forget_app(state: State, app: App, effects: list[Effect]) -> None:
         effects.append(Persist(f"failure{app_id}", None))
     release_ports(state, app)
     tell(state, "app_terminated_event", appId=app_id)
+    tell(state, CHANGED, appId=app_id)
     effects.append(Note("app has gone", "it was deleted and its last instance ended", facts={"app": app_id}))
 
 
@@ -210,6 +246,7 @@ def _finish_action(state: State, deployment: Deployment, app_id: str, effects: l
     tell_step_done(state, deployment)
     if deployment.step + 1 < len(deployment.steps):
         following = replace(deployment, step=deployment.step + 1, step_at=now)
+        state.progress.pop(deployment.id, None)
         state.deployments[deployment.id] = following
         done.clear()
         tell_step(state, following)
@@ -217,13 +254,29 @@ def _finish_action(state: State, deployment: Deployment, app_id: str, effects: l
         state.touch(action.app for action in following.steps[following.step])
         return
     tell_deployed(state, deployment)
-    end_deployment(state, deployment, effects)
     why = f"all {len(deployment.steps)} steps are done"
+    end_deployment(state, deployment, effects, Outcome.DONE, why, now)
     effects.append(Note("deployment done", why, facts={"deployment": deployment.id, "apps": list(deployment.apps)}))
 
 
-def end_deployment(state: State, deployment: Deployment, effects: list[Effect]) -> None:
-    """Release its locks and forget it."""
+def end_deployment(
+    state: State, deployment: Deployment, effects: list[Effect], outcome: Outcome, why: str, now: float,
+    successor: str = "",
+) -> None:  # fmt: skip
+    """Release its locks and keep no more than how it ended."""
+    record = OutcomeRecord(
+        id=deployment.id, version=deployment.version, apps=deployment.apps, outcome=outcome, why=why, ended_at=now,
+        successor=successor,
+    )  # fmt: skip
+    state.outcomes[deployment.id] = record
+    effects.append(Persist(f"outcome/{deployment.id}", record))
+    while len(state.outcomes) > state.config.most_outcomes:
+        oldest = next(iter(state.outcomes))
+        del state.outcomes[oldest]
+        effects.append(Persist(f"outcome/{oldest}", None))
+    if deployment.policy.deadline_s:
+        effects.append(CancelTimer(DEADLINE + deployment.id))
+    state.progress.pop(deployment.id, None)
     del state.deployments[deployment.id]
     del state.done[deployment.id]
     for app_id in deployment.apps:

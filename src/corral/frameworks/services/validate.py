@@ -11,6 +11,7 @@ import msgspec
 
 from corral.frameworks.services.checks import find_faults
 from corral.frameworks.services.partition import SINGLE_INSTANCE, find_label_faults, is_single
+from corral.frameworks.services.readiness import find_readiness_faults
 from corral.frameworks.services.spec import (
     AppSpec,
     Config,
@@ -83,6 +84,7 @@ def _errors(spec: AppSpec, config: Config) -> Errors:
     yield from _network_errors(spec)
     yield from _port_errors(spec)
     yield from find_faults(spec)
+    yield from find_readiness_faults(spec)
     yield from _constraint_errors(spec)
     yield from _role_errors(spec, config)
 

@@ -13,6 +13,8 @@ from corral.frameworks.services import backoff
 from corral.frameworks.services.checks import write_results
 from corral.frameworks.services.launch import safe_id
 from corral.frameworks.services.names import read_selector
+from corral.frameworks.services.pod_dialect import write_pod
+from corral.frameworks.services.readiness import view_readiness, write_check_result
 from corral.frameworks.services.shown import write_versioned
 from corral.frameworks.services.spec import (
     Action,
@@ -91,7 +93,7 @@ def view_app(state: State, app: App, embed: Collection[str], now: float) -> dict
                 "slaveId": failure.agent_id or "",
             }
     if "readiness" in embed:
-        out["readinessCheckResults"] = []
+        out["readinessCheckResults"] = view_readiness(app)
     if "taskStats" in embed:
         out["taskStats"] = _task_stats(app, now)
     return out
@@ -104,7 +106,7 @@ def view_apps(state: State, command: GetApps, now: float) -> list[Json]:
     cmd, part = (command.cmd or "").lower(), (command.id or "").lower()
     return [
         view_app(state, app, embed, now)
-        for app in state.visible_apps(command.below)
+        for app in state.plain_apps(command.below)
         if (not cmd or cmd in (app.spec.cmd or "").lower())
         and (not part or part in app.spec.id.lower())
         and (matches is None or matches(app.spec.labels))
@@ -165,6 +167,8 @@ def view_task(app: App, instance: Instance) -> dict[str, Json]:
         "localVolumes": [],
         "role": instance.role,
     }
+    if instance.checked is not None:
+        out["checkResult"] = write_check_result(instance.checked)
     if instance.staged_at is not None:
         out["stagedAt"] = format_timestamp(instance.staged_at)
     if instance.started_at is not None:
@@ -182,7 +186,7 @@ def select_tasks(state: State, command: GetTasks) -> list[tuple[App, Instance]]:
         app = state.visible(command.app)
         apps = [app] if app is not None else []
     else:
-        apps = state.visible_apps(command.below or "/")
+        apps = state.plain_apps(command.below or "/")
     wanted: set[Condition] | None = None
     if command.states:
         wanted = set()
@@ -204,7 +208,7 @@ def write_text(state: State, command: GetTasks) -> str:
         only = state.visible(command.app)
         apps = [only] if only is not None else []
     else:
-        apps = state.visible_apps(command.below or "/")
+        apps = state.plain_apps(command.below or "/")
     lines: list[str] = []
     for app in apps:
         name = safe_id(app.spec.id)
@@ -258,7 +262,7 @@ def view_queue(state: State, command: GetQueue, now: float) -> list[Json]:
         if not count and wait_s <= 0:
             continue
         item: dict[str, Json] = {
-            "app": write_versioned(app.record),
+            **({"app": write_versioned(app.record)} if app.spec.pod is None else {"pod": write_pod(app.record)}),
             "count": count,
             "since": format_timestamp(app.since_at),
             "delay": {"timeLeftSeconds": math.ceil(wait_s), "overdue": wait_s <= 0},
@@ -308,26 +312,33 @@ def reject_rows(explanation: Explanation | None) -> list[dict[str, Json]]:
 # Deployments, groups, the framework itself.
 
 
-def view_deployment(deployment: Deployment) -> Json:
+def view_deployment(state: State, deployment: Deployment) -> Json:
     current = deployment.steps[deployment.step] if deployment.step < len(deployment.steps) else ()
     return {
         "id": deployment.id,
         "version": deployment.version,
-        "affectedApps": list(deployment.apps),
-        "affectedPods": [],
+        "affectedApps": [a for a in deployment.apps if a not in deployment.pods],
+        "affectedPods": sorted(deployment.pods),
         "steps": [{"actions": [view_action(a) for a in step]} for step in deployment.steps],
-        "currentActions": [{**view_action(a), "readinessCheckResults": []} for a in current],
+        "currentActions": [{**view_action(a), "readinessCheckResults": _readiness(state, a)} for a in current],
         "currentStep": deployment.step + 1,
         "totalSteps": len(deployment.steps),
     }
 
 
+def _readiness(state: State, action: Action) -> list[Json]:
+    app = state.apps.get(action.app)
+    return [] if app is None else view_readiness(app)
+
+
 def view_action(action: Action) -> dict[str, Json]:
+    if action.pod:
+        return {"action": str(action.kind).replace("Application", "Pod"), "pod": action.app}
     return {"action": str(action.kind), "app": action.app}
 
 
 def view_deployments(state: State) -> list[Json]:
-    return [view_deployment(d) for d in sorted(state.deployments.values(), key=lambda d: (d.version, d.id))]
+    return [view_deployment(state, d) for d in sorted(state.deployments.values(), key=lambda d: (d.version, d.id))]
 
 
 def view_group(state: State, command: GetGroup, now: float) -> Json:
@@ -348,8 +359,11 @@ def view_group(state: State, command: GetGroup, now: float) -> Json:
             "dependencies": list(record.dependencies) if record is not None else [],
             "version": record.version if record is not None else root_version,
         }  # fmt: skip
+    for app in state.visible_apps(command.id) if not parts or "group.pods" in parts else ():
+        if app.spec.pod is not None and (home := nodes.get(app.spec.id.rpartition("/")[0] or "/")) is not None:
+            home["pods"].append(write_pod(app.record))
     if apps_too:
-        for app in state.visible_apps(command.id):
+        for app in state.plain_apps(command.id):
             home = nodes.get(app.spec.id.rpartition("/")[0] or "/")
             if home is not None:
                 home["apps"].append(view_app(state, app, embed, now) if embed else write_versioned(app.record))

@@ -1,0 +1,104 @@
+"""The commands of discovery: who follows the registry, what they have drained, what traffic they measured.
+
+An instance that is leaving is killed when every balancer that serves its app has drained it, or its time is over.
+"""
+
+from corral.frameworks.services.discovery_spec import (
+    DiscoveryCommand,
+    Drained,
+    GetRegistry,
+    GetTraffic,
+    ReportTraffic,
+    WatchBalancer,
+)
+from corral.frameworks.services.draining import LEAVE, is_drained
+from corral.frameworks.services.registry import view_registry
+from corral.frameworks.services.spec import Goal, Instance
+from corral.frameworks.services.state import App, State, replace, task_id_of
+from corral.frameworks.services.upkeep import app_of_instance, kill
+from corral.runtime.core import CancelTimer, Effect, Note, Persist, Reply
+
+MOST_TRAFFIC_APPS = 100_000
+
+
+def command(state: State, ask: int, command: DiscoveryCommand, now: float) -> list[Effect]:
+    """Answer one of discovery's commands."""
+    match command:
+        case GetRegistry(apps=apps):
+            return [Reply(ask, view_registry(state, apps))]
+        case WatchBalancer():
+            return [Reply(ask), *_watch(state, command, now)]
+        case Drained(balancer=balancer, instances=instances):
+            return [Reply(ask), *_drain(state, balancer, instances, now)]
+        case ReportTraffic(balancer=balancer, apps=apps):
+            state.discovery.traffic[balancer] = {k: v for k, v in apps.items() if k in state.apps and v >= 0}
+            return [Reply(ask)]
+        case GetTraffic():
+            return [Reply(ask, view_traffic(state))]
+
+
+def view_traffic(state: State) -> dict[str, float]:
+    """Units: requests a second. Shapes: apps that no balancer serves are not in it."""
+    total: dict[str, float] = {}
+    for measured in state.discovery.traffic.values():
+        for app_id, rate in measured.items():
+            total[app_id] = round(total.get(app_id, 0.0) + rate, 3)
+    return dict(sorted(total.items()))
+
+
+def _watch(state: State, command: WatchBalancer, now: float) -> list[Effect]:
+    known = state.discovery
+    if command.present:
+        known.balancers[command.name] = command.groups
+        why = f"it serves the groups {', '.join(command.groups) or 'none'}"
+        return [Note("balancer follows", why, facts={"balancer": command.name})]
+    known.balancers.pop(command.name, None)
+    known.traffic.pop(command.name, None)
+    effects: list[Effect] = [Note("balancer has left", "its connection ended", facts={"balancer": command.name})]
+    # Nobody waits for one that is gone.
+    for app in state.apps.values():
+        for instance in [i for i in app.instances.values() if i.leave_at is not None]:
+            effects += _release(state, app, instance, now)
+    return effects
+
+
+def _drain(state: State, balancer: str, instances: tuple[str, ...], now: float) -> list[Effect]:
+    effects: list[Effect] = []
+    for instance_id in instances:
+        app = state.apps.get(app_of_instance(instance_id))
+        instance = app.instances.get(instance_id) if app is not None else None
+        if app is not None and instance is not None and instance.leave_at is not None:
+            state.discovery.drained.setdefault(instance_id, set()).add(balancer)
+            effects += _release(state, app, instance, now)
+    return effects
+
+
+def _release(state: State, app: App, instance: Instance, now: float) -> list[Effect]:
+    return (
+        end(state, app, instance, "no balancer has connections to it", now) if is_drained(state, app, instance) else []
+    )
+
+
+def leave_tick(state: State, instance_id: str, now: float) -> list[Effect]:
+    """The time that the instance had for its connections is over."""
+    app = state.apps.get(app_of_instance(instance_id))
+    instance = app.instances.get(instance_id) if app is not None else None
+    if app is None or instance is None or instance.leave_at is None:
+        return []
+    return end(state, app, instance, "its time to drain is over", now)
+
+
+def end(state: State, app: App, instance: Instance, why: str, now: float) -> list[Effect]:
+    """Kill an instance that was leaving."""
+    assert instance.goal is Goal.DECOMMISSIONED
+    state.discovery.drained.pop(instance.id, None)
+    instance = replace(instance, leave_at=None)
+    app.place(instance)
+    state.watched[instance.id] = now + state.config.kill_retry_s
+    facts = {"app": app.spec.id, "task": task_id_of(instance)}
+    return [
+        CancelTimer(LEAVE + instance.id),
+        Persist(f"instance/{instance.id}", instance),
+        Note("instance is drained", why, facts=facts),
+        *kill(state, instance, app),
+    ]

@@ -1,0 +1,454 @@
+"""Marathon's pods in and out: read whole, refused by name what no agent would run, shown as they were given.
+
+Source: Marathon's contract, section 6.
+
+Deviates: containers are programs of the node in one group of the agent's default executor, so images and networks of
+their own are refused; they share the node's network and the pod's volumes.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from msgspec.structs import replace
+
+from corral.frameworks.services.marathon import read_artifact, read_roles, read_unreachable
+from corral.frameworks.services.reader import Json, Reader
+from corral.frameworks.services.shown import number, write_fetch, write_unreachable
+from corral.frameworks.services.spec import (
+    AppRecord,
+    AppSpec,
+    Config,
+    Endpoint,
+    PodCheck,
+    PodContainer,
+    PodSpec,
+    PortDefinition,
+    Upgrade,
+    VersionRecord,
+)
+from corral.frameworks.services.validate import canonical_id, check_app
+from corral.lib.errors import Unprocessable
+
+_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,253}")
+_SHOWN_ONLY = ("version", "versionInfo", "status", "instances")
+_NOT_HERE = "is not supported in pods by this release; leave it out"
+
+
+def read_pod(value: Json, base: str = "/", pod_id: str | None = None) -> tuple[AppSpec, tuple[str, ...]]:
+    """A pod and the paths in it that nobody knows. Shapes: `pod_id` is that of the path.
+
+    Errors: `Unprocessable` with all faults by path.
+    """
+    reader = Reader(value)
+    spec = read_pod_in(reader, base, pod_id)
+    reader.finish()
+    return spec, tuple(reader.unknown)
+
+
+def read_pod_in(reader: Reader, base: str, pod_id: str | None = None) -> AppSpec:
+    """A pod inside something larger, whose reader tells its faults."""
+    if pod_id is None and not reader.has("id"):
+        reader.refuse("id", "id must be given")
+    own = canonical_id(reader.text("id", pod_id or ""), base)
+    pod = _read_parts(reader)
+    for field in ("secrets", "linuxInfo"):
+        if reader.any(field):
+            reader.refuse(field, f"{field} {_NOT_HERE}")
+    for field in _SHOWN_ONLY:
+        reader.has(field)
+    containers = pod.containers
+    endpoints = [endpoint for container in containers for endpoint in container.endpoints]
+    spec = AppSpec(
+        id=own,
+        user=reader.text_or_none("user"),
+        env=_read_environment(reader),
+        labels=reader.text_map("labels"),
+        cpus=round(pod.cpus + sum(c.cpus for c in containers), 3),
+        mem_mb=pod.mem_mb + sum(c.mem_mb for c in containers),
+        disk_mb=pod.disk_mb + sum(c.disk_mb for c in containers),
+        port_definitions=tuple(PortDefinition(port=e.host_port, name=e.name, labels=e.labels) for e in endpoints),
+        require_ports=True,
+        role=reader.text_or_none("role"),
+        pod=pod,
+        **_read_scaling(reader),
+        **_read_scheduling(reader),
+    )
+    reader.done()
+    return spec
+
+
+def _read_parts(reader: Reader) -> PodSpec:
+    containers = tuple(_read_container(item) for item in reader.objects("containers"))
+    if not containers:
+        reader.refuse("containers", "a pod has at least one container")
+    volumes = dict(_read_volume(item) for item in reader.objects("volumes"))
+    _check_names(reader, containers, volumes)
+    for network in reader.objects("networks"):
+        if network.choice("mode", "host", ("host", "container", "container/bridge")) != "host":
+            network.refuse("mode", "containers of a pod share the node's network here; use host")
+        network.done()
+    kept = {"cpus": 0.1, "mem": 32.0, "disk": 10.0}
+    overhead = reader.object("executorResources")
+    if overhead is not None:
+        kept = {name: overhead.number(name, default) for name, default in kept.items()}
+        overhead.has("gpus")
+        overhead.done()
+    return PodSpec(containers=containers, volumes=volumes, cpus=kept["cpus"], mem_mb=kept["mem"], disk_mb=kept["disk"])
+
+
+def _read_environment(reader: Reader) -> dict[str, str]:
+    value = reader.any("environment")
+    for name in value if isinstance(value, dict) else ():
+        if isinstance(value[name], dict):
+            reader.refuse(f"environment/{name}", f"a secret {_NOT_HERE}, or give a string")
+            return {}
+        if _VARIABLE.fullmatch(name) is None:
+            reader.refuse("environment", f"variable {name!r} must be letters, digits and _, and start with no digit")
+    return reader.text_map("environment")
+
+
+def _read_scaling(reader: Reader) -> dict[str, Any]:
+    inner = reader.object("scaling")
+    if inner is None:
+        return {}
+    inner.choice("kind", "fixed", ("fixed",))
+    instances = inner.whole("instances", 1)
+    inner.done()
+    return {"instances": instances}
+
+
+def _read_scheduling(reader: Reader) -> dict[str, Any]:
+    inner = reader.object("scheduling")
+    if inner is None:
+        return {}
+    found: dict[str, Any] = {}
+    if (backoff := inner.object("backoff")) is not None:
+        found["backoff_s"] = round(backoff.number("backoff", 1))
+        found["backoff_factor"] = backoff.number("backoffFactor", 1.15)
+        found["most_backoff_s"] = round(backoff.number("maxLaunchDelay", 300))
+        backoff.done()
+    if (upgrade := inner.object("upgrade")) is not None:
+        found["upgrade"] = Upgrade(
+            minimum_health_capacity=upgrade.number("minimumHealthCapacity", 1.0),
+            maximum_over_capacity=upgrade.number("maximumOverCapacity", 1.0),
+        )
+        upgrade.done()
+    if (placement := inner.object("placement")) is not None:
+        found["constraints"] = tuple(_read_constraint(c) for c in placement.objects("constraints"))
+        if placement.list("acceptedResourceRoles"):
+            found["accepted_resource_roles"] = read_roles(placement, "acceptedResourceRoles")
+        placement.done()
+    if inner.has("killSelection"):
+        kinds = ("YOUNGEST_FIRST", "OLDEST_FIRST")
+        found["kill_selection"] = inner.choice("killSelection", "YOUNGEST_FIRST", kinds)
+    if inner.has("unreachableStrategy"):
+        found["unreachable"] = read_unreachable(inner, "unreachableStrategy")
+    inner.done()
+    return found
+
+
+def _read_constraint(item: Reader) -> tuple[str, ...]:
+    value = item.text_or_none("value")
+    found = (item.text("fieldName", ""), item.text("operator", "").upper())
+    item.done()
+    return found if value is None else (*found, value)
+
+
+def _read_volume(item: Reader) -> tuple[str, str | None]:
+    name = item.text("name", "")
+    if _NAME.fullmatch(name) is None:
+        item.refuse("name", f"got {name!r}, must be lower-case letters, digits and dashes")
+    for kind in ("persistent", "secret"):
+        if item.any(kind) is not None:
+            item.refuse(kind, f"a {kind} volume {_NOT_HERE}")
+    host = item.text_or_none("host")
+    if host is not None and not host.startswith("/"):
+        item.refuse("host", f"got {host!r}, must be an absolute path of the node")
+    item.done()
+    return name, host
+
+
+def _read_container(item: Reader) -> PodContainer:
+    name = item.text("name", "")
+    if len(name) > 63 or _NAME.fullmatch(name) is None or name.isdecimal():
+        item.refuse("name", f"got {name!r}, must be up to 63 lower-case letters, digits and dashes, not digits alone")
+    for field in ("image", "linuxInfo", "tty", "resourceLimits", "check"):
+        if item.any(field):
+            item.refuse(field, f"{field} {_NOT_HERE}")
+    command, argv = _read_exec(item)
+    lifecycle = item.object("lifecycle")
+    grace_s = None
+    if lifecycle is not None:
+        grace_s = lifecycle.number("killGracePeriodSeconds", 3.0)
+        lifecycle.done()
+    found = PodContainer(
+        name=name,
+        command=command,
+        argv=argv,
+        user=item.text_or_none("user"),
+        env=_read_environment(item),
+        labels=item.text_map("labels"),
+        endpoints=tuple(_read_endpoint(e) for e in item.objects("endpoints")),
+        check=_read_check(item),
+        mounts=tuple(_read_mount(m) for m in item.objects("volumeMounts")),
+        fetch=tuple(read_artifact(a) for a in item.objects("artifacts")),
+        kill_grace_s=grace_s,
+        **_read_resources(item),
+    )
+    item.done()
+    return found
+
+
+def _read_resources(item: Reader) -> dict[str, float]:
+    resources = item.object("resources")
+    if resources is None:
+        return {}
+    found = {
+        "cpus": resources.number("cpus", 1.0),
+        "mem_mb": resources.number("mem", 128.0),
+        "disk_mb": resources.number("disk", 0.0),
+    }
+    if resources.number("gpus", 0.0):
+        resources.refuse("gpus", f"gpus {_NOT_HERE}")
+    resources.done()
+    return found
+
+
+def _read_exec(item: Reader) -> tuple[str | None, tuple[str, ...]]:
+    outer = item.object("exec")
+    command = outer.object("command") if outer is not None else None
+    if outer is not None:
+        outer.any("overrideEntrypoint")
+        outer.done()
+    if command is None:
+        item.refuse("exec", "exec.command must be given, as shell or as argv")
+        return None, ()
+    shell, argv = command.text_or_none("shell"), command.texts("argv")
+    if bool(shell) is bool(argv):
+        command.refuse("", "a command is given by shell or by argv, not by both or none")
+    command.done()
+    return shell, argv
+
+
+def _read_endpoint(item: Reader) -> Endpoint:
+    protocols = item.any("protocol")
+    found = Endpoint(
+        name=item.text("name", ""),
+        host_port=item.whole("hostPort", 0),
+        protocols=(protocols,) if isinstance(protocols, str) else item.texts("protocol") or ("tcp",),
+        labels=item.text_map("labels"),
+    )
+    if _NAME.fullmatch(found.name) is None:
+        item.refuse("name", f"got {found.name!r}, must be lower-case letters, digits and dashes")
+    if not 0 <= found.host_port <= 65535:
+        item.refuse("hostPort", f"got {found.host_port}, must be between 0 and 65535")
+    if any(p not in ("tcp", "udp") for p in found.protocols):
+        item.refuse("protocol", f"got {', '.join(found.protocols)}, must be tcp or udp")
+    if item.any("containerPort"):
+        item.refuse("containerPort", "on the node's network a container has no ports of its own; use hostPort")
+    item.texts("networkNames")
+    item.done()
+    return found
+
+
+def _read_check(item: Reader) -> PodCheck | None:
+    inner = item.object("healthCheck")
+    if inner is None:
+        return None
+    kinds = [kind for kind in ("http", "tcp", "exec") if inner.has(kind)]
+    if len(kinds) != 1:
+        inner.refuse("", f"a health check is one of http, tcp and exec, got {', '.join(kinds) or 'none'}")
+    values: dict[str, Any] = {}
+    for kind in kinds[:1]:
+        if kind == "exec":
+            command, argv = _read_exec(inner)
+            values["command"] = command or " ".join(argv)
+        elif (part := inner.object(kind)) is not None:
+            values["endpoint"] = part.text("endpoint", "")
+            if kind == "http":
+                values["path"] = part.text("path", "/")
+                values["scheme"] = part.choice("scheme", "HTTP", ("HTTP", "HTTPS", "http", "https")).lower()
+            part.done()
+    found = PodCheck(
+        grace_s=inner.whole("gracePeriodSeconds", 300),
+        interval_s=inner.whole("intervalSeconds", 60),
+        timeout_s=inner.whole("timeoutSeconds", 20),
+        delay_s=inner.whole("delaySeconds", 15),
+        most_failures=inner.whole("maxConsecutiveFailures", 3),
+        **values,
+    )
+    inner.done()
+    return found
+
+
+def _read_mount(item: Reader) -> tuple[str, str, bool]:
+    found = (item.text("name", ""), item.text("mountPath", ""), item.flag("readOnly", False))
+    if not found[1]:
+        item.refuse("mountPath", "mountPath must be given")
+    item.done()
+    return found
+
+
+def _check_names(reader: Reader, containers: tuple[PodContainer, ...], volumes: Mapping[str, str | None]) -> None:
+    """What names something names what is there, and once."""
+    endpoints = [e.name for c in containers for e in c.endpoints]
+    for what, names in (("container", [c.name for c in containers]), ("endpoint", endpoints)):
+        for name, times in Counter(names).items():
+            if times > 1:
+                reader.refuse("containers", f"{what} {name!r} is there {times} times; names must be unique")
+    for index, container in enumerate(containers):
+        path = f"containers({index})"
+        for name, _, _ in container.mounts:
+            if name not in volumes:
+                reader.refuse(f"{path}/volumeMounts", f"volume {name!r} is not among the pod's volumes")
+        check = container.check
+        if check is not None and check.command is None and check.endpoint not in [e.name for e in container.endpoints]:
+            reader.refuse(f"{path}/healthCheck", f"endpoint {check.endpoint!r} is not one of this container's")
+
+
+def check_pod(spec: AppSpec, config: Config) -> None:
+    """Errors: `Unprocessable` with every rule that the pod breaks, by field."""
+    details: dict[str, list[str]] = {}
+    assert spec.pod is not None, "this is asked of pods"
+    for path, text in _find_faults(spec.pod):
+        details.setdefault(path, []).append(text)
+    try:
+        # What a pod has in common with an app is checked as an app; it stands elsewhere in the pod's JSON.
+        check_app(replace(spec, pod=None, args=("pod",)), config)
+    except Unprocessable as error:
+        for path, texts in error.details.items():
+            details.setdefault(_PATHS.get(path, path), []).extend(texts)
+    if details:
+        raise Unprocessable("Object is not valid", details)
+
+
+_PATHS = {
+    "/instances": "/scaling/instances",
+    "/upgradeStrategy/minimumHealthCapacity": "/scheduling/upgrade/minimumHealthCapacity",
+    "/upgradeStrategy/maximumOverCapacity": "/scheduling/upgrade/maximumOverCapacity",
+    "/backoffFactor": "/scheduling/backoff/backoffFactor",
+    "/backoffSeconds": "/scheduling/backoff/backoff",
+    "/maxLaunchDelaySeconds": "/scheduling/backoff/maxLaunchDelay",
+    "/acceptedResourceRoles": "/scheduling/placement/acceptedResourceRoles",
+    "/unreachableStrategy": "/scheduling/unreachableStrategy",
+    "/portDefinitions": "/containers",
+}
+
+
+def _find_faults(pod: PodSpec) -> Iterator[tuple[str, str]]:
+    for name, value, least in (("cpus", pod.cpus, 0.01), ("mem", pod.mem_mb, 32.0), ("disk", pod.disk_mb, 1.0)):
+        if not least <= value < 1e12:
+            yield f"/executorResources/{name}", f"got {value:g}, must be {least:g} or more"
+    for index, container in enumerate(pod.containers):
+        path = f"/containers({index})"
+        for name, value in (("cpus", container.cpus), ("mem", container.mem_mb), ("disk", container.disk_mb)):
+            if not 0 <= value < 1e12:
+                yield f"{path}/resources/{name}", f"got {value:g}, must be 0 or more and finite"
+        if container.cpus <= 0 and container.mem_mb <= 0:
+            yield f"{path}/resources", "a container must ask for some cpus or mem"
+        for text in (container.command or "", *container.argv, *container.env.values(), container.user or ""):
+            if "\0" in text:
+                yield path, "must not contain a NUL character"
+        check = container.check
+        if check is not None:
+            numbers = (check.grace_s, check.interval_s, check.timeout_s, check.delay_s, check.most_failures)
+            if any(not 0 <= value < 1e9 for value in numbers):
+                yield f"{path}/healthCheck", "its numbers must be 0 or more"
+        if not 0 <= (container.kill_grace_s or 0) < 1e9:
+            yield f"{path}/lifecycle/killGracePeriodSeconds", "must be 0 or more"
+
+
+# Out.
+
+
+def write_pod(record: AppRecord | VersionRecord) -> dict[str, Json]:
+    """The definition with its version."""
+    spec = record.spec
+    pod = spec.pod
+    assert pod is not None, "this is asked of pods"
+    out: dict[str, Json] = {
+        "id": spec.id,
+        "labels": spec.labels,
+        "environment": spec.env,
+        "containers": [_write_container(c) for c in pod.containers],
+        "secrets": {},
+        "volumes": [{"name": n} if h is None else {"name": n, "host": h} for n, h in pod.volumes.items()],
+        "networks": [{"mode": "host"}],
+        "scaling": {"kind": "fixed", "instances": spec.instances},
+        "scheduling": _write_scheduling(spec),
+        "executorResources": {"cpus": number(pod.cpus), "mem": number(pod.mem_mb), "disk": number(pod.disk_mb)},
+        "version": record.version,
+    }
+    if spec.user is not None:
+        out["user"] = spec.user
+    if spec.role is not None:
+        out["role"] = spec.role
+    return out
+
+
+def _write_scheduling(spec: AppSpec) -> dict[str, Json]:
+    return {
+        "backoff": {
+            "backoff": spec.backoff_s,
+            "backoffFactor": number(spec.backoff_factor),
+            "maxLaunchDelay": spec.most_backoff_s,
+        },
+        "upgrade": {
+            "minimumHealthCapacity": number(spec.upgrade.minimum_health_capacity),
+            "maximumOverCapacity": number(spec.upgrade.maximum_over_capacity),
+        },
+        "placement": {
+            "constraints": [_write_constraint(c) for c in spec.constraints],
+            "acceptedResourceRoles": list(spec.accepted_resource_roles),
+        },
+        "killSelection": spec.kill_selection,
+        "unreachableStrategy": write_unreachable(spec.unreachable),
+    }
+
+
+def _write_constraint(constraint: tuple[str, ...]) -> dict[str, Json]:
+    out = {"fieldName": constraint[0], "operator": constraint[1]}
+    return out if len(constraint) < 3 else {**out, "value": constraint[2]}
+
+
+def _write_container(container: PodContainer) -> dict[str, Json]:
+    argv = list(container.argv)
+    out: dict[str, Json] = {
+        "name": container.name,
+        "exec": {"command": {"argv": argv} if argv else {"shell": container.command}},
+        "resources": {
+            "cpus": number(container.cpus), "mem": number(container.mem_mb), "disk": number(container.disk_mb),
+            "gpus": 0,
+        },
+        "endpoints": [
+            {"name": e.name, "hostPort": e.host_port, "protocol": list(e.protocols), "labels": e.labels}
+            for e in container.endpoints
+        ],
+        "environment": container.env,
+        "volumeMounts": [{"name": n, "mountPath": p, "readOnly": r} for n, p, r in container.mounts],
+        "artifacts": [write_fetch(f) for f in container.fetch],
+        "labels": container.labels,
+    }  # fmt: skip
+    if container.user is not None:
+        out["user"] = container.user
+    if container.check is not None:
+        out["healthCheck"] = _write_check(container.check)
+    if container.kill_grace_s is not None:
+        out["lifecycle"] = {"killGracePeriodSeconds": number(container.kill_grace_s)}
+    return out
+
+
+def _write_check(check: PodCheck) -> dict[str, Json]:
+    out: dict[str, Json] = {
+        "gracePeriodSeconds": check.grace_s, "intervalSeconds": check.interval_s,
+        "maxConsecutiveFailures": check.most_failures, "timeoutSeconds": check.timeout_s,
+        "delaySeconds": check.delay_s,
+    }  # fmt: skip
+    if check.command is not None:
+        return {"exec": {"command": {"shell": check.command}}, **out}
+    if check.path is None:
+        return {"tcp": {"endpoint": check.endpoint}, **out}
+    return {"http": {"endpoint": check.endpoint, "path": check.path, "scheme": check.scheme.upper()}, **out}
