@@ -268,14 +268,29 @@ def jump_back(scene: Scene) -> Outcome:
 
 def _jump(scene: Scene, offset_s: float, where: str) -> Outcome:
     scene.begin()
-    for host in {scene.cluster.leader(), _other(scene)}:
+    leader = scene.cluster.leader()
+    for host in {leader, _other(scene)}:
         scene.cluster.set_clock(host, offset_s)
-    time.sleep(4.0)
+    _stays_whole(scene, 4.0)
     for host in scene.cluster.names:
         scene.cluster.set_clock(host, 0.0)
-    time.sleep(2.0)
+    _stays_whole(scene, 4.0)
+    assert scene.cluster.leader() == leader, "another master leads"
     took_s = scene.settle()
-    return Outcome(f"the clocks of the leading master and of an agent went {where} and right again", took_s)
+    return Outcome(
+        f"the clocks of the leading master and of an agent went {where} and right again; nobody was missed for it, "
+        f"and no write waited longer than {_seconds(scene.writer.outage_s(scene.hurt_at))}",
+        took_s,
+    )
+
+
+def _stays_whole(scene: Scene, seconds: float) -> None:
+    """Watch that no agent is missed. Errors: `AssertionError` names those that are."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        missed = [name for name, state in scene.cluster.nodes().items() if state != "reachable"]
+        assert missed == [], f"agents on {', '.join(missed)} are missed"
+        time.sleep(0.3)
 
 
 # The store.

@@ -33,4 +33,4 @@ def build(config: Config, random: Random) -> Framework:
             password_file=config.mail_password_file,
             security=config.mail_security,
         )
-    return Framework(info=info, core=CronCore(config, random), routes=routes, records="cron/", mail=mail)
+    return Framework(info=info, core=CronCore(config, random), routes=routes, records="cron/", mail=mail, calendar=True)
