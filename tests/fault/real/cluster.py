@@ -272,6 +272,10 @@ class Cluster:
                 found += [f"{host} {daemon}: {line}" for line in self.log(host, daemon).splitlines()[-8:]]
         return "\n".join(found)
 
+    def runs(self, host: str, daemon: str) -> bool:
+        (found,) = [one for one in self.lab.status() if one["name"] == host]
+        return found["daemons"].get(daemon) is not None
+
     def log(self, host: str, daemon: str) -> str:
         path = self.lab.place.directory / host / "log" / f"{daemon}.log"
         return path.read_text(errors="replace") if path.exists() else ""

@@ -4,6 +4,7 @@ Each returns what happened in words with numbers; the harness adds seconds and w
 and a line in `FAULTS`.
 """
 
+import signal
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -143,6 +144,32 @@ def stop_dockerd(scene: Scene) -> Outcome:
         time.sleep(10.0)
     took_s = scene.settle()
     return Outcome("it hung for 10.0 s; containers ran on and nobody was replaced", took_s)
+
+
+def upgrade_docker(scene: Scene) -> Outcome:
+    host = _other(scene)
+    brief = scene.tasks_of("brief-docker", host)
+    lab = scene.cluster.lab
+    scene.begin()
+    scene.cluster.held.update({(host, "dockerd"), (host, "containerd")})
+    try:
+        for daemon in ("dockerd", "containerd"):
+            lab.signal(host, daemon, signal.SIGTERM)
+            wait_for(lambda daemon=daemon: not scene.cluster.runs(host, daemon), f"the end of {daemon}")  # type: ignore[misc]
+        for task in brief:
+            scene.diary.end(task, 7)
+        time.sleep(3.0)
+    finally:
+        scene.cluster.held.clear()
+    for task in brief:
+        wait_for(lambda task=task: scene.learned(task, 7), f"the exit of {task}")  # type: ignore[misc]
+    took_s = scene.settle()
+    return Outcome(
+        f"both were stopped in order and started again; containers ran on, {_count(brief)} that exited meanwhile told "
+        "with the code",
+        took_s,
+        brief,
+    )
 
 
 def kill_containerd(scene: Scene) -> Outcome:
@@ -326,6 +353,7 @@ FAULTS = (
     Fault("agent-stopped", "agent", "`SIGSTOP` of an agent", stop_agent),
     Fault("dockerd-killed", "docker", "`kill -9` of a Docker daemon", kill_dockerd, docker=True),
     Fault("dockerd-stopped", "docker", "`SIGSTOP` of a Docker daemon", stop_dockerd, docker=True),
+    Fault("docker-upgraded", "docker", "Docker daemon and containerd upgraded", upgrade_docker, docker=True),
     Fault("containerd-killed", "docker", "`kill -9` of a containerd", kill_containerd, docker=True),
     Fault("plug-pulled", "link", "the plug of a host pulled and put back", pull_plug),
     Fault("link-silent", "link", "all frames of a host vanish for a while", vanish),

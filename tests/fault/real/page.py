@@ -36,10 +36,12 @@ says](partitions.md) what then becomes of its instances.""",
     "docker": (
         "The Docker daemon",
         """With `live-restore` containers run on without their daemon. Where it is on the agent's own machine the
-kernel tells exits by itself, with their code since Linux 6.15; else the daemon tells them when it is
-back. An Engine that is away is waited for, and nothing is replaced because of it. What a container writes
-waits in its pipe, 64 KB of it; what it wrote in the outage and had not got out when it *ended* in the
-outage is lost by Docker: a task whose last words matter writes them to a file in its sandbox.""",
+kernel tells exits by itself, with their code since Linux 6.15; else the daemon tells them when it is back. An
+Engine that is away, hangs or is upgraded is waited for, and nothing is replaced because of it. Logs, `wait` and
+attached clients of corral's own API go on when it is back. What a container writes meanwhile waits in its pipes,
+64 KB of it, and then the container waits. The agent holds these pipes open, so that the last words of a container
+that ends in the outage are kept as well; only when the agent dies in the same outage they are gone. A command run
+by `exec` outlives the daemon, its streams do not.""",
     ),
     "link": (
         "A link",
