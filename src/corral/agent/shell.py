@@ -10,6 +10,8 @@ import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from corral.agent import effects as fx
 from corral.agent import volumes
 from corral.agent.fetcher import Fetcher
@@ -313,7 +315,14 @@ class AgentShell:
                 probes.discard(probe)
                 if not probes:
                     self._probes.pop(effect.container_id, None)
-        return None if probe.cancelled() else probe.result()
+        return None if probe.cancelled() else await self._excuse(effect, probe.result())
+
+    async def _excuse(self, effect: fx.Probe, found: Probed) -> Probed:
+        """A port of the node leads to a container by its runtime's means, which go with the runtime's daemon."""
+        if found.why is None or found.void or not effect.check.on_node:
+            return found
+        away = await self._ask_ready(self._runtime(effect.runtime))
+        return found if away is None else msgspec.structs.replace(found, void=True)
 
     def _exec(self, runtime: str, container_id: str, argv: Sequence[str]) -> ExecSession:
         return self._runtime(runtime).exec(container_id, argv, tty=False)
