@@ -374,6 +374,15 @@ class AgentShell:
         """Errors: `Failed` when the task's runtime is not enabled on this agent."""
         return self._runtime(task.runtime).exec(task.container, argv, tty=tty)
 
+    async def wait_for_code(self, runtime: str, container_id: str) -> int:
+        """How it ended, as shells tell it. Errors: `Failed` when nobody saw it, `NotFound` when it is not known."""
+        exit = await self._runtime(runtime).wait(container_id)
+        if exit.code is not None:
+            return exit.code
+        if exit.signal is not None:
+            return 128 + exit.signal
+        raise Failed(exit.message or f"nobody saw how container {container_id} ended")
+
     def exec_in(self, runtime: str, container_id: str, argv: Sequence[str], *, tty: bool) -> ExecSession:
         """The same beside whatever runs in a container."""
         return self._runtime(runtime).exec(container_id, argv, tty=tty)

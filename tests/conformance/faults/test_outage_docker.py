@@ -27,7 +27,13 @@ def counting(daemons: Site, private_engine: PrivateEngine) -> Iterator[Daemon]:
         "dev", "--listen", "127.0.0.1:0", "--agent-listen", "127.0.0.1:0", "--resources", RESOURCES,
         "--work-dir", str(daemons.directory / "dev"), "--docker-host", private_engine.url, "--runtime", "docker",
     )  # fmt: skip
-    probe = {"gracePeriodSeconds": 5, "intervalSeconds": 1, "timeoutSeconds": 1, "maxConsecutiveFailures": 2}
+    probe = {
+        "gracePeriodSeconds": 5,
+        "intervalSeconds": 1,
+        "timeoutSeconds": 1,
+        "maxConsecutiveFailures": 2,
+        "delaySeconds": 0,
+    }
     app = {
         "id": "/count", "cmd": COUNT, "cpus": 0.1, "mem": 32, "backoffSeconds": 1,
         "container": {"type": "DOCKER", "docker": {"image": "busybox:latest"},
@@ -88,14 +94,14 @@ def test_logs_attach_and_wait_go_on_over_an_outage_and_nothing_is_replaced(
         try:
             wait_until(lambda: numbers((tmp_path / "followed").read_text()), "the first lines")
             private_engine.kill_dockerd()
-            time.sleep(5.0)  # several probes of each check, and more than one look at the runtime
+            time.sleep(4.0)  # several probes of each check, one after the other
             private_engine.start_dockerd()
             private_engine.await_answer()
             last = numbers((tmp_path / "followed").read_text())[-1]
             wait_until(lambda: numbers((tmp_path / "followed").read_text())[-1] > last + 60, "what was said meanwhile")
             app = read_app(counting.url, "count")
             assert [one["id"] for one in app["tasks"]] == [task["id"]]
-            assert app.get("lastTaskFailure") is None
+            assert app.get("lastTaskFailure") is None, counting.text
             assert waiting.status == 0
         finally:
             following.terminate()
