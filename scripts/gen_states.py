@@ -14,6 +14,7 @@ from textwrap import dedent
 from typing import Any
 
 from corral.agent.spec import STAGES, Stage
+from corral.frameworks.batch import spec as batch_spec
 from corral.frameworks.cron.spec import RUN_STATES, RunState
 from corral.frameworks.services import plan, updates
 from corral.frameworks.services.spec import (
@@ -48,6 +49,7 @@ def pages() -> dict[str, str]:
         "instance.md": instance(),
         "deployment.md": deployment(),
         "run.md": run(),
+        "job.md": job(),
     }
 
 
@@ -128,6 +130,24 @@ def run() -> str:
         {grid}""",
         diagram=diagram(RUN_STATES, [RunState.QUEUED.value, RunState.LAUNCHED.value]),
         grid=grid("state", by_state(RUN_STATES, RunState)),
+    )
+
+
+def job() -> str:
+    table, states = batch_spec.JOB_STATES, batch_spec.JobState
+    return page(
+        """
+        # A batch job
+
+        {notice}
+        The table is `JOB_STATES` in `frameworks/batch/spec.py`. `again` is a retry, an attempt that was lost, or one
+        that was ended for others. An array is queued until its first element is launched and running until its last is
+        over.
+
+        {diagram}
+        {grid}""",
+        diagram=diagram(table, [states.QUEUED.value], [s.value for s in states if s in batch_spec.TERMINAL]),
+        grid=grid("state", by_state(table, states)),
     )
 
 

@@ -68,6 +68,7 @@ class Etcd:
     def __init__(
         self, directory: Path, size: int = 1, *, scheme: str = "http", arguments: tuple[str, ...] = ()
     ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
         ports = free_ports(2 * size)
         self.members = [Member(f"m{n}", directory, *ports[2 * n : 2 * n + 2], scheme) for n in range(size)]
         cluster = ",".join(f"{each.name}={each.peer}" for each in self.members)

@@ -12,7 +12,19 @@ from pathlib import Path
 import msgspec
 from tests.bench.report import Measure, describe_hardware, show
 
-BENCHES = ("control_plane", "start", "docker", "engine", "live", "kernel", "outage")
+BENCHES = (
+    "control_plane",
+    "start",
+    "docker",
+    "engine",
+    "live",
+    "kernel",
+    "cron",
+    "batch",
+    "etcd",
+    "services",
+    "outage",
+)
 WITH_DATA = ("packing",)
 """Run when named, or when there is `--data`."""
 

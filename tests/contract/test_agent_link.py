@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from agent_master import AGENT, TinyMaster, running, serving
 
-from corral.agent.link import Link, _base
+from corral.agent.link import Link
 from corral.agent.spec import Connected, Disconnected, Ordered
 from corral.lib.errors import Invalid
 from corral.model.agent import AgentInfo
 from corral.model.orders import Ping, Pong, Register, Registered
+from corral.net.access import complete_url
 
 
 class Told:
@@ -176,7 +177,7 @@ async def test_a_master_that_takes_no_reports_does_not_fill_the_memory() -> None
     ],
 )
 def test_masters_are_named_in_many_forms(text: str, url: str) -> None:
-    assert _base(text) == url
+    assert complete_url(text) == url
 
 
 def test_a_master_without_a_host_is_refused() -> None:

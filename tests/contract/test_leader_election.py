@@ -15,7 +15,7 @@ from corral.runtime.core import Asked, Effect, Loaded, Persist, Reply
 from corral.runtime.election import LEADERSHIP_LOST, Candidate, LeadershipLost, leader_key
 from corral.runtime.leader import Election, Tenure
 from corral.runtime.loop import Loop
-from corral.runtime.service import run_services
+from corral.runtime.service import STORE_FAILED, run_services
 from corral.store.base import StoreFailed
 from corral.store.memory import MemoryStore
 
@@ -217,7 +217,7 @@ async def test_a_deleted_registration_deposes_although_the_session_lives(cluster
     assert first.mouth.said == []
 
 
-async def test_while_the_store_is_away_a_leader_waits_and_goes_on_when_it_is_back(
+async def test_while_the_store_is_away_a_leader_does_not_act_and_its_reign_ends(
     cluster: tuple[MemoryStore, Start],
 ) -> None:
     store, start = cluster
@@ -234,10 +234,11 @@ async def test_while_the_store_is_away_a_leader_waits_and_goes_on_when_it_is_bac
     first.loop.tell(2)
     await asyncio.sleep(0.1)
     assert first.mouth.said == [1]
+    assert await asyncio.wait_for(asyncio.shield(first.task), 4 * TTL_S) == STORE_FAILED
     first.store.broken = False
-    asked = first.loop.ask(3)
-    assert await asyncio.wait_for(asked, 2 * TTL_S) == 3
-    assert first.mouth.said == [1, 2, 3]
+    first.election.stand_again()
+    assert (await asyncio.wait_for(first.election.campaign(), 2 * TTL_S)).holds
+    assert first.mouth.said == [1]
 
 
 async def test_a_standby_without_the_store_forgets_who_leads(cluster: tuple[MemoryStore, Start]) -> None:

@@ -24,6 +24,7 @@ from corral.runtime.core import (
     Tick,
 )
 from corral.runtime.loop import Loop
+from corral.runtime.turn import DRAIN
 from corral.sim.world import World
 from corral.store.memory import MemoryStore
 
@@ -441,8 +442,8 @@ async def test_invariants_are_checked_in_every_turn(rig: Any) -> None:
 async def test_a_turn_takes_no_more_inputs_than_the_drain(rig: Any) -> None:
     await rig.start()
     rig.done.clear()
-    for n in range(300):
+    for n in range(DRAIN + 50):
         rig.tell(Do((Say(n),)))
     await rig.wait_s(0.05)
-    assert said(rig) == list(range(300))
-    assert rig.done[256] == "flush"
+    assert said(rig) == list(range(DRAIN + 50))
+    assert rig.done[DRAIN] == "flush"

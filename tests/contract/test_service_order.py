@@ -53,7 +53,7 @@ async def test_when_one_ends_all_end_with_its_code() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(Conflict("taken"), 4), (StoreFailed("full"), 1), (KeyError("bug"), 1)], ids=lambda x: str(x)
+    ("error", "code"), [(Conflict("taken"), 4), (StoreFailed("full"), 70), (KeyError("bug"), 1)], ids=lambda x: str(x)
 )
 async def test_an_error_ends_all_with_its_code(error: Exception, code: int) -> None:
     story: list[str] = []

@@ -275,7 +275,7 @@ async def test_a_cluster_that_loses_members_loses_no_commit_and_no_change(tmp_pa
     cluster = Etcd(tmp_path, 3)
     try:
         cluster.start()
-        async with opened(Settings(endpoints=cluster.endpoints, root="/t/", timeout_s=6.0)) as store:
+        async with opened(Settings(endpoints=cluster.endpoints, root="/t/", timeout_s=4.0)) as store:
             lease = await store.grant(60)
             start = await store.commit({"k/0": b""}, lease=lease)
             async with aclosing(store.watch("k/", start)) as changes:

@@ -95,7 +95,7 @@ class Guarded:
         at = self.directory
         return StoreSection(
             user=user, password_file=f"{at}/{password}" if user else "", ca=f"{at}/ca.pem",
-            cert=f"{at}/{client}.pem" if client else "", key=f"{at}/{client}.key" if client else "", timeout_s=3.0,
+            cert=f"{at}/{client}.pem" if client else "", key=f"{at}/{client}.key" if client else "", timeout_s=1.5,
         )  # fmt: skip
 
     def settings(self, section: StoreSection | None = None, prefix: str = "/corral") -> Settings:

@@ -99,8 +99,12 @@ class Abort(Effect, frozen=True):
 
 
 class Wait(Effect, frozen=True):
+    """Shapes: `result` is a path in the `sandbox`; what stands there after a success comes with the `Exited`."""
+
     runtime: str
     container_id: ContainerId
+    sandbox: str = ""
+    result: str = ""
 
 
 class Kill(Effect, frozen=True):

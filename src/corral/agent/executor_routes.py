@@ -9,9 +9,10 @@ from uuid import uuid4
 
 from corral.agent.spec import ExecutorClosed, SubscribeExecutor, TakeCall
 from corral.agent.streams import ExecutorStreams
-from corral.lib.errors import CorralError, Unavailable
+from corral.lib.errors import CorralError, Forbidden, Unavailable
 from corral.mesos.executor import PATH, read_call
 from corral.model import executor
+from corral.net.auth import Caller, CallerKind
 from corral.net.routes import Request, Response, Route, Stream
 from corral.runtime.loop import Loop
 
@@ -31,6 +32,7 @@ def executor_routes(
         if (refusal := refuse_media(request)) is not None:
             return refusal
         call = read_call(request.body)
+        check_claims(request.caller, call)
         if not isinstance(call, executor.Subscribe):
             await loop.ask(TakeCall(call))
             return Response(status=202)
@@ -39,6 +41,18 @@ def executor_routes(
         return await _subscribe(loop, streams(), call)
 
     return [Route(method="POST", path=path, handler=exchange, errors=errors) for path in PATHS]
+
+
+def check_claims(caller: Caller, call: executor.Call) -> None:
+    """Errors: `Forbidden` when an executor speaks for another than its token names."""
+    if caller.kind is not CallerKind.EXECUTOR:
+        return
+    named = (caller.claims["fid"], caller.claims["eid"])
+    if named != (call.framework_id, call.executor_id):
+        raise Forbidden(
+            f"the token is of executor {named[1]} of framework {named[0]}, the call of executor {call.executor_id} of "
+            f"framework {call.framework_id}; each sends the token of its own environment"
+        )
 
 
 async def _subscribe(loop: Loop, streams: ExecutorStreams, call: executor.Subscribe) -> Stream:

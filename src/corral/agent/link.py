@@ -9,7 +9,7 @@ session ends is dropped: the next one begins by telling everything.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from random import Random
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import aiohttp
 
@@ -19,8 +19,11 @@ from corral.lib.errors import Invalid
 from corral.lib.ids import mint_uuid
 from corral.lib.log import get_logger
 from corral.model.orders import Order, Report
+from corral.net.access import NO_ACCESS, Access, complete_url
+from corral.net.client import open_session
 from corral.net.follower import LOST, WAIT
 from corral.net.stream import CONTENT_TYPE, ORDERS_PATH, REPORTS_PATH, FrameReader, pack
+from corral.net.tls import explain_tls
 
 log = get_logger("agent")
 
@@ -43,8 +46,11 @@ class Link:
     Shapes: `masters` are base URLs, tried in turn; `tell` takes inputs of the agent's core and may be set later.
     """
 
-    def __init__(self, masters: Sequence[str], random: Random, tell: Tell | None = None) -> None:
-        self._masters = [_base(master) for master in masters]
+    def __init__(
+        self, masters: Sequence[str], random: Random, tell: Tell | None = None, access: Access = NO_ACCESS
+    ) -> None:
+        self._access = access
+        self._masters = [complete_url(master, access) for master in masters]
         self._random = random
         self.tell = tell
         self._wanted = asyncio.Event()
@@ -73,7 +79,8 @@ class Link:
     async def run(self) -> None:
         """Dial, and dial again, until cancelled."""
         await self._wanted.wait()
-        async with aiohttp.ClientSession(
+        async with open_session(
+            self._access,
             timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S),
             read_bufsize=1 << 20,
         ) as http:
@@ -106,7 +113,7 @@ class Link:
         try:
             async with session.dial() as orders:
                 if orders.status in (301, 302, 307, 308):
-                    return _base(urljoin(master + "/", orders.headers.get("Location", "")))
+                    return complete_url(urljoin(master + "/", orders.headers.get("Location", "")), self._access)
                 if orders.status != 200:
                     raise Invalid(f"status {orders.status}: {(await orders.text())[:200]}")
                 self._lost = None
@@ -115,7 +122,7 @@ class Link:
                 answered_at = asyncio.get_running_loop().time()
                 why = await self._exchange(session, orders)
         except (aiohttp.ClientError, OSError, Invalid) as error:
-            why = f"{type(error).__name__}: {error}"
+            why = explain_tls(error, master) or f"{type(error).__name__}: {error}"
             if isinstance(error, aiohttp.ClientConnectionError | OSError):
                 self._lost = master
         finally:
@@ -206,18 +213,3 @@ class _Session:
             if self._unsent:
                 data, self._unsent = bytes(self._unsent), bytearray()
                 yield data
-
-
-def _base(url: str) -> str:
-    """Scheme, host and port of a master's URL; without a scheme it is HTTP.
-
-    Errors: `Invalid` when it names no host.
-    """
-    if url.startswith("//"):
-        url = "http:" + url
-    elif "://" not in url:
-        url = "http://" + url
-    parts = urlsplit(url)
-    if not parts.netloc:
-        raise Invalid(f"master {url!r} is no URL; write for example http://127.0.0.1:4680")
-    return f"{parts.scheme}://{parts.netloc}"

@@ -7,7 +7,7 @@ answers its tasks stand as they were. No master is dialled before each runtime h
 
 from corral.agent import cutoff, executor_life, gc, health, operations, reboot, session, slack, tasks
 from corral.agent.deadlines import Due
-from corral.agent.effects import CheckRuntime, Connect, Discard, Kill, Reconnect, Recover, Remove, ScanSandboxes, Wait
+from corral.agent.effects import CheckRuntime, Connect, Discard, Kill, Reconnect, Recover, Remove, ScanSandboxes
 from corral.agent.executor_state import Executor
 from corral.agent.spec import (
     ExecutorRecord,
@@ -25,7 +25,7 @@ from corral.lib.backoff import grow_delay_s
 from corral.model.execution import Found
 from corral.model.framework import Capability
 from corral.model.ids import FrameworkId
-from corral.model.task import Reason, Source, TaskState, seen_state
+from corral.model.task import Reason, Source, TaskState, result_of, seen_state
 from corral.runtime.core import Effect, Loaded, Note, Persist, SetTimer, Stop, decode_records
 
 RECOVER_TIMER = "recover/"
@@ -153,7 +153,9 @@ def _settle(state: AgentState, task: Task, one: Found, now: float) -> list[Effec
         return reboot.start_again(state, task, now, one)
     task.unsettled = False
     if one.exit is not None:
-        return tasks.settle_exit(state, task, one.exit, now)
+        # Its end is waited for once more where something is to be read at it.
+        reads = task.stage is Stage.RUNNING and bool(result_of(task.info))
+        return [tasks.wait_for(task)] if reads else tasks.settle_exit(state, task, one.exit, now)
     if task.stage is Stage.STARTING and one.launched is not None:
         return tasks.started_before(state, task, one.launched, now)
     if task.stage is not Stage.RUNNING:
@@ -161,7 +163,7 @@ def _settle(state: AgentState, task: Task, one: Found, now: float) -> list[Effec
         return [*_settle_missing(state, task, now), Discard(task.runtime, task.container_id, "it was half started")]
     if task.info.max_completion_s is not None and task.started_at is not None and task.ending is None:
         state.deadlines.set(task.container_id, Due.COMPLETION, task.started_at + task.info.max_completion_s)
-    effects: list[Effect] = [Wait(task.runtime, task.container_id)]
+    effects: list[Effect] = [tasks.wait_for(task)]
     if task.ending is None:
         health.watch(state, task, now)
     else:

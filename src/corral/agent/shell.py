@@ -18,6 +18,7 @@ from corral.agent.fetcher import Fetcher
 from corral.agent.link import Link
 from corral.agent.nested import NestedContainers
 from corral.agent.probes import Prober
+from corral.agent.results import read_result
 from corral.agent.runtimes import ExecSession, TaskRuntime
 from corral.agent.sandbox import LATEST, Sandboxes
 from corral.agent.spec import (
@@ -43,14 +44,19 @@ from corral.agent.streams import ExecutorStreams
 from corral.agent.usage import measure_usage
 from corral.lib.clock import read_boot_id, steady_clock
 from corral.lib.errors import CorralError, Failed, NotFound, Unavailable
-from corral.model.execution import Launched
+from corral.model.execution import Execution, Launched
 from corral.model.orders import Report
 
 READY_TIMEOUT_S = 15.0
 RECOVER_TIMEOUT_S = 120.0
 TAKE_DOWN_TIMEOUT_S = 60.0
 
+EXECUTOR_TOKEN = "MESOS_EXECUTOR_AUTHENTICATION_TOKEN"  # noqa: S105  the name of a variable
+
 Perform = Callable[[Any], Awaitable[Any] | None]
+
+Mint = Callable[[str, str, str], str]
+"""Makes the token of an executor from the ids of its framework, itself and its container."""
 
 
 class AgentShell:
@@ -64,7 +70,9 @@ class AgentShell:
         link: Link,
         sandboxes: Sandboxes | None = None,
         fetcher: Fetcher | None = None,
+        mint: Mint | None = None,
     ) -> None:
+        self._mint = mint
         self.runtimes = runtimes
         self.sandboxes = sandboxes
         self._link = link
@@ -209,7 +217,16 @@ class AgentShell:
         if self.sandboxes is not None:
             await self.sandboxes.make(effect.execution.sandbox, effect.owner, effect.directories)
             await volumes.make(effect.volumes, effect.owner)
-        return await runtime.start(effect.execution)
+        return await runtime.start(self._with_token(effect.execution))
+
+    def _with_token(self, execution: Execution) -> Execution:
+        """An executor of a framework's own gets what it has to show to this agent; it is in no record and no view."""
+        environment = dict(execution.environment)
+        if self._mint is None or environment.get("MESOS_HTTP_COMMAND_EXECUTOR") != "0":
+            return execution
+        token = self._mint(execution.framework_id, environment["MESOS_EXECUTOR_ID"], execution.container_id)
+        environment[EXECUTOR_TOKEN] = token
+        return msgspec.structs.replace(execution, environment=tuple(environment.items()))
 
     async def _follow_start(self, effect: fx.Start, start: "asyncio.Task[Launched]") -> Started | StartFailed:
         container_id = effect.execution.container_id
@@ -267,7 +284,10 @@ class AgentShell:
         except (CorralError, OSError) as error:
             return WaitFailed(effect.container_id, _words(error))
         self._alive.discard(effect.container_id)
-        return Exited(exit)
+        if not effect.result or exit.code != 0:
+            return Exited(exit)
+        result, why = await asyncio.to_thread(read_result, effect.sandbox, effect.result)
+        return Exited(exit, result, why)
 
     async def _kill(self, effect: fx.Kill) -> KillFailed | None:
         try:

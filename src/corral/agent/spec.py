@@ -382,7 +382,11 @@ class StartFailed(msgspec.Struct, frozen=True, gc=False, tag=True):
 
 
 class Exited(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """Shapes: `result` is what the task left in its result file, None when there is none or `why` it was not read."""
+
     exit: Exit
+    result: bytes | None = None
+    why: str = ""
 
 
 class ClockRead(msgspec.Struct, frozen=True, gc=False, tag=True):

@@ -33,7 +33,7 @@ from corral.model.ids import AgentId, ContainerId, FrameworkId
 from corral.model.ledger import stripped
 from corral.model.orders import KillTask, RunTask
 from corral.model.resources import Resources, describe, scalar
-from corral.model.task import Reason, Source, TaskState, seen_state
+from corral.model.task import Reason, Source, TaskState, result_of, seen_state
 from corral.runtime.core import Effect, Note, Persist
 
 WAIT_RETRY_S = 5.0
@@ -254,7 +254,7 @@ def settle_running(state: AgentState, task: Task, launched: Launched, now: float
     return [
         *updates.enqueue(state, task, TaskState.RUNNING, now),
         Note("task running", facts=_facts(*task.key)),
-        Wait(task.runtime, task.container_id),
+        wait_for(task),
         *advance(state, task, now),
     ]
 
@@ -295,6 +295,7 @@ def end(
     message: str | None = None,
     reason: Reason | None = None,
     limitation: Resources = (),
+    data: bytes | None = None,
 ) -> list[Effect]:
     """The task has ended: its last update, its ports free, its container forgotten by the runtime."""
     had_container = task.stage in (Stage.STARTING, Stage.RUNNING)
@@ -307,7 +308,7 @@ def end(
     elif not task.custom:
         state.fates.append(task)
     effects = updates.enqueue(
-        state, task, to, now, source=source, message=message, reason=reason, limitation=limitation
+        state, task, to, now, source=source, message=message, reason=reason, limitation=limitation, data=data
     )
     level = "info" if to in (TaskState.FINISHED, TaskState.KILLED) else "warning"
     effects.append(Note("task ended", message or "", level, {**_facts(*task.key), "state": to.value}))
@@ -361,10 +362,19 @@ def shut_down(state: AgentState, framework_id: FrameworkId, now: float) -> list[
 
 def exited(state: AgentState, input: Exited, now: float) -> list[Effect]:
     task = state.by_container.get(input.exit.container_id)
-    return [] if task is None or not task.live else settle_exit(state, task, input.exit, now)
+    if task is None or not task.live:
+        return []
+    return settle_exit(state, task, input.exit, now, result=input.result, why=input.why)
 
 
-def settle_exit(state: AgentState, task: Task, exit: Exit, now: float) -> list[Effect]:
+def wait_for(task: Task) -> Wait:
+    """Wait for the end of a task's container, and for what it leaves as its result."""
+    return Wait(task.runtime, task.container_id, task.sandbox, result_of(task.info) or "")
+
+
+def settle_exit(
+    state: AgentState, task: Task, exit: Exit, now: float, *, result: bytes | None = None, why: str = ""
+) -> list[Effect]:
     """Say as what the task has ended, from how its process has ended and whether it was asked to."""
     message = describe_exit(exit)
     ending = task.ending
@@ -378,7 +388,8 @@ def settle_exit(state: AgentState, task: Task, exit: Exit, now: float) -> list[E
             reason=Reason.CONTAINER_LIMITATION_MEMORY, limitation=mem,
         )  # fmt: skip
     if exit.code == 0:
-        return end(state, task, TaskState.FINISHED, now, message=message)
+        told = f"{message}; {why}" if why else message
+        return end(state, task, TaskState.FINISHED, now, message=told, data=result)
     if exit.code is None and exit.signal is None:
         return end(
             state, task, TaskState.FAILED, now, source=Source.AGENT, message=message, reason=Reason.EXECUTOR_TERMINATED
@@ -465,7 +476,7 @@ def fall_due(state: AgentState, container_id: ContainerId, due: Due, now: float)
         case Due.PROBE:
             return health.probe(state, task, now)
         case Due.WAIT:
-            return [Wait(task.runtime, task.container_id)]
+            return [wait_for(task)]
         case Due.REGISTER:
             return []  # of executors alone
 

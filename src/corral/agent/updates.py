@@ -46,6 +46,7 @@ def enqueue(
     message: str | None = None,
     reason: Reason | None = None,
     limitation: Resources = (),
+    data: bytes | None = None,
 ) -> list[Effect]:
     """The task is in a new state, or in a new state of health: write it down, and tell it when nothing older waits.
 
@@ -61,6 +62,7 @@ def enqueue(
         agent_id=state.identity.agent_id,
         executor_id=executor_id(task),
         uuid=mint_uuid_bytes(state.random),
+        data=data,
         container_status=container_status(state, task),
         limitation=limitation,
     )

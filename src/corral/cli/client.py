@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
+from corral.cli.access import find_access
 from corral.lib import errors
 from corral.lib.errors import CorralError, Unavailable
+from corral.net.access import Access, complete_url
 
 _BY_STATUS: dict[int, type[CorralError]] = {
     400: errors.Invalid,
@@ -20,6 +22,7 @@ _BY_STATUS: dict[int, type[CorralError]] = {
     409: errors.Conflict,
     413: errors.TooLarge,
     422: errors.Invalid,
+    429: errors.TooMany,
     503: errors.Unavailable,
     504: errors.Unavailable,
 }
@@ -42,7 +45,8 @@ class Client:
     """
 
     def __init__(self, addr: str, *, timeout_s: float = 30.0, what: str = "master") -> None:
-        self._addrs = [_check_addr(part.strip(), addr) for part in addr.split(",") if part.strip()]
+        self._access = find_access()
+        self._addrs = [_check_addr(part.strip(), addr, self._access) for part in addr.split(",") if part.strip()]
         if not self._addrs:
             raise errors.Invalid(f"address {addr!r} is not of the form http://HOST:PORT; set --addr or CORRAL_ADDR")
         self.addr = self._addrs[0]
@@ -132,11 +136,10 @@ class Client:
         )
         payload = None if body is None else (body if isinstance(body, bytes) else json.dumps(body).encode())
         wait_s = self._timeout_s if timeout_s == -1.0 else timeout_s
-        split = urlsplit(self.addr)
-        connection = http.client.HTTPConnection(split.hostname or "", split.port or 80, timeout=self._timeout_s)
+        connection = self._connect()
         reached = False
         try:
-            headers = {"Accept": "application/json", "Connection": "close"}
+            headers = {"Accept": "application/json", "Connection": "close", **self._access.headers()}
             if payload is not None:
                 headers["Content-Type"] = "application/json"
             connection.connect()
@@ -148,6 +151,8 @@ class Client:
             kind = Unavailable if reached else _NotDone
             raise kind(f"{self.addr} did not answer within {self._timeout_s:g} s; look at its log") from None
         except (OSError, UnicodeError) as error:
+            if self.addr.startswith("https:") and (trouble := _explain(error, self.addr)) is not None:
+                raise Unavailable(f"{self._what} {trouble}") from None
             why = getattr(error, "strerror", None) or error
             kind = Unavailable if reached else _NotDone
             raise kind(f"no {self._what} answers at {self.addr} ({why}); {_NEXT_STEPS[self._what]}") from None
@@ -157,17 +162,38 @@ class Client:
             ) from None
         return response
 
+    def _connect(self) -> http.client.HTTPConnection:
+        split = urlsplit(complete_url(self.addr, self._access))
+        host = split.hostname or ""
+        if split.scheme == "http":
+            return http.client.HTTPConnection(host, split.port or 80, timeout=self._timeout_s)
+        # Only those who need TLS wait for its import.
+        from corral.net.tls import client_context
 
-def _check_addr(addr: str, given: str) -> str:
-    """Shapes: without a scheme it is http. Errors: `Invalid` shows the form."""
-    addr = addr if "://" in addr else f"http://{addr}"
+        context = client_context(self._access.cacert, to_master=self._what == "master")
+        return http.client.HTTPSConnection(host, split.port or 443, timeout=self._timeout_s, context=context)
+
+
+def _explain(error: BaseException, addr: str) -> str | None:
+    from corral.net.tls import explain_tls
+
+    return explain_tls(error, addr)
+
+
+def _check_addr(addr: str, given: str, access: Access) -> str:
+    """Shapes: without a scheme it is http, or https where the cluster's authority is known.
+
+    Errors: `Invalid` shows the form, or that a token would go there in the clear.
+    """
+    addr = addr if "://" in addr else f"{'https' if access.secure else 'http'}://{addr}"
     try:
         split = urlsplit(addr)
-        fits = split.scheme == "http" and bool(split.hostname) and (split.port is None or split.port > 0)
+        fits = split.scheme in ("http", "https") and bool(split.hostname) and (split.port is None or split.port > 0)
     except ValueError:
         fits = False
     if not fits:
         raise errors.Invalid(f"address {given!r} is not of the form http://HOST:PORT; set --addr or CORRAL_ADDR")
+    complete_url(addr, access)
     return addr.rstrip("/")
 
 

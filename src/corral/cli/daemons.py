@@ -68,7 +68,7 @@ def _trace_recorder(trace: Path | None) -> "Callable[[], Recorder] | None":
     return begin
 
 
-def _sets(section_keys: dict[str, Any], sets: tuple[str, ...]) -> list[str]:
+def sets_of(section_keys: dict[str, Any], sets: tuple[str, ...]) -> list[str]:
     """Flags as `section.key=value`, after the `--set`s so that a flag wins."""
     return [*sets, *(f"{key}={value}" for key, value in section_keys.items() if value is not None)]
 
@@ -96,7 +96,7 @@ def dev(
         "master.journal": journal, "agent.journal": journal, "log.format": log_format, "log.level": log_level,
     }  # fmt: skip
     begin = _trace_recorder(trace)
-    return run_dev(file, _sets(found, sets), agents=agents, show_config=show_config, begin_trace=begin)
+    return run_dev(file, sets_of(found, sets), agents=agents, show_config=show_config, begin_trace=begin)
 
 
 @click.command()
@@ -115,7 +115,7 @@ def master(
         "master.listen": listen, "master.store": store, "master.work_dir": work_dir, "master.insecure": insecure,
         "master.journal": journal, "log.format": log_format, "log.level": log_level,
     }  # fmt: skip
-    return run_master(file, _sets(found, sets), show_config=show_config, begin_trace=_trace_recorder(trace))
+    return run_master(file, sets_of(found, sets), show_config=show_config, begin_trace=_trace_recorder(trace))
 
 
 @click.command()
@@ -137,7 +137,32 @@ def agent(
         "agent.name": name, "agent.insecure": insecure, "agent.journal": journal, "log.format": log_format,
         "log.level": log_level,
     }  # fmt: skip
-    return run_agent(file, _sets(found, sets), show_config=show_config)
+    return run_agent(file, sets_of(found, sets), show_config=show_config)
+
+
+@click.command()
+@click.argument("target", metavar="TOKEN@HOST[:PORT]")
+@_common
+@_running
+@click.option(
+    "--listen", "--agent-listen", "listen", metavar="HOST:PORT", help="Where to serve; by default everywhere."
+)
+@click.option("--no-start", is_flag=True, help="Only join; `corral agent` runs the agent later, as by systemd.")
+def join(
+    target: str, file: str | None, sets: tuple[str, ...], work_dir: str | None, log_format: str | None,
+    log_level: str | None, journal: bool | None, insecure: bool | None, show_config: bool, runtime: str | None,
+    docker_host: str | None, resources: str | None, attributes: str | None, name: str | None, listen: str | None,
+    no_start: bool,
+) -> int:  # fmt: skip
+    """Take this node into a cluster with a token of `corral token create`, and run its agent."""
+    from corral.standalone.daemons import run_join
+
+    found = {
+        "agent.listen": listen, "agent.work_dir": work_dir, "agent.runtime": runtime, "agent.docker_host": docker_host,
+        "agent.resources": resources, "agent.attributes": attributes, "agent.name": name, "agent.insecure": insecure,
+        "agent.journal": journal, "log.format": log_format, "log.level": log_level,
+    }  # fmt: skip
+    return run_join(target, file, sets_of(found, sets), start=not no_start, show_config=show_config)
 
 
 @click.command()
@@ -151,10 +176,14 @@ def framework(
     store: str | None, master_url: str,
 ) -> int:  # fmt: skip
     """Run framework NAME as a process of its own against the master at URL."""
+    from corral.cli.access import find_access
     from corral.standalone.daemons import run_framework
+
+    access = find_access()
 
     found = {
         "master.listen": listen, "master.store": store, "master.work_dir": work_dir, "master.insecure": insecure,
         "master.journal": journal, "log.format": log_format, "log.level": log_level,
+        "trust.token": access.token or None, "trust.cacert": access.cacert or None,
     }  # fmt: skip
-    return run_framework(name, master_url, file, _sets(found, sets), show_config=show_config)
+    return run_framework(name, master_url, file, sets_of(found, sets), show_config=show_config)

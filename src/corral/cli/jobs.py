@@ -126,7 +126,7 @@ def run_job(
 ) -> None:  # fmt: skip
     """Run job NAME now, whatever its schedule says."""
     client = Client(addr)
-    given = dict(_split(text) for text in parameters)
+    given = dict(split_parameter(text) for text in parameters)
     before = client.get(f"{API}/job/{name}/history", limit=1)
     client.send("PUT", f"{API}/job/{name}", {"arguments": arguments, "parameters": given})
     click.echo(f"job {name} is asked to run", err=True)
@@ -134,7 +134,7 @@ def run_job(
         _follow(client, name, _last_token(before), timeout_s)
 
 
-def _split(text: str) -> tuple[str, str]:
+def split_parameter(text: str) -> tuple[str, str]:
     left, mark, right = text.partition("=")
     if not mark or not left:
         raise Invalid(f"parameter {text!r} is not of the form NAME=VALUE")
@@ -182,7 +182,7 @@ def kill_job(addr: str, name: str) -> None:
 @click.pass_obj
 def backfill_job(addr: str, name: str, start: str, end: str, parameters: tuple[str, ...]) -> None:
     """Run every occurrence of job NAME from START up to END once more."""
-    body = {"from": start, "to": end, "parameters": dict(_split(text) for text in parameters)}
+    body = {"from": start, "to": end, "parameters": dict(split_parameter(text) for text in parameters)}
     runs = Client(addr).send("POST", f"{API}/job/{name}/backfill", body)["runs"]
     click.echo(f"job {name} runs {runs} times more", err=True)
 

@@ -21,6 +21,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "master": ("corral.cli.daemons:master", "Run the kernel with the first-party frameworks"),
         "agent": ("corral.cli.daemons:agent", "Run the agent of this node"),
         "framework": ("corral.cli.daemons:framework", "Run one framework as a process of its own"),
+        "join": ("corral.cli.daemons:join", "Take this node into a cluster and run its agent"),
     },
     "Services": {
         "run": ("corral.cli.services:run", "Start instances of an image or a command and follow until they run"),
@@ -28,7 +29,9 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "ps": ("corral.cli.tasks:ps", "List tasks"),
         "scale": ("corral.cli.services:scale", "Change the number of instances"),
         "stop": ("corral.cli.services:stop", "Stop an app and forget it"),
-        "app": ("corral.cli.services:app", "Apply Marathon app files"),
+        "app": ("corral.cli.apps:app", "Apply Marathon app files, compare them, go back to versions"),
+        "deploy": ("corral.cli.deploys:deploy", "Follow deployments, pause, promote and undo them"),
+        "import": ("corral.cli.imports:import_", "Take over the apps of another system"),
         "logs": ("corral.cli.tasks:logs", "Show what instances wrote"),
         "exec": ("corral.cli.tasks:exec_", "Run a command inside a running instance"),
         "explain": ("corral.cli.cluster:explain", "Say why something waits, node by node, and what would help"),
@@ -41,17 +44,24 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Cron": {
         "job": ("corral.cli.jobs:job", "Jobs that run when they are due, or when others have succeeded"),
+        "dag": ("corral.cli.dags:dag", "Steps that run after one another, with conditions, arrays and results"),
+    },
+    "Batch": {
+        "batch": ("corral.cli.batch:batch", "Jobs that are run once, as soon as there is room, in great numbers"),
     },
     "Cluster": {
         "nodes": ("corral.cli.cluster:nodes", "List agents with what they have and what is used"),
         "drain": ("corral.cli.maintenance:drain", "End all tasks of a node and give it nothing new"),
         "undrain": ("corral.cli.maintenance:undrain", "Let a drained node take new work again"),
         "maintenance": ("corral.cli.maintenance:maintenance", "Plan windows, take machines down and bring them up"),
+        "token": ("corral.cli.trust:token", "Make, list and revoke tokens of nodes and callers"),
+        "ca": ("corral.cli.trust:ca", "The cluster's authority, and the nodes that have its certificates"),
         "role": ("corral.cli.roles:role", "Show and set weights, guarantees and limits of roles"),
         "rebalance": ("corral.cli.planning:rebalance", "Move tasks to where they are better placed"),
         "events": ("corral.cli.cluster:events", "Show what happened and why"),
         "sim": ("corral.cli.sim:sim", "Drive the allocator through a trace in virtual time, policy beside policy"),
         "lab": ("corral.cli.lab:lab", "Several Docker hosts on this machine, to try a cluster and to hurt it"),
+        "snapshot": ("corral.cli.snapshot:snapshot", "Save a store's records to a file, and restore them"),
         "replay": ("corral.cli.replay:replay", "Run a recorded journal again and compare every decision"),
         "completion": ("corral.cli.completion:completion", "Print the completion script of a shell"),
     },
@@ -99,9 +109,11 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "CORRAL"})
 @click.version_option(__version__, "--version", message="corral %(version)s")
-@click.option("--addr", default="http://127.0.0.1:4680", show_default=True, help="The masters' URLs [CORRAL_ADDR].")
+@click.option("--addr", default="127.0.0.1:4680", show_default=True, help="The masters' URLs [CORRAL_ADDR].")
+@click.option("--token", default="", help="Who you are, or @FILE that says it [CORRAL_TOKEN].")
+@click.option("--cacert", default="", metavar="FILE", help="The cluster's authority; means https [CORRAL_CACERT].")
 @click.pass_context
-def cli(ctx: click.Context, addr: str) -> None:
+def cli(ctx: click.Context, addr: str, token: str, cacert: str) -> None:
     """One pool of machines, every kind of work on it."""
     ctx.obj = addr
 

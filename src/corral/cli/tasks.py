@@ -76,7 +76,12 @@ def logs(addr: str, name: str, follow: bool, stderr: bool, lines: int) -> None:
     stream = "stderr" if stderr else "stdout"
     failures: list[Exception] = []
     threads = [
-        threading.Thread(target=_print_log, args=(t, stream, follow, lines, prefixed, failures), daemon=True)
+        threading.Thread(
+            target=_print_log,
+            # Made here: what was said before the command is known to this thread alone.
+            args=(Client(t["agent_url"], what="agent"), t, stream, follow, lines, prefixed, failures),
+            daemon=True,
+        )
         for t in tasks
     ]
     for thread in threads:
@@ -91,15 +96,19 @@ def logs(addr: str, name: str, follow: bool, stderr: bool, lines: int) -> None:
 
 
 def _print_log(
-    task: dict[str, Any], stream: str, follow: bool, lines: int, prefixed: bool, failures: list[Exception]
+    client: Client,
+    task: dict[str, Any],
+    stream: str,
+    follow: bool,
+    lines: int,
+    prefixed: bool,
+    failures: list[Exception],
 ) -> None:
     """Shapes: what goes wrong is added to `failures`, and said here when other logs go on."""
     prefix = f"{task['id'][-24:]}  ".encode() if prefixed else b""
     out = sys.stdout.buffer
     try:
-        found = Client(task["agent_url"], what="agent").lines(
-            f"/corral/v1/tasks/{task['id']}/logs", stream=stream, follow=follow, lines=lines or None
-        )
+        found = client.lines(f"/corral/v1/tasks/{task['id']}/logs", stream=stream, follow=follow, lines=lines or None)
         for line in found:
             out.write(prefix + line)
             out.flush()

@@ -18,7 +18,10 @@ from urllib.parse import urlencode
 
 import aiohttp
 
-from corral.lib.errors import CorralError, Failed, NotFound, Unavailable
+from corral.cli.access import find_access
+from corral.lib.errors import CorralError, Failed, Forbidden, NotFound, Unauthenticated, Unavailable
+from corral.net.client import open_session
+from corral.net.tls import explain_tls
 
 
 async def run_session(agent_url: str, task_id: str, argv: Sequence[str], *, interactive: bool, tty: bool) -> int:
@@ -28,15 +31,19 @@ async def run_session(agent_url: str, task_id: str, argv: Sequence[str], *, inte
     """
     query = urlencode([("argv", word) for word in argv] + ([("tty", "true")] if tty else []))
     url = f"{agent_url}/corral/v1/tasks/{task_id}/exec?{query}"
-    async with aiohttp.ClientSession() as session:
+    async with open_session(find_access(agent_url), to_master=False) as session:
         try:
             async with session.ws_connect(url, max_msg_size=0, heartbeat=20.0) as socket:
                 with _raw_terminal(tty and interactive):
                     return await _pump(socket, interactive=interactive, tty=tty)
         except aiohttp.WSServerHandshakeError as error:
+            if error.status in (401, 403):
+                kind = Unauthenticated if error.status == 401 else Forbidden
+                raise kind(f"agent {agent_url} does not let you in: {error.message}; set CORRAL_TOKEN") from None
             raise NotFound(f"agent {agent_url} does not open a session in {task_id}: {error.message}") from None
         except aiohttp.ClientError as error:
-            raise Unavailable(f"agent {agent_url} does not answer: {error}") from None
+            why = explain_tls(error, agent_url) or f"{agent_url} does not answer: {error}"
+            raise Unavailable(f"agent {why}") from None
 
 
 @contextlib.contextmanager

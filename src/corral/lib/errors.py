@@ -9,6 +9,7 @@
     ├── Conflict       409  4    it clashes with what is there or under way
     │   └── Stale      412  4    what it was decided on has changed meanwhile
     ├── TooLarge       413  2    more than the limit that the message names
+    ├── TooMany        429  5    too much waits already; `retry_after_s` says when to try again
     ├── NotLeader      307  5    another master leads; `leader` says where
     ├── Unavailable    503  5    try again later; `retry_after_s` says when
     ├── Unimplemented  501  2    understood, but nothing that this release does
@@ -77,6 +78,15 @@ class Stale(Conflict):
 class TooLarge(CorralError):
     status = 413
     exit_code = 2
+
+
+class TooMany(CorralError):
+    status = 429
+    exit_code = 5
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class NotLeader(CorralError):

@@ -81,6 +81,8 @@ CHECKS_PER_DEEP_ONE = 100
 class MasterCore:
     """Shapes: `random` decides ids and ties, so equal seeds and inputs give equal effects."""
 
+    reads = tuple(command for command in _READS if command is not WatchCluster)
+
     def __init__(self, config: MasterConfig, random: Random) -> None:
         self.state = MasterState(config, random)
         self._checks = 0

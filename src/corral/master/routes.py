@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from corral.lib.errors import Conflict, CorralError, Invalid, NotFound, Unavailable
 from corral.lib.log import verbosity
 from corral.lib.units import parse_duration_s
-from corral.master import role_form, trials
+from corral.master import admit, role_form, trials
 from corral.master.shell import EventStream, MasterShell, WatchStream, prepare_views
 from corral.master.spec import (
     AgentOpened,
@@ -202,6 +202,7 @@ class _Doors:
             return Response(status=200 if isinstance(call, calls.UpdateFramework) else 202)
         if not accepts_json(request.headers.get("accept")):
             return _text(406, "the answer to SUBSCRIBE is a stream of application/json; Accept admits it not")
+        call = admit.as_caller(call, request.caller)
         stream = await self._shell.open_stream(call, given_stream=stream_id)
         return Stream(
             chunks=_write_records(stream),

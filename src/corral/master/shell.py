@@ -260,6 +260,15 @@ class MasterShell:
                 self.end_link(session, "the agent read its orders too slowly")
         self._touched.clear()
 
+    def close(self) -> None:
+        """The loop has ended: whoever listens here has to come again."""
+        for outlet in (*self._streams.values(), *self._watches.values(), *self._links.values()):
+            outlet.close()
+        self._streams.clear()
+        self._watches.clear()
+        self._links.clear()
+        self._touched.clear()
+
     # Event streams.
 
     async def open_stream(

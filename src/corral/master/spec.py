@@ -42,12 +42,13 @@ class MasterConfig(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     code; `auto` is when it can be; decisions are the same.
     `shutdown_margin_s` is how long beyond the longest kill grace the agents of a removed framework may take to say that
     its tasks have ended. `removal_every_s` is the least time between two agents that become unreachable, 0 for none.
-    A framework that asks and gets no offer for `starving_s` is told of.
+    A framework that asks and gets no offer for `starving_s` is told of. `scheme` is what master and agents speak.
     """
 
     hostname: str = "127.0.0.1"
     ip: str = "127.0.0.1"
     port: int = 4680
+    scheme: str = "http"
     version: str = "1.11.0"
     agent_version: str = ""
     agent_timeout_s: float = 75.0

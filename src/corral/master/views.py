@@ -43,7 +43,7 @@ def _node(state: MasterState, agent: AgentEntry) -> Json:
         "hostname": agent.info.hostname,
         "state": agent.ineligible or str(agent.state),
         "why": _why(state, agent),
-        "url": _url(agent),
+        "url": _url(agent, state.config.scheme),
         "resources": flat(agent.info.resources),
         "used": flat(_used(agent)),
         "offered": flat(_offered(agent)),
@@ -81,10 +81,10 @@ def _closed_why(agent: AgentEntry) -> str:
     return f"its maintenance {'has begun' if agent.in_window else f'begins at {write_instant(found.start_at)}'}"
 
 
-def _url(agent: AgentEntry) -> str:
+def _url(agent: AgentEntry, scheme: str) -> str:
     """By address: the name is the operator's choice, and need not lead anywhere."""
     host = agent.info.ip
-    return f"http://{f'[{host}]' if ':' in host else host}:{agent.info.port}"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{agent.info.port}"
 
 
 def _used(agent: AgentEntry) -> Resources:
@@ -206,7 +206,7 @@ def _task(state: MasterState, entry: TaskEntry) -> Json:
         "role": entry.role,
         "agent": entry.agent_id,
         "hostname": agent.info.hostname if agent is not None else None,
-        "agent_url": _url(agent) if agent is not None else None,
+        "agent_url": _url(agent, state.config.scheme) if agent is not None else None,
         "state": str(entry.state),
         "message": last.message if last is not None else None,
         "reason": str(last.reason) if last is not None and last.reason is not None else None,

@@ -14,6 +14,12 @@ from corral.model.health import CheckResult, CheckStatus, HealthCheck
 from corral.model.ids import AgentId, ContainerId, ExecutorId, FrameworkId, TaskId, WantId
 from corral.model.resources import Resources
 
+RESULT_LABEL = "corral.result"
+"""The label that names a file of the task's sandbox. What it holds is told as `data` with the task's success."""
+
+MOST_RESULT_BYTES = 4096
+"""A file with more is told of in the message alone."""
+
 GROUP_LABEL = "corral.group"
 """The label whose value says which siblings a want's `unique`, `max-per` and `group-by` constraints count."""
 
@@ -232,7 +238,16 @@ class Task(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 def group_of(info: TaskInfo) -> str | None:
     """The value of the task's group label."""
-    return next((label.value for label in info.labels if label.key == GROUP_LABEL), None)
+    return _label(info, GROUP_LABEL)
+
+
+def result_of(info: TaskInfo) -> str | None:
+    """The value of the task's result label."""
+    return _label(info, RESULT_LABEL)
+
+
+def _label(info: TaskInfo, key: str) -> str | None:
+    return next((label.value for label in info.labels if label.key == key), None)
 
 
 def seen_state(state: TaskState, partition_aware: bool) -> TaskState:

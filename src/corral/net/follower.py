@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from corral.net.auth import OF_CERTIFICATES
 from corral.net.routes import Response, json_response
 from corral.net.stream import ORDERS_PATH, REPORTS_PATH
 
@@ -28,7 +29,7 @@ RETRY_AFTER_S = 1
 MOST_WAIT_S = 30.0
 
 _SENT_ON = ("/api/v1", "/master/api/v1")
-_LINKS = (ORDERS_PATH, REPORTS_PATH)
+_LINKS = (ORDERS_PATH, REPORTS_PATH, *OF_CERTIFICATES)
 _STREAMS = ("/v2/events",)
 _HOP_BY_HOP = frozenset(
     {

@@ -9,7 +9,9 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from corral.net.access import NO_ACCESS, Access
 from corral.net.answers import TEXT
+from corral.net.client import open_session
 from corral.net.follower import (
     Way,
     choose_way,
@@ -52,7 +54,9 @@ class Follower:
         knowledge: Knowledge,
         serve: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
         leads: Callable[[], bool],
+        access: Access = NO_ACCESS,
     ) -> None:
+        self._access = access
         self._own_url = own_url
         self._knowledge = knowledge
         self._serve = serve
@@ -173,7 +177,10 @@ class Follower:
         """The leader's answer as far as its head, or this process' own when there is none."""
         if self._http is None:
             # The body passes as it is, compressed or not.
-            self._http = aiohttp.ClientSession(auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
+            # With the credentials that the caller brings, and none of this process: a master's would open everything.
+            self._http = open_session(
+                self._access, show=False, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+            )
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S, sock_read=ANSWER_TIMEOUT_S)
         target = URL(leader + raw.raw_path, encoded=True)
         try:

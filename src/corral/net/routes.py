@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from corral.lib.errors import CorralError, Invalid
+from corral.net.auth import ANYBODY, Caller
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +24,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str] = {}
     body: bytes = b""
     peer: str = ""
+    caller: Caller = ANYBODY
 
     def first(self, key: str, default: str = "") -> str:
         """The first value of a query key."""

@@ -8,19 +8,28 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any
 
+import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from corral.lib.errors import CorralError, Invalid, NotFound, TooLarge
+from corral.lib.errors import CorralError, Invalid, NotFound, TooLarge, Unauthenticated
 from corral.lib.log import get_logger
+from corral.net.auth import Caller, Gate, Knock
+from corral.net.listen import TlsListener
 from corral.net.routes import RawRoute, Request, Response, Route, Stream, compile_path, write_error
+from corral.net.tls import peer_of
 
 log = get_logger("server")
 
 PARAMS: web.RequestKey[Mapping[str, str]] = web.RequestKey("params", dict)
 """Where the handler of a `RawRoute` finds the parameters of its path."""
+
+CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
+"""Where it finds who is asking."""
 
 _STREAM_QUANTUM_S = 0.25
 """How long a stopped server lets an open stream go on before its connection is closed."""
@@ -123,15 +132,29 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class Server:
-    """One listening endpoint, as a service. Shapes: `routes` are tried in order, those of the first door first."""
+    """One listening endpoint, as a service.
 
-    def __init__(self, routes: Sequence[Route | RawRoute], bound: socket.socket, *, name: str = "server") -> None:
+    Shapes: `routes` are tried in order, those of the first door first. With `tls` it speaks nothing else, and with a
+    `gate` every request is let in by it first.
+    """
+
+    def __init__(
+        self,
+        routes: Sequence[Route | RawRoute],
+        bound: socket.socket,
+        *,
+        name: str = "server",
+        tls: ssl.SSLContext | None = None,
+        gate: Gate | None = None,
+    ) -> None:
         self.name = name
+        self._tls = tls
+        self._gate = gate
         self._router = Router(routes)
         self._bound = bound
         self._host, self._port = bound.getsockname()[:2]
         self._http: web.Server | None = None
-        self._listener: asyncio.Server | None = None
+        self._listener: asyncio.Server | TlsListener | None = None
         self._stopping = asyncio.Event()
 
     @property
@@ -146,7 +169,7 @@ class Server:
     @property
     def url(self) -> str:
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._port}"
+        return f"{'https' if self._tls else 'http'}://{host}:{self._port}"
 
     async def run(self) -> int | None:
         """Serve until `stop`."""
@@ -161,6 +184,10 @@ class Server:
     async def start(self) -> None:
         """Accept requests."""
         self._http = web.Server(self.serve, handler_cancellation=True, access_log=None, keepalive_timeout=75.0)
+        if self._tls is not None:
+            self._listener = TlsListener(self._bound, self._http, self._tls)
+            self._listener.start()
+            return
         self._listener = await asyncio.get_running_loop().create_server(self._http, sock=self._bound, backlog=1024)
 
     async def close(self) -> None:
@@ -172,9 +199,10 @@ class Server:
             self._http.pre_shutdown()
             await self._http.shutdown(_STREAM_QUANTUM_S)
 
-    def switch(self, routes: Sequence[Route | RawRoute]) -> None:
-        """Serve these from now on; requests under way end as they began."""
+    def switch(self, routes: Sequence[Route | RawRoute], gate: Gate | None = None) -> None:
+        """Serve these from now on, behind this gate; requests under way end as they began."""
         self._router = Router(routes)
+        self._gate = gate
 
     async def serve(self, raw: web.BaseRequest) -> web.StreamResponse:
         """One request, by the routes of this moment."""
@@ -188,11 +216,18 @@ class Server:
             headers={key.lower(): value for key, value in raw.headers.items()},
             peer=raw.remote or "",
         )
+        if self._gate is not None:
+            try:
+                caller = await self._gate.admit(_knock(request, raw))
+            except CorralError as error:
+                return self._turn_away(error, request, served)
+            request = msgspec.structs.replace(request, caller=caller)
         if served is None:
             return self._unknown(request, allowed)
         route = served.route
         if isinstance(route, RawRoute):
             raw[PARAMS] = params
+            raw[CALLER] = request.caller
             try:
                 return await route.handler(raw)  # type: ignore[no-any-return]
             except CorralError as error:
@@ -216,6 +251,15 @@ class Server:
                 return finished(await _head_of(answer), raw.method)
             return await self._stream(raw, answer)
         return finished(answer, raw.method)
+
+    def _turn_away(self, error: CorralError, request: Request, served: _Served | None) -> web.StreamResponse:
+        """Nobody learns what is there before it is known who asks."""
+        near = served.route if served is not None and isinstance(served.route, Route) else None
+        near = near or self._router.error_writer(request.path)
+        response = finished((near.errors if near is not None else write_error)(error, request), request.method)
+        if isinstance(error, Unauthenticated) and self._gate is not None:
+            response.headers["WWW-Authenticate"] = self._gate.challenge(request.path)
+        return response
 
     def _unknown(self, request: Request, allowed: tuple[str, ...]) -> web.StreamResponse:
         near = self._router.error_writer(request.path)
@@ -269,14 +313,20 @@ async def _read_body(raw: web.BaseRequest, most_bytes: int) -> bytes:
 
 
 def _with_body(request: Request, body: bytes) -> Request:
-    return Request(
+    return msgspec.structs.replace(request, body=body)
+
+
+def _knock(request: Request, raw: web.BaseRequest) -> Knock:
+    transport = raw.transport
+    tls = transport.get_extra_info("ssl_object") if transport is not None else None
+    own: tuple[Any, ...] = (transport.get_extra_info("sockname") if transport is not None else None) or ("",)
+    return Knock(
         method=request.method,
         path=request.path,
-        params=request.params,
-        query=request.query,
         headers=request.headers,
-        body=body,
-        peer=request.peer,
+        certificate=peer_of(tls),
+        local=request.peer != "" and own[0] == request.peer,
+        secure=tls is not None,
     )
 
 

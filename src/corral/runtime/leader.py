@@ -85,6 +85,7 @@ class Tenure:
         self._stopping = asyncio.Event()
         self._news = asyncio.Event()
         self._lost: LeadershipLost | None = None
+        self._away: StoreFailed | None = None
         self._end_process = end_process
 
     def attend(self, *loops: Turning) -> None:
@@ -99,11 +100,13 @@ class Tenure:
     async def settle(self) -> None:
         """Return as soon as this process surely leads.
 
-        Errors: `LeadershipLost` when it does not any more.
+        Errors: `LeadershipLost` when it does not any more; `StoreFailed` when the store does not say.
         """
         while not self.holds:
             if self._lost is not None:
                 raise self._lost
+            if self._away is not None:
+                raise self._away
             self._news.clear()
             await self._news.wait()
 
@@ -115,7 +118,7 @@ class Tenure:
         return self._lost
 
     async def run(self) -> int | None:
-        """Errors: `LeadershipLost`."""
+        """Errors: `LeadershipLost`; `StoreFailed`."""
         if self._lease is None:
             await self._stopping.wait()
             return None
@@ -148,8 +151,7 @@ class Tenure:
     async def _renew(self, lease: LeaseId) -> None:
         """One renewal, if every loop has taken a turn; else, when time is over, see what has become of the lease.
 
-        Errors: `LeadershipLost` when it has ended. Shapes: while nobody knows, as the store is away, nothing is raised;
-        this process waits and does not act.
+        Errors: `LeadershipLost` when it has ended; `StoreFailed` when the store does not say, so that nobody knows.
         """
         try:
             async with asyncio.timeout(max(beat_s(self._ttl_s), self._until - self._clock())):
@@ -164,11 +166,15 @@ class Tenure:
             if self.holds:
                 return
             log.warning("leadership in doubt", why=str(error) or "no turn has ended for the time of a lease")
-            with contextlib.suppress(StoreFailed, TimeoutError):
+            try:
                 async with asyncio.timeout(self._ttl_s):
                     found = await self._store.get(self._key)
-                if found is None or found.revision != self._revision:
-                    raise self.lose("the lease of this leader has ended, as it was not renewed in time") from None
+            except (StoreFailed, TimeoutError) as away:
+                self._away = StoreFailed(f"the store does not say who leads: {str(away) or 'it does not answer'}")
+                self._news.set()
+                raise self._away from None
+            if found is None or found.revision != self._revision:
+                raise self.lose("the lease of this leader has ended, as it was not renewed in time") from None
 
 
 class Election:
@@ -244,6 +250,10 @@ class Election:
         self._leads = True
         self.news.tell()
         return Tenure(self._store, self._name, revision, end_process=self._end_process)
+
+    def stand_again(self) -> None:
+        """The reign has ended without another's having begun, as far as is known: `campaign` may be called anew."""
+        self._leads = False
 
     async def members(self) -> list[Candidate]:
         """All candidates whose leases stand, this one included. Errors: `StoreFailed`."""

@@ -11,9 +11,22 @@ from typing import Any, Protocol
 
 from corral.lib.clock import Clock, system_clock
 from corral.lib.errors import CorralError, Unavailable
-from corral.runtime.core import Asked, CancelTimer, Core, Effect, Note, Refuse, Reply, SetTimer, Shell, Stop, Tick
+from corral.runtime.core import (
+    Asked,
+    CancelTimer,
+    Core,
+    Effect,
+    Note,
+    Refuse,
+    Reply,
+    SetTimer,
+    Shell,
+    Stop,
+    Tick,
+    decide,
+)
 from corral.runtime.notes import Notes
-from corral.runtime.turn import Decider, Recorder, Turn, load
+from corral.runtime.turn import DRAIN, Decider, Recorder, Turn, load
 from corral.store.base import Guard, GuardFailed, Store, StoreFailed
 
 Answer = Callable[[Any, CorralError | None], None]
@@ -52,7 +65,7 @@ class Loop:
         *,
         prefix: str,
         clock: Clock = system_clock,
-        drain: int = 256,
+        drain: int = DRAIN,
         recorder: Recorder | None = None,
         name: str | None = None,
         notes: Notes | None = None,
@@ -95,6 +108,8 @@ class Loop:
         self._failure: BaseException | None = None
         self._code: int | None = None
         self._ended = False
+        self._ended_why = "it has ended"
+        self.ended_at: float | None = None
         self._own: dict[type, Callable[[Any], None]] = {
             Reply: self._reply,
             Refuse: self._refuse,
@@ -112,6 +127,9 @@ class Loop:
         self._aio = asyncio.get_running_loop()
         try:
             return await self._take_turns()
+        except StoreFailed as error:
+            self._ended_why = str(error)
+            raise
         finally:
             await self._end()
 
@@ -125,10 +143,11 @@ class Loop:
     async def ask(self, command: Any, timeout_s: float | None = None) -> Any:
         """Hand a command to the core and wait for its reply.
 
+        Shapes: a loop that has ended still answers what its core names in `reads`, as of its last turn.
         Errors: the `CorralError` the core refused with; `Unavailable` when the loop ends or `timeout_s` passes first.
         """
         if self._ended:
-            raise Unavailable(f"{self.name} has ended; try again when it is back")
+            return self._look(command)
         self._last_ask = ask = self._last_ask + 1
         future = self._asks[ask] = asyncio.get_running_loop().create_future()
         self.tell(Asked(ask, command))
@@ -148,12 +167,33 @@ class Loop:
         Shapes: `answer` is called once, within the turn that answers, and must not wait; the other argument is None.
         """
         if self._ended:
-            answer(None, Unavailable(f"{self.name} has ended; try again when it is back"))
+            answer(None, self._refusal())
             return
         self._last_ask = ask = self._last_ask + 1
         self._posts[ask] = answer
         self._queue.append(Asked(ask, command))
         self._wake()
+
+    def _look(self, command: Any) -> Any:
+        """The answer to a command that changes nothing. Errors: `Unavailable` for any other."""
+        if not (self.ready.is_set() and isinstance(command, getattr(self.core, "reads", ()))):
+            raise self._refusal()
+        for effect in decide(self.core, Asked(0, command), self._clock()):
+            match effect:
+                case Reply(ask=0, value=value):
+                    return value
+                case Refuse(ask=0, error=error):
+                    raise error
+        raise self._refusal()
+
+    def _lost_answer(self) -> Unavailable:
+        return Unavailable(
+            f"{self.name} has ended before it could answer, as {self._ended_why}; "
+            f"look whether it was done, and try again"
+        )
+
+    def _refusal(self) -> Unavailable:
+        return Unavailable(f"{self.name} takes nothing now, as {self._ended_why}; try again when it is back", 5.0)
 
     async def prove(self) -> None:
         """Return when a turn that had not begun has been taken, or when there was none to take; never once ended."""
@@ -325,16 +365,17 @@ class Loop:
 
     async def _end(self) -> None:
         self._ended = True
+        self.ended_at = self._clock()
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
         self._queue.clear()
         for future in self._asks.values():
             if not future.done():
-                future.set_exception(Unavailable(f"{self.name} has ended before it could answer; try again"))
+                future.set_exception(self._lost_answer())
         posts, self._posts = self._posts, {}
         for answer in posts.values():
-            answer(None, Unavailable(f"{self.name} has ended before it could answer; try again"))
+            answer(None, self._lost_answer())
         slow = list(self._slow)
         for task in slow:
             task.cancel()

@@ -18,6 +18,9 @@ from corral.store.base import StoreFailed
 
 _log = get_logger("service")
 
+STORE_FAILED = 70
+"""The exit code of a process whose records could not be read or written."""
+
 
 class Service(Protocol):
     name: str
@@ -76,7 +79,8 @@ async def run_services(services: Sequence[Service], *, grace_s: float = 10.0, si
 
     Units: `grace_s` seconds for each to stop; then, or at a second signal, it is cancelled.
     Shapes: the exit code is that of the service that ended first, 0 after a signal, unless another failed meanwhile; an
-    error is logged and gives the code of its `CorralError`, 75 when the leadership was lost, else 1.
+    error is logged and gives the code of its `CorralError`, 70 when the store failed,
+    75 when the leadership was lost, else 1.
     """
     relax_collector()
     leave, hurry = asyncio.Event(), asyncio.Event()
@@ -105,7 +109,7 @@ async def _guard(service: Service) -> int:
         return error.exit_code
     except StoreFailed as error:
         _log.error("service failed", service=service.name, why=str(error))
-        return 1
+        return STORE_FAILED
     except LeadershipLost as error:
         _log.error("leadership lost", service=service.name, why=str(error))
         return LEADERSHIP_LOST

@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from corral.runtime.core import Core, Effect, Loaded, Persist, Stop, Stored, decide, encode_record
-from corral.store.base import Record, StoreFailed, weigh
+from corral.store.base import RECORD_BYTES, Record, StoreFailed
+
+DRAIN = 512
+"""How many inputs a turn takes at most. A store across a network needs them in one transaction to keep up."""
 
 
 class Recorder(Protocol):
@@ -105,22 +108,24 @@ class Decider:
                 raise
             if recorder is not None:
                 recorder.record(input, now, effects)
-            mark, stop, fresh = len(acts), False, None
+            mark, stop, fresh, weight = len(acts), False, None, 0
             for effect in effects:
                 kind = effect.__class__
                 if kind is Persist:
                     if fresh is None:
                         fresh = {}
                     record = effect.record  # type: ignore[attr-defined]
-                    fresh[self._prefix + effect.key] = (  # type: ignore[attr-defined]
-                        None if record is None else encode_record(record)
-                    )
+                    key, value = self._prefix + effect.key, None  # type: ignore[attr-defined]
+                    if record is not None:
+                        value = encode_record(record)
+                        weight += len(value)
+                    fresh[key] = value
+                    weight += RECORD_BYTES + (len(key) if key.isascii() else len(key.encode()))
                 else:
                     acts.append(effect)
                     if kind is Stop:
                         stop = True
             if fresh:
-                weight = weigh(fresh)
                 if self._overflows(turn, fresh, weight, input):
                     self._carry(fresh, weight, acts, mark)
                     break

@@ -12,6 +12,9 @@ import aiohttp
 import msgspec
 
 from corral.lib.errors import CorralError, Failed, Forbidden, Invalid, NotFound, Unauthenticated, Unavailable
+from corral.net.access import NO_ACCESS, Access, complete_url
+from corral.net.client import open_session
+from corral.net.tls import explain_tls
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
@@ -29,8 +32,9 @@ _STREAMS = {1: "stdout", 2: "stderr"}
 class AgentClient:
     """One agent. Shapes: `url` is its base, as the master's node list gives it. Use as an async context manager."""
 
-    def __init__(self, url: str) -> None:
-        self._url = (url if "://" in url else f"http://{url}").rstrip("/")
+    def __init__(self, url: str, access: Access = NO_ACCESS) -> None:
+        self._access = access
+        self._url = complete_url(url, access)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> "AgentClient":
@@ -100,7 +104,7 @@ class AgentClient:
 
     def _connection(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = aiohttp.ClientSession()
+            self._session = open_session(self._access, to_master=False)
         return self._session
 
     async def _get(self, path: str, query: dict[str, str], total_s: float | None) -> aiohttp.ClientResponse:
@@ -116,7 +120,8 @@ class AgentClient:
         return response
 
     def _lost(self, error: BaseException) -> Unavailable:
-        return Unavailable(f"agent {self._url} does not answer: {error or type(error).__name__}")
+        why = explain_tls(error, self._url) or f"{self._url} does not answer: {error or type(error).__name__}"
+        return Unavailable(f"agent {why}")
 
 
 async def _refusal(response: aiohttp.ClientResponse) -> CorralError:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from corral.lib.clock import Clock, system_clock
+from corral.lib.errors import Unavailable
 
 MOST_KEPT = 16384
 MOST_UNSENT = 1024
@@ -62,6 +63,7 @@ class Feed:
         self._tell: Callable[[Any], None] = _nobody
         self._resting: asyncio.TimerHandle | None = None
         self._open = False
+        self._closed = False
         self._epoch = ""
 
     def attach(self, tell: Callable[[Any], None]) -> None:
@@ -82,7 +84,12 @@ class Feed:
             follower.news.set()
 
     def follow(self, after: str = "") -> "Follower":
-        """Follow from now on, or from after the event whose id is `after` if it is still kept."""
+        """Follow from now on, or from after the event whose id is `after` if it is still kept.
+
+        Errors: `Unavailable` when the framework has ended.
+        """
+        if self._closed:
+            raise Unavailable("nothing is published at the moment; follow again when the framework is back", 5.0)
         if self._resting is not None:
             self._resting.cancel()
             self._resting = None
@@ -98,6 +105,10 @@ class Feed:
 
     def id_of(self, event: Published) -> str:
         return f"{self._epoch}-{event.seq}"
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
 
     @property
     def oldest(self) -> int:
@@ -118,7 +129,10 @@ class Feed:
             self._resting = asyncio.get_running_loop().call_later(self._linger_s, self._rest)
 
     def close(self) -> None:
-        """The framework ends."""
+        """The framework ends, and with it all who follow."""
+        self._closed = True
+        for follower in self._followers:
+            follower.news.set()
         if self._resting is not None:
             self._resting.cancel()
             self._resting = None
@@ -158,6 +172,8 @@ class Follower:
         while feed.oldest <= self._after + 1:
             self.news.clear()
             found = feed.since(self._after)
+            if not found and feed.is_closed:
+                return
             if found:
                 self._after = found[-1].seq
                 given_at = clock()

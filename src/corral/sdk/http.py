@@ -16,7 +16,10 @@ from corral.mesos.recordio import RecordReader
 from corral.mesos.scheduler import write_call
 from corral.model.calls import Call, Subscribe
 from corral.model.events import Event
+from corral.net.access import NO_ACCESS, Access, complete_url
+from corral.net.client import open_session
 from corral.net.follower import LOST, WAIT
+from corral.net.tls import explain_tls
 
 PATH = "/api/v1/scheduler"
 STREAM_ID = "Mesos-Stream-Id"
@@ -37,12 +40,16 @@ _ERRORS: dict[int, type[CorralError]] = {
 
 
 class HttpTransport:
-    """Speaks to the masters at these URLs, one after the other until one answers. Shapes: `masters` are base URLs."""
+    """Speaks to the masters at these URLs, one after the other until one answers.
 
-    def __init__(self, *masters: str) -> None:
+    Shapes: `masters` are base URLs; `access` holds the token and the authority's file where the cluster wants them.
+    """
+
+    def __init__(self, *masters: str, access: Access = NO_ACCESS) -> None:
         if not masters:
             raise Invalid("a framework needs the URL of a master, for example http://127.0.0.1:4680")
-        self._masters = [m if "://" in m else f"http://{m}" for m in masters]
+        self._access = access
+        self._masters = [complete_url(master, access) for master in masters]
         self._url = self._masters[0]
         self._session: aiohttp.ClientSession | None = None
         self._stream: aiohttp.ClientResponse | None = None
@@ -119,8 +126,7 @@ class HttpTransport:
     ) -> aiohttp.ClientResponse:
         """One request, following the way to the leader."""
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=MOST_CONNECTIONS, keepalive_timeout=30.0)
-            self._session = aiohttp.ClientSession(connector=connector, auto_decompress=True)
+            self._session = open_session(self._access, limit=MOST_CONNECTIONS, auto_decompress=True)
         body = write_call(call)
         headers = {"Content-Type": "application/json", "Accept": "application/json", **headers}
         for _ in range(MOST_REDIRECTS + 1):
@@ -130,7 +136,8 @@ class HttpTransport:
                 )
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 self._lost = url
-                raise Unavailable(f"master {url} does not answer: {error or type(error).__name__}") from None
+                why = explain_tls(error, url) or f"{url} does not answer: {error or type(error).__name__}"
+                raise Unavailable(f"master {why}") from None
             if response.status != 307:
                 self._url = url
                 return response

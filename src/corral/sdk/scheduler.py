@@ -57,7 +57,11 @@ class CallFailed(msgspec.Struct, frozen=True, tag="CallFailed"):
 
 
 class FrameworkCore(Core, Protocol):
-    """What the session asks of a framework's core beside `handle` and `invariants`."""
+    """What the session asks of a framework's core beside `handle` and `invariants`.
+
+    Shapes: a core may have `reads`, the types of commands that change nothing: these are answered, marked as stale,
+    while its records cannot be written.
+    """
 
     def live_tasks(self) -> Iterable[calls.ReconcileTask]:
         """All tasks that were launched and have not been heard to end."""
@@ -91,6 +95,12 @@ class Session:
         self._reconcile_tries = 0
         self._round_is_over = False
         self.connected = False
+
+    @property
+    def reads(self) -> tuple[type, ...]:
+        """The commands that change nothing, as far as the framework names them."""
+        found: tuple[type, ...] = getattr(self._core, "reads", ())
+        return found
 
     @property
     def framework_id(self) -> FrameworkId | None:

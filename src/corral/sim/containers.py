@@ -21,13 +21,14 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     """What one container does. Shapes: `run_s` None runs until it is killed; `fails` is why it does not start.
 
     Units: seconds; `term_s` is how long it takes to end after SIGTERM. Its health checks pass until `sick_after_s`. It
-    needs `cpus`, from `busy_after_s` on `busy_cpus`, and `mem_mb` of memory.
+    needs `cpus`, from `busy_after_s` on `busy_cpus`, and `mem_mb` of memory. It leaves `result` in its result file.
     """
 
     start_s: float = 0.05
     run_s: float | None = None
     code: int = 0
     term_s: float = 0.01
+    result: bytes | None = None
     fails: str = ""
     sick_after_s: float | None = None
     cpus: float = 0.0
@@ -162,6 +163,11 @@ class SimRuntime:
         else:
             container.waiters.append(done)
         return True
+
+    def left_by(self, container_id: ContainerId) -> bytes | None:
+        """What a container has left in its result file."""
+        container = self.containers.get(container_id)
+        return None if container is None else container.behaviour.result
 
     def kill(self, container_id: ContainerId, grace_s: float) -> None:
         container = self.containers.get(container_id)

@@ -34,7 +34,7 @@ from corral.lib.ids import mint_uuid
 from corral.master import effects as master_effects
 from corral.master.spec import AgentClosed, AgentOpened, AgentReported, SchedulerCall, SchedulerClosed, SubscribeStream
 from corral.model import calls
-from corral.model.execution import Launched
+from corral.model.execution import Exit, Launched
 from corral.model.health import CheckKind, HealthCheck
 from corral.model.ids import ContainerId
 from corral.model.orders import Report
@@ -257,7 +257,7 @@ class AgentHands:
                     for each in self._runtimes.values():
                         each.abort(container_id)
             case agent_effects.Wait(runtime, container_id):
-                self._wait(runtime, container_id)
+                self._wait(runtime, container_id, reads=bool(effect.result))
             case agent_effects.Kill(runtime, container_id, grace_s):
                 self._process.after(
                     self._world.draw_s(0.002), lambda: self._runtimes[runtime].kill(container_id, grace_s)
@@ -310,8 +310,12 @@ class AgentHands:
 
         self._runtimes[effect.runtime].start(effect.execution, done)
 
-    def _wait(self, runtime: str, container_id: Any) -> None:
-        if not self._runtimes[runtime].wait(container_id, lambda exit: self._tell(Exited(exit))):
+    def _wait(self, runtime: str, container_id: ContainerId, *, reads: bool) -> None:
+        def ended(exit: Exit) -> None:
+            result = self._runtimes[runtime].left_by(container_id) if reads and exit.code == 0 else None
+            self._tell(Exited(exit, result))
+
+        if not self._runtimes[runtime].wait(container_id, ended):
             self._later(lambda: WaitFailed(container_id, f"{runtime} knows no such container", gone=True))
 
     def _probe(self, runtime: str, container_id: ContainerId, index: int, check: HealthCheck) -> Probed:

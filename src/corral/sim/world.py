@@ -27,7 +27,7 @@ from corral.runtime.core import (
     Stop,
     Tick,
 )
-from corral.runtime.turn import Decider, Recorder, Turn, load
+from corral.runtime.turn import DRAIN, Decider, Recorder, Turn, load
 from corral.store.memory import MemoryStore
 
 EPOCH_S = 1_700_000_000.0
@@ -88,7 +88,7 @@ class World:
         build: "Callable[[Process], tuple[Core, Shell]]",
         *,
         prefix: str = "",
-        drain: int = 256,
+        drain: int = DRAIN,
         store: MemoryStore | None = None,
     ) -> "Process":
         """A process by this name, not yet started. Shapes: `build` makes core and shell anew at each start."""

@@ -7,7 +7,7 @@ docs/operate/configure.md.
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from corral.discovery.dns_server import read_resolvers
 from corral.lib.config import load_config
@@ -32,7 +32,7 @@ class MasterSection:
     hostname: str = ""
     domain: str = ""
     journal: bool = False
-    frameworks: tuple[str, ...] = ("services", "cron")
+    frameworks: tuple[str, ...] = ("services", "cron", "batch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +85,23 @@ class CronSection:
     mail_user: str = ""
     mail_password_file: str = ""
     mail_security: str = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSection:
+    """The batch framework. Units: seconds where the name ends in `_s`."""
+
+    role: str = "*"
+    failover_timeout_s: float = 604_800.0
+    most_queued: int = 1_000_000
+    most_queued_owner: int = 200_000
+    most_kept: int = 1_000_000
+    most_jobs: int = 10_000
+    most_array: int = 100_000
+    window: int = 2048
+    check_s: float = 3.0
+    unreachable_timeout_s: float = 300.0
+    preempt_after_s: float = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +172,24 @@ class DnsSection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrustSection:
+    """How the parts of a cluster know each other. Units: seconds where the name ends in `_s`."""
+
+    tls: str = "auto"
+    cluster: str = "corral"
+    names: tuple[str, ...] = ()
+    certificate_ttl_s: float = 7_776_000.0
+    join_ttl_s: float = 3600.0
+    token_ttl_s: float = 2_592_000.0
+    token_check_s: float = 30.0
+    token_grace_s: float = 3600.0
+    open_metrics: bool = False
+    ca_passphrase_file: str = ""
+    cacert: str = ""
+    token: str = field(default="", metadata={"secret": True})
+
+
+@dataclass(frozen=True, kw_only=True)
 class LogSection:
     format: str = "text"
     level: str = "info"
@@ -168,7 +203,9 @@ class Config:
     agent: AgentSection = AgentSection()
     services: ServicesSection = ServicesSection()
     cron: CronSection = CronSection()
+    batch: BatchSection = BatchSection()
     dns: DnsSection = DnsSection()
+    trust: TrustSection = TrustSection()
     log: LogSection = LogSection()
 
 
@@ -188,7 +225,17 @@ def read_config(
 
 def check_config(config: Config) -> None:
     """Refuse values that no daemon could work with, before anything starts."""
-    for section in (config.kernel, config.agent, config.services, config.cron, config.store, config.dns):
+    sections = (
+        config.kernel,
+        config.agent,
+        config.services,
+        config.cron,
+        config.batch,
+        config.store,
+        config.dns,
+        config.trust,
+    )
+    for section in sections:
         for item in fields(section):
             value = getattr(section, item.name)
             if item.name.endswith("_s") and value is not None and not 0 <= value < 1e9:
@@ -219,7 +266,9 @@ def check_config(config: Config) -> None:
         raise Invalid(f"log.format is {config.log.format!r}; text and json are known")
     _check_store(config.store)
     _check_texts(config)
+    _check_trust(config.trust)
     _check_cron(config.cron)
+    _check_batch(config.batch)
     _check_oversubscription(config.agent)
     if config.log.level not in ("debug", "info", "warning", "error"):
         raise Invalid(f"log.level is {config.log.level!r}; debug, info, warning and error are known")
@@ -317,6 +366,17 @@ def parse_headroom(text: str) -> Resources | None:
     return found
 
 
+def _check_trust(section: TrustSection) -> None:
+    if section.tls not in ("auto", "on", "off"):
+        raise Invalid(f"trust.tls is {section.tls!r}; auto, on and off are known")
+    if section.certificate_ttl_s < 2:
+        raise Invalid(f"trust.certificate_ttl_s is {section.certificate_ttl_s:g}; a certificate lives 2 s or more")
+    if section.join_ttl_s <= 0:
+        raise Invalid(f"trust.join_ttl_s is {section.join_ttl_s:g}; a token for a node has to live a while, and to end")
+    if not section.cluster.isascii() or not 0 < len(section.cluster) <= 40:
+        raise Invalid(f"trust.cluster is {section.cluster!r}; give a name of up to 40 ASCII characters")
+
+
 def _check_oversubscription(section: AgentSection) -> None:
     for name, least in (("oversubscribe_margin", 0.0), ("oversubscribe_pressure", 0.1)):
         value = getattr(section, name)
@@ -339,6 +399,12 @@ def _check_cron(section: CronSection) -> None:
     if section.mail_security not in ("none", "starttls", "tls"):
         raise Invalid(f"cron.mail_security is {section.mail_security!r}; none, starttls and tls are known")
     parse_listen(section.mail_server, "cron.mail_server")
+
+
+def _check_batch(section: BatchSection) -> None:
+    for name in ("most_queued", "most_queued_owner", "most_kept", "most_jobs", "most_array", "window"):
+        if getattr(section, name) < 1:
+            raise Invalid(f"batch.{name} is {getattr(section, name)}; it must be 1 or more")
 
 
 def parse_store(url: str) -> tuple[str, str]:
@@ -415,16 +481,27 @@ def parse_listen(text: str, key: str) -> tuple[str, int]:
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104
 
 
-def check_exposure(host: str, insecure: bool, key: str) -> str | None:
-    """A warning to show at the start, or None on loopback.
+def is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
 
-    Errors: `Invalid` when the address is reachable from elsewhere and nobody said that this is meant.
+
+def wants_tls(host: str, insecure: bool, tls: str) -> bool:
+    """Whether a daemon that listens there speaks TLS and asks who calls."""
+    return tls == "on" or (tls == "auto" and not insecure and not is_loopback(host))
+
+
+def check_exposure(host: str, insecure: bool, key: str, *, secure: bool = False, remedy: str = "") -> str | None:
+    """A warning to show at the start; None on loopback, and where TLS and authentication are on.
+
+    Shapes: `remedy` is how this daemon gets them. Errors: `Invalid` when the address is reachable from elsewhere,
+    nothing protects it, and nobody said that this is meant.
     """
-    if host in ("localhost", "::1") or host.startswith("127."):
+    if secure or is_loopback(host):
         return None
     if not insecure:
         raise Invalid(
-            f"{key} is {host}, which others can reach, and this release has no authentication; "
-            f"listen on 127.0.0.1, or say --insecure where everybody on the network is trusted"
+            f"{key} is {host}, which others can reach, and nothing would ask them who they are; "
+            f"{remedy or 'leave trust.tls at auto'}, listen on 127.0.0.1, "
+            f"or say --insecure where everybody on the network is trusted"
         )
     return f"listening on {host} without authentication: everybody who reaches it can run anything on this cluster"

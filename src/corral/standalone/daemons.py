@@ -6,6 +6,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from random import Random
 
 from corral import __version__
@@ -14,6 +15,7 @@ from corral.allocator.start import choose_mode, warm
 from corral.lib.config import describe_config
 from corral.lib.errors import Unavailable
 from corral.lib.log import configure_log, get_logger
+from corral.net.access import NO_ACCESS
 from corral.net.routes import RawRoute, Route
 from corral.net.server import Server, bind
 from corral.runtime.election import Candidate
@@ -21,7 +23,7 @@ from corral.runtime.leader import Election, Tenure
 from corral.runtime.notes import Notes
 from corral.runtime.renewal import Renewal, draw_instance
 from corral.runtime.routes import routes as process_routes
-from corral.runtime.service import Background, Service, run_services
+from corral.runtime.service import STORE_FAILED, Background, Service, run_services
 from corral.runtime.turn import Recorder
 from corral.sdk.framework import FrameworkService
 from corral.sdk.http import HttpTransport
@@ -34,6 +36,7 @@ from corral.standalone.config import (
     parse_store,
     read_config,
     split_masters,
+    wants_tls,
 )
 from corral.standalone.discovery import open_dns
 from corral.standalone.frameworks import make_framework
@@ -49,12 +52,22 @@ from corral.standalone.parts import (
     open_store,
 )
 from corral.standalone.reign import Leading, Reign
+from corral.standalone.trust import (
+    LISTEN_JOINED,
+    MasterTrust,
+    find_agent_trust,
+    find_client_access,
+    init_authority,
+    join_cluster,
+    open_master_trust,
+)
 from corral.store.base import Store, StoreFailed
+from corral.store.lasting import LastingStore
+from corral.trust.routes import absent_routes
 
 log = get_logger("corral")
 
 READY_TIMEOUT_S = 10.0
-STORE_FAILED = 70
 
 Origins = dict[str, str]
 
@@ -91,7 +104,32 @@ def run_master(
 
 def run_agent(file: str | None, sets: Sequence[str], *, show_config: bool = False) -> int:
     """Run the agent of this node until a signal; returns the exit code."""
-    return _run(file, sets, show_config, lambda config, origins, renewals: _agent(config, renewals))
+    return _run(file, sets, show_config, _agent)
+
+
+def run_join(target: str, file: str | None, sets: Sequence[str], *, start: bool, show_config: bool = False) -> int:
+    """Take this node into the cluster of `TOKEN@HOST[:PORT]`, then, with `start`, run its agent until a signal."""
+
+    async def work(config: Config, origins: Origins, renewals: list[Renewal]) -> int:
+        await join_cluster(target, config, choose_work_dir(config.agent.work_dir, "agent"))
+        return await _agent(config, origins, renewals) if start else 0
+
+    return _run(file, sets, show_config, work)
+
+
+def run_ca_init(file: str | None, sets: Sequence[str]) -> int:
+    """Make the authority of a new cluster in its store, before any master has run; returns the exit code."""
+
+    async def work(config: Config, origins: Origins, renewals: list[Renewal]) -> int:
+        work_dir = choose_work_dir(config.master.work_dir, "master")
+        store = await open_store(config.master.store, work_dir, "master", config.store)
+        try:
+            print(await init_authority(config, store))
+        finally:
+            await store.close()
+        return 0
+
+    return _run(file, sets, False, work)
 
 
 def run_framework(
@@ -168,8 +206,9 @@ async def _dev(config: Config, agents: int, begin_trace: BeginTrace | None, rene
             )
             label = f"agent-{index + 1}" if agents > 1 else "agent"
             directory = choose_work_dir(str(work_dir / label), label)
+            trust = kernel.trust.enroll(directory, label, section) if kernel.trust is not None else None
             part = await open_agent(
-                section, directory, kernel.server.url, kernel.notes, label=label, share=(index, agents)
+                section, directory, kernel.server.url, kernel.notes, label=label, share=(index, agents), trust=trust
             )
             kernel.agents.append(part)
             stack.push_async_callback(part.close)
@@ -193,13 +232,20 @@ async def _master(config: Config, begin_trace: BeginTrace | None, renewals: list
         return await kernel.run()
 
 
-async def _agent(config: Config, renewals: list[Renewal]) -> int:
+async def _agent(config: Config, origins: Origins, renewals: list[Renewal]) -> int:
     work_dir = choose_work_dir(config.agent.work_dir, "agent")
+    trust = find_agent_trust(config.trust, work_dir)
+    section = config.agent
+    if trust is not None:
+        # What this node has joined is what is meant, and others are to reach it.
+        given = {"master": trust.joined.master, "listen": LISTEN_JOINED, "name": trust.joined.name}
+        kept = {k: v if origins[f"agent.{k}"] == "default" else getattr(section, k) for k, v in given.items()}
+        section = dataclasses.replace(section, master=kept["master"], listen=kept["listen"], name=kept["name"])
     renewal = Renewal("agent", draw_instance())
     renewals.append(renewal)
     async with contextlib.AsyncExitStack() as stack:
         part = await open_agent(
-            config.agent, work_dir, config.agent.master, Notes(), more_routes=process_routes(renewal)
+            section, work_dir, section.master, Notes(), more_routes=process_routes(renewal), trust=trust
         )
         stack.push_async_callback(part.close)
         renewal.fixed += ["--listen", part.server.address]
@@ -219,11 +265,11 @@ async def _framework(config: Config, name: str, master_url: str, renewals: list[
     bound = bind(host, port)
     notes = Notes()
     async with contextlib.AsyncExitStack() as stack:
-        store = await open_store(config.master.store, work_dir, name, config.store)
+        store = await _open_lasting(config, work_dir, name)
         stack.push_async_callback(store.close)
         recording = Recording(work_dir if config.master.journal else None)
         server = Server([], bound)
-        transport = HttpTransport(*split_masters(master_url, "--master"))
+        transport = HttpTransport(*split_masters(master_url, "--master"), access=find_client_access(config.trust))
 
         def begin(fence: Tenure) -> Leading:
             service = make_framework(name, config, server.address, transport, store, notes, recording, fence)
@@ -234,8 +280,22 @@ async def _framework(config: Config, name: str, master_url: str, renewals: list[
         return await run_services([reign, renewal, server, _once("announce", lambda: _announce(reign, server))])
 
 
+async def _open_lasting(config: Config, work_dir: Path, name: str) -> LastingStore:
+    """Errors: as `open_store`."""
+
+    async def open_it() -> Store:
+        return await open_store(config.master.store, work_dir, name, config.store)
+
+    return LastingStore(await open_it(), open_it)
+
+
 def _make_reign(
-    config: Config, name: str, store: Store, server: Server, begin: Callable[[Tenure], Leading]
+    config: Config,
+    name: str,
+    store: LastingStore,
+    server: Server,
+    begin: Callable[[Tenure], Leading],
+    trust: MasterTrust | None = None,
 ) -> tuple[Reign, Renewal]:
     """One candidate for the leadership of `name`, and its process' way to be renewed."""
     instance = draw_instance()
@@ -243,7 +303,9 @@ def _make_reign(
     election = Election(store, name, own, config.kernel.lease_ttl_s, Random(draw_seed()))
     renewal = Renewal(name, instance, leads=lambda: reign.serves)
     renewal.fixed += ["--listen", server.address]
-    reign = Reign(election, begin, server, renewal, alone=parse_store(config.master.store)[0] in ALONE)
+    alone = parse_store(config.master.store)[0] in ALONE
+    access, gate = (trust.access, trust.follower_gate) if trust is not None else (NO_ACCESS, None)
+    reign = Reign(election, begin, server, renewal, alone=alone, reopen=store.reopen, access=access, gate=gate)
     return reign, renewal
 
 
@@ -255,9 +317,10 @@ async def _announce(reign: Reign, server: Server) -> None:
 class _Kernel:
     """A candidate for leading master: the kernel with the frameworks in its process, and in `dev` its agents."""
 
-    def __init__(self, server: Server, notes: Notes) -> None:
+    def __init__(self, server: Server, notes: Notes, trust: MasterTrust | None = None) -> None:
         self.server = server
         self.notes = notes
+        self.trust = trust
         self.reign: Reign
         self.renewal: Renewal
         self.frameworks: Sequence[FrameworkService] = ()
@@ -267,6 +330,8 @@ class _Kernel:
     async def run(self) -> int:
         services: list[Service] = [self.reign, *(service for agent in self.agents for service in agent.services)]
         services += self.beside
+        if self.trust is not None:
+            services.append(self.trust.keeping)
         # The master's server is listed last: it stops first, so nothing new comes in while turns finish.
         return await run_services([*services, self.renewal, self.server, _once("announce", self._announce)])
 
@@ -277,6 +342,8 @@ class _Kernel:
         if self.reign.serves:
             with contextlib.suppress(TimeoutError, Unavailable):
                 async with asyncio.timeout(READY_TIMEOUT_S):
+                    if self.trust is not None:
+                        await self.trust.provided.wait()
                     await self._joined()
         _say_ready(self.server.url)
 
@@ -293,20 +360,26 @@ async def _open_kernel(
 ) -> _Kernel:
     work_dir = choose_work_dir(config.master.work_dir, "master")
     host, port = parse_listen(config.master.listen, "master.listen")
-    _warn(check_exposure(host, config.master.insecure, "master.listen"))
+    secure = wants_tls(host, config.master.insecure, config.trust.tls)
+    _warn(check_exposure(host, config.master.insecure, "master.listen", secure=secure))
     bound = bind(host, port)
-    store: Store = await open_store(config.master.store, work_dir, "master", config.store)
+    store = await _open_lasting(config, work_dir, "master")
     stack.push_async_callback(store.close)
     trace = begin_trace() if begin_trace is not None else None
     # Before it stands for election: whoever is elected has to serve at once.
     await _warm(config)
     recording = Recording(work_dir if config.master.journal else None)
-    server = Server([], bound, name="server")
-    kernel = _Kernel(server, Notes())
+    trust = await open_master_trust(config, store, work_dir, host) if secure else None
+    server = Server([], bound, name="server", tls=trust.keys.server() if trust is not None else None)
+    kernel = _Kernel(server, Notes(), trust)
+    scheme = server.url.partition("://")[0]
     address = f"{config.master.hostname or host}:{server.port}"
 
     def begin(fence: Tenure) -> Leading:
-        part = MasterPart(config, store, bound, kernel.notes, recording, trace, fence)
+        nonlocal trace
+        # A trace tells of one start: after an outage of the store the master knows its agents anew.
+        begun, trace = trace, None
+        part = MasterPart(config, store, bound, kernel.notes, recording, begun, fence, scheme)
         kernel.frameworks = [
             make_framework(name, config, address, LocalTransport(part.shell), store, kernel.notes, recording, fence)
             for name in config.master.frameworks
@@ -316,9 +389,17 @@ async def _open_kernel(
         routes: list[Route | RawRoute] = [*part.routes]
         for service in kernel.frameworks:
             routes += service.routes
-        return Leading([part.loop, *kernel.frameworks], loops, routes)
+        if trust is None:
+            return Leading([part.service, *kernel.frameworks], loops, [*routes, *absent_routes()])
+        keeper = trust.lead(store, kernel.notes, fence)
+        return Leading(
+            [part.service, *kernel.frameworks, *keeper.services],
+            [*loops, keeper.loop],
+            [*routes, *keeper.routes],
+            keeper.gate,
+        )
 
-    kernel.reign, kernel.renewal = _make_reign(config, "master", store, server, begin)
+    kernel.reign, kernel.renewal = _make_reign(config, "master", store, server, begin, trust)
     renewals.append(kernel.renewal)
     log.info("starting", url=server.url, store=config.master.store or "sqlite")
     return kernel

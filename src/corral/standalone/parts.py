@@ -35,6 +35,7 @@ from corral.mesos.agent_resources import read_agent_resources
 from corral.model.domain import parse_domain
 from corral.model.flags import parse_attributes
 from corral.model.resources import Resource, ResourceKind, Resources, normal
+from corral.net.access import NO_ACCESS, complete_url
 from corral.net.routes import RawRoute, Route
 from corral.net.server import Server, bind
 from corral.runtime.core import Core
@@ -42,7 +43,7 @@ from corral.runtime.journal import Header, Journal, Replayable
 from corral.runtime.loop import Fence, Loop
 from corral.runtime.notes import Notes
 from corral.runtime.service import Background, Service
-from corral.runtime.turn import Recorder, Recorders
+from corral.runtime.turn import DRAIN, Recorder, Recorders
 from corral.standalone.config import (
     AgentSection,
     Config,
@@ -58,13 +59,18 @@ from corral.standalone.config import (
     split_masters,
 )
 from corral.standalone.limits import OPEN_FILES_OF_TASKS
-from corral.store.base import Store
+from corral.standalone.trust import AgentTrust
+from corral.store.base import Store, StoreFailed
 from corral.store.etcd import Settings as EtcdSettings
 from corral.store.etcd import make_tls, open_etcd
 from corral.store.memory import MemoryStore
+from corral.store.snapshot import RESTORING
 from corral.store.sqlite import open_sqlite
+from corral.trust.gate import AgentGate
 
 log = get_logger("corral")
+
+JOIN_FIRST = "let this node join first (`corral token create` on a master, then `corral join TOKEN@HOST` here)"
 
 
 def choose_work_dir(given: str, name: str) -> Path:
@@ -90,8 +96,22 @@ def choose_work_dir(given: str, name: str) -> Path:
 async def open_store(url: str, work_dir: Path, name: str, section: StoreSection | None = None) -> Store:
     """The store that `--store` names; SQLite in the work directory unless told.
 
-    Errors: `Invalid` for an unknown form, or files that cannot be read; `StoreFailed` when it cannot be opened.
+    Errors: `Invalid` for an unknown form, or files that cannot be read; `StoreFailed` when it cannot be opened, or half
+    of a snapshot lies in it.
     """
+    store = await open_raw_store(url, work_dir, name, section)
+    try:
+        if await store.get(RESTORING) is None:
+            return store
+    except BaseException:
+        await store.close()
+        raise
+    await store.close()
+    raise StoreFailed(f"a restore into store {url or name} was interrupted; run corral snapshot restore again")
+
+
+async def open_raw_store(url: str, work_dir: Path, name: str, section: StoreSection | None = None) -> Store:
+    """As `open_store`, whatever lies in it."""
     kind, path = parse_store(url)
     if kind == "memory":
         return MemoryStore()
@@ -134,7 +154,7 @@ def etcd_settings(url: str, section: StoreSection) -> EtcdSettings:
 class Recording:
     """Makes journals below a work directory, or none. Shapes: `drain` as the loops use it."""
 
-    def __init__(self, directory: Path | None, drain: int = 256) -> None:
+    def __init__(self, directory: Path | None, drain: int = DRAIN) -> None:
         self._directory = directory
         self._drain = drain
 
@@ -180,9 +200,10 @@ class MasterPart:
         recording: Recording,
         trace: Recorder | None = None,
         fence: Fence | None = None,
+        scheme: str = "http",
     ) -> None:
         host, port = bound.getsockname()[:2]
-        master_config = describe_master(config, host, port)
+        master_config = describe_master(config, host, port, scheme)
         seed = draw_seed()
         self.shell = MasterShell()
         self.loop = Loop(
@@ -197,7 +218,26 @@ class MasterPart:
             fence=fence,
         )
         self.shell.attach(self.loop)
+        self.service = _ClosingService(self.loop, self.shell)
         self.routes: Sequence[Route | RawRoute] = master_routes.routes(self.loop, self.shell)
+
+
+class _ClosingService:
+    """The master's loop; when it ends, so do the streams of all who listened to it."""
+
+    def __init__(self, loop: Loop, shell: MasterShell) -> None:
+        self.name = loop.name
+        self._loop = loop
+        self._shell = shell
+
+    async def run(self) -> int:
+        try:
+            return await self._loop.run()
+        finally:
+            self._shell.close()
+
+    def stop(self) -> None:
+        self._loop.stop()
 
 
 def advertise(config: Config, server: Server) -> str:
@@ -217,12 +257,13 @@ def _first_endpoint(store: str) -> str:
     return rest.rpartition("@")[2].partition("/")[0] if rest and not store.startswith("sqlite") else "127.0.0.1:4680"
 
 
-def describe_master(config: Config, host: str, port: int) -> MasterConfig:
+def describe_master(config: Config, host: str, port: int, scheme: str = "http") -> MasterConfig:
     """What the master's core is told of the configuration and its address."""
     return MasterConfig(
         hostname=config.master.hostname or host,
         ip=host,
         port=port,
+        scheme=scheme,
         version=MESOS_VERSION,
         headroom=parse_headroom(config.kernel.headroom),
         evictions_per_minute=config.kernel.evictions_per_minute,
@@ -259,7 +300,9 @@ class AgentPart:
         server: Server,
         services: Sequence[Service],
         store: Store,
+        gate: AgentGate | None = None,
     ) -> None:
+        self._gate = gate
         self._core = core
         self._shell = shell
         self.loop = loop
@@ -274,6 +317,8 @@ class AgentPart:
 
     async def close(self) -> None:
         """Let go of runtimes and journal. Tasks run on."""
+        if self._gate is not None:
+            await self._gate.close()
         await self._shell.close()
         await self._store.close()
 
@@ -287,16 +332,17 @@ async def open_agent(
     label: str = "agent",
     share: tuple[int, int] = (0, 1),
     more_routes: Sequence[Route | RawRoute] = (),
+    trust: AgentTrust | None = None,
 ) -> AgentPart:
     """An agent ready to run.
 
     Shapes: `master_url` may name several, with commas between them; with `share` (i, n) it is the i-th of n
-    agents that divide this node among them.
+    agents that divide this node among them; with `trust` it speaks TLS.
 
     Errors: `Invalid` for an address, resources or attributes that cannot be used.
     """
     host, port = parse_listen(section.listen, "agent.listen")
-    warning = check_exposure(host, section.insecure, "agent.listen")
+    warning = check_exposure(host, section.insecure, "agent.listen", secure=trust is not None, remedy=JOIN_FIRST)
     if warning:
         log.warning("exposed", why=warning)
     bound = bind(host, port)
@@ -322,8 +368,10 @@ async def open_agent(
         **_shared(section, AgentConfig),
     )
     seed = draw_seed()
-    link = Link(masters, Random(draw_seed()))
-    shell = AgentShell(runtimes, link, Sandboxes(str(work_dir)), Fetcher(str(work_dir / "fetched")))
+    access = trust.access if trust is not None else NO_ACCESS
+    link = Link(masters, Random(draw_seed()), access=access)
+    mint = trust.executors.make if trust is not None else None
+    shell = AgentShell(runtimes, link, Sandboxes(str(work_dir)), Fetcher(str(work_dir / "fetched")), mint)
     recording = Recording(work_dir if section.journal else None)
     store = await open_store("", work_dir, "agent")
     core = AgentCore(agent_config, Random(seed))
@@ -338,9 +386,21 @@ async def open_agent(
         recorder=recording.journal("agent", "agent", seed, agent_config),
     )
     link.tell = loop.tell
-    server = Server([*more_routes, *agent_routes.routes(loop, shell)], bound, name=f"{label} server")
-    services: list[Service] = [loop, server, Background(f"{label} link", link.run)]
-    return AgentPart(core, shell, loop, server, services, store)
+    services: list[Service] = [loop, Background(f"{label} link", link.run)]
+    gate = None
+    if trust is not None:
+
+        def master() -> str:
+            return core.state.master or complete_url(masters[0], access)
+
+        gate = trust.make_gate(master)
+        services += trust.services(label, master)
+    server = Server(
+        [*more_routes, *agent_routes.routes(loop, shell)], bound, name=f"{label} server",
+        tls=trust.keys.server() if trust is not None else None, gate=gate,
+    )  # fmt: skip
+    services.insert(1, server)
+    return AgentPart(core, shell, loop, server, services, store, gate)
 
 
 def _reachable(host: str, master_url: str, key: str = "agent.ip") -> str:

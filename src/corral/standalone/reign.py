@@ -1,22 +1,32 @@
 """Runs what only one process of a cluster may run: stands for election, follows meanwhile, and leads once elected."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
 
+from corral.lib.clock import steady_clock
 from corral.lib.errors import Unavailable
+from corral.lib.log import get_logger
+from corral.net.access import NO_ACCESS, Access
+from corral.net.auth import Gate
 from corral.net.proxy import Follower
 from corral.net.routes import RawRoute, Route
 from corral.net.server import Server
+from corral.net.stale import marked
 from corral.runtime.election import Candidate
 from corral.runtime.leader import Election, Tenure
 from corral.runtime.loop import Loop
 from corral.runtime.renewal import Renewal
 from corral.runtime.routes import routes as process_routes
-from corral.runtime.service import Background, Service, run_services
+from corral.runtime.service import STORE_FAILED, Background, Service, run_services
 from corral.store.base import StoreFailed
+
+log = get_logger("reign")
+
+RETRY_S = 1.0
 
 
 class Leading(msgspec.Struct, frozen=True):
@@ -25,28 +35,52 @@ class Leading(msgspec.Struct, frozen=True):
     services: Sequence[Service]
     loops: Sequence[Loop]
     routes: Sequence[Route | RawRoute]
+    gate: Gate | None = None
+
+
+Reopen = Callable[[], Awaitable[None]]
+"""Opens the store anew and finds out whether it takes writes. Errors: `StoreFailed`."""
+
+
+def since(loops: Sequence[Loop]) -> float | None:
+    """Since when these loops take no more inputs; None while they do."""
+    ended = [loop.ended_at for loop in loops if loop.ended_at is not None]
+    return min(ended, default=None)
 
 
 class Reign:
     """A service: `begin` makes what leads, once this process may. `alone`: no other process can open the store.
 
-    Shapes: `server` serves a follower's routes until everything that leads has read its records.
+    Shapes: `server` serves a follower's routes until everything that leads has read its records, behind `gate`;
+    `access` is how it reaches the leader.
     """
 
     name = "reign"
 
     def __init__(
-        self, election: Election, begin: Callable[[Tenure], Leading], server: Server, renewal: Renewal, *, alone: bool
+        self,
+        election: Election,
+        begin: Callable[[Tenure], Leading],
+        server: Server,
+        renewal: Renewal,
+        *,
+        alone: bool,
+        reopen: Reopen | None = None,
+        access: Access = NO_ACCESS,
+        gate: Gate | None = None,
     ) -> None:
         self.serves = False
+        self._has_served = False
+        self._reopen = reopen
         self._election = election
         self._begin = begin
         self._server = server
         self._alone = alone
         self._stopping = asyncio.Event()
-        self._follower = Follower(election.own.url, self, server.serve, lambda: self.serves)
+        self._follower = Follower(election.own.url, self, server.serve, lambda: self.serves, access)
         self._own_routes = process_routes(renewal, self._members)
-        server.switch([*self._own_routes, *self._follower.routes()])
+        self._gate = gate
+        server.switch([*self._own_routes, *self._follower.routes()], gate)
 
     # What the follower knows (`net.proxy.Knowledge`).
 
@@ -71,14 +105,58 @@ class Reign:
 
     async def run(self) -> int | None:
         try:
-            tenure = await self._campaign()
-            return None if tenure is None else await self._lead(tenure)
+            while True:
+                code = await self._reign()
+                if code != STORE_FAILED or self._reopen is None or not self._has_served or self._stopping.is_set():
+                    return code
+                if not await self._outlast(self._reopen):
+                    return None
         finally:
             await self._election.withdraw()
             await self._follower.close()
 
+    async def _reign(self) -> int | None:
+        """Stand for election and lead; the exit code, `STORE_FAILED` when the store alone is what ended it."""
+        try:
+            tenure = await self._campaign()
+        except StoreFailed as error:
+            if not self._has_served:
+                raise
+            log.warning("election without the store", why=str(error))
+            return STORE_FAILED
+        if tenure is None:
+            return None
+        try:
+            return await self._lead(tenure)
+        finally:
+            self.serves = False
+
     def stop(self) -> None:
         self._stopping.set()
+
+    async def _outlast(self, reopen: Reopen) -> bool:
+        """Wait until the store takes writes again; False when this process is stopped meanwhile.
+
+        What has led stays as it is: it answers reads, marked as stale, and refuses the rest.
+        """
+        self._election.stand_again()
+        log.warning(
+            "store away", why="what runs goes on; until it is back, reads are answered as stale and writes refused"
+        )
+        away_at, tries = steady_clock(), 0
+        while not self._stopping.is_set():
+            try:
+                await reopen()
+            except StoreFailed as error:
+                tries += 1
+                tell = log.warning if tries in (1, 10) else log.debug
+                tell("store still away", why=str(error), tries=tries)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), RETRY_S)
+                continue
+            log.info("store back", why="it takes writes again", away_s=round(steady_clock() - away_at, 1))
+            return True
+        return False
 
     async def _campaign(self) -> Tenure | None:
         """None when it is stopped before it leads."""
@@ -86,13 +164,20 @@ class Reign:
             return await self._election.claim()
         campaign = asyncio.ensure_future(self._election.campaign())
         stop = asyncio.ensure_future(self._stopping.wait())
+        way = asyncio.ensure_future(self._give_way())
         try:
             await asyncio.wait((campaign, stop), return_when=asyncio.FIRST_COMPLETED)
             return campaign.result() if campaign.done() else None
         finally:
-            for task in (campaign, stop):
+            for task in (campaign, stop, way):
                 task.cancel()
-            await asyncio.wait((campaign, stop))
+            await asyncio.wait((campaign, stop, way))
+
+    async def _give_way(self) -> None:
+        """Another leads: what this process knew when it led is shown no longer."""
+        await self.settled()
+        if not self.serves:
+            self._server.switch([*self._own_routes, *self._follower.routes()], self._gate)
 
     async def _lead(self, tenure: Tenure) -> int:
         leading = self._begin(tenure)
@@ -109,8 +194,9 @@ class Reign:
     async def _serve(self, leading: Leading) -> int | None:
         for loop in leading.loops:
             await loop.ready.wait()
-        self._server.switch([*self._own_routes, *leading.routes])
-        self.serves = True
+        routes = marked(leading.routes, lambda: since(leading.loops))
+        self._server.switch([*self._own_routes, *routes], leading.gate)
+        self.serves = self._has_served = True
         self._election.news.tell()
         await asyncio.Event().wait()
         return None

@@ -25,8 +25,8 @@ from corral.store.history import History
 _SWITCH_S = 0.0002
 """A busy event loop must hand the interpreter to the store's thread this soon. With Python's 5 ms a loop whose turns
 take about as long hardly ever does: measured, a commit of 0.4 ms then takes seconds."""
-_APPLICATION_ID = 0x636F7272  # "corr"
-_FORMAT = 1
+APPLICATION_ID = 0x636F7272  # "corr"
+FORMAT = 1
 _SCHEMA = """
 CREATE TABLE records (key TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL, revision INTEGER NOT NULL, lease INTEGER);
 CREATE INDEX leased ON records (lease) WHERE lease IS NOT NULL;
@@ -383,11 +383,11 @@ def _connect(path: str) -> sqlite3.Connection:
             db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
         )
         empty = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-        if not empty and application != _APPLICATION_ID:
+        if not empty and application != APPLICATION_ID:
             raise StoreFailed(f"store {path} is an SQLite file of another program; choose another file")
-        if version > _FORMAT:
+        if version > FORMAT:
             raise StoreFailed(
-                f"store {path} has format {version} but this corral knows {_FORMAT}; run the newer corral that wrote it"
+                f"store {path} has format {version} but this corral knows {FORMAT}; run the newer corral that wrote it"
             )
         if not empty:
             _check_whole(db, path)
@@ -396,7 +396,7 @@ def _connect(path: str) -> sqlite3.Connection:
         db.execute("PRAGMA journal_size_limit = 67108864")
         if empty:
             db.executescript(
-                f"BEGIN; {_SCHEMA} PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {_FORMAT}; COMMIT;"
+                f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; COMMIT;"
             )
     except BaseException:
         db.close()

@@ -55,7 +55,7 @@ def test_every_recorded_journal_is_decided_again_as_recorded(daemons: Site) -> N
     run_corral(dev.url, "job", "run", "a", "--wait")
     assert dev.stop() == 0
     journals = sorted(daemons.directory.rglob("*.journal"))
-    assert [path.stem for path in journals] == ["agent", "cron", "master", "services"]
+    assert [path.stem for path in journals] == ["agent", "batch", "cron", "master", "services"]
     for path in journals:
         answer = run_corral("", "replay", str(path))
         assert answer.code == 0, answer.err[:2000]
@@ -115,12 +115,27 @@ def test_a_port_that_something_else_holds_is_named(daemons: Site, foreign: str) 
         assert "port 0 takes any" in answer.err
 
 
-@pytest.mark.parametrize("command", ["dev", "master", "agent"])
-def test_an_address_that_others_reach_needs_a_word(daemons: Site, command: str) -> None:
-    answer = run_corral("", command, "--listen", "0.0.0.0:0", "--work-dir", str(daemons.directory / "open"))
+@pytest.mark.parametrize(
+    "words",
+    [("agent",), ("framework", "services", "--master", "http://127.0.0.1:1"), ("master", "--set", "trust.tls=off")],
+)
+def test_an_address_that_others_reach_and_nothing_guards_needs_a_word(daemons: Site, words: tuple[str, ...]) -> None:
+    answer = run_corral("", *words, "--listen", "0.0.0.0:0", "--work-dir", str(daemons.directory / "open"))
     assert answer.code == 2
     assert "0.0.0.0, which others can reach" in answer.err
     assert "--insecure" in answer.err
+
+
+def test_a_whole_cluster_in_one_process_is_guarded_on_an_address_that_others_reach(daemons: Site) -> None:
+    dev = daemons.dev("--listen", "0.0.0.0:0", "--agents", "2", "--agent-listen", "0.0.0.0:0")
+    assert dev.url.startswith("https://0.0.0.0:")
+    trust = daemons.directory / "dev" / "trust"
+    given = {"CORRAL_CACERT": str(trust / "ca.pem"), "CORRAL_TOKEN": f"@{trust / 'operator.token'}"}
+    addr = dev.url.replace("0.0.0.0", "127.0.0.1")
+    nodes = run_corral(addr, "nodes", "-o", "json", **given).json
+    assert [node["state"] for node in nodes] == ["reachable", "reachable"]
+    assert run_corral(addr, "nodes", CORRAL_CACERT=given["CORRAL_CACERT"]).code == 6
+    assert "without authentication" not in dev.text
 
 
 def test_an_address_that_others_reach_is_served_with_a_warning_when_asked(daemons: Site) -> None:
@@ -137,7 +152,7 @@ def test_an_address_that_others_reach_is_served_with_a_warning_when_asked(daemon
         (("--set", "kernel.ping_s=soon"), "'soon'"),
         (("--resources", "cpus:x"), "not a number"),
         (("--agent-listen", "nowhere:99999"), "not HOST:PORT"),
-        (("--store", "etcd://localhost"), "neither sqlite:PATH nor memory:"),
+        (("--store", "redis://localhost"), "neither sqlite:PATH, memory: nor etcd://"),
         (("--config", "/does/not/exist.toml"), "cannot be read"),
         (("--work-dir", "/proc/corral"), "name another with --work-dir"),
         (("--docker-host", "ftp://x", "--runtime", "docker"), "unix:///"),
@@ -182,7 +197,7 @@ def test_show_config_names_the_origin_of_each_value(tmp_path: Path) -> None:
 def test_an_unknown_framework_lists_those_there_are(daemons: Site) -> None:
     answer = run_corral("", "framework", "nope", "--master", "http://127.0.0.1:1")
     assert answer.code == 3
-    assert "there is no framework 'nope'; installed are cron, services" in answer.err
+    assert "there is no framework 'nope'; installed are batch, cron, services" in answer.err
 
 
 @pytest.mark.parametrize(
@@ -191,7 +206,8 @@ def test_an_unknown_framework_lists_those_there_are(daemons: Site) -> None:
         ("http://127.0.0.1:1", 5, "no master answers at http://127.0.0.1:1"),
         ("127.0.0.1:1", 5, "start one with `corral dev` or set CORRAL_ADDR"),
         ("http://does-not-exist.invalid:4680", 5, "no master answers"),
-        ("https://127.0.0.1:1", 2, "http://HOST:PORT"),
+        ("https://127.0.0.1:1", 5, "no master answers at https://127.0.0.1:1"),
+        ("ftp://127.0.0.1:1", 2, "http://HOST:PORT"),
         ("http://127.0.0.1:port", 2, "http://HOST:PORT"),
         ("http://127.0.0.1:99999", 2, "http://HOST:PORT"),
         ("http://[::1", 2, "http://HOST:PORT"),

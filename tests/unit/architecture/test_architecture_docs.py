@@ -23,6 +23,9 @@ from corral.agent.spec import AgentConfig
 from corral.allocator.strategies import STRATEGIES
 from corral.cli.main import SECTIONS, cli
 from corral.discovery.routes import routes as lb_routes
+from corral.frameworks.batch import Config as BatchConfig
+from corral.frameworks.batch.routes import routes as batch_routes
+from corral.frameworks.cron.dags.routes import dag_routes
 from corral.frameworks.cron.routes import routes as cron_routes
 from corral.frameworks.services.routes import routes as services_routes
 from corral.lib import errors
@@ -39,8 +42,12 @@ from corral.runtime.core import Asked, Core, Reply
 from corral.runtime.election import LEADERSHIP_LOST
 from corral.runtime.renewal import Renewal
 from corral.runtime.routes import routes as process_routes
+from corral.sdk.feed import Feed
 from corral.standalone.config import Config, read_config
 from corral.standalone.daemons import STORE_FAILED
+from corral.trust.core import TrustCore
+from corral.trust.routes import routes as trust_routes
+from corral.trust.spec import TrustConfig
 
 SOURCE = Path(corral.__file__).parent
 ROOT = Path(__file__).parents[3]
@@ -67,7 +74,7 @@ def test_every_config_key_is_documented_with_its_default() -> None:
             shown = shown.lower()
         if default is None:
             shown = ""
-        assert rows[key].strip() in (shown, f"{default:g}" if isinstance(default, float) else shown), key
+        assert rows[key].strip() in (shown, f"{default:.10g}" if isinstance(default, float) else shown), key
 
 
 def test_every_exit_code_is_documented() -> None:
@@ -114,21 +121,32 @@ def process() -> list[Route | RawRoute]:
     return process_routes(Renewal("master", "i", arguments=()), cast(Any, ask_nobody))
 
 
+def trust() -> list[Route | RawRoute]:
+    core = TrustCore(TrustConfig())
+    return [*trust_routes(cast(Any, Answering(core)), core.state, cast(Any, None))]
+
+
 ROUTES: dict[str, list[Route | RawRoute]] = {
     "runtime/routes.py": process(),
     "master/routes.py": master(),
     "agent/routes.py": agent(),
+    "trust/routes.py": trust(),
     "frameworks/services/routes.py": [*services_routes(ask_nobody)],
     "frameworks/cron/routes.py": [*cron_routes(ask_nobody)],
+    "frameworks/cron/dags/routes.py": [*dag_routes(ask_nobody)],
     "discovery/routes.py": [*lb_routes(cast(Any, None))],
+    "frameworks/batch/routes.py": [*batch_routes(BatchConfig(), Feed(), ask_nobody)],
 }
 CHAPTERS = {
     "Processes": "runtime/routes.py",
     "Master": "master/routes.py",
     "Agent": "agent/routes.py",
+    "Trust": "trust/routes.py",
     "Services": "frameworks/services/routes.py",
     "Cron": "frameworks/cron/routes.py",
+    "DAGs": "frameworks/cron/dags/routes.py",
     "Balancer": "discovery/routes.py",
+    "Batch": "frameworks/batch/routes.py",
 }
 
 
@@ -346,7 +364,11 @@ def ticked(name: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("dialect", "page"),
-    [("services/marathon.py", "frameworks/services.md"), ("cron/chronos.py", "frameworks/cron.md")],
+    [
+        ("services/marathon.py", "frameworks/services.md"),
+        ("cron/chronos.py", "frameworks/cron.md"),
+        ("cron/dags/dialect.py", "frameworks/dags.md"),
+    ],
 )
 def test_every_field_of_a_dialect_that_is_read_is_documented(dialect: str, page: str) -> None:
     tree = ast.parse((SOURCE / "frameworks" / dialect).read_text(encoding="utf-8"))

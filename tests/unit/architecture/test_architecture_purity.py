@@ -29,6 +29,7 @@ MAY_DO_IO: dict[str, set[str]] = {
         "sandbox.py",
         "fetcher.py",
         "probes.py",
+        "results.py",
         "cache.py",
         "unpack.py",
         "link.py",
@@ -40,11 +41,13 @@ MAY_DO_IO: dict[str, set[str]] = {
         "usage.py",
         "volumes.py",
     },
-    "sdk": {"framework.py", "http.py", "local.py", "agents.py", "feed.py", "notify.py"},
-    "frameworks": {"routes.py", "pod_routes.py", "registry_routes.py", "hijack.py"},
+    "sdk": {"framework.py", "http.py", "local.py", "agents.py", "feed.py", "measure.py", "notify.py"},
+    "frameworks": {"routes.py", "pod_routes.py", "registry_routes.py", "scaling_routes.py", "hijack.py"},
+    "trust": {"shell.py", "routes.py", "gate.py", "join.py", "authority.py"},
 }
 PURE_ELSEWHERE = [
-    "runtime/core.py", "runtime/turn.py", "net/routes.py", "net/stream.py", "store/base.py", "docker/containers.py",
+    "runtime/core.py", "runtime/turn.py", "net/routes.py", "net/stream.py", "net/auth.py", "store/base.py",
+    "docker/containers.py",
 ]  # fmt: skip
 
 

@@ -46,7 +46,9 @@ def test_a_version_shows_the_group_as_it_was(cluster: Any) -> None:
     assert [app["cmd"] for app in was["apps"]] == ["sleep 1", "sleep 2"]
     assert was["version"] == first
     versions = cluster.ask(GetGroupVersions(id="/shop"))
-    assert len(versions) == 3 and versions == sorted(versions, reverse=True) and versions[-1] == first
+    assert len(versions) == 3
+    assert versions == sorted(versions, reverse=True)
+    assert versions[-1] == first
     assert names(cluster.ask(GetGroupVersion(id="/", version=first))["groups"][0]) == ["/shop/one", "/shop/two"]
 
 

@@ -38,7 +38,8 @@ def test_a_deployment_waits_until_its_instances_are_ready(cluster: Any) -> None:
     assert result == {"name": "readinessCheck", "taskId": task_id, "ready": False}
     tell(cluster, task_id, True)
     assert cluster.ask(GetDeployments()) == []
-    assert cluster.show()["tasksRunning"] == 1 and cluster.show()["tasks"][0]["healthCheckResults"] == []
+    assert cluster.show()["tasksRunning"] == 1
+    assert cluster.show()["tasks"][0]["healthCheckResults"] == []
 
 
 def test_a_rolling_restart_keeps_old_instances_until_new_ones_are_ready(cluster: Any) -> None:
@@ -47,7 +48,8 @@ def test_a_rolling_restart_keeps_old_instances_until_new_ones_are_ready(cluster:
         tell(cluster, task_id, True)
     cluster.update_app(cmd="sleep 9999")
     new = cluster.run()
-    assert cluster.killed == [] and len(new) == 2
+    assert cluster.killed == []
+    assert len(new) == 2
     tell(cluster, new[0], True)
     assert len(cluster.killed) == 1
     tell(cluster, new[1], True)
@@ -83,7 +85,8 @@ def test_an_instance_that_is_no_longer_ready_stays(cluster: Any) -> None:
     tell(cluster, task_id, True)
     gone = CheckResult(index=0, alive=False, first_success_at=1.0, cause="it answered 500")
     cluster.update(task_id, TaskState.RUNNING, reason=UPDATED, healthy=False, health=(gone,))
-    assert cluster.killed == [] and cluster.running()[0].ready
+    assert cluster.killed == []
+    assert cluster.running()[0].ready
 
 
 def test_an_update_without_readiness_checks_drops_them(cluster: Any) -> None:

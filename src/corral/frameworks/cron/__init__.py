@@ -1,11 +1,15 @@
 """The cron framework: jobs that run when they are due or when others have succeeded, under Chronos' API."""
 
+from collections.abc import Awaitable, Callable
 from random import Random
+from typing import Any
 
 from corral.frameworks.cron.core import CronCore, Input
+from corral.frameworks.cron.dags.routes import dag_routes
 from corral.frameworks.cron.routes import routes
 from corral.frameworks.cron.spec import Config
 from corral.model.framework import Capability, FrameworkInfo
+from corral.net.routes import Route
 from corral.sdk.framework import Framework
 from corral.sdk.notify import MailServer
 
@@ -33,4 +37,10 @@ def build(config: Config, random: Random) -> Framework:
             password_file=config.mail_password_file,
             security=config.mail_security,
         )
-    return Framework(info=info, core=CronCore(config, random), routes=routes, records="cron/", mail=mail, calendar=True)
+    return Framework(
+        info=info, core=CronCore(config, random), routes=_routes, records="cron/", mail=mail, calendar=True
+    )
+
+
+def _routes(ask: Callable[[Any], Awaitable[Any]]) -> list[Route]:
+    return [*routes(ask), *dag_routes(ask)]

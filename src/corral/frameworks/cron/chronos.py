@@ -68,27 +68,26 @@ def read_job(body: Json, kind: Kind | None = None) -> ReadJob:
         raise Invalid("name must be given")
     check_name(name)
     schedule, parents = _read_kind(reader, name, kind)
-    given: dict[str, Any] = {field: read(reader, key) for key, (field, read) in _SIMPLE.items() if reader.has(key)}
-    uris, fetch = _read_uris(reader)
     spec = JobSpec(
-        name=name,
-        schedule=schedule,
-        parents=parents,
-        concurrency=_read_concurrency(reader),
-        uris=uris,
-        fetch=fetch,
-        env=reader.pairs("environmentVariables", "name"),
-        constraints=_read_constraints(reader),
-        container=_read_container(reader),
-        parameters=tuple(_read_parameter(item) for item in reader.objects("parameters")),
-        **given,
-    )
+        name=name, schedule=schedule, parents=parents, concurrency=read_concurrency(reader),
+        parameters=read_parameters(reader), **read_work(reader),
+    )  # fmt: skip
     counters = _read_counters(reader)
     for shown in ("state", "status", "lastRunStatus"):
         reader.has(shown)
     reader.done()
-    _check(spec)
+    check_work(spec)
     return ReadJob(spec=spec, counters=counters, unknown=tuple(reader.unknown))
+
+
+def read_work(reader: Reader) -> dict[str, Any]:
+    """What is to be done and how, without when: the fields of a `JobSpec` that a step of a DAG has too."""
+    given: dict[str, Any] = {field: read(reader, key) for key, (field, read) in _SIMPLE.items() if reader.has(key)}
+    given["uris"], given["fetch"] = _read_uris(reader)
+    given["env"] = reader.pairs("environmentVariables", "name")
+    given["constraints"] = _read_constraints(reader)
+    given["container"] = _read_container(reader)
+    return given
 
 
 def _read_kind(reader: Reader, name: str, kind: Kind | None) -> tuple[str | None, tuple[str, ...]]:
@@ -132,7 +131,7 @@ def _read_factor(reader: Reader, field: str) -> float:
     return factor
 
 
-def _read_webhook(reader: Reader, field: str) -> str:
+def read_webhook(reader: Reader, field: str) -> str:
     value = reader.text(field)
     if value and not value.startswith(("http://", "https://")):
         raise Invalid(f"{field} is {value!r}; it must be an http or https URL")
@@ -166,11 +165,11 @@ _SIMPLE: Mapping[str, tuple[str, Any]] = {
     "taskInfoData": ("task_info_data", Reader.text),
     "runAsUser": ("user", Reader.text),
     "dataProcessingJobType": ("counts_elements", Reader.flag),
-    "webhook": ("webhook", _read_webhook),
+    "webhook": ("webhook", read_webhook),
 }
 
 
-def _read_concurrency(reader: Reader) -> Concurrency:
+def read_concurrency(reader: Reader) -> Concurrency:
     concurrent = reader.flag("concurrent")
     if not reader.has("concurrencyPolicy"):
         return Concurrency.ALLOW if concurrent else Concurrency.FORBID
@@ -198,6 +197,10 @@ def _read_fetch(item: Reader) -> Fetch:
     if not found.uri:
         raise Invalid(f"{item.at('uri')} must be given")
     return found
+
+
+def read_parameters(reader: Reader) -> tuple[Parameter, ...]:
+    return tuple(_read_parameter(item) for item in reader.objects("parameters"))
 
 
 def _read_parameter(item: Reader) -> Parameter:
@@ -288,7 +291,7 @@ def _read_counters(reader: Reader) -> Counters:
     )
 
 
-def _check(spec: JobSpec) -> None:
+def check_work(spec: JobSpec) -> None:
     """What no field shows alone. Errors: `Invalid`."""
     if spec.uris and spec.fetch:
         raise Invalid(f"job {spec.name!r} has both uris and fetch; keep fetch, the newer form")

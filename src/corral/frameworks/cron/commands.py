@@ -8,10 +8,11 @@ import shlex
 from collections.abc import Mapping
 
 from corral.frameworks.cron import notices
-from corral.frameworks.cron.firing import end_run, kill
+from corral.frameworks.cron.ending import end_run, kill
 from corral.frameworks.cron.graph import adopt_parents, check_parents, inherit
+from corral.frameworks.cron.keys import history_key, run_key
 from corral.frameworks.cron.launch import read_constraint
-from corral.frameworks.cron.outcomes import history_key, run_key, succeed
+from corral.frameworks.cron.outcomes import succeed
 from corral.frameworks.cron.plan import is_retry
 from corral.frameworks.cron.schedule import Grid, Repeat, fill_start, list_between, period_s, read_schedule
 from corral.frameworks.cron.spec import (
@@ -342,7 +343,7 @@ def purge(state: State, ask: int, now: float) -> list[Effect]:
     """Whatever waits to be launched is not launched: one record says so for all."""
     state.purged = int(now * 1000)
     dropped = 0
-    for job in state.jobs.values():
+    for job in state.visible_jobs():
         job.skipped = max(job.skipped, state.purged)
         for each in job.queued:
             state.drop_run(job, each)

@@ -8,8 +8,26 @@ from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any
 
-from corral.frameworks.cron import commands, firing, notices, offers, recovery, updates, views
+from corral.frameworks.cron import commands, ending, firing, offers, recovery, updates, views
+from corral.frameworks.cron.check import CheckJobs, check_jobs
+from corral.frameworks.cron.dags import commands as dag_commands
+from corral.frameworks.cron.dags import views as dag_views
+from corral.frameworks.cron.dags.spec import READS as DAG_READS
+from corral.frameworks.cron.dags.spec import (
+    DagCommand,
+    DeleteDag,
+    GetDag,
+    GetDagRun,
+    GetDagRuns,
+    GetDags,
+    KillDag,
+    PlanDag,
+    PutDag,
+    ResumeDag,
+    StartDag,
+)
 from corral.frameworks.cron.spec import (
+    READS,
     AddElements,
     Command,
     Config,
@@ -39,13 +57,14 @@ from corral.lib.errors import NotFound
 from corral.model import calls, events
 from corral.model.ids import TaskId
 from corral.runtime.core import Asked, Effect, Loaded, Reply, Tick
+from corral.sdk import answers, notices
 from corral.sdk.effects import Notified
 from corral.sdk.scheduler import CallFailed, Disconnected
 
 Input = (
-    Loaded | Tick | Asked[Command] | Notified | Disconnected | CallFailed | events.Subscribed | events.Offers
-    | events.Rescind | events.Update | events.Message | events.Explanations | events.Failure | events.Error
-    | events.Heartbeat
+    Loaded | Tick | Asked[Command | CheckJobs | DagCommand] | Notified | Disconnected | CallFailed | events.Subscribed
+    | events.Offers | events.Rescind | events.Update | events.Message | events.Explanations | events.Failure
+    | events.Error | events.Heartbeat
 )  # fmt: skip
 """Everything that the loop of this framework may be told; some of it the session around the core answers alone."""
 
@@ -54,6 +73,7 @@ class CronCore:
     """The deciding half of the cron framework."""
 
     __slots__ = ("state",)
+    reads = READS + DAG_READS
 
     def __init__(self, config: Config, random: Random) -> None:
         self.state = State(config, random)
@@ -89,20 +109,20 @@ class CronCore:
                 return [*commands.let_go(state, now), *offers.work_off(state, now)]
             case Tick(name=firing.WANTS):
                 return offers.say_wants(state)
-            case Tick(name=firing.SWEEP):
-                return firing.kill_again(state)
+            case Tick(name=ending.SWEEP):
+                return ending.kill_again(state)
             case Tick(name=firing.PRUNE):
                 return firing.prune(state, now)
             case Tick(name=name) if name.startswith(notices.NOTICE):
-                return notices.retry(state, name.removeprefix(notices.NOTICE))
+                return notices.retry(state.notices, name.removeprefix(notices.NOTICE))
             case Notified():
-                return notices.notified(state, input)
+                return notices.notified(state.notices, input)
             case events.Explanations():
                 return offers.take_explanations(state, input)
             case events.Rescind():
                 return offers.rescind(state, input)
             case events.InverseOffers():
-                return updates.take_inverse_offers(input)
+                return answers.agree(input)
             case events.Subscribed():
                 return updates.subscribed(state, input)
             case Disconnected():
@@ -112,7 +132,7 @@ class CronCore:
             case _:
                 return []
 
-    def _command(self, ask: int, command: Command, now: float) -> list[Effect]:
+    def _command(self, ask: int, command: Command | CheckJobs | DagCommand, now: float) -> list[Effect]:
         state = self.state
         match command:
             case PutJob():
@@ -133,16 +153,28 @@ class CronCore:
                 return commands.add_elements(state, ask, command, now)
             case StartBackfill():
                 return commands.start_backfill(state, ask, command, now)
+            case PutDag():
+                return dag_commands.put(state, ask, command, now)
+            case DeleteDag():
+                return dag_commands.delete(state, ask, command, now)
+            case StartDag():
+                return dag_commands.start_run(state, ask, command, now)
+            case ResumeDag():
+                return dag_commands.resume_run(state, ask, command, now)
+            case KillDag():
+                return dag_commands.kill_run(state, ask, command, now)
             case _:
                 return [Reply(ask, self._view(command, now))]
 
-    def _view(self, command: Command, now: float) -> Any:
+    def _view(self, command: Command | CheckJobs | DagCommand, now: float) -> Any:
         state = self.state
         match command:
             case GetJobs():
                 return views.view_jobs(state)
             case SearchJobs():
                 return views.search(state, command)
+            case CheckJobs():
+                return check_jobs(state, command, now)
             case GetSummary():
                 return views.view_summary(state)
             case GetJob():
@@ -159,6 +191,16 @@ class CronCore:
                 return views.view_dot(state) if command.form == "dot" else views.view_csv(state)
             case GetMetrics():
                 return views.view_metrics(state)
+            case GetDags():
+                return dag_views.view_dags(state, now)
+            case GetDag():
+                return dag_views.view_dag(state, command.name, now)
+            case GetDagRuns():
+                return dag_views.view_runs(state, command)
+            case GetDagRun():
+                return dag_views.view_run(state, command.run)
+            case PlanDag():
+                return dag_commands.plan(state, command, now)
             case GetLeader():
                 return {"leader": state.config.address}
             case _:

@@ -9,18 +9,19 @@ done again from the records. Source: Chronos' contract, section 2.4.
 import heapq
 
 from corral.frameworks.cron import outcomes
+from corral.frameworks.cron.dags.commands import prune as prune_dags
+from corral.frameworks.cron.dags.due import settle_dags
+from corral.frameworks.cron.ending import end_run
+from corral.frameworks.cron.keys import history_key
 from corral.frameworks.cron.launch import make_want
-from corral.frameworks.cron.outcomes import end_attempt, history_key, lose, run_key
+from corral.frameworks.cron.outcomes import end_attempt, lose
 from corral.frameworks.cron.plan import deadline, plan_job
-from corral.frameworks.cron.spec import Result, Run, RunState
-from corral.frameworks.cron.state import Job, State, replace
-from corral.model import calls
+from corral.frameworks.cron.spec import Result, RunState
+from corral.frameworks.cron.state import Job, State
 from corral.runtime.core import Effect, Note, Persist, SetTimer
-from corral.sdk.effects import Call
 
 FIRE = "fire"
 WORK = "work"
-SWEEP = "sweep"
 PRUNE = "prune"
 WANTS = "wants"
 LOOKS_AT_ONCE = 500
@@ -41,11 +42,14 @@ def settle(state: State, now: float) -> list[Effect]:
         name = next(iter(state.dirty))
         del state.dirty[name]
         looks -= 1
-        job = state.visible(name)
-        if job is not None:
+        job = state.jobs.get(name)
+        if job is not None and not job.record.leaving:
             found = _look_at(state, job, now)
             budget -= len(found)
             effects += found
+    found = settle_dags(state, budget, now)
+    budget -= len(found)
+    effects += found
     while state.trash and budget > 0:
         effects.append(Persist(state.trash.pop(), None))
         budget -= 1
@@ -91,48 +95,13 @@ def _give_up(state: State, job: Job, now: float) -> list[Effect]:
     return effects
 
 
-def end_run(state: State, job: Job, run: Run, why: str, now: float) -> list[Effect]:
-    """Kill the run's task, or drop the run when there is nothing to kill."""
-    if run.state in (RunState.QUEUED, RunState.WAITING):
-        state.drop_run(job, run)
-        note = Note("run dropped", why, facts={"job": job.name, "due": run.due})
-        return [Persist(run_key(run), None), note, *outcomes.exhaust(state, job, run, now)]
-    if run.ending:
-        return []
-    run = replace(run, ending=why)
-    state.place(job, run)
-    if run.state in (RunState.REPORTING, RunState.UNREACHABLE):
-        # No task is left, or nobody would hear the kill; should its agent come back, the task is unknown and killed.
-        return end_attempt(state, job, run, Result.KILLED, why, now)
-    facts = {"job": job.name, "task": run.task_id, "agent": run.agent_id}
-    return [Persist(run_key(run), run), Note("run is ended", why, facts=facts), *kill(state, run)]
-
-
-def kill(state: State, run: Run) -> list[Effect]:
-    """Ask the master to end the task; without a connection it is asked after the next subscription."""
-    if not state.connected or state.framework_id is None or run.task_id is None:
-        return []
-    return [
-        Call(calls.Kill(framework_id=state.framework_id, task_id=run.task_id, agent_id=run.agent_id)),
-        SetTimer(SWEEP, state.config.kill_retry_s, if_unset=True),
-    ]
-
-
-def kill_again(state: State) -> list[Effect]:
-    """Repeat every kill that has had no effect yet."""
-    effects: list[Effect] = []
-    for task_id in list(state.endings):
-        found = state.find(task_id)
-        if found is not None:
-            effects += kill(state, found[1])
-    return effects
-
-
 def _set_timers(state: State, now: float) -> list[Effect]:
     effects: list[Effect] = []
-    if state.dirty or state.signals or state.trash or state.backlog or state.leaving:
+    dags = state.dags
+    waits = state.dirty or state.signals or state.trash or state.backlog or state.leaving
+    if waits or dags.busy or dags.closing:
         effects.append(SetTimer(WORK, 0.0, if_unset=True))
-    wake_at = state.next_wake()
+    wake_at = min((at for at in (state.next_wake(), dags.next_at) if at is not None), default=None)
     if wake_at is not None and wake_at != state.fire_at:
         state.fire_at = wake_at
         effects.append(SetTimer(FIRE, min(max(0.0, wake_at / 1000 - now), MOST_SLEEP_S)))
@@ -160,4 +129,5 @@ def prune(state: State, now: float) -> list[Effect]:
     for job in state.jobs.values():
         while job.history and job.history[0].ended_at < oldest_at:
             state.trash.append(history_key(job.history.popleft()))
+    prune_dags(state, now)
     return [SetTimer(PRUNE, PRUNE_S)]

@@ -16,7 +16,7 @@ from corral.model.constraints import HOSTNAME, Constraint, Operator, check_const
 from corral.model.ids import TaskId, WantId
 from corral.model.offer import Want
 from corral.model.resources import normal, scalar
-from corral.model.task import INSTANCE_LABEL, CommandInfo, Label, TaskInfo, Uri
+from corral.model.task import INSTANCE_LABEL, RESULT_LABEL, CommandInfo, Label, TaskInfo, Uri
 from corral.sdk.match import Placement
 
 MOST_TASK_ID = 255
@@ -87,7 +87,7 @@ def name_task(run: Run, attempt: int, token: int, arguments: str) -> TaskId:
     Deviates: the token is a sixth part, so that no two launches ever share an id.
     """
     tail = f":{token}"
-    head = f"ct:{run.due}:{attempt}:{run.job}:"
+    head = f"ct:{run.due}:{attempt}:{run.job.replace('/', '.')}:"
     text = arguments.replace(";", "")
     if re.search(r"[/\\:\s\x00-\x1f\x7f]", text) or len((head + text + tail).encode()) > MOST_TASK_ID:
         text = ""
@@ -106,8 +106,15 @@ def build_task(spec: JobSpec, run: Run, placement: Placement, config: Config) ->
         command=_make_command(spec, run, tuple(_environment(spec, run, placement.offer.hostname, config).items())),
         container=None if container is None else make_container(container),
         max_completion_s=float(spec.most_run_s) if spec.most_run_s > 0 else None,
-        labels=(Label(key="corral.job", value=spec.name), Label(key=INSTANCE_LABEL, value=f"{spec.name}@{run.due}")),
+        labels=tuple(_labels(spec, run)),
     )
+
+
+def _labels(spec: JobSpec, run: Run) -> Iterator[Label]:
+    yield Label(key="corral.job", value=spec.name)
+    yield Label(key=INSTANCE_LABEL, value=f"{spec.name}@{run.due}")
+    if spec.result:
+        yield Label(key=RESULT_LABEL, value=spec.result)
 
 
 def _make_command(spec: JobSpec, run: Run, environment: tuple[tuple[str, str], ...]) -> CommandInfo:
@@ -142,6 +149,7 @@ def _split(text: str) -> tuple[str, ...]:
 
 def _environment(spec: JobSpec, run: Run, hostname: str, config: Config) -> dict[str, str]:
     found = dict(spec.env)
+    found.update(run.values)
     found.update(parameter_values(spec, run))
     found.update(_own_variables(spec, run, hostname, config))
     return found

@@ -5,21 +5,21 @@ the job's progress, its edges. Crashed before, nothing was launched and the firi
 is there and the master is asked what became of its task. Source: Chronos' contract, sections 2.4 and 7.
 """
 
+from corral.frameworks.cron.keys import run_key
 from corral.frameworks.cron.launch import build_task, name_task
-from corral.frameworks.cron.outcomes import run_key, start_edges
+from corral.frameworks.cron.outcomes import start_edges
 from corral.frameworks.cron.plan import due_now
-from corral.frameworks.cron.spec import Cause, Concurrency, Run, RunState, Tokens
+from corral.frameworks.cron.spec import Cause, Concurrency, Run, RunState
 from corral.frameworks.cron.state import BACKFILLED, SCHEDULED, Job, State, replace
 from corral.model import calls, events
 from corral.model.ids import OfferId, WantId
 from corral.model.offer import Filters, Offer, Want
 from corral.runtime.core import Effect, Note, Persist
+from corral.sdk.answers import COARSE_REFUSE_S, decline
 from corral.sdk.effects import Call
 from corral.sdk.match import Placement, match
 
-COARSE_REFUSE_S = 120.0
 WRITES_PER_LAUNCH = 5
-TOKENS_AT_ONCE = 1000
 
 
 def take_offers(state: State, event: events.Offers, now: float) -> list[Effect]:
@@ -48,18 +48,11 @@ def work_off(state: State, now: float) -> list[Effect]:
             unused.append(placements[0].offer.id)
     if unused:
         # What these were shaped to waits no longer: they are free for others at once.
-        effects.append(_decline(state, unused, 0.0))
+        effects.append(decline(state.framework_id, unused, 0.0))
     coarse = [offer.id for offer in matched.unused if offer.want_id is None]
     if coarse:
-        effects.append(_decline(state, coarse, COARSE_REFUSE_S))
+        effects.append(decline(state.framework_id, coarse, COARSE_REFUSE_S))
     return effects
-
-
-def _decline(state: State, offers: list[OfferId], refuse_s: float) -> Effect:
-    assert state.framework_id is not None
-    return Call(
-        calls.Decline(framework_id=state.framework_id, offer_ids=tuple(offers), filters=Filters(refuse_s=refuse_s))
-    )
 
 
 def _waiting(state: State, offers: list[Offer]) -> list[Want]:
@@ -104,8 +97,8 @@ def _launch_next(state: State, placement: Placement, now: float) -> tuple[Run, l
         effects: list[Effect] = []
         run = _begin(state, job, item.what, effects, now)
         if run is not None:
-            if placement.offer.want_id is not None and state.stated.get(placement.want_id, 0) > 0:
-                state.stated[placement.want_id] -= 1
+            if placement.offer.want_id is not None:
+                state.demands.launched(placement.want_id)
             return _launch(state, job, run, placement, effects, now)
     return None
 
@@ -153,11 +146,11 @@ def _launch(
 ) -> tuple[Run, list[Effect]]:
     offer = placement.offer
     assert job.spec.concurrency is Concurrency.ALLOW or not job.live, f"a second run of {job.name} at once"
-    if run.attempt == 0 and run.lost == 0:
+    if run.attempt == 0 and run.lost == 0 and job.record.step is None:
         job.progress = replace(job.progress, round=run.round)
         effects.append(Persist(f"progress/{job.name}", job.progress))
         effects += start_edges(job)
-    token = _next_token(state, effects)
+    token = state.tokens.take(effects)
     run = replace(
         run, state=RunState.LAUNCHED, token=token, task_id=name_task(run, run.attempt, token, run.arguments),
         agent_id=offer.agent_id, hostname=offer.hostname, launched_at=now,
@@ -170,15 +163,6 @@ def _launch(
     return run, effects
 
 
-def _next_token(state: State, effects: list[Effect]) -> int:
-    """Tokens only grow, over all jobs and all lives of this framework."""
-    state.token += 1
-    if state.token > state.reserved:
-        state.reserved = state.token + TOKENS_AT_ONCE - 1
-        effects.append(Persist("tokens", Tokens(reserved=state.reserved)))
-    return state.token
-
-
 # Wants.
 
 
@@ -187,13 +171,8 @@ def say_wants(state: State) -> list[Effect]:
     if not state.connected or state.framework_id is None or not state.wants_changed:
         return []
     state.wants_changed = False
-    wanted = {want_id: len(queue.items) for want_id, queue in state.queues.items()}
-    if state.said and wanted == {want_id: count for want_id, count in state.stated.items() if count > 0}:
-        return []
-    state.said = True
-    state.stated = dict(wanted)
-    wants = tuple(replace(queue.want, count=len(queue.items)) for queue in state.queues.values())
-    return [Call(calls.Request(framework_id=state.framework_id, wants=wants))]
+    wants = (replace(queue.want, count=len(queue.items)) for queue in state.queues.values())
+    return state.demands.state(state.framework_id, wants)
 
 
 def take_explanations(state: State, event: events.Explanations) -> list[Effect]:

@@ -7,7 +7,9 @@ Source: Chronos' contract, sections 3 and 4.
 """
 
 from corral.frameworks.cron import notices
+from corral.frameworks.cron.dags import steps
 from corral.frameworks.cron.graph import hear_success, reset
+from corral.frameworks.cron.keys import history_key, run_key
 from corral.frameworks.cron.spec import (
     Cause,
     Concurrency,
@@ -27,18 +29,18 @@ CHILDREN_AT_ONCE = 16
 RELAUNCH_MOST_S = 60.0
 
 
-def run_key(run: Run) -> str:
-    return f"run/{run.job}/{run.id}"
-
-
-def history_key(entry: HistoryRecord) -> str:
-    return f"history/{entry.job}/{round(entry.ended_at * 1000):015d}-{entry.token}"
-
-
 def end_attempt(
-    state: State, job: Job, run: Run, result: Result, message: str, now: float, *, may_retry: bool = True
+    state: State,
+    job: Job,
+    run: Run,
+    result: Result,
+    message: str,
+    now: float,
+    *,
+    may_retry: bool = True,
+    data: bytes | None = None,
 ) -> list[Effect]:
-    """The attempt is over; another one follows, or the run is over too."""
+    """The attempt is over; another one follows, or the run is over too. Shapes: `data` is what it left as a result."""
     spec = job.spec
     if run.ending and result is not Result.SUCCESS:
         result, message = Result.KILLED, run.ending
@@ -54,6 +56,8 @@ def end_attempt(
     state.drop_run(job, run)
     effects.append(Persist(run_key(run), None))
     effects.append(Note("run ended", message, "warning" if failed else "info", facts))
+    if job.record.step is not None:
+        return [*effects, *steps.ended(state, job, run, result, message, data, now)]
     if result is Result.SUCCESS:
         effects += succeed(state, job, run.round, run.due, now)
     elif failed:

@@ -5,13 +5,10 @@ Numbers and booleans may be texts, null is as good as absent. Source: Chronos' c
 
 import math
 from collections.abc import Sequence
-from typing import Any
-
-import msgspec
 
 from corral.lib.errors import Invalid
+from corral.sdk.reading import Json, kind_of
 
-Json = Any
 MOST_WHOLE = 2**31 - 1
 
 
@@ -125,23 +122,3 @@ class Reader:
     def done(self) -> None:
         """Report what nobody asked for."""
         self.unknown.extend(self.at(f) for f in self.fields if f not in self._asked)
-
-
-def kind_of(value: Json) -> str:
-    if isinstance(value, str):
-        return f"the string {value[:60]!r}"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if value is None:
-        return "null"
-    if isinstance(value, (int, float)):
-        return f"the number {value}"
-    return "a list" if isinstance(value, list) else "an object"
-
-
-def read_json(body: bytes) -> Json:
-    """Errors: `Invalid` when the body is no JSON, with the place of the fault."""
-    try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise Invalid(f"the body is not JSON: {error}") from None

@@ -6,24 +6,24 @@ session as soon as it is subscribed. Source: Chronos' contract, section 7.
 
 from collections.abc import Iterable
 
-from corral.frameworks.cron import notices
+from corral.frameworks.cron.dags.recovery import find_job, load_definitions, load_runs
 from corral.frameworks.cron.firing import PRUNE, PRUNE_S
-from corral.frameworks.cron.outcomes import history_key
+from corral.frameworks.cron.keys import history_key
 from corral.frameworks.cron.spec import (
     LIVE,
     Backfill,
+    Cause,
     Edges,
     HistoryRecord,
     JobRecord,
-    Notice,
     Progress,
     Purge,
     Run,
     Signal,
-    Tokens,
 )
 from corral.frameworks.cron.state import Job, State
 from corral.runtime.core import Effect, Loaded, Note, SetTimer, decode_records
+from corral.sdk import notices, tokens
 
 
 def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
@@ -31,8 +31,8 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
     progress = decode_records(loaded, "progress/", Progress)
     for purge in decode_records(loaded, "purge", Purge).values():
         state.purged = purge.at
-    for tokens in decode_records(loaded, "tokens", Tokens).values():
-        state.token = state.reserved = tokens.reserved
+    for reserved in decode_records(loaded, tokens.RECORD, tokens.Tokens).values():
+        state.tokens.load(reserved)
     for name, record in decode_records(loaded, "job/", JobRecord).items():
         job = Job(record, progress.get(name, Progress()))
         if record.since_at * 1000 <= state.purged:
@@ -40,6 +40,7 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
         state.add_job(job)
         if record.leaving:
             state.leaving[name] = None
+    load_definitions(state, loaded)
     orphans = [f"progress/{name}" for name in progress if name not in state.jobs]
     orphans += _load_runs(state, decode_records(loaded, "run/", Run))
     orphans += _load_history(state, decode_records(loaded, "history/", HistoryRecord))
@@ -54,10 +55,10 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
         else:
             orphans.append(f"backfill/{name}")
     state.signals.update(decode_records(loaded, "signal/", Signal))
-    state.notices.update(decode_records(loaded, notices.NOTICE, Notice))
+    state.notices.update(decode_records(loaded, notices.NOTICE, notices.Notice))
     state.trash.extend(orphans)
     state.touch(state.jobs)
-    effects: list[Effect] = [SetTimer(PRUNE, PRUNE_S)]
+    effects: list[Effect] = [SetTimer(PRUNE, PRUNE_S), *load_runs(state, now)]
     effects += [notices.deliver(notice) for notice in state.notices.values()]
     if state.jobs:
         facts = {"jobs": len(state.jobs), "runs": len(state.tasks)}
@@ -68,8 +69,8 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
 def _load_runs(state: State, runs: dict[str, Run]) -> Iterable[str]:
     """Shapes: returns the keys of runs that do not count any more: their job was deleted or their wait purged."""
     for key, run in runs.items():
-        job = state.jobs.get(run.job)
-        purged = run.state not in LIVE and run.queued_at * 1000 <= state.purged
+        job = state.jobs.get(run.job) or find_job(state, run.job)
+        purged = run.cause is not Cause.DAG and run.state not in LIVE and run.queued_at * 1000 <= state.purged
         if job is None or job.record.leaving or purged:
             yield f"run/{key}"
         else:
@@ -78,7 +79,7 @@ def _load_runs(state: State, runs: dict[str, Run]) -> Iterable[str]:
 
 def _load_history(state: State, entries: dict[str, HistoryRecord]) -> Iterable[str]:
     for key, entry in entries.items():
-        job = state.jobs.get(entry.job)
+        job = state.jobs.get(entry.job) or find_job(state, entry.job)
         if job is None:
             yield f"history/{key}"
             continue

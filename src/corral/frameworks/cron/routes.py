@@ -5,8 +5,9 @@ decides nothing. Source: Chronos' contract, section 6.
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from corral.frameworks.cron.chronos import read_job, write_error
-from corral.frameworks.cron.reader import Reader, read_json
+from corral.frameworks.cron.check import CheckJobs
+from corral.frameworks.cron.chronos import ReadJob, read_job, write_error
+from corral.frameworks.cron.reader import Reader
 from corral.frameworks.cron.spec import (
     AddElements,
     Command,
@@ -35,8 +36,9 @@ from corral.frameworks.cron.views import write_prometheus
 from corral.lib.errors import Invalid
 from corral.lib.units import parse_timestamp
 from corral.net.routes import Request, Response, Route, json_response
+from corral.sdk.reading import read_json
 
-Ask = Callable[[Command], Awaitable[Any]]
+Ask = Callable[[Command | CheckJobs], Awaitable[Any]]
 PREFIXES = ("/v1/scheduler", "/scheduler")
 MOST_BODY_BYTES = 4 << 20
 _PROMETHEUS = ("text/plain", "openmetrics")
@@ -49,6 +51,7 @@ def routes(ask: Ask) -> list[Route]:
         ("GET", "/jobs", door.list_jobs),
         ("GET", "/jobs/search", door.search_jobs),
         ("GET", "/jobs/summary", door.summarise_jobs),
+        ("POST", "/jobs/plan", door.plan_jobs),
         ("POST", "/iso8601", door.put_scheduled),
         ("PUT", "/iso8601", door.put_scheduled),
         ("POST", "/dependency", door.put_dependent),
@@ -100,6 +103,17 @@ class _Door:
 
     async def summarise_jobs(self, request: Request) -> Response:
         return json_response(await self._ask(GetSummary()))
+
+    async def plan_jobs(self, request: Request) -> Response:
+        found = read_json(request.body)
+        jobs: list[tuple[str, ReadJob | str]] = []
+        for one in found if isinstance(found, list) else [found]:
+            name = str(one.get("name", "")) if isinstance(one, dict) else ""
+            try:
+                jobs.append((name, read_job(one)))
+            except Invalid as error:
+                jobs.append((name, error.message))
+        return json_response({"jobs": await self._ask(CheckJobs(jobs=tuple(jobs)))})
 
     async def put_scheduled(self, request: Request) -> Response:
         return await self._put(request, Kind.SCHEDULED)

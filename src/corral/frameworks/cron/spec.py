@@ -82,7 +82,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     Units: `cpus` cores, `mem_mb` and `disk_mb` MiB, `*_s` seconds. Shapes: `schedule` with its start filled in, or
     `parents`, sorted; `epsilon` is a duration as it was written, None when none was. `retry_delay_s` None is the
-    server's.
+    server's. `result` names the file of the sandbox in which the step of a DAG leaves its result.
     """
 
     name: str
@@ -122,19 +122,30 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     counts_elements: bool = False
     parameters: tuple[Parameter, ...] = ()
     webhook: str = ""
+    result: str = ""
 
 
 # Records. Each is one row under its own key; none grows with the number of jobs.
 
 
+class StepRef(msgspec.Struct, frozen=True, kw_only=True):
+    """The step of a DAG that a job runs the elements of."""
+
+    dag: str
+    version: int
+    name: str
+
+
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A job as it is wanted now. Shapes: `given` is its schedule as it was submitted, `since_at` when that began to
-    count; `leaving` marks a job that was deleted and whose children do not all know it yet."""
+    count; `leaving` marks a job that was deleted and whose children do not all know it yet; a job of a `step` has
+    neither schedule nor parents and is not written down."""
 
     spec: JobSpec
     given: str = ""
     since_at: float = 0.0
     leaving: bool = False
+    step: StepRef | None = None
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,6 +181,7 @@ class Cause(StrEnum):
     PARENTS = "parents"
     REQUEST = "request"
     BACKFILL = "backfill"
+    DAG = "dag"
 
 
 class RunState(StrEnum):
@@ -222,7 +234,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     Units: `due` in ms, instants in seconds. Shapes: `attempt` counts from 0; `token` is the fencing token of the
     present launch, 0 before the first; `round` names the firing at the root of it; `ending` is why its task was asked
-    to end; `reported` is the code of an asynchronous report; `lost` counts launches that nobody has seen start.
+    to end; `reported` is the code of an asynchronous report; `lost` counts launches that nobody has seen start. Of an
+    element of a DAG's step, `round` is the DAG's run, `index` its place in an array, `values` are variables for it.
     """
 
     id: str
@@ -248,6 +261,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     elements: int = 0
     lost: int = 0
     fired: bool = False
+    index: int | None = None
+    values: dict[str, str] = {}
 
 
 class Result(StrEnum):
@@ -302,23 +317,6 @@ class Purge(msgspec.Struct, frozen=True, kw_only=True):
     """Whatever waited at this instant (ms) is not to be run any more."""
 
     at: int
-
-
-class Tokens(msgspec.Struct, frozen=True, kw_only=True):
-    """No fencing token above `reserved` has ever been given out."""
-
-    reserved: int
-
-
-class Notice(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that is on its way. Shapes: either `mail_to` or `url`; `body` is the text, or JSON for `url`."""
-
-    id: str
-    subject: str
-    body: str
-    mail_to: tuple[str, ...] = ()
-    url: str = ""
-    tries: int = 0
 
 
 # Commands.
@@ -451,6 +449,12 @@ Command = (
     | GetJobs | SearchJobs | GetSummary | GetJob | GetNext | GetStat | GetStats | GetHistory | GetGraph | GetMetrics
     | GetLeader
 )  # fmt: skip
+
+
+READS = (
+    GetJobs, SearchJobs, GetSummary, GetJob, GetNext, GetStat, GetStats, GetHistory, GetGraph, GetMetrics, GetLeader,
+)  # fmt: skip
+"""The commands that change nothing."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from random import Random
 
 import msgspec
 
+from corral.frameworks.cron.dags.state import Dags
 from corral.frameworks.cron.graph import common_root
 from corral.frameworks.cron.schedule import Grid, period_s, read_schedule
 from corral.frameworks.cron.spec import (
@@ -25,13 +26,15 @@ from corral.frameworks.cron.spec import (
     JobRecord,
     JobSpec,
     Misfire,
-    Notice,
     Progress,
     Run,
     Signal,
 )
 from corral.model.ids import FrameworkId, TaskId, WantId
 from corral.model.offer import Explanation, Offer, Want
+from corral.sdk.answers import Demands
+from corral.sdk.notices import Outbox
+from corral.sdk.tokens import TokenCounter
 
 replace = msgspec.structs.replace
 
@@ -95,6 +98,10 @@ class Job:
         return self.record.spec.name
 
     @property
+    def is_hidden(self) -> bool:
+        return self.record.leaving or self.record.step is not None
+
+    @property
     def grid(self) -> Grid | None:
         """None for a dependent job."""
         return self._grid
@@ -132,15 +139,15 @@ class Job:
 
 
 class State:
-    """Shapes: `dirty` jobs have to be looked at; `stated` are the counts of wants that the master was told last, less
-    what was launched since; `heap` holds when to look at a job again, with entries that no longer count; `trash` are
-    keys of records to be deleted bit by bit; `tasks` finds a run by its present task.
+    """Shapes: `dirty` jobs have to be looked at; `demands` is what the master was told last; `heap` holds when to
+    look at a job again, with entries that no longer count; `trash` are keys of records to be deleted bit by bit;
+    `tasks` finds a run by its present task.
     """
 
     __slots__ = (
-        "backlog", "children", "config", "connected", "dirty", "endings", "explained", "fire_at", "framework_id",
-        "heap", "jobs", "leaving", "notices", "purged", "queues", "random", "reserved", "roots", "said", "signals",
-        "stated", "tasks", "token", "trash", "wants_changed",
+        "backlog", "children", "config", "connected", "dags", "demands", "dirty", "endings", "explained", "fire_at",
+        "framework_id", "heap", "jobs", "leaving", "notices", "purged", "queues", "random", "roots", "signals", "tasks",
+        "tokens", "trash", "wants_changed",
     )  # fmt: skip
 
     def __init__(self, config: Config, random: Random) -> None:
@@ -149,6 +156,7 @@ class State:
         self.framework_id: FrameworkId | None = None
         self.connected = False
         self.jobs: dict[str, Job] = {}
+        self.dags = Dags()
         self.children: dict[str, set[str]] = {}
         self.roots: dict[str, str | None] = {}
         self.queues: dict[WantId, Queue] = {}
@@ -156,15 +164,13 @@ class State:
         self.dirty: OrderedDict[str, None] = OrderedDict()
         self.heap: list[tuple[int, str]] = []
         self.backlog: list[Offer] = []
-        self.stated: dict[WantId, int] = {}
-        self.said = False
+        self.demands = Demands()
         self.wants_changed = False
         self.explained: set[WantId] = set()
         self.signals: dict[str, Signal] = {}
-        self.notices: dict[str, Notice] = {}
+        self.notices: Outbox = {}
         self.trash: list[str] = []
-        self.token = 0
-        self.reserved = 0
+        self.tokens = TokenCounter()
         self.leaving: dict[str, None] = {}
         self.endings: dict[TaskId, None] = {}
         self.purged = 0
@@ -173,13 +179,13 @@ class State:
     # Jobs and the graph.
 
     def visible(self, name: str) -> Job | None:
-        """The job, unless it is deleted and only waits for its children to know."""
+        """The job, unless it is a DAG's, or deleted and only waits for its children to know."""
         job = self.jobs.get(name)
-        return None if job is None or job.record.leaving else job
+        return None if job is None or job.is_hidden else job
 
     def visible_jobs(self) -> list[Job]:
         """By name."""
-        return [job for _, job in sorted(self.jobs.items()) if not job.record.leaving]
+        return [job for _, job in sorted(self.jobs.items()) if not job.is_hidden]
 
     def add_job(self, job: Job) -> None:
         self.jobs[job.name] = job
@@ -324,22 +330,24 @@ class State:
         children: dict[str, set[str]] = {}
         for name, job in self.jobs.items():
             assert name == job.spec.name, f"job {job.spec.name} is kept under {name}"
-            assert (job.grid is None) == bool(job.spec.parents), f"job {name} has both a schedule and parents, or none"
+            rooted = bool(job.spec.parents) or job.record.step is not None
+            assert (job.grid is None) == rooted, f"job {name} has both a schedule and parents, or none"
             for parent in job.spec.parents:
                 assert parent in self.jobs, f"parent {parent} of {name} does not exist"
                 children.setdefault(parent, set()).add(name)
             for run in job.runs.values():
                 assert run.job == name, f"run {run.id} of {run.job} is kept with {name}"
                 assert (run.state in LIVE) == (run.task_id is not None), f"run {run.id} is {run.state}: {run.task_id}"
-                assert run.token <= self.token, f"run {run.id} has a token that was never given out"
+                assert run.token <= self.tokens.last, f"run {run.id} has a token that was never given out"
             for what in job.items:
                 if what in job.runs:
                     assert job.runs[what].state not in LIVE, f"run {what} waits and has a task"
             assert len(job.history) <= self.config.most_history, f"history of {name} grows"
+        self.dags.invariants()
         assert children == self.children, "children and parents differ"
         ending = {r.task_id for job in self.jobs.values() for r in job.runs.values() if r.task_id and r.ending}
         assert ending == set(self.endings), "endings and runs differ"
-        assert self.token <= self.reserved, "a token was given out that is not reserved"
+        self.tokens.invariants()
 
 
 class ParentsView(Mapping[str, tuple[str, ...]]):

@@ -4,14 +4,17 @@ An update is settled in the records before the session acknowledges it. A task t
 to a deleted job or to a launch that was given up. Source: Chronos' contract, sections 4, 5 and 7.
 """
 
-from corral.frameworks.cron.firing import kill_again
-from corral.frameworks.cron.outcomes import displace, end_attempt, lose, run_key
+from corral.frameworks.cron.ending import kill_again
+from corral.frameworks.cron.keys import run_key
+from corral.frameworks.cron.outcomes import displace, end_attempt, lose
 from corral.frameworks.cron.spec import Delivery, Result, Run, RunState
 from corral.frameworks.cron.state import Job, State, replace
-from corral.model import calls, events
-from corral.model.task import TERMINAL, Reason, TaskState, TaskStatus
+from corral.model import events
+from corral.model.task import Reason, TaskState, TaskStatus
 from corral.runtime.core import Effect, Note, Persist
-from corral.sdk.effects import Call
+from corral.sdk.answers import kill_unknown
+
+UNKNOWN = "no run knows this task: it was given up or belongs to a deleted job"
 
 _STARTED = (TaskState.STARTING, TaskState.RUNNING)
 _ALIVE = (TaskState.STAGING, TaskState.STARTING, TaskState.RUNNING, TaskState.KILLING)
@@ -28,7 +31,7 @@ def update(state: State, event: events.Update, now: float) -> list[Effect]:
     status = event.status
     found = state.find(status.task_id)
     if found is None:
-        return _unknown(state, status)
+        return kill_unknown(state.framework_id, status, UNKNOWN)
     job, run = found
     if run.state is RunState.REPORTING:
         return []
@@ -42,7 +45,7 @@ def update(state: State, event: events.Update, now: float) -> list[Effect]:
         unstarted = status.state is TaskState.DROPPED and status.reason in _NEVER_STARTED
         return lose(state, job, run, message, now, surely_unstarted=unstarted)
     if status.state is TaskState.FINISHED:
-        return _finished(state, job, run, message, now)
+        return _finished(state, job, run, message, status.data, now)
     if status.state is TaskState.KILLED and not run.ending:
         at_least_once = job.spec.delivery is not Delivery.AT_MOST_ONCE
         if status.reason is Reason.AGENT_DRAINING and at_least_once and not job.spec.disabled:
@@ -51,17 +54,6 @@ def update(state: State, event: events.Update, now: float) -> list[Effect]:
         return end_attempt(state, job, run, Result.FAILURE, f"killed by somebody else: {message}", now)
     # An ERROR says that the task cannot be run as it is, which a further try would not change.
     return end_attempt(state, job, run, Result.FAILURE, message, now, may_retry=status.state is not TaskState.ERROR)
-
-
-def _unknown(state: State, status: TaskStatus) -> list[Effect]:
-    gone = status.state in TERMINAL or status.state in (TaskState.UNKNOWN, TaskState.UNREACHABLE)
-    if gone or state.framework_id is None:
-        return []
-    why = "no run knows this task: it was given up or belongs to a deleted job"
-    return [
-        Call(calls.Kill(framework_id=state.framework_id, task_id=status.task_id, agent_id=status.agent_id)),
-        Note("unknown task is killed", why, "warning", {"task": status.task_id, "agent": status.agent_id}),
-    ]
 
 
 def _alive(state: State, job: Job, run: Run, status: TaskStatus) -> list[Effect]:
@@ -100,9 +92,9 @@ def _unreachable(state: State, job: Job, run: Run, status: TaskStatus, now: floa
     ]
 
 
-def _finished(state: State, job: Job, run: Run, message: str, now: float) -> list[Effect]:
+def _finished(state: State, job: Job, run: Run, message: str, data: bytes | None, now: float) -> list[Effect]:
     if not job.spec.is_async:
-        return end_attempt(state, job, run, Result.SUCCESS, message, now)
+        return end_attempt(state, job, run, Result.SUCCESS, message, now, data=data)
     if run.reported is not None:
         return end_reported(state, job, run, run.reported, now)
     run = replace(run, state=RunState.REPORTING, unreachable_at=None, started_at=run.started_at or now)
@@ -117,20 +109,11 @@ def end_reported(state: State, job: Job, run: Run, code: int, now: float) -> lis
     return end_attempt(state, job, run, result, f"reported with the code {code}", now)
 
 
-def take_inverse_offers(event: events.InverseOffers) -> list[Effect]:
-    """Agents are to be taken out of service: agreed, for a run that is ended there is tried again elsewhere."""
-    return [
-        Call(calls.AcceptInverseOffers(framework_id=one.framework_id, inverse_offer_ids=(one.id,)))
-        for one in event.inverse_offers
-    ]
-
-
 def subscribed(state: State, event: events.Subscribed) -> list[Effect]:
     """Say again all that the master may not have heard."""
     state.framework_id = event.framework_id
     state.connected = True
-    state.said = False
-    state.stated.clear()
+    state.demands.forget()
     state.wants_changed = True
     return kill_again(state)
 

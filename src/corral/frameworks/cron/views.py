@@ -295,7 +295,7 @@ def view_metrics(state: State) -> dict[str, Json]:
     gauges = {
         "queue.highPriority.size": {"value": high},
         "queue.normal.size": {"value": normal},
-        "jobs.count": {"value": len(state.jobs) - len(state.leaving)},
+        "jobs.count": {"value": sum(not job.is_hidden for job in state.jobs.values())},
         "tasks.live": {"value": len(state.tasks)},
         "notices.waiting": {"value": len(state.notices)},
     }

@@ -1,0 +1,207 @@
+"""Commands about DAGs: dag apply, plan, ls, run, status, resume, kill, rm."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from corral.cli.client import Client
+from corral.cli.jobs import split_parameter
+from corral.cli.output import output_option, repeat, show, watch_option
+from corral.lib.errors import Failed, Invalid, NotFound
+
+API = "/corral/v1"
+_POLL_S = 0.3
+_OVER = ("succeeded", "failed", "killed")
+
+follow_options = [
+    click.option("--wait", is_flag=True, help="Follow the run to its end; a failure is an error."),
+    click.option("--timeout", "timeout_s", default=86_400.0, show_default=True, type=click.FloatRange(0.0, 1e7)),
+]
+
+
+def _followed(command: Any) -> Any:
+    for option in reversed(follow_options):
+        command = option(command)
+    return command
+
+
+@click.group()
+def dag() -> None:
+    """Steps that run after one another, with conditions, arrays and results."""
+
+
+def _read(file: str) -> dict[str, Any]:
+    text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise Invalid(f"{file} is not JSON: {error}") from None
+    if not isinstance(found, dict) or not isinstance(found.get("name"), str):
+        raise Invalid(f"{file} holds no DAG: it must be a JSON object with a name and steps")
+    return found
+
+
+@dag.command("apply")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.pass_obj
+def apply_dag(addr: str, file: str) -> None:
+    """Create or change the DAG of FILE; - reads standard input. Runs under way go on as they began."""
+    body = _read(file)
+    found = Client(addr).send("PUT", f"{API}/dags/{body['name']}", body)
+    click.echo(f"DAG {found['name']} of {found['steps']} steps is applied", err=True)
+
+
+@dag.command("plan")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@output_option
+@click.pass_obj
+def plan_dag(addr: str, file: str, output: str) -> None:
+    """Check the DAG of FILE and show in which order its steps would run, and what that changes."""
+    found = Client(addr).send("POST", f"{API}/dags/plan", _read(file))
+    signs = {name: sign for sign in ("added", "changed") for name in found[sign]}
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        for number, wave in enumerate(found["waves"], start=1):
+            for name in wave:
+                yield number, name, signs.get(name, "")
+        for name in found["removed"]:
+            yield "", name, "removed"
+
+    show(found, output, ["wave", "step", "change"], rows)
+
+
+@dag.command("ls")
+@output_option
+@watch_option
+@click.pass_obj
+def list_dags(addr: str, output: str, watch: bool) -> None:
+    """List all DAGs."""
+    client = Client(addr)
+
+    def once() -> None:
+        found = client.get(f"{API}/dags")["dags"]
+
+        def rows() -> Iterator[tuple[Any, ...]]:
+            for one in found:
+                last = one["lastRun"] or {}
+                when = "disabled" if one["disabled"] else one["next"] or "on request"
+                yield one["name"], one["steps"], one["underWay"], last.get("state", ""), last.get("endedAt", ""), when
+
+        show(found, output, ["dag", "steps", "under way", "last", "ended", "next"], rows)
+
+    repeat(watch, once)
+
+
+@dag.command("run")
+@click.argument("name")
+@click.option("-p", "--parameter", "parameters", multiple=True, metavar="NAME=VALUE")
+@click.option("--key", default="", help="Calls with the same key start one run.")
+@_followed
+@click.pass_obj
+def run_dag(addr: str, name: str, parameters: tuple[str, ...], key: str, wait: bool, timeout_s: float) -> None:
+    """Start a run of DAG NAME and print its id."""
+    client = Client(addr)
+    body = {"parameters": dict(split_parameter(text) for text in parameters), "key": key}
+    run = client.send("POST", f"{API}/dags/{name}/runs", body)["id"]
+    click.echo(run)
+    if wait:
+        _follow(client, run, timeout_s)
+
+
+@dag.command("status")
+@click.argument("name")
+@output_option
+@watch_option
+@click.pass_obj
+def show_status(addr: str, name: str, output: str, watch: bool) -> None:
+    """Show run NAME step by step, or the runs of DAG NAME."""
+    client = Client(addr)
+
+    def once() -> None:
+        try:
+            _show_run(client.get(f"{API}/dag-runs/{name}"), output)
+        except NotFound:
+            _show_runs(client.get(f"{API}/dags/{name}/runs"), output)
+
+    repeat(watch, once)
+
+
+def _show_run(run: dict[str, Any], output: str) -> None:
+    if output not in ("json", "yaml"):
+        click.echo(f"{run['id']}  DAG {run['dag']}  {run['state']}  {run['why']}".rstrip())
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        for step in run["steps"]:
+            counts = step.get("counts")
+            many = f"{counts['succeeded']}/{step['count']}" if counts else ""
+            task = step.get("taskId") or next((e["taskId"] for e in step.get("elements", ()) if e["taskId"]), "")
+            yield step["name"], step["state"], many, step.get("result") or "", step["why"], task
+
+    show(run, output, ["step", "state", "elements", "result", "why", "task"], rows)
+
+
+def _show_runs(found: dict[str, Any], output: str) -> None:
+    def rows() -> Iterator[tuple[Any, ...]]:
+        for run in found["runs"]:
+            yield run["id"], run["state"], run["cause"], run["due"], run["endedAt"], run["why"]
+
+    show(found["runs"], output, ["run", "state", "by", "due", "ended", "why"], rows)
+
+
+@dag.command("resume")
+@click.argument("run")
+@click.option("--from", "step", default="", metavar="STEP", help="Do this step and all that come after it anew.")
+@_followed
+@click.pass_obj
+def resume_run(addr: str, run: str, step: str, wait: bool, timeout_s: float) -> None:
+    """Go on with RUN: do anew what of it did not succeed."""
+    client = Client(addr)
+    client.send("POST", f"{API}/dag-runs/{run}/resume", {"from": step})
+    click.echo(f"run {run} goes on", err=True)
+    if wait:
+        _follow(client, run, timeout_s)
+
+
+@dag.command("kill")
+@click.argument("run")
+@click.pass_obj
+def kill_run(addr: str, run: str) -> None:
+    """End RUN with all that runs of it."""
+    Client(addr).send("DELETE", f"{API}/dag-runs/{run}")
+    click.echo(f"run {run} is ended", err=True)
+
+
+@dag.command("rm")
+@click.argument("name")
+@click.option("--force", is_flag=True, help="End the runs that are under way.")
+@click.pass_obj
+def remove_dag(addr: str, name: str, force: bool) -> None:
+    """Forget DAG NAME and its runs."""
+    Client(addr).send("DELETE", f"{API}/dags/{name}", query={"force": force})
+    click.echo(f"DAG {name} deleted", err=True)
+
+
+def _follow(client: Client, run_id: str, timeout_s: float) -> None:
+    """Tell of each step that begins or ends. Errors: `Failed` when the run fails, or is not over in time."""
+    deadline = time.monotonic() + timeout_s
+    seen: dict[str, str] = {}
+    while True:
+        run = client.get(f"{API}/dag-runs/{run_id}")
+        for step in run["steps"]:
+            if step["state"] != "waiting" and seen.get(step["name"]) != step["state"]:
+                seen[step["name"]] = step["state"]
+                click.echo(f"{step['name']}  {step['state']}  {step['why']}".rstrip(), err=True)
+        if run["state"] in _OVER:
+            break
+        if time.monotonic() > deadline:
+            waits = "; ".join(f"{s['name']}: {s['why'] or s['state']}" for s in run["steps"] if s["state"] not in _OVER)
+            raise Failed(f"run {run_id} is not over after {timeout_s:g} s: {waits[:500]}")
+        time.sleep(_POLL_S)
+    if run["state"] != "succeeded":
+        raise Failed(f"run {run_id} {run['state']}: {run['why']}; resume it with corral dag resume {run_id}")
+    click.echo(f"run {run_id} succeeded", err=True)

@@ -1,0 +1,234 @@
+"""What is asked and when it is asked again, apart from how it travels: shared by both clients.
+
+Rule: everything that is asked may be asked twice. A submission carries a key, so that one whose answer was lost makes
+nothing new. An answer of 429 or 503 is waited for as long as it says; no answer at all is tried at the next server.
+"""
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
+
+import msgspec
+
+from corral.client.records import Admitted, Job, Page, Queried, Stats, Submitted, Waited
+from corral.lib import errors
+from corral.lib.backoff import grow_delay_s
+from corral.lib.errors import CorralError, Failed, Invalid, Unavailable
+
+PREFIX = "/v1/batch"
+MOST_AT_ONCE = 1000
+MOST_WAIT_S = 30.0
+FIRST_DELAY_S = 0.1
+MOST_DELAY_S = 10.0
+MOST_BODY_BYTES = 8 << 20
+
+_BY_STATUS: dict[int, type[CorralError]] = {
+    400: Invalid, 401: errors.Unauthenticated, 403: errors.Forbidden, 404: errors.NotFound, 409: errors.Conflict,
+    413: errors.TooLarge, 422: errors.Unprocessable, 429: errors.TooMany, 503: Unavailable,
+}  # fmt: skip
+
+Spec = Mapping[str, Any]
+
+T = TypeVar("T")
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """One request. Units: `patience_s` more than usual, for answers that are slow by their nature."""
+
+    method: str
+    path: str
+    body: bytes | None = None
+    headers: dict[str, str] = {}
+    patience_s: float = 0.0
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class Servers:
+    """The masters, in turn. Shapes: `urls` are base URLs."""
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        if not urls:
+            raise Invalid("a client needs the URL of a master, for example http://127.0.0.1:4680")
+        self.urls = [_base(url) for url in urls]
+        self._at = 0
+        self._leader: str | None = None
+
+    @property
+    def url(self) -> str:
+        return self._leader or self.urls[self._at % len(self.urls)]
+
+    def go_on(self) -> None:
+        """The present one does not answer: try the next."""
+        if self._leader is None:
+            self._at += 1
+        self._leader = None
+
+    def follow(self, location: str) -> None:
+        """Another one leads. Shapes: a location without a scheme keeps ours."""
+        parts = urlsplit(location if "://" in location else "http:" + location if location.startswith("//") else "")
+        if parts.netloc:
+            self._leader = f"{parts.scheme}://{parts.netloc}"
+        else:
+            self.go_on()
+
+
+def _base(url: str) -> str:
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise Invalid(f"{url!r} is no URL of a master; write for example http://127.0.0.1:4680")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+class Tries:
+    """How often one request has been tried, and how long to wait for the next time. Units: seconds."""
+
+    def __init__(self, servers: Servers, retry_s: float, now: float) -> None:
+        self._servers = servers
+        self._until = now + retry_s
+        self._count = 0
+
+    def failed(self, why: str, now: float) -> float:
+        """Nobody answered. Errors: `Unavailable` when there is no time left."""
+        self._servers.go_on()
+        return self._delay(Unavailable(why), 0.0, now)
+
+    def answered(self, answer: Answer, now: float) -> float | None:
+        """None when the answer is good; else how long to wait.
+
+        Errors: what the status stands for, in the server's words, where trying again does not help.
+        """
+        if answer.status < 300:
+            return None
+        if answer.status in (301, 302, 307, 308):
+            self._servers.follow(answer.headers.get("Location", ""))
+            self._count += 1
+            if self._count > 1:
+                return self._delay(Unavailable("the masters send each other's callers on; none leads"), 0.0, now)
+            return 0.0
+        error = read_error(answer)
+        if answer.status == 503:
+            self._servers.go_on()
+        if answer.status not in (429, 502, 503, 504):
+            raise error
+        try:
+            said_s = float(answer.headers.get("Retry-After", "0"))
+        except ValueError:
+            said_s = 0.0
+        return self._delay(error, said_s, now)
+
+    def _delay(self, error: CorralError, least_s: float, now: float) -> float:
+        self._count += 1
+        grown_s = grow_delay_s(self._count, first_s=FIRST_DELAY_S, factor=2.0, most_s=MOST_DELAY_S)
+        delay_s = max(least_s, grown_s)
+        if now + delay_s > self._until:
+            raise error
+        return delay_s
+
+
+def read_error(answer: Answer) -> CorralError:
+    try:
+        found = msgspec.json.decode(answer.body)
+        message = str(found.get("message") or found["error"]["message"])
+    except (msgspec.DecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
+        message = answer.body[:500].decode(errors="replace").strip() or f"the server answered {answer.status}"
+    return _BY_STATUS.get(answer.status, Failed)(message)
+
+
+# What can be asked.
+
+
+def ask_submit(jobs: Sequence[Spec], defaults: Spec | None, key: str | None, check: bool) -> Asked:
+    body = {"jobs": [dict(job) for job in jobs], **({"defaults": dict(defaults)} if defaults else {})}
+    headers = {"Content-Type": "application/json", "Idempotency-Key": key or uuid.uuid4().hex}
+    path = f"{PREFIX}/jobs" + ("" if check else "?check=false")
+    return Asked(method="POST", path=path, body=msgspec.json.encode(body), headers=headers, patience_s=10.0)
+
+
+def portions(jobs: Iterable[Spec], most: int = MOST_AT_ONCE) -> Iterable[list[Spec]]:
+    """Requests' worth of jobs."""
+    portion: list[Spec] = []
+    for job in jobs:
+        portion.append(job)
+        if len(portion) >= most:
+            yield portion
+            portion = []
+    if portion:
+        yield portion
+
+
+def ask_get(job_id: str) -> Asked:
+    return Asked(method="GET", path=f"{PREFIX}/jobs/{quote(job_id, safe='')}")
+
+
+def ask_list(cursor: str, limit: int, filters: Mapping[str, str]) -> Asked:
+    query = {"limit": str(limit), "cursor": cursor, **filters}
+    return Asked(method="GET", path=f"{PREFIX}/jobs?" + urlencode({k: v for k, v in query.items() if v}))
+
+
+def ask_post(what: str, body: Mapping[str, Any], patience_s: float = 0.0) -> Asked:
+    headers = {"Content-Type": "application/json"}
+    return Asked(
+        method="POST", path=f"{PREFIX}/{what}", body=msgspec.json.encode(body), headers=headers, patience_s=patience_s
+    )
+
+
+def ask_kill(job_id: str) -> Asked:
+    return Asked(method="DELETE", path=f"{PREFIX}/jobs/{quote(job_id, safe='')}")
+
+
+def ask_priority(job_id: str, priority: int) -> Asked:
+    body = msgspec.json.encode({"priority": priority})
+    return Asked(
+        method="PATCH", path=f"{PREFIX}/jobs/{quote(job_id, safe='')}", body=body,
+        headers={"Content-Type": "application/json"},
+    )  # fmt: skip
+
+
+def ask_log(job_id: str, stream: str, offset: int, length: int | None) -> Asked:
+    query = {"stream": stream, "offset": str(offset), **({} if length is None else {"length": str(length)})}
+    return Asked(method="GET", path=f"{PREFIX}/jobs/{quote(job_id, safe='')}/log?{urlencode(query)}")
+
+
+def ask_stats() -> Asked:
+    return Asked(method="GET", path=f"{PREFIX}/stats")
+
+
+def read_submitted(body: bytes) -> list[Submitted]:
+    return _decode(body, Admitted).jobs
+
+
+def read_job(body: bytes) -> Job:
+    return _decode(body, Job)
+
+
+def read_page(body: bytes) -> Page:
+    return _decode(body, Page)
+
+
+def read_queried(body: bytes) -> Queried:
+    return _decode(body, Queried)
+
+
+def read_waited(body: bytes) -> Waited:
+    return _decode(body, Waited)
+
+
+def read_stats(body: bytes) -> Stats:
+    return _decode(body, Stats)
+
+
+def read_killed(body: bytes) -> int:
+    return int(msgspec.json.decode(body)["killed"])
+
+
+def _decode(body: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError as error:
+        raise Failed(f"the server answers something else than was asked for: {error}") from None

@@ -1,0 +1,119 @@
+"""What is shown of DAGs and of their runs, step by step, with the reason of whatever waits."""
+
+from datetime import UTC
+from typing import Any
+
+from corral.frameworks.cron.chronos import write_instant
+from corral.frameworks.cron.dags.commands import need_dag, need_run
+from corral.frameworks.cron.dags.dialect import write_dag
+from corral.frameworks.cron.dags.due import due_now
+from corral.frameworks.cron.dags.spec import DagRun, ElementEnd, GetDagRuns, Outcome, Step
+from corral.frameworks.cron.dags.state import Elements, Work, take_walk
+from corral.frameworks.cron.schedule import write_moment
+from corral.frameworks.cron.spec import Run
+from corral.frameworks.cron.state import State
+
+Json = Any
+_SHOWN_ELEMENTS = 1000
+
+
+def view_dags(state: State, now: float) -> dict[str, Json]:
+    return {"dags": [_dag_row(state, name, now) for name in sorted(state.dags.progress)]}
+
+
+def _dag_row(state: State, name: str, now: float) -> dict[str, Json]:
+    spec = need_dag(state, name)
+    runs = sorted(state.dags.runs[name].values(), key=lambda r: r.started_at)
+    following = due_now(state, name, int(now * 1000)).next
+    return {
+        "name": name,
+        "steps": len(spec.steps),
+        "schedule": spec.schedule,
+        "disabled": spec.disabled,
+        "underWay": sum(run.ended_at is None for run in runs),
+        "lastRun": _run_row(runs[-1]) if runs else None,
+        "next": None if following is None else write_moment(following, UTC),
+    }
+
+
+def view_dag(state: State, name: str, now: float) -> dict[str, Json]:
+    spec = need_dag(state, name)
+    return {**_dag_row(state, name, now), **write_dag(spec, state.config)}
+
+
+def view_runs(state: State, command: GetDagRuns) -> dict[str, Json]:
+    """Newest first."""
+    need_dag(state, command.name)
+    runs = sorted(state.dags.runs[command.name].values(), key=lambda r: (-r.started_at, r.id))
+    return {"runs": [_run_row(run) for run in runs[: max(0, command.limit)]]}
+
+
+def _run_row(run: DagRun) -> dict[str, Json]:
+    return {
+        "id": run.id,
+        "dag": run.dag,
+        "version": run.version,
+        "state": str(run.state),
+        "cause": run.cause,
+        "due": write_moment(run.due, UTC),
+        "startedAt": write_instant(run.started_at),
+        "endedAt": write_instant(run.ended_at),
+        "parameters": run.parameters,
+        "resumes": len(run.resumes),
+        "why": run.why,
+    }
+
+
+def view_run(state: State, run_id: str) -> dict[str, Json]:
+    run = need_run(state, run_id)
+    spec = state.dags.specs[run.dag, run.version]
+    work = state.dags.works.get(run.id) or take_walk(state.dags, run)
+    return {**_run_row(run), "steps": [_step_row(state, work, step) for step in spec.steps]}
+
+
+def _step_row(state: State, work: Work, step: Step) -> dict[str, Json]:
+    fate = work.walk.fates.get(step.name)
+    elements = work.begun.get(step.name)
+    ends = state.dags.ends[work.run.id].get(step.name, {})
+    shown: dict[str, Json] = {"name": step.name, "after": list(step.after), "state": "waiting", "why": ""}
+    if fate is not None:
+        shown |= {"state": str(fate.outcome), "why": fate.why, "result": fate.value}
+    elif elements is not None:
+        shown |= _open_row(state, work, elements)
+    rows = [_end_row(end) for _, end in sorted(ends.items())[:_SHOWN_ELEMENTS]]
+    if step.array is None:
+        return {**shown, **(rows[0] if rows and fate is not None else {}), "state": shown["state"]}
+    count = elements.count if elements is not None else len(ends)
+    counts = {str(outcome): sum(end.outcome is outcome for end in ends.values()) for outcome in Outcome}
+    return {**shown, "count": count, "counts": counts, "elements": rows}
+
+
+def _end_row(end: ElementEnd) -> dict[str, Json]:
+    return {
+        "index": end.index,
+        "state": str(end.outcome),
+        "why": end.why,
+        "result": end.value,
+        "taskId": end.task_id,
+        "attempt": end.attempt,
+        "host": end.hostname,
+        "startedAt": write_instant(end.started_at),
+        "endedAt": write_instant(end.ended_at),
+    }
+
+
+def _open_row(state: State, work: Work, elements: Elements) -> dict[str, Json]:
+    """The step is under way: as what its elements stand, and why they wait if they do."""
+    job = state.jobs.get(f"{work.run.dag}/{elements.step.name}@{work.run.version}")
+    runs = [] if job is None else [run for run in job.runs.values() if run.round == work.run.id]
+    first: Run | None = max(runs, key=lambda run: run.token, default=None)
+    shown: dict[str, Json] = {"state": "queued" if first is None else str(first.state), "running": len(runs)}
+    if first is not None:
+        shown |= {
+            "taskId": first.task_id, "attempt": first.attempt, "host": first.hostname,
+            "startedAt": write_instant(first.started_at),
+        }  # fmt: skip
+    queue = state.queues.get(job.want.id) if job is not None and job.want is not None and job.items else None
+    if queue is not None and queue.explanation is not None:
+        shown["why"] = "; ".join(f"{r.detail} ({r.agents} agents)" for r in queue.explanation.refusals)
+    return shown

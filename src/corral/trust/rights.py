@@ -1,0 +1,44 @@
+"""What each kind of caller may ask for. Pure.
+
+Agents get what a link needs and nothing of operators; tokens everything but the agents' links; tokens with roles
+nothing that makes or revokes trust.
+"""
+
+from corral.lib.errors import Forbidden
+from corral.net.auth import OF_CERTIFICATES, OPEN_PATHS, Caller, CallerKind
+from corral.net.stream import ORDERS_PATH, REPORTS_PATH
+
+PREFIX = "/corral/v1/trust"
+CA_PATH, JOIN_PATH = f"{PREFIX}/ca", f"{PREFIX}/join"
+RENEW_PATH, CHECK_PATH = OF_CERTIFICATES
+SELF_PATH = f"{PREFIX}/self"
+TOKENS_PATH, NODES_PATH = f"{PREFIX}/tokens", f"{PREFIX}/nodes"
+
+OF_AGENTS = frozenset({ORDERS_PATH, REPORTS_PATH, RENEW_PATH, CHECK_PATH})
+"""What needs the certificate of a node."""
+
+FOR_ALL = frozenset({CA_PATH, JOIN_PATH})
+"""What somebody needs who is not yet known; a token is in the body where one is needed."""
+
+
+def is_open(path: str, *, open_metrics: bool = False) -> bool:
+    """Whether nobody is asked who they are."""
+    path = path.rstrip("/") or "/"
+    return path in OPEN_PATHS or path in FOR_ALL or (open_metrics and path == "/metrics")
+
+
+def check_right(caller: Caller, path: str) -> None:
+    """Errors: `Forbidden` names the caller and what it would take."""
+    path = path.rstrip("/") or "/"
+    match caller.kind:
+        case CallerKind.AGENT if path not in OF_AGENTS and path not in (SELF_PATH, "/redirect", "/master/redirect"):
+            raise Forbidden(f"node {caller.name} may not ask for {path}; set CORRAL_TOKEN to a caller's token")
+        case CallerKind.TOKEN if path in OF_AGENTS:
+            raise Forbidden(f"{path} is for nodes that have joined; {caller.name} has shown no node's certificate")
+        case CallerKind.TOKEN if caller.roles and path.startswith((TOKENS_PATH, NODES_PATH)):
+            raise Forbidden(
+                f"{caller.name} is bound to {', '.join(caller.roles)} and may not change who is trusted; "
+                f"take a token without roles"
+            )
+        case CallerKind.EXECUTOR:
+            raise Forbidden(f"executor {caller.name} may only use the executor API")

@@ -1,0 +1,256 @@
+"""Daemons that speak TLS, as real processes: nodes join, callers have tokens, everybody else is turned away."""
+
+import dataclasses
+import json
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from corral_daemons import UNCOMPILED, Answer, Daemon, Site, run_corral, wait_until
+
+from corral.net.certificates import describe
+
+TLS = ("--set", "trust.tls=on")
+
+
+@dataclasses.dataclass
+class Cluster:
+    """A master with TLS on loopback and one node that has joined it."""
+
+    site: Site
+    master: Daemon
+    agent: Daemon
+    join_token: str
+
+    @property
+    def trust(self) -> Path:
+        return self.site.directory / "master" / "trust"
+
+    @property
+    def host(self) -> str:
+        return self.master.url.removeprefix("https://")
+
+    def corral(self, *words: str, **environment: str) -> Answer:
+        given = {"CORRAL_CACERT": str(self.trust / "ca.pem"), "CORRAL_TOKEN": f"@{self.trust / 'operator.token'}"}
+        return run_corral(self.master.url, *words, **{**given, **environment})
+
+    def curl(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["curl", "-sS", "-m", "10", *words], capture_output=True, text=True)
+
+    def secret(self) -> str:
+        return (self.trust / "operator.token").read_text().strip()
+
+    def serial(self) -> str:
+        return describe((self.site.directory / "node" / "trust" / "identity.pem").read_bytes()).serial
+
+
+def start(site: Site, *more: str) -> Cluster:
+    master = site.master(*TLS, *more)
+    trust = site.directory / "master" / "trust"
+    made = run_corral(
+        master.url, "token", "create", CORRAL_CACERT=str(trust / "ca.pem"), CORRAL_TOKEN=f"@{trust / 'operator.token'}"
+    )
+    assert made.code == 0, made
+    token = made.out.strip()
+    agent = join(site, token, master.url.removeprefix("https://"))
+    cluster = Cluster(site, master, agent, token)
+    wait_until(lambda: [n for n in nodes(cluster) if n["state"] == "reachable"], "the node in the list")
+    return cluster
+
+
+def join(site: Site, token: str, host: str, *more: str, name: str = "node", ready: bool = True) -> Daemon:
+    return site.start(
+        "join", f"{token}@{host}", "--work-dir", str(site.directory / name), "--listen", "127.0.0.1:0", "--name", name,
+        "--runtime", "process", "--resources", "cpus:4;mem:2048;ports:[31000-31099]", *more, ready=ready,
+    )  # fmt: skip
+
+
+def nodes(cluster: Cluster) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = cluster.corral("nodes", "-o", "json").json
+    return found
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with Site(tmp_path_factory.mktemp("trust")) as site:
+        yield start(site)
+
+
+def test_a_node_joins_and_work_runs_on_it_over_tls_alone(cluster: Cluster) -> None:
+    ran = cluster.corral("run", "--process", "--name", "echo", "--", "sh", "-c", "echo said; exec sleep 1000")
+    assert ran.code == 0, ran
+    wait_until(lambda: cluster.corral("logs", "echo") == Answer(0, "said\n", ""), "what it said")
+    answer = cluster.corral("exec", "echo", "--", "sh", "-c", "echo inside; exit 7")
+    assert (answer.code, answer.out.strip()) == (7, "inside")
+    (node,) = nodes(cluster)
+    assert node["url"].startswith("https://")
+
+
+def test_keys_are_their_owners_alone(cluster: Cluster) -> None:
+    for directory in (cluster.trust, cluster.site.directory / "node" / "trust"):
+        assert directory.stat().st_mode & 0o777 == 0o700
+        secrets = [path for path in directory.iterdir() if path.name not in ("ca.pem", "joined.json")]
+        assert {path.name: path.stat().st_mode & 0o777 for path in secrets} == {path.name: 0o600 for path in secrets}
+    assert {p.stat().st_mode & 0o777 for p in (cluster.site.directory / "master").glob("master.db*")} == {0o600}
+
+
+def test_curl_verifies_the_master_and_shows_a_token_in_either_form(cluster: Cluster) -> None:
+    url, ca = f"{cluster.master.url}/v2/apps", ("--cacert", str(cluster.trust / "ca.pem"))
+    refused = cluster.curl(*ca, "-i", url)
+    assert " 401 " in refused.stdout
+    assert 'WWW-Authenticate: Basic realm="mesos-master-readwrite"' in refused.stdout
+    assert "say who asks" in refused.stdout
+    for credentials in (("-H", f"Authorization: Bearer {cluster.secret()}"), ("-u", f"ops:{cluster.secret()}")):
+        assert "apps" in json.loads(cluster.curl(*ca, *credentials, url).stdout)
+    assert " 401 " in cluster.curl(*ca, "-i", "-u", "ops:corral_00_00", url).stdout
+    assert cluster.curl(url).returncode == 60
+    assert json.loads(cluster.curl(*ca, f"{cluster.master.url}/health/live").stdout) == {"live": True}
+    assert " 401 " in cluster.curl(*ca, "-i", f"{cluster.master.url}/metrics").stdout
+
+
+def test_an_agent_asks_the_master_whose_a_token_is(cluster: Cluster) -> None:
+    (node,) = nodes(cluster)
+    url, ca = f"{node['url']}/corral/v1/tasks", ("--cacert", str(cluster.trust / "ca.pem"))
+    assert " 401 " in cluster.curl(*ca, "-i", url).stdout
+    assert "not known here" in cluster.curl(*ca, "-H", "Authorization: Bearer corral_00_00", url).stdout
+    assert "tasks" in json.loads(cluster.curl(*ca, "-H", f"Authorization: Bearer {cluster.secret()}", url).stdout)
+
+
+def test_plain_http_on_a_tls_port_is_told_what_to_do(cluster: Cluster) -> None:
+    said = cluster.curl(
+        "-i", f"http://{cluster.host}/v2/apps", "-H", f"Authorization: Bearer {cluster.secret()}"
+    ).stdout
+    assert said.startswith("HTTP/1.1 400 ")
+    assert f"this port speaks TLS; ask https://{cluster.host}/v2/apps" in said
+    answer = run_corral(f"http://{cluster.host}", "nodes")
+    assert (answer.code, "this port speaks TLS" in answer.err) == (2, True)
+
+
+def test_a_client_that_trusts_another_authority_is_told_so(cluster: Cluster, tmp_path: Path) -> None:
+    first = run_corral("", "ca", "init", "--work-dir", str(tmp_path / "other"))
+    again = run_corral("", "ca", "init", "--work-dir", str(tmp_path / "other"))
+    assert (first.code, len(first.out.strip()), again.code) == (0, 32, 4), (first, again)
+    with Site(tmp_path) as site:
+        other = start_master(site, "other")
+        ca = str(tmp_path / "other" / "trust" / "ca.pem")
+        answer = cluster.corral("nodes", CORRAL_CACERT=ca)
+        assert (answer.code, "authority that is not trusted here" in answer.err) == (5, True), answer
+        foreign = cluster.corral("token", "create").out.strip()
+        refused = run_corral(
+            "", "join", f"{foreign}@{other.url.removeprefix('https://')}", "--work-dir", str(tmp_path / "n")
+        )
+        assert (refused.code, "not of the cluster that made the token" in refused.err) == (6, True), refused
+        assert not (tmp_path / "n" / "trust").exists()
+        token = (tmp_path / "other" / "trust" / "operator.token").read_text().strip()
+        answer = cluster.corral("nodes", CORRAL_TOKEN=token)
+        assert (answer.code, "is not known here" in answer.err) == (6, True), answer
+
+
+def start_master(site: Site, name: str) -> Daemon:
+    return site.start(
+        "master", "--listen", "127.0.0.1:0", "--work-dir", str(site.directory / name), *TLS, *UNCOMPILED,
+        "--set", "master.frameworks=",
+    )  # fmt: skip
+
+
+def test_a_token_joins_one_node_and_no_other(cluster: Cluster, tmp_path: Path) -> None:
+    refused = run_corral("", "join", f"{cluster.join_token}@{cluster.host}", "--work-dir", str(tmp_path / "n"))
+    assert (refused.code, "was used by node at" in refused.err) == (6, True), refused
+    assert not (tmp_path / "n" / "trust").exists()
+    again = run_corral(
+        "",
+        "join",
+        f"{cluster.join_token}@{cluster.host}",
+        "--work-dir",
+        str(cluster.site.directory / "node"),
+        "--no-start",
+    )
+    assert (again.code, "already joined" in again.err + again.out) == (0, True), again
+
+
+def test_a_tls_client_on_a_plain_port_is_told_so(cluster: Cluster, tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        plain = site.start(
+            "master", "--listen", "127.0.0.1:0", "--work-dir", str(tmp_path / "plain"), *UNCOMPILED,
+            "--set", "master.frameworks=",
+        )  # fmt: skip
+        host = plain.url.removeprefix("http://")
+        answer = cluster.corral("--addr", f"https://{host}", "nodes")
+        assert (answer.code, "does not speak TLS; write http://" in answer.err) == (5, True), answer
+        refused = run_corral("", "join", f"{cluster.join_token}@{host}", "--work-dir", str(tmp_path / "n"))
+        assert (refused.code, "does not speak TLS" in refused.err) == (5, True), refused
+        answer = run_corral(plain.url, "token", "create")
+        assert (answer.code, "trust.tls=on" in answer.err) == (4, True), answer
+
+
+def test_tokens_are_made_listed_and_revoked(cluster: Cluster) -> None:
+    made = cluster.corral("token", "create", "--name", "ci", "--role", "ads", "--ttl", "1h", "-o", "json").json
+    assert (made["kind"], made["roles"]) == ("caller", ["ads"])
+    assert cluster.corral("nodes", CORRAL_TOKEN=made["token"]).code == 0
+    refused = cluster.corral("token", "create", CORRAL_TOKEN=made["token"])
+    assert (refused.code, "may not change who is trusted" in refused.err) == (6, True)
+    shown = {t["id"]: t for t in cluster.corral("token", "ls", "-o", "json").json}
+    assert shown[made["id"]]["state"] == "valid"
+    assert made["token"].split("_")[2] not in json.dumps(shown)
+    assert cluster.corral("token", "revoke", "ci").code == 0
+    answer = cluster.corral("nodes", CORRAL_TOKEN=made["token"])
+    assert (answer.code, "corral token create" in answer.err) == (6, True)
+    for words in (("--role", "ads"), ("--ttl", "later"), ("--ttl", "0"), ("--name", "a b")):
+        assert cluster.corral("token", "create", *words).code == 2
+    assert cluster.corral("token", "revoke", "zz").code == 3
+
+
+def test_certificates_are_renewed_under_load_without_a_link_or_a_reader_lost(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        cluster = start(site, "--set", "trust.certificate_ttl_s=2", "--set", "kernel.agent_timeout_s=5")
+        first = cluster.serial()
+        script = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done"
+        assert cluster.corral("run", "--process", "--name", "load", "--", "sh", "-c", script).code == 0
+        credentials = ("--cacert", str(cluster.trust / "ca.pem"), "-H", f"Authorization: Bearer {cluster.secret()}")
+        follower = subprocess.Popen(
+            ["curl", "-sS", "-N", *credentials, f"{cluster.master.url}/corral/v1/events?follow=true"],
+            stdout=subprocess.PIPE,
+        )
+        try:
+            serials = {first}
+            end = time.monotonic() + 4
+            while time.monotonic() < end:
+                serials.add(cluster.serial())
+                assert cluster.corral("nodes").code == 0
+            assert len(serials) >= 3
+            assert "agent disconnected" not in cluster.master.text
+            assert follower.poll() is None
+            assert cluster.corral("logs", "-n", "1", "load").code == 0
+        finally:
+            follower.terminate()
+            follower.wait()
+            assert follower.stdout is not None
+            follower.stdout.close()
+        shown = ssl.get_server_certificate(("127.0.0.1", int(cluster.host.rpartition(":")[2])))
+        assert describe(shown.encode()).not_after > time.time(), "the master's own is renewed as well"
+        # A node that was off for longer than its certificate holds joins again; what it is stays the same.
+        before = nodes(cluster)[0]["id"]
+        cluster.agent.stop()
+        time.sleep(2.2)
+        cluster.master.stop()
+        cluster.master = site.master(*TLS, listen=cluster.host)
+        agent = site.start(
+            "agent", "--work-dir", str(tmp_path / "node"), "--listen", "127.0.0.1:0", "--runtime", "process",
+            "--resources", "cpus:4;mem:2048;ports:[31000-31099]",
+        )  # fmt: skip
+        wait_until(lambda: "certificate expired" in agent.text and "join again" in agent.text, "the complaint")
+        token = cluster.corral("token", "create").out.strip()
+        again = run_corral("", "join", f"{token}@{cluster.host}", "--work-dir", str(tmp_path / "node"), "--no-start")
+        assert again.code == 0, again
+        wait_until(lambda: nodes(cluster)[0]["state"] == "reachable", "the node back, with its agent never restarted")
+        assert nodes(cluster)[0]["id"] == before
+        assert cluster.corral("ca", "revoke", nodes(cluster)[0]["hostname"]).code == 0
+        agent.stop()
+        agent = site.start(
+            "agent", "--work-dir", str(tmp_path / "node"), "--listen", "127.0.0.1:0", "--runtime", "process"
+        )
+        wait_until(lambda: "was revoked at" in agent.text, "the refusal")

@@ -1,0 +1,1 @@
+"""What lies beside this file may be imported by all unit tests."""

@@ -1,0 +1,68 @@
+"""What would become of job definitions: each is judged as putting it would judge it, and nothing is changed."""
+
+from typing import Any
+
+import pytest
+from cron_driver import Cluster
+
+from corral.frameworks.cron.check import CheckJobs
+from corral.frameworks.cron.chronos import read_job
+
+
+def check(cluster: Cluster, *bodies: dict[str, Any]) -> list[tuple[str, str, str]]:
+    before = dict(cluster.records)
+    jobs = tuple((body["name"], read_job({"command": "echo", **body})) for body in bodies)
+    rows = cluster.ask(CheckJobs(jobs=jobs))
+    assert cluster.records == before
+    return [(row["name"], row["verdict"], "; ".join(row["notes"])) for row in rows]
+
+
+def test_jobs_are_new_changed_or_the_same(cluster: Cluster) -> None:
+    daily = {"name": "a", "command": "echo a", "schedule": "R/2026-02-01T00:00:00Z/P1D"}
+    cluster.put(**daily)
+    assert check(cluster, daily) == [("a", "same", "")]
+    assert check(cluster, {**daily, "command": "echo b"}) == [("a", "changed", "")]
+    assert check(cluster, {**daily, "schedule": "R/2026-03-01T00:00:00Z/P1D"}) == [("a", "changed", "")]
+    assert check(cluster, {**daily, "name": "b"}) == [("b", "new", "")]
+
+
+def test_a_parent_may_stand_among_the_jobs(cluster: Cluster) -> None:
+    root = {"name": "root", "schedule": "R/2026-02-01T00:00:00Z/PT1H"}
+    assert check(cluster, {"name": "child", "parents": ["root"]}, root) == [("child", "new", ""), ("root", "new", "")]
+    ((_, verdict, why),) = check(cluster, {"name": "child", "parents": ["root"]})
+    assert (verdict, why) == ("refused", "job 'child' names the parents root, which do not exist; create them first")
+
+
+def test_jobs_that_would_wait_for_one_another_are_refused_with_the_path(cluster: Cluster) -> None:
+    found = check(cluster, {"name": "a", "parents": ["b"]}, {"name": "b", "parents": ["a"]})
+    assert [verdict for _, verdict, _ in found] == ["refused", "refused"]
+    assert "a -> b -> a" in found[0][2]
+
+
+@pytest.mark.parametrize(
+    ("body", "note"),
+    [
+        ({"schedule": "R/2026-02-01T09:00:00/PT1H"}, "its start has no offset"),
+        ({"schedule": "R/2026-02-28T09:00:00Z/P1M"}, "months count from the start"),
+        ({"schedule": "R0/2026-02-28T09:00:00Z/P1D"}, "no firing left"),
+        ({"schedule": "R/2026-02-28T09:00:00Z/P1D", "epsilon": "PT60S"}, "more than PT60S late is skipped"),
+        ({"schedule": "R/2026-02-28T09:00:00Z/P1D", "color": "red"}, "nobody knows color"),
+    ],
+)
+def test_what_means_something_else_here_is_noted(cluster: Cluster, body: dict[str, Any], note: str) -> None:
+    ((_, verdict, why),) = check(cluster, {"name": "a", **body})
+    assert (verdict, note in why) == ("new", True), why
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"schedule": "R/2026-02-28T09:00:00Z/P1D", "scheduleTimeZone": "Mars/Base"},
+        {"schedule": "R/2026-02-28T09:00:00Z/P1D", "constraints": [["rack", "NEAR", "x"]]},
+        {"schedule": "R/2026-02-28T09:00:00Z/PT0S"},
+    ],
+)
+def test_what_would_be_refused_is_refused(cluster: Cluster, body: dict[str, Any]) -> None:
+    ((_, verdict, why),) = check(cluster, {"name": "a", **body})
+    assert verdict == "refused"
+    assert why
