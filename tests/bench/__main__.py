@@ -23,6 +23,7 @@ BENCHES = (
     "batch",
     "etcd",
     "services",
+    "swarm",
     "outage",
 )
 WITH_DATA = ("packing",)
