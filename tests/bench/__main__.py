@@ -25,6 +25,7 @@ BENCHES = (
     "services",
     "swarm",
     "failover",
+    "outage",
 )
 WITH_DATA = ("packing",)
 """Run when named, or when there is `--data`."""
