@@ -22,6 +22,7 @@ BENCHES = (
     "cron",
     "batch",
     "etcd",
+    "services",
 )
 WITH_DATA = ("packing",)
 """Run when named, or when there is `--data`."""

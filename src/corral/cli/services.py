@@ -1,4 +1,4 @@
-"""Commands about apps, through the Marathon API: run, status, scale, stop, app."""
+"""Commands about apps, through the Marathon API: run, status, scale, stop."""
 
 import json
 import re
@@ -240,7 +240,7 @@ def stop(addr: str, name: str, timeout_s: float) -> None:
     """Stop all instances of app NAME and forget it."""
     client = Client(addr)
     path = app_id(name)
-    _delete(client, path)
+    delete_app(client, path)
     deadline = time.monotonic() + timeout_s
     while any(t["group"] == path for t in client.get("/corral/v1/tasks", group=path)["tasks"] if _alive(t)):
         if time.monotonic() > deadline:
@@ -249,7 +249,7 @@ def stop(addr: str, name: str, timeout_s: float) -> None:
     click.echo(f"app {path} stopped", err=True)
 
 
-def _delete(client: Client, path: str) -> None:
+def delete_app(client: Client, path: str) -> None:
     try:
         client.send("DELETE", f"/v2/apps{path}")
     except NotFound:
@@ -260,71 +260,12 @@ def _alive(task: dict[str, Any]) -> bool:
     return short_state(task["state"]) in ("staging", "starting", "running", "killing")
 
 
-@click.group()
-def app() -> None:
-    """Apply Marathon app files."""
-
-
 def read_file(file: str) -> Any:
     """The JSON of a file, - for standard input. Errors: `Invalid`."""
     try:
         return json.loads(sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8"))
     except ValueError as error:
         raise Invalid(f"{file} is not JSON: {error}") from None
-
-
-@app.command("apply")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
-@click.option("--force", is_flag=True, help="Replace a deployment that is under way.")
-@click.option("-d", "--detach", is_flag=True, help="Do not wait until it runs.")
-@timeout_option(120.0)
-@click.pass_obj
-def apply_app(addr: str, file: str, force: bool, detach: bool, timeout_s: float) -> None:
-    """Create or change the app, the list of apps or the group of FILE; - reads standard input."""
-    client = Client(addr)
-    found = read_file(file)
-    if isinstance(found, dict) and ("groups" in found or "apps" in found):
-        _apply_group(client, file, found, force=force, detach=detach, timeout_s=timeout_s)
-        return
-    apps = found if isinstance(found, list) else [found]
-    for one in apps:
-        if not isinstance(one, dict) or not isinstance(one.get("id"), str):
-            raise Invalid(f"{file} holds an app without an id; every app needs one, such as /web")
-        path = app_id(one["id"])
-        client.send("PUT", f"/v2/apps{path}", one, {"force": force, "partialUpdate": "false"})
-        click.echo(f"app {path} accepted", err=True)
-        if not detach:
-            follow(client, path, timeout_s)
-
-
-def _apply_group(
-    client: Client, file: str, group: dict[str, Any], *, force: bool, detach: bool, timeout_s: float
-) -> None:
-    """One deployment for all in it; what a list of the file leaves out is stopped."""
-    if not isinstance(group.get("id"), str):
-        raise Invalid(f"{file} holds a group without an id; name the group it is, such as /shop")
-    path = app_id(group["id"])
-    # Groups have no versions: the one of a group that was fetched is not what is asked for.
-    body = {key: value for key, value in group.items() if key not in ("id", "version")}
-    client.send("PUT", f"/v2/groups{path}", body, {"force": force})
-    click.echo(f"group {path} accepted", err=True)
-    if not detach:
-        for one in _apps_of(client.get(f"/v2/groups{path}")):
-            follow(client, one, timeout_s)
-
-
-def _apps_of(group: dict[str, Any]) -> list[str]:
-    below = [one for inner in group["groups"] for one in _apps_of(inner)]
-    return [*(one["id"] for one in group["apps"]), *below]
-
-
-@app.command("destroy")
-@click.argument("name")
-@click.pass_obj
-def destroy_app(addr: str, name: str) -> None:
-    """Stop app NAME and forget it, without waiting."""
-    _delete(Client(addr), app_id(name))
-    click.echo(f"app {app_id(name)} deleted", err=True)
 
 
 def follow(client: Client, path: str, timeout_s: float) -> None:

@@ -34,7 +34,10 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Instance(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Shapes: `endpoints` are in the order of the app's ports; `ips` its own addresses, `node_ip` its node's."""
+    """Shapes: `endpoints` are in the order of the app's ports; `ips` its own addresses, `node_ip` its node's.
+
+    `weight` is a percentage of its app's weight, while a deployment moves traffic from old instances to new ones.
+    """
 
     id: str
     task: str = ""
@@ -49,6 +52,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     draining: bool = False
     version: str = ""
     started_at: float | None = None
+    weight: int = 100
 
     @property
     def address(self) -> str:

@@ -296,7 +296,7 @@ def _servers(app: App, index: int) -> Iterable[Server]:
             app=app.id,
             address=endpoint.address,
             port=endpoint.port,
-            weight=app.weight,
+            weight=-(-app.weight * instance.weight // 100),
             up=instance.ready,
             leaving=instance.draining,
         )

@@ -7,6 +7,7 @@
 | `Disconnect` | the transport: the stream of that connection is dropped |
 | `Publish` | the framework's feed: everybody who follows it gets the event |
 | `Notify` | `sdk/notify.py`: a mail or a POST to the world outside |
+| `Measure` | `sdk/measure.py`: agents are asked what their tasks use |
 """
 
 from collections.abc import Mapping
@@ -66,3 +67,18 @@ class Notified(msgspec.Struct, frozen=True, tag="Notified"):
 
     id: str
     why: str = ""
+
+
+class Measure(Effect, frozen=True):
+    """Ask these agents what their tasks use; comes back as `Measured`. Shapes: `nodes` are `host:port`."""
+
+    nodes: tuple[str, ...]
+
+
+class Measured(msgspec.Struct, frozen=True, tag="Measured"):
+    """An input: what tasks use, by their ids, as seconds of processor time and bytes of memory.
+
+    Shapes: tasks of agents that did not answer are missing.
+    """
+
+    usage: dict[str, tuple[float, int]]

@@ -21,8 +21,9 @@ from corral.runtime.core import Effect
 from corral.runtime.loop import Fence, Loop
 from corral.runtime.notes import Notes
 from corral.runtime.turn import Recorder
-from corral.sdk.effects import Call, Connect, Disconnect, Notify, Publish
+from corral.sdk.effects import Call, Connect, Disconnect, Measure, Notify, Publish
 from corral.sdk.feed import Feed
+from corral.sdk.measure import Measurer
 from corral.sdk.notify import MailServer, Notifier
 from corral.sdk.scheduler import CallFailed, Disconnected, FrameworkCore, Session
 from corral.sdk.transport import PipelinedTransport, Transport
@@ -56,6 +57,7 @@ class FrameworkShell:
         self._transport = transport
         self._feed = feed
         self._notifier = Notifier(mail)
+        self._measurer = Measurer()
         self._tell: Callable[[Any], None] = _nobody
         self._connection = 0
         self._stream: asyncio.Task[Disconnected] | None = None
@@ -94,6 +96,8 @@ class FrameworkShell:
                 return None
             case Notify():
                 return self._notifier.send(effect)
+            case Measure():
+                return self._measurer.measure(effect)
         raise TypeError(f"no framework has the effect {type(effect).__name__}")
 
     def _tell_failure(self, call: calls.Call, connection: int, error: CorralError) -> None:
@@ -108,6 +112,7 @@ class FrameworkShell:
         if self._feed is not None:
             self._feed.close()
         await self._notifier.close()
+        await self._measurer.close()
         closing = getattr(self._transport, "close", None)
         if closing is not None:
             await closing()

@@ -81,7 +81,7 @@ class Reign:
         self._alone = alone
         self._stopping = asyncio.Event()
         self._follower = Follower(election.own.url, self, server.serve, lambda: self.serves, access)
-        self._own_routes = process_routes(renewal, self._members)
+        self._own_routes = process_routes(renewal, self.members)
         self._gate = gate
         server.switch([*self._own_routes, *self._follower.routes()], gate)
 
@@ -208,7 +208,7 @@ class Reign:
         await asyncio.Event().wait()
         return None
 
-    async def _members(self) -> Sequence[tuple[Candidate, bool]]:
+    async def members(self) -> Sequence[tuple[Candidate, bool]]:
         try:
             async with asyncio.timeout(5.0):
                 found = await self._election.members()

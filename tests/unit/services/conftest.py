@@ -33,7 +33,7 @@ from corral.runtime.core import (
     decide,
     encode_record,
 )
-from corral.sdk.effects import Call, Publish
+from corral.sdk.effects import Call, Measure, Publish
 from corral.sdk.feed import Followed
 from corral.sdk.scheduler import Disconnected
 
@@ -61,6 +61,7 @@ class Cluster:
         self.launched: list[TaskInfo] = []
         self.killed: list[TaskId] = []
         self.declined: list[str] = []
+        self.measured: list[tuple[str, ...]] = []
         self.replies: dict[int, Any] = {}
         self._asks = 0
         self._offers = 0
@@ -94,6 +95,8 @@ class Cluster:
                 case Publish(kind=kind, body=body):
                     assert body["eventType"] == kind
                     self.published.append(dict(msgspec.json.decode(msgspec.json.encode(body))))
+                case Measure(nodes=nodes):
+                    self.measured.append(nodes)
                 case Call(call=call):
                     self.calls.append(call)
                     self._hear(call)

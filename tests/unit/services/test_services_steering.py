@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_services_plan import NEW, OLD, make_app, put
 
+from corral.frameworks.services.discovery_spec import GetRegistry
 from corral.frameworks.services.pace import pace_of, read_policy, read_policy_labels, read_seen, weight_of
 from corral.frameworks.services.plan import FULL, Pace, Start, Stop, capacity, plan_restart
 from corral.frameworks.services.spec import (
@@ -145,6 +146,8 @@ def test_blue_green_runs_all_new_ones_beside_the_old_and_moves_the_traffic(clust
         return weight_of(deployment, app, new), weight_of(deployment, app, old)
 
     assert weights() == (0, 100)
+    (registered,) = cluster.ask(GetRegistry(apps=("/web",)))
+    assert sorted(i["weight"] for i in registered["instances"]) == [0] * 4 + [100] * 4
     assert cluster.ask(PromoteDeployment(id=deployment_id, share=20))["weight"] == 20
     assert weights() == (25, 100)
     cluster.ask(PromoteDeployment(id=deployment_id))

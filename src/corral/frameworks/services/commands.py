@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from corral.frameworks.services import backoff
 from corral.frameworks.services.deployments import Change, cancel, deploy, find_deployment, roll_back
+from corral.frameworks.services.difference import view_plan
 from corral.frameworks.services.events import tell, tell_posted
 from corral.frameworks.services.offers import DELAY
 from corral.frameworks.services.spec import (
@@ -123,6 +124,8 @@ def update(state: State, ask: int, command: UpdateApps, now: float) -> list[Effe
     for app_id in created:
         room |= _make_room(state, app_id)
     _check_siblings(changes)
+    if command.dry_run:
+        return [Reply(ask, view_plan(state, changes, room, command.ignored))]
     why = f"update {', '.join(c.id for c in changes[:5])}"
     force = command.force or (len(changes) == 1 and check_seen(state, changes[0].id, command.seen))
     result, effects = deploy(state, changes, force=force, why=why, now=now, groups=room, policy=command.policy)

@@ -11,6 +11,7 @@ from typing import Any
 from corral.frameworks.services import (
     commands,
     discovery,
+    elastic,
     groups,
     history,
     offers,
@@ -18,6 +19,7 @@ from corral.frameworks.services import (
     pod_views,
     pods,
     recovery,
+    scaling_spec,
     steering,
     updates,
     upkeep,
@@ -33,6 +35,7 @@ from corral.frameworks.services.discovery_spec import (
 from corral.frameworks.services.draining import LEAVE
 from corral.frameworks.services.events import refuse, take_heard, tell_message
 from corral.frameworks.services.pace import DEADLINE
+from corral.frameworks.services.scaling_spec import GetScaling, GetUsage, Push, Resize, SetScaling
 from corral.frameworks.services.spec import (
     READS,
     CancelDeployment,
@@ -75,13 +78,14 @@ from corral.lib.errors import CorralError, NotFound
 from corral.model import calls, events
 from corral.model.ids import TaskId
 from corral.runtime.core import Asked, Effect, Loaded, Reply, Tick
+from corral.sdk.effects import Measured
 from corral.sdk.feed import Followed
 from corral.sdk.scheduler import CallFailed, Disconnected
 
 Input = (
     Loaded | Tick | Asked[Command] | Followed | Disconnected | CallFailed | events.Subscribed | events.Offers
     | events.Rescind | events.Update | events.Message | events.Explanations | events.Failure | events.Error
-    | events.Heartbeat
+    | events.Heartbeat | Measured
 )  # fmt: skip
 """Everything that the loop of this framework may be told; some of it the session around the core answers alone."""
 
@@ -140,6 +144,10 @@ class ServicesCore:
                 return []
             case Tick(name=name) if name.startswith(upkeep.UNREACHABLE):
                 return upkeep.unreachable_tick(state, name.removeprefix(upkeep.UNREACHABLE), now)
+            case Tick(name=scaling_spec.MEASURE):
+                return elastic.tick(state, now)
+            case Measured():
+                return elastic.measured(state, input, now)
             case Tick(name=name) if name.startswith(DEADLINE):
                 return steering.deadline_tick(state, name.removeprefix(DEADLINE), now)
             case Tick(name=name) if name.startswith(upkeep.FENCE):
@@ -188,6 +196,8 @@ class ServicesCore:
                 return commands.kill_tasks(state, ask, command, now)
             case ResetDelay():
                 return commands.reset_delay(state, ask, command, now)
+            case GetUsage() | GetScaling() | SetScaling() | Resize() | Push():
+                return elastic.command(state, ask, command, now)
             case KillPod():
                 return pods.kill_instances(state, ask, command)
             case PauseDeployment():

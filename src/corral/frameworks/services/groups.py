@@ -7,12 +7,12 @@ import math
 from collections.abc import Iterator
 
 from corral.frameworks.services.commands import note_ignored
-from corral.frameworks.services.deployments import Change, deploy, plan_changes
+from corral.frameworks.services.deployments import Change, deploy
+from corral.frameworks.services.difference import view_plan
 from corral.frameworks.services.history import root_version, tree_at
 from corral.frameworks.services.spec import AppSpec, CreateGroup, DeleteGroup, GroupUpdate, Result, UpdateGroup
 from corral.frameworks.services.state import State, replace
 from corral.frameworks.services.validate import parent_id
-from corral.frameworks.services.views import view_action
 from corral.lib.errors import Conflict, NotFound, TooLarge, Unprocessable
 from corral.lib.ids import mint_uuid
 from corral.runtime.core import Effect, Reply
@@ -133,9 +133,8 @@ def update_group(state: State, ask: int, command: UpdateGroup, now: float) -> li
         why = f"update group {group_id}"
     changes = list(tree.changes.values())
     if command.dry_run:
-        _, steps = plan_changes(state, changes, tree.groups)
-        shown = [{"actions": [view_action(action) for action in step]} for step in steps]
-        return [Reply(ask, {"steps": shown})]
+        found = view_plan(state, changes, tree.groups, command.ignored)
+        return [Reply(ask, found if command.diff else {"steps": found["steps"]})]
     result, effects = deploy(
         state, changes, force=command.force, why=why, now=now, groups=tree.groups, at=group_id, policy=command.policy
     )  # fmt: skip

@@ -190,8 +190,18 @@ def make_template(app: App, config: Config) -> Template:
     )
 
 
-def build_task(app: App, instance: Instance, placement: Placement, config: Config) -> TaskInfo:
-    """The task of a placed instance. Shapes: `instance` already has its ports and its incarnation."""
+def scaling_variables(app_id: str, token: str, config: Config) -> tuple[tuple[str, str], ...]:
+    """Where the app may ask to grow and shrink, and what it shows there."""
+    return (
+        ("CORRAL_SCALING_URL", f"http://{config.address}/corral/v1/scaling{app_id}"),
+        ("CORRAL_SCALING_TOKEN", token),
+    )
+
+
+def build_task(
+    app: App, instance: Instance, placement: Placement, config: Config, more: tuple[tuple[str, str], ...] = ()
+) -> TaskInfo:
+    """The task of a placed instance. Shapes: `instance` already has its ports and incarnation; `more` are variables."""
     if app.template is None:
         app.template = make_template(app, config)
     template = app.template
@@ -201,7 +211,7 @@ def build_task(app: App, instance: Instance, placement: Placement, config: Confi
     task_id = task_id_of(instance)
     environment = merge_environment(
         template.before,
-        [("MESOS_TASK_ID", task_id)],
+        [("MESOS_TASK_ID", task_id), *more],
         port_variables(spec, instance.ports, offer.hostname, config.env_prefix),
         template.after,
     )

@@ -247,6 +247,22 @@ _SIMPLE: Mapping[str, tuple[str, _Read]] = {
 }
 
 
+_READ_APART = {
+    "id": "id",
+    "container": "container",
+    "networks": "networks",
+    "portDefinitions": "port_definitions",
+    "fetch": "fetch",
+    "dependencies": "dependencies",
+}
+
+FIELDS: Mapping[str, str] = {
+    **{name: field for field, name in _READ_APART.items()},
+    **{name: field for field, (name, _) in _SIMPLE.items()},
+}
+"""Fields of an `AppSpec` to the fields of the JSON that set them."""
+
+
 def _read_fetch(reader: Reader, given: dict[str, Any]) -> None:
     if reader.has("fetch"):
         given["fetch"] = tuple(read_artifact(item) for item in reader.objects("fetch"))

@@ -6,7 +6,15 @@ launch lowers a want's count on both sides and needs no word. Source: DESIGN, wa
 
 from corral.frameworks.services import backoff, partition
 from corral.frameworks.services.events import tell_instance
-from corral.frameworks.services.launch import app_of_want, assign_ports, build_task, group_value, make_want, want_id_of
+from corral.frameworks.services.launch import (
+    app_of_want,
+    assign_ports,
+    build_task,
+    group_value,
+    make_want,
+    scaling_variables,
+    want_id_of,
+)
 from corral.frameworks.services.pod_launch import build_group
 from corral.frameworks.services.pod_tasks import count_checks, make_containers
 from corral.frameworks.services.spec import Condition, Instance
@@ -92,6 +100,7 @@ def _launch(state: State, placement: Placement, now: float) -> list[Effect]:
         checks=count_checks(app.spec),
         readiness=app.spec.readiness is not None,
         containers=make_containers(app.spec, now),
+        node=f"{offer.ip}:{offer.port}",
         single=partition.is_single(app.spec),
         fence_s=partition.fence_s(app.spec, state.config),
     )
@@ -126,7 +135,9 @@ def _launch(state: State, placement: Placement, now: float) -> list[Effect]:
 def _make_launch(state: State, app: App, instance: Instance, placement: Placement) -> calls.Operation:
     if app.spec.pod is not None:
         return build_group(app, instance, placement, state.config)
-    return calls.Launch(tasks=(build_task(app, instance, placement, state.config),))
+    record = state.elastic.records.get(app.spec.id)
+    scaling = () if record is None else scaling_variables(app.spec.id, record.token, state.config)
+    return calls.Launch(tasks=(build_task(app, instance, placement, state.config, scaling),))
 
 
 # Wants.

@@ -6,6 +6,7 @@ reconciled with the master by the session as soon as it is subscribed. Source: M
 
 from corral.frameworks.services.draining import LEAVE
 from corral.frameworks.services.pace import DEADLINE
+from corral.frameworks.services.scaling_spec import MEASURE, MEASURE_S, ScalingRecord
 from corral.frameworks.services.spec import (
     AppRecord,
     Condition,
@@ -43,6 +44,9 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
         state.locks.update(dict.fromkeys(deployment.apps, deployment.id))
         if deployment.policy.deadline_s and not deployment.paused:
             effects.append(SetTimer(DEADLINE + deployment.id, deployment.policy.deadline_s))
+    state.elastic.records.update(decode_records(loaded, "scaling", ScalingRecord))
+    if state.elastic.records:
+        effects.append(SetTimer(MEASURE, MEASURE_S, if_unset=True))
     outcomes = decode_records(loaded, "outcome/", OutcomeRecord).values()
     state.outcomes.update({o.id: o for o in sorted(outcomes, key=lambda o: o.ended_at)})
     versions = [app.record.version for app in state.apps.values()]

@@ -6,6 +6,7 @@ checks; one that is to end is draining until it has. Source: Marathon's contract
 
 from typing import Any
 
+from corral.frameworks.services.pace import weight_of
 from corral.frameworks.services.spec import AppSpec, Condition, Goal, Instance, Network, PortDefinition
 from corral.frameworks.services.state import App, State, task_id_of
 
@@ -27,7 +28,9 @@ def view_registry(state: State, app_ids: tuple[str, ...] | None) -> list[Json]:
 
 def view_registered(state: State, app: App) -> Json:
     spec = app.spec
-    found = [_view_instance(spec, i) for i in app.instances.values() if is_registered(i)]
+    lock = state.locks.get(spec.id)
+    deployment = state.deployments[lock] if lock is not None else None
+    found = [_view_instance(app, i, weight_of(deployment, app, i)) for i in app.instances.values() if is_registered(i)]
     return {
         "id": spec.id,
         "role": spec.role or state.config.role,
@@ -64,8 +67,10 @@ def read_weight(text: str) -> int:
     return min(int(text), MOST_WEIGHT) if text.isascii() and text.isdecimal() and len(text) < 6 else DEFAULT_WEIGHT
 
 
-def _view_instance(spec: AppSpec, instance: Instance) -> Json:
+def _view_instance(app: App, instance: Instance, weight: int) -> Json:
+    spec = app.spec
     return {
+        "weight": weight,
         "id": instance.id,
         "task": task_id_of(instance),
         "host": instance.hostname,

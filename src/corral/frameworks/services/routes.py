@@ -13,6 +13,7 @@ from corral.frameworks.services.pace import read_policy, read_seen, read_share
 from corral.frameworks.services.pod_routes import pod_table
 from corral.frameworks.services.reader import read_json
 from corral.frameworks.services.registry_routes import registry_routes
+from corral.frameworks.services.scaling_routes import scaling_table
 from corral.frameworks.services.spec import (
     AppSpec,
     AppUpdate,
@@ -121,7 +122,7 @@ def routes(ask: Ask, feed: Feed | None = None) -> list[Route]:
     )
     return [
         Route(method=method, path=path, handler=handler, errors=write_error, most_bytes=MOST_BODY_BYTES)
-        for method, path, handler in (*pod_table(ask), *table)
+        for method, path, handler in (*pod_table(ask), *scaling_table(ask), *table)
     ] + registry_routes(ask, feed)
 
 
@@ -165,13 +166,14 @@ class _Door:
             force=request.flag("force"),
             policy=read_policy(request.query),
             seen=read_seen(request.headers.get("if-match")),
+            dry_run=request.flag("dryRun"),
             single=True,
             ignored=found.unknown,
             client=request.peer,
             uri=request.path,
         )
         result = await self._ask(command)
-        return _result(result, found.unknown)
+        return _json(result) if command.dry_run else _result(result, found.unknown)
 
     async def update_apps(self, request: Request) -> Response:
         updates, unknown = read_updates(read_json(request.body))
@@ -181,11 +183,13 @@ class _Door:
             create=request.method != "PATCH",
             force=request.flag("force"),
             policy=read_policy(request.query),
+            dry_run=request.flag("dryRun"),
             ignored=unknown,
             client=request.peer,
             uri=request.path,
         )
-        return _result(await self._ask(command), unknown)
+        result = await self._ask(command)
+        return _json(result) if command.dry_run else _result(result, unknown)
 
     async def delete_app(self, request: Request) -> Response:
         seen = read_seen(request.headers.get("if-match"))
@@ -355,6 +359,7 @@ class _Door:
                 scale_by=found.scale_by,
                 to_version=None if found.to_version is None else read_version(found.to_version),
                 dry_run=request.flag("dryRun"),
+                diff=request.flag("diff"),
                 force=request.flag("force"),
                 policy=read_policy(request.query),
                 ignored=found.unknown,

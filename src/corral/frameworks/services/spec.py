@@ -9,6 +9,7 @@ from enum import StrEnum
 import msgspec
 
 from corral.frameworks.services.discovery_spec import DiscoveryCommand, GetRegistry, GetTraffic
+from corral.frameworks.services.scaling_spec import ScalingCommand
 from corral.model.health import CheckResult, CheckStatus
 from corral.model.ids import AgentId
 from corral.model.task import TaskState
@@ -355,10 +356,11 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     the app's version it was launched with, `config` the definition; `group_value` is its agent's value of the field
     that the app groups by. With `checks`, the number of its health checks, it is `healthy` when all of them pass, None
     while that is not known; `health` is what each has shown, and after them its `readiness` check, if it has one;
-    `checked` is what its plain check has shown. An instance of a pod has `containers`. `inactive_at` is since when
-    another may run in its place. A `single` one must not run beside another; its task has ended `fence_s` after its
-    agent was declared unreachable, None when nobody ends it there. `node_ip` is its node's address; `leave_at` is set
-    while it waits for balancers to let go of it, and says until when. Units: instants in seconds UTC.
+    `checked` is what its plain check has shown. An instance of a pod has `containers`; `node` is its agent's
+    `host:port`, `node_ip` its node's address. `inactive_at` is since when another may run in its place. A `single` one
+    must not run beside another; its task has ended `fence_s` after its agent was declared unreachable, None when nobody
+    ends it there. `leave_at` is set while it waits for balancers to let go of it, and says until when.
+    Units: instants in seconds UTC.
     """
 
     id: str
@@ -384,6 +386,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     readiness: bool = False
     checked: CheckStatus | None = None
     containers: tuple[ContainerState, ...] = ()
+    node: str = ""
 
     inactive_at: float | None = None
     single: bool = False
@@ -560,7 +563,8 @@ class CreateApp(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 class UpdateApps(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Shapes: with `partial` what is not given stays, else it takes its default; with `create` unknown apps are made.
 
-    `single` says that one app was addressed by its path; `ignored`, `client`, `uri` as in `CreateApp`.
+    `single` says that one app was addressed by its path; a `dry_run` changes nothing. `ignored`, `client`, `uri` as in
+    `CreateApp`.
     """
 
     updates: tuple[AppUpdate, ...]
@@ -571,6 +575,7 @@ class UpdateApps(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     seen: str | None = None
     single: bool = False
     pod: bool = False
+    dry_run: bool = False
     ignored: tuple[str, ...] = ()
     client: str = ""
     uri: str = ""
@@ -608,6 +613,7 @@ class UpdateGroup(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     scale_by: float | None = None
     to_version: str | None = None
     dry_run: bool = False
+    diff: bool = False
     force: bool = False
     policy: Policy | None = None
     ignored: tuple[str, ...] = ()
@@ -774,6 +780,7 @@ Command = (
     | CancelDeployment | GetApps | GetApp | GetVersions | GetVersion | GetTasks | GetQueue | GetDeployments | GetGroup
     | GetInfo | GetLeader | PlanApps | GetGroupVersions | GetGroupVersion | CheckGroup
     | GetPods | GetPod | KillPod | PauseDeployment | PromoteDeployment | GetDeployment | GetEnded | DiscoveryCommand
+    | ScalingCommand
 )  # fmt: skip
 
 

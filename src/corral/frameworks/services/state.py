@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from corral.frameworks.services.discovery_spec import Discovery
+from corral.frameworks.services.scaling_spec import Elastic
 from corral.frameworks.services.spec import (
     AppRecord,
     AppSpec,
@@ -196,9 +197,10 @@ class State:
     """
 
     __slots__ = (
-        "apps", "backlog", "config", "connected", "deployments", "dirty", "discovery", "done", "explained", "failures",
-        "framework_id", "groups", "heard", "history", "last_version_at", "locks", "master", "outcomes", "progress",
-        "random", "restless", "sentenced", "service_ports", "versions", "wants", "wants_changed", "wants_of", "watched",
+        "apps", "backlog", "config", "connected", "deployments", "dirty", "discovery", "done", "elastic", "explained",
+        "failures", "framework_id", "groups", "heard", "history", "last_version_at", "locks", "master", "outcomes",
+        "progress", "random", "restless", "sentenced", "service_ports", "versions", "wants",
+        "wants_changed", "wants_of", "watched",
     )  # fmt: skip
 
     def __init__(self, config: Config, random: Random) -> None:
@@ -216,6 +218,7 @@ class State:
         self.history: dict[str, HistoryRecord] = {}
         self.outcomes: dict[str, OutcomeRecord] = {}
         self.progress: dict[str, dict[str, int]] = {}
+        self.elastic = Elastic()
         self.failures: dict[str, FailureRecord] = {}
         self.heard: list[tuple[str, dict[str, Any]]] | None = None
         self.service_ports: Counter[int] = Counter()

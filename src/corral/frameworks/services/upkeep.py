@@ -211,6 +211,8 @@ def forget_app(state: State, app: App, effects: list[Effect]) -> None:
         effects.append(Persist(f"version{app_id}@{version}", None))
     if state.failures.pop(app_id, None) is not None:
         effects.append(Persist(f"failure{app_id}", None))
+    if state.elastic.forget(app_id):
+        effects.append(Persist(f"scaling{app_id}", None))
     release_ports(state, app)
     tell(state, "app_terminated_event", appId=app_id)
     tell(state, CHANGED, appId=app_id)
