@@ -31,7 +31,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "stop": ("corral.cli.services:stop", "Stop an app and forget it"),
         "app": ("corral.cli.apps:app", "Apply Marathon app files, compare them, go back to versions"),
         "deploy": ("corral.cli.deploys:deploy", "Follow deployments, pause, promote and undo them"),
-        "import": ("corral.cli.imports:import_", "Take over the apps of another system"),
+        "import": ("corral.cli.imports:import_", "Take over the apps of a Marathon or the jobs of a Chronos"),
         "logs": ("corral.cli.tasks:logs", "Show what instances wrote"),
         "exec": ("corral.cli.tasks:exec_", "Run a command inside a running instance"),
         "explain": ("corral.cli.cluster:explain", "Say why something waits, node by node, and what would help"),
