@@ -1,6 +1,6 @@
 # The verbs of this project. `make` lists them; each makes the environment in .venv first if it is missing.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev check format lint types imports unit test contract conformance fault sim docker bench docs lock clean
+.PHONY: help setup demo dev check format lint types imports unit test contract conformance fault histories sim docker bench docs lock clean
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
@@ -50,6 +50,9 @@ conformance: setup ## foreign clients against the real server
 
 fault: setup ## crashes at each step, partitions, real kill -9
 	$(PYTEST) tests/fault $(ARGS)
+
+histories: setup ## ten thousand histories of whole clusters in virtual time, with everything that may break
+	$(BIN)/python -m corral.sim.histories --count 10000 --seconds 10 --jobs $$(nproc) $(ARGS)
 
 sim: setup ## long seeded runs in virtual time
 	$(PYTEST) tests/sim $(ARGS)

@@ -9,10 +9,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from corral.docker.daemon import PrivateEngine, install_packages, missing_packages, sweep
 from corral.docker.image import engine_answers, import_busybox
 from etcd_servers import Etcd
+
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+if not os.environ.get("CI"):
+    # Where CI is set, Hypothesis asks for no speed by itself.
+    settings.load_profile("busy")
 
 ENGINE_PREFIX = "corral-engine-"
 IMAGES = ("busybox:latest", "busybox:local", "libmesos/ubuntu:latest")

@@ -82,9 +82,20 @@ def _explain(addr: str, name: str | None, output: str) -> None:
         return
     if not found:
         click.echo(_nothing_waits(client, name))
-        return
     for one in found:
         show_explanation(one)
+    for each in _avoided(client, name):
+        who = f"app {each['app']}" if "app" in each else "every app"
+        click.echo(f"{who} uses {each['hostname']} last until {each['until']}: {each['why']}")
+
+
+def _avoided(client: Client, name: str | None) -> list[dict[str, Any]]:
+    """The nodes that the app, or any, avoids; none where no services framework runs."""
+    try:
+        found: list[dict[str, Any]] = client.get("/v2/avoided")["avoided"]
+    except NotFound:
+        return []
+    return [each for each in found if name is None or each.get("app") in (None, app_id(name))]
 
 
 def show_explanation(one: dict[str, Any]) -> None:

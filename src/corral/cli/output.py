@@ -20,7 +20,7 @@ STATE_STYLES = {
     "running": "green", "starting": "cyan", "staging": "cyan", "killing": "yellow", "waiting": "yellow",
     "finished": "dim", "killed": "dim", "failed": "red", "error": "red", "lost": "red", "unreachable": "magenta",
     "active": "green", "draining": "yellow", "drained": "magenta", "deactivated": "magenta", "maintenance": "magenta",
-    "disconnected": "yellow", "deploying": "cyan", "suspended": "dim",
+    "ok": "green", "warn": "yellow", "fail": "red", "disconnected": "yellow", "deploying": "cyan", "suspended": "dim",
 }  # fmt: skip
 
 
@@ -73,7 +73,9 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 10_000, soft_wrap=False)
     table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False, show_edge=False)
     for column in columns:
-        table.add_column(column.upper(), no_wrap=column not in ("why", "detail"), overflow="fold")
+        table.add_column(
+            column.upper(), no_wrap=column not in ("why", "detail", "found", "what to do"), overflow="fold"
+        )
     for row in rows:
         cells = [Text("-" if cell is None or cell == "" else str(cell)) for cell in row]
         for cell in cells:

@@ -129,6 +129,12 @@ class DockerEngine:
             offered: Json = _json(await _checked(response))
             return offered
 
+    async def info(self) -> Json:
+        """What the Engine is and how it is configured."""
+        async with self._asking("info", QUICK_S), self._docker.session.get(self._plain_url("info")) as response:
+            offered: Json = _json(await _checked(response))
+            return offered
+
     async def image_exists(self, image: str) -> bool:
         try:
             await self._call("GET", f"images/{image}/json", QUICK_S)

@@ -39,11 +39,11 @@ def kill_unknown(framework_id: FrameworkId | None, status: TaskStatus, why: str)
 class Demands:
     """What the master was told last that is wanted, less what was launched since."""
 
-    __slots__ = ("_counts", "_priorities", "_said")
+    __slots__ = ("_counts", "_said", "_shapes")
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
-        self._priorities: dict[str, int] = {}
+        self._shapes: dict[str, object] = {}
         self._said = False
 
     def forget(self) -> None:
@@ -60,10 +60,10 @@ class Demands:
         """All wants at once, which is how the master learns that one was withdrawn; nothing when it knows."""
         wants = tuple(wants)
         counts = {str(want.id): want.count for want in wants}
-        priorities = {str(want.id): want.priority for want in wants}
+        shapes: dict[str, object] = {str(want.id): (want.priority, want.constraints) for want in wants}
         known = {want_id: count for want_id, count in self._counts.items() if count > 0}
-        if self._said and counts == known and priorities == {want_id: self._priorities[want_id] for want_id in known}:
+        if self._said and counts == known and shapes == {want_id: self._shapes[want_id] for want_id in known}:
             return []
         self._said = True
-        self._counts, self._priorities = counts, priorities
+        self._counts, self._shapes = counts, shapes
         return [Call(calls.Request(framework_id=framework_id, wants=wants))]

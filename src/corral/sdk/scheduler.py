@@ -16,6 +16,7 @@ from corral.lib.backoff import grow_delay_s
 from corral.model import calls, events
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import FrameworkId, TaskId
+from corral.model.task import TaskState
 from corral.runtime.core import Core, Effect, Loaded, Note, Persist, SetTimer, Stop, Tick
 from corral.sdk.effects import Call, Connect, Disconnect
 
@@ -28,6 +29,9 @@ RECONCILE_FIRST_S = 2.0
 RECONCILE_MOST_S = 60.0
 RECONCILE_EVERY_S = 600.0
 RECONCILE_CHUNK = 1000
+AWAY = "sdk/away"
+AWAY_EVERY_S = 60.0
+"""How often it is asked what became of tasks whose agent was away: a new master may not know that it has to tell."""
 MISSED_HEARTBEATS = 5
 CONNECT_FIRST_S = 0.25
 CONNECT_MOST_S = 15.0
@@ -76,8 +80,8 @@ class Session:
     """
 
     __slots__ = (
-        "_coarse", "_connected_at", "_connection", "_core", "_framework_id", "_heard_at", "_info", "_interval_s",
-        "_random", "_reconcile_tries", "_round_is_over", "_tries", "_unanswered", "connected",
+        "_away", "_coarse", "_connected_at", "_connection", "_core", "_framework_id", "_heard_at", "_info",
+        "_interval_s", "_random", "_reconcile_tries", "_round_is_over", "_tries", "_unanswered", "connected",
     )  # fmt: skip
 
     def __init__(self, info: FrameworkInfo, core: FrameworkCore, random: Random, *, coarse: bool = False) -> None:
@@ -92,6 +96,7 @@ class Session:
         self._connected_at = 0.0
         self._interval_s = 15.0
         self._unanswered: dict[TaskId, None] = {}
+        self._away: dict[TaskId, None] = {}
         self._reconcile_tries = 0
         self._round_is_over = False
         self.connected = False
@@ -170,6 +175,11 @@ class Session:
         if self._unanswered:
             self._unanswered.pop(status.task_id, None)
         effects = self._core.handle(event, now)
+        if status.state is TaskState.UNREACHABLE:
+            self._away[status.task_id] = None
+            effects = [*effects, SetTimer(AWAY, AWAY_EVERY_S, if_unset=True)]
+        elif self._away:
+            self._away.pop(status.task_id, None)
         if status.uuid is None or status.agent_id is None or self._framework_id is None:
             return effects
         acknowledge = calls.Acknowledge(
@@ -196,6 +206,11 @@ class Session:
         implicit = calls.Reconcile(framework_id=self._framework_id)
         return [Call(implicit), SetTimer(RECONCILE, RECONCILE_EVERY_S)]
 
+    def _ask_about_away(self) -> list[Effect]:
+        left = [t for t in self._core.live_tasks() if t.task_id in self._away]
+        self._away = {t.task_id: None for t in left}
+        return [*self._ask_about(left), SetTimer(AWAY, AWAY_EVERY_S)] if left else []
+
     def _ask_about(self, tasks: Sequence[calls.ReconcileTask]) -> list[Effect]:
         assert self._framework_id is not None
         return [
@@ -220,6 +235,8 @@ class Session:
                 return self._end_round()
             self._reconcile_tries += 1
             return [*self._ask_about(left), SetTimer(RECONCILE, self._reconcile_delay_s())]
+        if name == AWAY:
+            return self._ask_about_away()
         if name == SILENCE:
             allowed_s = self._interval_s * MISSED_HEARTBEATS
             silent_s = now - self._heard_at

@@ -14,7 +14,9 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True):
     """How much of what. Units: one trouble after `every_s` on average; a cut lasts up to `cut_s`.
 
     The others are weights: how often a crash of any process, a cut between two, a node that is cut off from all, a
-    power reset of a node, and the test's own `errand` come relative to each other.
+    power reset of a node, the test's own `errand`, a crash at one of the next steps of a turn, a direction between two
+    in which nothing arrives and nothing breaks, a process that is stopped for up to `freeze_s`, and a commit that is
+    lost, not acknowledged or slow come relative to each other.
     """
 
     every_s: float = 3.0
@@ -24,6 +26,11 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True):
     isolate: float = 1.0
     reset: float = 0.5
     errand: float = 3.0
+    step: float = 0.0
+    hold: float = 0.0
+    freeze: float = 0.0
+    commit: float = 0.0
+    freeze_s: float = 4.0
 
 
 def trouble(cluster: Cluster, for_s: float, errand: Callable[[], None], plan: Trouble | None = None) -> None:
@@ -34,8 +41,8 @@ def trouble(cluster: Cluster, for_s: float, errand: Callable[[], None], plan: Tr
     plan = Trouble() if plan is None else plan
     world, random = cluster.world, cluster.world.random
     end = world.now + for_s
-    kinds = ["crash", "cut", "isolate", "reset", "errand"]
-    weights = [plan.crash, plan.cut, plan.isolate, plan.reset, plan.errand]
+    kinds = ["crash", "cut", "isolate", "reset", "step", "hold", "freeze", "commit", "errand"]
+    weights = [getattr(plan, kind) for kind in kinds]
     for process in cluster.processes:
         process.revive = True
     while world.now < end:
@@ -52,12 +59,32 @@ def trouble(cluster: Cluster, for_s: float, errand: Callable[[], None], plan: Tr
                 world.after(random.uniform(0.0, plan.cut_s), cluster.network.heal)
             case "reset":
                 cluster.reset_node(random.choice(sorted(cluster.agents)))
+            case "step":
+                process = random.choice(cluster.processes)
+                process.crash_at = process.points + random.randint(1, 40)
+            case "hold":
+                other = random.choice([p for p in cluster.processes if p is not cluster.master])
+                _hold(cluster, other.name, cluster.master.name, random.uniform(0.0, plan.cut_s))
+            case "freeze":
+                random.choice(cluster.processes).freeze(random.uniform(0.0, plan.freeze_s))
+            case "commit":
+                random.choice(cluster.processes).commits.append(random.choice(["lost", "unacknowledged", "slow"]))
             case _:
                 errand()
+    for process in cluster.processes:
+        process.crash_at = None
+        process.commits.clear()
+        process.thaw()
     cluster.network.heal()
     cluster.run(2 * world.pace.restart_s)
     for process in cluster.processes:
         process.start()
+
+
+def _hold(cluster: Cluster, a: str, b: str, for_s: float) -> None:
+    source, target = (a, b) if cluster.world.random.random() < 0.5 else (b, a)
+    cluster.network.hold(source, target)
+    cluster.world.after(for_s, lambda: cluster.network.heal(source, target))
 
 
 def _cut(cluster: Cluster, a: str, b: str, for_s: float) -> None:

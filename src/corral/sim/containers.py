@@ -65,15 +65,22 @@ class Container:
 
 
 class Ledger:
-    """All that ever ran in a cluster, by framework and task: the witness against doubled tasks."""
+    """All that ever ran in a cluster, by framework and task: the witness against doubled tasks.
+
+    Shapes: `on_start` and `on_end`, if set, see each start and each end that was not a loss of power.
+    """
 
     def __init__(self) -> None:
         self.runs: dict[tuple[FrameworkId, TaskId], list[tuple[str, Container]]] = {}
+        self.on_start: Callable[[str, Container], None] | None = None
+        self.on_end: Callable[[str, Container], None] | None = None
 
     def enter(self, node: str, container: Container) -> None:
         key = (container.execution.framework_id, container.execution.task_id)
         runs = self.runs.setdefault(key, [])
         assert not runs, f"task {key[1]} runs a second time on {node}, first on {runs[0][0]}"
+        if self.on_start is not None:
+            self.on_start(node, container)
         runs.append((node, container))
 
     def running(self) -> list[Container]:
@@ -99,6 +106,7 @@ class SimRuntime:
         self.containers: dict[ContainerId, Container] = {}
         self._ledger = ledger
         self._pids = 1000
+        self.powerless_at = 0.0
 
     def start(self, execution: Execution, done: Callable[[Launched | str], None]) -> None:
         """Start it some time later; `done` gets what came of it, a text when it failed."""
@@ -209,6 +217,7 @@ class SimRuntime:
 
     def lose_power(self) -> None:
         """Everything ends without anybody seeing how, as when a node is reset."""
+        self.powerless_at = self.world.now
         for container in self.containers.values():
             container.aborted = True
             self._end(container, signal=SIGKILL, tell=False)
@@ -225,6 +234,8 @@ class SimRuntime:
         )
         self.world.tell(self.node, f"ends {container.execution.task_id} code={code} signal={signal}")
         waiters, container.waiters = container.waiters, []
+        if tell and self._ledger.on_end is not None:
+            self._ledger.on_end(self.node, container)
         if tell:
             for waiter in waiters:
                 waiter(container.exit)

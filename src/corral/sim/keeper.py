@@ -145,7 +145,8 @@ class KeeperCore:
             return [Persist(f"tasks/{status.task_id}", self.kept[status.task_id])]
         del self.kept[status.task_id]
         self.ended[status.task_id] = status.state
-        note = Note("task ended", status.message or str(status.state), facts={"task": status.task_id})
+        facts = {"task": status.task_id, "state": str(status.state)}
+        note = Note("task ended", status.message or str(status.state), facts=facts)
         return [Persist(f"tasks/{status.task_id}", None), note, *self._state_want()]
 
     def _kill(self, tasks: Sequence[TaskId]) -> list[Effect]:

@@ -33,6 +33,7 @@ class Network:
         self.world = world
         self.weather = Weather() if weather is None else weather
         self._cut: set[frozenset[str]] = set()
+        self._held: set[tuple[str, str]] = set()
         self._links: list[Link] = []
 
     def cut(self, a: str, b: str) -> None:
@@ -43,16 +44,28 @@ class Network:
             if {link.a, link.b} == {a, b}:
                 link.break_("the network is cut")
 
+    def hold(self, source: str, target: str) -> None:
+        """What the one says to the other stays on its way until the network heals, then comes in order."""
+        self.world.tell("network", f"holds what {source} says to {target}")
+        self._held.add((source, target))
+
     def heal(self, a: str | None = None, b: str | None = None) -> None:
         """Let everything pass again between the two, or everywhere."""
         self.world.tell("network", f"heals {a or 'all'} {b or ''}".rstrip())
         if a is None or b is None:
             self._cut.clear()
+            self._held.clear()
         else:
             self._cut.discard(frozenset((a, b)))
+            self._held -= {(a, b), (b, a)}
+        for link in list(self._links):
+            link.resume()
 
     def connects(self, a: str, b: str) -> bool:
-        return frozenset((a, b)) not in self._cut
+        return frozenset((a, b)) not in self._cut and not {(a, b), (b, a)} & self._held
+
+    def holds(self, source: str, target: str) -> bool:
+        return (source, target) in self._held
 
     def send(self, source: str, target: str, deliver: Callable[[], None]) -> None:
         """One message by itself: it may come late, never, twice or after a later one."""
@@ -95,6 +108,7 @@ class Link:
         self._closed_by: str | None = None
         self._network = network
         self._last_at = {a: 0.0, b: 0.0}
+        self._waiting: dict[str, list[Callable[[], None]]] = {a: [], b: []}
         self._on_message: dict[str, Callable[[Any], None]] = {}
         self._on_broken: dict[str, Callable[[str], None]] = {}
 
@@ -116,7 +130,7 @@ class Link:
         world = self._network.world
         at = max(self._last_at[other], world.now + self._network._delay_s())
         self._last_at[other] = at
-        world.after(at - world.now, lambda: self._deliver(other, message))
+        world.after(at - world.now, lambda: self._arrive(other, lambda: self._deliver(other, message)))
 
     def break_(self, why: str) -> None:
         """Break now: what is under way is lost, each side learns of it some time later."""
@@ -144,7 +158,28 @@ class Link:
                 self._network._links.remove(self)
                 self._learn(other, why)
 
-        world.after(at - world.now, end)
+        world.after(at - world.now, lambda: self._arrive(other, end))
+
+    def resume(self) -> None:
+        """Let what was held come on, in order, unless its direction is held still."""
+        world = self._network.world
+        for side, waiting in self._waiting.items():
+            other = self.b if side == self.a else self.a
+            if waiting and not self._network.holds(other, side):
+                arrived = tuple(waiting)
+                waiting.clear()
+                # Whatever is said from now on comes after it.
+                at = max(self._last_at[side], world.now + self._network._delay_s())
+                self._last_at[side] = at
+                for each in arrived:
+                    world.after(at - world.now, partial(self._arrive, side, each))
+
+    def _arrive(self, side: str, arrival: Callable[[], None]) -> None:
+        other = self.b if side == self.a else self.a
+        if self._waiting[side] or self._network.holds(other, side):
+            self._waiting[side].append(arrival)
+        else:
+            arrival()
 
     def _deliver(self, side: str, message: Any) -> None:
         if self.whole and side in self._on_message:

@@ -82,6 +82,7 @@ class MasterDoor:
                 if (link := self._streams.get(stream)) is not None:
                     link.send(name, event)
             case master_effects.SendOrder(session, order):
+                self._process.world.see_reign(order.epoch, name, self._process.incarnation)
                 if (link := self._sessions.get(session)) is not None:
                     link.send(name, order)
             case master_effects.CloseStream(stream, why):
@@ -149,7 +150,7 @@ class Dialler:
         return self._master.name
 
     def dial(self) -> Link | None:
-        if not self._master.up:
+        if not self._master.up or self._master.frozen:
             return None
         link = self._network.open(self._process.name, self._master.name)
         if link is not None:

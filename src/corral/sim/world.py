@@ -34,6 +34,9 @@ EPOCH_S = 1_700_000_000.0
 """Where virtual time begins, in seconds UTC."""
 
 
+SLOW_COMMIT_S = 4.0
+
+
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
     """How long things take at most, each time drawn anew. Units: seconds."""
 
@@ -45,18 +48,23 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
 class Alarm:
     """Something planned; `cancel` makes it not happen."""
 
-    __slots__ = ("action", "at")
+    __slots__ = ("action", "at", "cancelled")
 
     def __init__(self, at: float, action: Callable[[], None]) -> None:
         self.at = at
+        self.cancelled = False
         self.action: Callable[[], None] | None = action
 
     def cancel(self) -> None:
+        self.cancelled = True
         self.action = None
 
 
 class World:
-    """The clock, what is planned, and all processes. The same seed and plan make the same history."""
+    """The clock, what is planned, and all processes. The same seed and plan make the same history.
+
+    Shapes: after every `check_every`th turn a process's core asserts its invariants.
+    """
 
     def __init__(self, seed: int, *, pace: Pace | None = None) -> None:
         self.seed = seed
@@ -66,6 +74,8 @@ class World:
         self.processes: dict[str, Process] = {}
         self.story: deque[str] = deque(maxlen=2000)
         self.steps = 0
+        self.check_every = 1
+        self.reigns: dict[int, tuple[str, int]] = {}
         self._planned: list[tuple[float, int, Alarm]] = []
         self._sequence = 0
 
@@ -132,6 +142,11 @@ class World:
         """Add a line to the story, which a failure prints."""
         self.story.append(f"{self.now - EPOCH_S:12.6f} {who:<14} {what}")
 
+    def see_reign(self, epoch: int, who: str, incarnation: int) -> None:
+        """Somebody acts under this epoch. Errors: `AssertionError` when it is another one's."""
+        first = self.reigns.setdefault(epoch, (who, incarnation))
+        assert first == (who, incarnation), f"epoch {epoch} is of {first} and of {(who, incarnation)}"
+
     def tell_story(self, lines: int) -> str:
         return "\n".join(list(self.story)[-lines:])
 
@@ -183,6 +198,8 @@ class Process:
     Shapes: `points` counts the places passed at which it could have died; `crash_at` is the number of the one where it
     will. `crash_hooks` are called when it goes down, however it does. With `revive`, it starts again by itself.
     `seed` is drawn anew at each start, for the randomness of its core; `record` may give each start a recorder.
+    `commits` is what happens to its next commits that write: "lost" and "unacknowledged" end the process before and
+    after they are made, "slow" makes them late. While `frozen` it does nothing, and what reaches it waits.
     """
 
     def __init__(
@@ -210,6 +227,9 @@ class Process:
         self.seed = 0
         self.record: Callable[[Process], Recorder] | None = None
         self.on_note: Callable[[Note], None] | None = None
+        self.frozen = False
+        self.commits: deque[str] = deque()
+        self._stopped: list[Callable[[], None]] = []
         self._build = build
         self._drain = drain
         self._last_ask = 0
@@ -282,10 +302,31 @@ class Process:
         incarnation = self.incarnation
 
         def act() -> None:
-            if self.up and self.incarnation == incarnation:
-                action()
+            if self.up and self.incarnation == incarnation and not alarm.cancelled:
+                if self.frozen:
+                    self._stopped.append(act)
+                else:
+                    action()
 
-        return self.world.after(delay_s, act)
+        alarm = self.world.after(delay_s, act)
+        return alarm
+
+    def freeze(self, for_s: float) -> None:
+        """Stop the process as SIGSTOP does, and let it go on after a while."""
+        if self.up and not self.frozen:
+            self.world.tell(self.name, f"is frozen for {for_s:.1f} s")
+            self.frozen = True
+            incarnation = self.incarnation
+            self.world.after(for_s, lambda: self.thaw() if self.incarnation == incarnation else None)
+
+    def thaw(self) -> None:
+        """Go on; everything that was due meanwhile happens at once, in order."""
+        if self.frozen:
+            self.world.tell(self.name, "goes on")
+            self.frozen = False
+            stopped, self._stopped = self._stopped, []
+            for act in stopped:
+                act()
 
     def tell_after(self, delay_s: float, input: Any) -> Alarm:
         return self.after(delay_s, lambda: self.tell(input))
@@ -319,6 +360,8 @@ class Process:
         self._asks: dict[int, Answer] = {}
         self._planned = False
         self._committing = False
+        self.frozen = False
+        self._stopped = []
 
     def _fail(self, answer: Answer) -> None:
         answer.fill(error=Unavailable(f"{self.name} is down"))
@@ -336,17 +379,26 @@ class Process:
         if self._dies("before its commit"):
             return
         if turn.writes:
-            self.after(self.world.draw_s(self.world.pace.commit_s), lambda: self._commit(turn))
+            trouble = self.commits.popleft() if self.commits else ""
+            most_s = SLOW_COMMIT_S if trouble == "slow" else self.world.pace.commit_s
+            self.after(self.world.draw_s(most_s), lambda: self._commit(turn, trouble))
         else:
             self._act(turn)
 
-    def _commit(self, turn: Turn) -> None:
+    def _commit(self, turn: Turn, trouble: str = "") -> None:
+        if trouble == "lost":
+            self.crash("for its commit was lost")
+            return
         self.store.commit_now(turn.writes)
+        if trouble == "unacknowledged":
+            self.crash("for nobody acknowledged its commit")
+            return
         if not self._dies("after its commit"):
             self._act(turn)
 
     def _act(self, turn: Turn) -> None:
-        self.core.invariants()
+        if self.turns % self.world.check_every == 0:
+            self.core.invariants()
         for effect in turn.acts:
             own = self._own.get(effect.__class__)
             if own is not None:

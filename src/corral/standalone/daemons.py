@@ -391,7 +391,11 @@ async def _open_kernel(
             routes += service.routes
         if trust is None:
             return Leading([part.service, *kernel.frameworks], loops, [*routes, *absent_routes()])
-        keeper = trust.lead(store, kernel.notes, fence)
+
+        async def masters() -> Sequence[str]:
+            return [candidate.url for candidate, _ in await kernel.reign.members()]
+
+        keeper = trust.lead(store, kernel.notes, fence, masters)
         return Leading(
             [part.service, *kernel.frameworks, *keeper.services],
             [*loops, keeper.loop],

@@ -72,17 +72,21 @@ log = get_logger("corral")
 JOIN_FIRST = "let this node join first (`corral token create` on a master, then `corral join TOKEN@HOST` here)"
 
 
+def name_work_dir(given: str, name: str) -> Path:
+    """Where a daemon of this name keeps its files unless told, whether it has begun to or not."""
+    if given:
+        return Path(given)
+    if os.geteuid() == 0:
+        return Path("/var/lib/corral") / name
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "corral" / name
+
+
 def choose_work_dir(given: str, name: str) -> Path:
     """Where a daemon keeps its files; made if missing.
 
     Errors: `Invalid` when it cannot be made or written.
     """
-    if given:
-        path = Path(given)
-    elif os.geteuid() == 0:
-        path = Path("/var/lib/corral") / name
-    else:
-        path = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "corral" / name
+    path = name_work_dir(given, name)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

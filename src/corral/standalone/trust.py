@@ -29,7 +29,7 @@ from corral.trust.authority import create_authority, ensure_authority
 from corral.trust.core import TrustCore
 from corral.trust.gate import AgentGate, ExecutorTokens, FollowerGate, MasterChecker, MasterGate
 from corral.trust.join import Joined, due_s, join, keep_renewed, read_joined, split_target
-from corral.trust.routes import routes
+from corral.trust.routes import Masters, routes
 from corral.trust.shell import TrustShell
 from corral.trust.spec import CreateToken, TrustConfig
 from corral.trust.state import find_caller
@@ -49,7 +49,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 class Keeper:
     """The keeper of trust of a leading master: who may join and who may ask."""
 
-    def __init__(self, trust: "MasterTrust", store: Store, notes: Notes, fence: Fence) -> None:
+    def __init__(self, trust: "MasterTrust", store: Store, notes: Notes, fence: Fence, masters: Masters) -> None:
         section = trust.section
         self._path = trust.keys.directory / OPERATOR_FILE
         self._provided = trust.provided
@@ -65,7 +65,7 @@ class Keeper:
         # Without a journal: what comes in here are digests of secrets.
         shell = TrustShell(trust.authority)
         self.loop = Loop(self._core, shell, store, prefix="trust/", name="trust", notes=notes, fence=fence)
-        self.routes: Sequence[Route] = routes(self.loop, self._core.state, trust.authority)
+        self.routes: Sequence[Route] = routes(self.loop, self._core.state, trust.authority, masters)
         self.gate: Gate = MasterGate(self._core.state, open_metrics=section.open_metrics)
         self.services: list[Service] = [self.loop, Background("operator token", self._provide_operator)]
 
@@ -115,8 +115,8 @@ class MasterTrust:
         self.follower_gate: Gate = FollowerGate(store, open_metrics=section.open_metrics)
         self.keeping: Service = Background("certificate", self._keep_issued)
 
-    def lead(self, store: Store, notes: Notes, fence: Fence) -> Keeper:
-        return Keeper(self, store, notes, fence)
+    def lead(self, store: Store, notes: Notes, fence: Fence, masters: Masters) -> Keeper:
+        return Keeper(self, store, notes, fence, masters)
 
     def enroll(self, work_dir: Path, name: str, section: AgentSection) -> "AgentTrust":
         """Take an agent of this process in, as if it had joined."""
@@ -230,7 +230,7 @@ async def join_cluster(target: str, config: Config, work_dir: Path) -> None:
 
     Errors: as `trust/join.py:join`.
     """
-    token, master = split_target(target)
+    token, masters = split_target(target)
     keys = Keyring(work_dir / DIRECTORY)
     joined = read_joined(keys.directory)
     if joined is not None and keys.exists() and fingerprint_of(keys.authority()) == token.fingerprint:
@@ -244,8 +244,8 @@ async def join_cluster(target: str, config: Config, work_dir: Path) -> None:
     if section.listen == AgentSection.listen:
         section = dataclasses.replace(section, listen=LISTEN_JOINED)
     name = section.name or (joined.name if joined is not None else "")
-    made = await join(token, master, keys, name, names_of_agent(section))
-    log.info("joined", agent=made.name, master=master, why=f"the certificate and its key are in {keys.directory}")
+    made = await join(token, masters, keys, name, names_of_agent(section))
+    log.info("joined", agent=made.name, master=made.master, why=f"the certificate and its key are in {keys.directory}")
 
 
 def find_agent_trust(section: TrustSection, work_dir: Path) -> AgentTrust | None:

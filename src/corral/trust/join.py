@@ -40,7 +40,7 @@ _KINDS: dict[int, type[CorralError]] = {
 
 
 class Joined(msgspec.Struct, frozen=True):
-    """What a node remembers of its joining. Shapes: `master` is a URL."""
+    """What a node remembers of its joining. Shapes: `master` are the URLs of all, with commas between them."""
 
     master: str
     name: str
@@ -51,35 +51,52 @@ class _Granted(msgspec.Struct):
     certificate: str
     ca: str
     expires_at: float = 0.0
+    masters: tuple[str, ...] = ()
 
 
-def split_target(text: str) -> tuple[Token, str]:
-    """Token and master's URL of `TOKEN@HOST[:PORT]`.
+def split_target(text: str) -> tuple[Token, list[str]]:
+    """Token and masters' URLs of `TOKEN@HOST[:PORT][,HOST[:PORT]...]`.
 
     Errors: `Invalid` shows the form.
     """
-    given, at, host = text.strip().rpartition("@")
-    if not at or not host:
+    given, at, hosts = text.strip().rpartition("@")
+    if not at or not hosts.strip(","):
         raise Invalid("join takes TOKEN@HOST[:PORT]: the token of `corral token create` and the address of a master")
     token = read_token_text(given)
     if not token.fingerprint:
         raise Invalid("this token is of a caller; nodes join with one of `corral token create` without a name")
+    return token, [_master_url(host.strip()) for host in hosts.split(",") if host.strip()]
+
+
+def _master_url(host: str) -> str:
+    if host.startswith("http:"):
+        raise Invalid("nodes join over TLS; leave http:// out")
     host = host.removeprefix("https://").rstrip("/")
     bare = host.startswith("[") and host.endswith("]")
     if bare or ":" not in host:
         host = f"{host}:{DEFAULT_PORT}"
-    if host.startswith("http:"):
-        raise Invalid("nodes join over TLS; leave http:// out")
-    return token, complete_url("https://" + host)
+    return complete_url("https://" + host)
 
 
-async def join(token: Token, master: str, keys: Keyring, name: str, names: Sequence[str] = ()) -> Joined:
-    """Get a certificate for this node, and keep it with what is needed to renew it.
+async def join(token: Token, masters: Sequence[str], keys: Keyring, name: str, names: Sequence[str] = ()) -> Joined:
+    """Get a certificate for this node from the first of the masters that answers, and keep it with what renews it.
 
     Errors: `Forbidden` when the master is of another cluster than the token, or the token is used; `Unauthenticated`
     when it is not known or over; `Unavailable` when nobody answers; nothing is kept then.
     """
     name = name or socket.gethostname()
+    for number, master in enumerate(masters):
+        try:
+            return await _join(token, master, masters, keys, name, names)
+        except Unavailable:
+            if number == len(masters) - 1:
+                raise
+    raise Invalid("join needs the address of a master")
+
+
+async def _join(
+    token: Token, master: str, masters: Sequence[str], keys: Keyring, name: str, names: Sequence[str]
+) -> Joined:
     ca = await _fetch_authority(master)
     if fingerprint_of(ca) != token.fingerprint:
         raise Forbidden(
@@ -92,7 +109,8 @@ async def join(token: Token, master: str, keys: Keyring, name: str, names: Seque
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as session:
         granted = await _post(session, master + JOIN_PATH, body)
     keys.save(ca, granted.certificate.encode(), key)
-    joined = Joined(master, name, tuple(names))
+    # What was named first: it may be a balancer that outlives any one master.
+    joined = Joined(",".join(dict.fromkeys((*masters, *granted.masters))), name, tuple(names))
     write_whole(keys.directory / JOINED_FILE, msgspec.json.encode(joined))
     return joined
 

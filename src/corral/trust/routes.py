@@ -1,7 +1,7 @@
 """The endpoints of trust: the authority for everybody, joining for who has a token, tokens and nodes for operators."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -11,6 +11,7 @@ from corral.lib.errors import Conflict, Forbidden, Invalid, Unavailable
 from corral.lib.units import parse_duration_s
 from corral.net.auth import Caller, CallerKind, Token, digest, read_token_text
 from corral.net.certificates import Authority, fingerprint, read_request
+from corral.net.follower import FORWARDED
 from corral.net.routes import Request, Response, Route, json_response
 from corral.runtime.loop import Loop
 from corral.trust.rights import CA_PATH, CHECK_PATH, JOIN_PATH, NODES_PATH, RENEW_PATH, SELF_PATH, TOKENS_PATH
@@ -55,9 +56,17 @@ class TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ttl: str | float | None = None
 
 
-def routes(loop: Loop, state: TrustState, authority: Authority) -> Sequence[Route]:
+Masters = Callable[[], Awaitable[Sequence[str]]]
+"""The URLs of all masters of the cluster."""
+
+
+async def no_masters() -> Sequence[str]:
+    return ()
+
+
+def routes(loop: Loop, state: TrustState, authority: Authority, masters: Masters = no_masters) -> Sequence[Route]:
     """All endpoints over the loop of the keeper of trust, whose state `state` is."""
-    doors = _Doors(loop, state, authority)
+    doors = _Doors(loop, state, authority, masters)
 
     def route(method: str, path: str, handler: Any) -> Route:
         return Route(method=method, path=path, handler=handler, most_bytes=MOST_BYTES)
@@ -89,9 +98,10 @@ def absent_routes() -> Sequence[Route]:
 
 
 class _Doors:
-    __slots__ = ("_authority", "_loop", "_state")
+    __slots__ = ("_authority", "_loop", "_masters", "_state")
 
-    def __init__(self, loop: Loop, state: TrustState, authority: Authority) -> None:
+    def __init__(self, loop: Loop, state: TrustState, authority: Authority, masters: Masters) -> None:
+        self._masters = masters
         self._loop = loop
         self._state = state
         self._authority = authority
@@ -115,10 +125,10 @@ class _Doors:
         granted: Granted = await self._loop.ask(
             Redeem(
                 id=token.id, digest=digest(token.secret), name=asked.name, names=asked.names, request=pem,
-                key=fingerprint(read_request(pem)), address=request.peer,
+                key=fingerprint(read_request(pem)), address=_address(request),
             )
         )  # fmt: skip
-        return self._write_granted(granted)
+        return await self._write_granted(granted)
 
     async def renew(self, request: Request) -> Response:
         self._expect_loaded()
@@ -127,12 +137,16 @@ class _Doors:
         asked = _read(request, RenewRequest)
         pem = asked.request.encode()
         read_request(pem)
-        command = Renew(name=request.caller.name, names=asked.names, request=pem, address=request.peer)
-        return self._write_granted(await self._loop.ask(command))
+        command = Renew(name=request.caller.name, names=asked.names, request=pem, address=_address(request))
+        return await self._write_granted(await self._loop.ask(command))
 
-    def _write_granted(self, granted: Granted) -> Response:
+    async def _write_granted(self, granted: Granted) -> Response:
+        try:
+            masters = await self._masters()
+        except Unavailable:
+            masters = ()  # the certificate is made and must not be lost over this
         found = {"certificate": granted.certificate.decode(), "ca": self._authority.pem.decode()}
-        return json_response({**found, "expires_at": granted.expires_at})
+        return json_response({**found, "expires_at": granted.expires_at, "masters": list(masters)})
 
     async def check(self, request: Request) -> Response:
         self._expect_loaded()
@@ -185,6 +199,11 @@ def _read_ttl(given: str | float | None) -> float | None:
     if isinstance(given, str):
         return 0.0 if given in ("never", "0") else parse_duration_s(given)
     return float(given)
+
+
+def _address(request: Request) -> str:
+    """Where the node calls from; empty when a follower has passed its call on, which says nothing that is proven."""
+    return "" if FORWARDED.lower() in request.headers else request.peer
 
 
 def _name(caller: Caller) -> str:

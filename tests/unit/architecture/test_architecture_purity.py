@@ -43,6 +43,7 @@ MAY_DO_IO: dict[str, set[str]] = {
     },
     "sdk": {"framework.py", "http.py", "local.py", "agents.py", "feed.py", "measure.py", "notify.py"},
     "frameworks": {"routes.py", "pod_routes.py", "registry_routes.py", "scaling_routes.py", "hijack.py"},
+    "doctor": {"probe.py"},
     "trust": {"shell.py", "routes.py", "gate.py", "join.py", "authority.py"},
 }
 PURE_ELSEWHERE = [

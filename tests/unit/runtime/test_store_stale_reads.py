@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from corral.frameworks.batch import core as batch
+from corral.frameworks.batch.spec import Config as BatchConfig
 from corral.frameworks.cron import core as cron
 from corral.frameworks.cron.spec import Config as CronConfig
 from corral.frameworks.services import core as services
@@ -36,6 +38,7 @@ CORES = {
                set(typing.get_args(MasterCommand)) - {WatchCluster}),
     "services": (services.ServicesCore(ServicesConfig(), Random(1)), commands_of(services.Input)),
     "trust": (trust.TrustCore(TrustConfig()), set(typing.get_args(TrustCommand))),
+    "batch": (batch.BatchCore(BatchConfig(), Random(1)), commands_of(batch.Input)),
     "cron": (cron.CronCore(CronConfig(), Random(1)), commands_of(cron.Input)),
 }  # fmt: skip
 
@@ -43,7 +46,9 @@ CORES = {
 @pytest.mark.parametrize("name", CORES)
 def test_every_command_that_asks_for_a_view_is_a_read_and_no_other_is(name: str) -> None:
     core, commands = CORES[name]
-    named = {each for each in commands if each.__name__.startswith(("Get", "List", "Search", "Plan", "Prepare"))}
+    named = {
+        each for each in commands if each.__name__.startswith(("Get", "List", "Query", "Search", "Plan", "Prepare"))
+    }
     assert set(core.reads) == named
 
 

@@ -70,7 +70,8 @@ def test_what_is_no_token_is_refused_without_being_repeated(text: str) -> None:
 )
 def test_a_node_joins_by_token_and_address(host: str, url: str) -> None:
     token = Token("ab", "cd", FINGERPRINT)
-    assert split_target(f"{token.text}@{host}") == (token, url)
+    assert split_target(f"{token.text}@{host}") == (token, [url])
+    assert split_target(f"{token.text}@{host}, 10.9.9.9,") == (token, [url, "https://10.9.9.9:4680"])
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any
 from corral.frameworks.batch import admission, commands, offers, preempt, recovery, sweep, updates, views
 from corral.frameworks.batch.launch import name_task
 from corral.frameworks.batch.spec import (
+    READS,
     Command,
     Config,
     GetJob,
@@ -48,6 +49,7 @@ class BatchCore:
     """The deciding half of the batch framework."""
 
     __slots__ = ("state",)
+    reads = READS
 
     def __init__(self, config: Config, random: Random) -> None:
         self.state = State(config, random)

@@ -287,6 +287,9 @@ Command = (
     | GetStats | GetMetrics
 )  # fmt: skip
 
+READS = (GetJob, ListJobs, QueryJobs, GetOwner, GetStats, GetMetrics)
+"""The commands that change nothing."""
+
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """How the batch framework works. Units: seconds, MiB.

@@ -108,7 +108,7 @@ class CronCore:
             case Tick(name=firing.WORK):
                 return [*commands.let_go(state, now), *offers.work_off(state, now)]
             case Tick(name=firing.WANTS):
-                return offers.say_wants(state)
+                return offers.say_wants(state, now)
             case Tick(name=ending.SWEEP):
                 return ending.kill_again(state)
             case Tick(name=firing.PRUNE):

@@ -166,12 +166,15 @@ def _launch(
 # Wants.
 
 
-def say_wants(state: State) -> list[Effect]:
+def say_wants(state: State, now: float) -> list[Effect]:
     """All wants at once, which is how the master learns that one was withdrawn."""
     if not state.connected or state.framework_id is None or not state.wants_changed:
         return []
     state.wants_changed = False
-    wants = (replace(queue.want, count=len(queue.items)) for queue in state.queues.values())
+    wants = (
+        replace(state.nodes.wish(queue.want, want_id, now), count=len(queue.items))
+        for want_id, queue in state.queues.items()
+    )
     return state.demands.state(state.framework_id, wants)
 
 

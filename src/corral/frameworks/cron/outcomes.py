@@ -10,6 +10,7 @@ from corral.frameworks.cron import notices
 from corral.frameworks.cron.dags import steps
 from corral.frameworks.cron.graph import hear_success, reset
 from corral.frameworks.cron.keys import history_key, run_key
+from corral.frameworks.cron.launch import make_want
 from corral.frameworks.cron.spec import (
     Cause,
     Concurrency,
@@ -24,6 +25,7 @@ from corral.frameworks.cron.spec import (
 from corral.frameworks.cron.state import Job, State, replace
 from corral.lib.backoff import grow_delay_s
 from corral.runtime.core import Effect, Note, Persist
+from corral.sdk.nodes import FAST_S
 
 CHILDREN_AT_ONCE = 16
 RELAUNCH_MOST_S = 60.0
@@ -46,15 +48,17 @@ def end_attempt(
         result, message = Result.KILLED, run.ending
     failed = result in (Result.FAILURE, Result.LOST)
     again = failed and may_retry and run.attempt < spec.retries and not spec.disabled
+    blamed = _judge_node(state, job, run, result, message, again=again, now=now)
     effects = _remember(state, job, run, result, message, final=not again, now=now)
     facts = {"job": job.name, "task": run.task_id, "agent": run.agent_id, "result": str(result)}
     if again:
         delay_s = retry_delay_s(state, job, run)
         effects.append(_wait(state, job, run, now, delay_s, attempt=run.attempt + 1, lost=0))
         effects.append(Note("attempt failed", message, "warning", {**facts, "retry_s": delay_s}))
-        return effects
+        return [*effects, *blamed]
     state.drop_run(job, run)
     effects.append(Persist(run_key(run), None))
+    effects.extend(blamed)
     effects.append(Note("run ended", message, "warning" if failed else "info", facts))
     if job.record.step is not None:
         return [*effects, *steps.ended(state, job, run, result, message, data, now)]
@@ -63,6 +67,26 @@ def end_attempt(
     elif failed:
         effects += _fail(state, job, run, message, now)
     return [*effects, *exhaust(state, job, run, now)]
+
+
+def _judge_node(
+    state: State, job: Job, run: Run, result: Result, message: str, *, again: bool, now: float
+) -> list[Effect]:
+    """What an end says about its node: the next attempt after a fast failure is made elsewhere if there is room."""
+    node = run.hostname
+    if not node or result not in (Result.SUCCESS, Result.FAILURE):
+        return []
+    lived_s = now - run.started_at if run.started_at is not None else 0.0
+    shape = (job.want or make_want(job.spec, state.config)).id
+    if result is Result.SUCCESS:
+        state.nodes.last(job.name, node, now)
+        return []
+    if lived_s < FAST_S and again:
+        state.nodes.shun(shape, node, f"an attempt of job {job.name} failed there: {message}", now)
+    if not state.nodes.fail(job.name, node, lived_s, now):
+        return []
+    (why,) = (a.why for a in state.nodes.avoided(None, now) if a.hostname == node and a.subject is None)
+    return [Note("node is avoided", why, "error", {"node": node})]
 
 
 def exhaust(state: State, job: Job, run: Run, now: float) -> list[Effect]:

@@ -33,6 +33,7 @@ from corral.frameworks.cron.spec import (
 from corral.model.ids import FrameworkId, TaskId, WantId
 from corral.model.offer import Explanation, Offer, Want
 from corral.sdk.answers import Demands
+from corral.sdk.nodes import NodeScores
 from corral.sdk.notices import Outbox
 from corral.sdk.tokens import TokenCounter
 
@@ -141,13 +142,13 @@ class Job:
 class State:
     """Shapes: `dirty` jobs have to be looked at; `demands` is what the master was told last; `heap` holds when to
     look at a job again, with entries that no longer count; `trash` are keys of records to be deleted bit by bit;
-    `tasks` finds a run by its present task.
+    `tasks` finds a run by its present task; `nodes` remembers what failed where.
     """
 
     __slots__ = (
         "backlog", "children", "config", "connected", "dags", "demands", "dirty", "endings", "explained", "fire_at",
-        "framework_id", "heap", "jobs", "leaving", "notices", "purged", "queues", "random", "roots", "signals", "tasks",
-        "tokens", "trash", "wants_changed",
+        "framework_id", "heap", "jobs", "leaving", "nodes", "notices", "purged", "queues", "random", "roots", "signals",
+        "tasks", "tokens", "trash", "wants_changed",
     )  # fmt: skip
 
     def __init__(self, config: Config, random: Random) -> None:
@@ -165,6 +166,7 @@ class State:
         self.heap: list[tuple[int, str]] = []
         self.backlog: list[Offer] = []
         self.demands = Demands()
+        self.nodes = NodeScores()
         self.wants_changed = False
         self.explained: set[WantId] = set()
         self.signals: dict[str, Signal] = {}

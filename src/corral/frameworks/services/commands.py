@@ -290,6 +290,7 @@ def reset_delay(state: State, ask: int, command: ResetDelay, now: float) -> list
     if app is None or not waits:
         raise NotFound(f"application {command.id} not found in tasks queue")
     backoff.forget(app)
+    state.nodes.forget(app.spec.id)
     state.restless[command.id] = None
     return [CancelTimer(DELAY + command.id), Reply(ask, None)]
 

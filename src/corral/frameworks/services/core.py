@@ -49,6 +49,7 @@ from corral.frameworks.services.spec import (
     DeleteGroup,
     GetApp,
     GetApps,
+    GetAvoided,
     GetDeployment,
     GetDeployments,
     GetEnded,
@@ -232,6 +233,8 @@ class ServicesCore:
                 return views.view_tasks(state, views.select_tasks(state, command))
             case GetQueue():
                 return views.view_queue(state, command, now)
+            case GetAvoided():
+                return views.view_avoided(state, now)
             case GetDeployments():
                 return views.view_deployments(state)
             case GetGroup():

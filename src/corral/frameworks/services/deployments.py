@@ -298,6 +298,7 @@ def _take_on(state: State, change: Change, version: str, effects: list[Effect], 
         record = replace(app.record, stopping=True)
         app.adopt(record)
         backoff.forget(app)
+        state.nodes.forget(app.spec.id)
         effects.append(Persist(f"app{change.id}", record))
         return
     spec = change.spec
@@ -325,6 +326,7 @@ def _take_on(state: State, change: Change, version: str, effects: list[Effect], 
         release_ports(state, app)
         if record.config != app.record.config:
             backoff.forget(app)
+            state.nodes.forget(app.spec.id)
         app.adopt(record)
     take_ports(state, app)
     state.restless[change.id] = None

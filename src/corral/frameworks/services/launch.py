@@ -41,6 +41,7 @@ from corral.model.task import (
 )
 from corral.sdk.match import Placement
 
+HOME = "@home"
 MOST_LABEL_NAME = 493
 MOST_LABEL_VALUE = 512
 
@@ -60,8 +61,13 @@ def want_id_of(app: App) -> WantId:
     return WantId(f"{safe_id(app.spec.id)}@{app.record.config}")
 
 
+def home_want_id_of(app: App) -> WantId:
+    """For those of the app's instances that would rather be started again where they failed."""
+    return WantId(f"{want_id_of(app)}{HOME}")
+
+
 def app_of_want(want_id: WantId) -> str:
-    return "/" + want_id.rpartition("@")[0].replace("_", "/")
+    return "/" + want_id.partition("@")[0].replace("_", "/")
 
 
 def make_want(app: App, config: Config, count: int) -> Want:

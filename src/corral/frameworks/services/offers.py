@@ -4,13 +4,15 @@ All wants are stated anew whenever they differ from what the master last heard, 
 launch lowers a want's count on both sides and needs no word. Source: DESIGN, wants; Marathon's contract, section 10.
 """
 
-from corral.frameworks.services import backoff, partition
+from corral.frameworks.services import backoff, partition, retry
 from corral.frameworks.services.events import tell_instance
 from corral.frameworks.services.launch import (
+    HOME,
     app_of_want,
     assign_ports,
     build_task,
     group_value,
+    home_want_id_of,
     make_want,
     scaling_variables,
     want_id_of,
@@ -43,7 +45,7 @@ def work_off(state: State, now: float) -> list[Effect]:
         return []
     offers = state.backlog[: state.config.most_writes]
     del state.backlog[: state.config.most_writes]
-    matched = match(offers, _waiting(state, offers))
+    matched = match(offers, _waiting(state, offers, now))
     effects: list[Effect] = []
     for placement in matched.placements:
         effects.extend(_launch(state, placement, now))
@@ -61,31 +63,42 @@ def work_off(state: State, now: float) -> list[Effect]:
     return effects
 
 
-def _waiting(state: State, offers: list[Offer]) -> list[Want]:
+def _waiting(state: State, offers: list[Offer], now: float) -> list[Want]:
     """The wants these offers may serve."""
     if any(o.want_id is None for o in offers):
-        return [w for w in (_want_now(state, app) for app in state.apps.values()) if w is not None]
+        return [want for app in state.apps.values() for want in _wants_now(state, app, now)]
     found: dict[WantId, Want] = {}
     for offer in offers:
         assert offer.want_id is not None
         if offer.want_id not in found:
             app = state.apps.get(app_of_want(offer.want_id))
-            want = _want_now(state, app) if app is not None else None
-            if want is not None and want.id == offer.want_id:
-                found[want.id] = want
+            for want in _wants_now(state, app, now) if app is not None else ():
+                if want.id == offer.want_id:
+                    found[want.id] = want
     return list(found.values())
 
 
-def _want_now(state: State, app: App) -> Want | None:
-    """What the app waits for, whether or not it may be launched yet."""
-    count = len(app.up_to_date[Phase.SCHEDULED])
-    return make_want(app, state.config, count) if count and not app.record.stopping else None
+def _wants_now(state: State, app: App, now: float) -> list[Want]:
+    """What the app waits for, whether or not it may be launched yet: in two parts when some would rather stay."""
+    waiting = app.up_to_date[Phase.SCHEDULED]
+    if not waiting or app.record.stopping:
+        return []
+    homes = app.homes
+    found: list[Want] = []
+    if len(waiting) > len(homes):
+        want = make_want(app, state.config, len(waiting) - len(homes))
+        found.append(state.nodes.wish(want, app.spec.id, now))
+    if homes:
+        want = replace(make_want(app, state.config, len(homes)), id=home_want_id_of(app))
+        found.append(state.nodes.wish(want, app.spec.id, now, homes))
+    return found
 
 
 def _launch(state: State, placement: Placement, now: float) -> list[Effect]:
     offer = placement.offer
     app = state.apps[app_of_want(placement.want_id)]
-    waiting = next(iter(app.up_to_date[Phase.SCHEDULED].values()))
+    homed = placement.want_id.endswith(HOME)
+    waiting = retry.choose_waiting(app, offer.hostname, homed=homed)
     instance = replace(
         waiting,
         version=app.record.version,
@@ -157,25 +170,24 @@ def state_wants(state: State, now: float) -> list[Effect]:
 
 def _restate(state: State, app_id: str, now: float) -> list[Effect]:
     app = state.apps.get(app_id)
-    stated = state.wants_of.get(app_id)
-    wanted = _want_now(state, app) if app is not None else None
+    wanted = _wants_now(state, app, now) if app is not None else []
     effects: list[Effect] = []
-    if app is not None and wanted is not None:
+    if app is not None and wanted:
         wait_s = backoff.wait_s(app, now)
         if wait_s > 0:
-            wanted = None
+            wanted = []
             effects.append(SetTimer(DELAY + app_id, wait_s))
-    if stated is not None and stated in state.wants and (wanted is None or stated != wanted.id):
-        del state.wants[stated]
-        state.wants_changed = True
-    if wanted is None:
-        state.wants_of.pop(app_id, None)
-        if app is not None and not app.up_to_date[Phase.SCHEDULED]:
-            app.explanation = None
-    else:
-        state.wants_of[app_id] = wanted.id
-        if state.wants.get(wanted.id) != wanted:
-            state.wants[wanted.id] = wanted
+    named = tuple(want.id for want in wanted)
+    for stated in state.wants_of.pop(app_id, ()):
+        if stated not in named and state.wants.pop(stated, None) is not None:
+            state.wants_changed = True
+    if named:
+        state.wants_of[app_id] = named
+    elif app is not None and not app.up_to_date[Phase.SCHEDULED]:
+        app.explanation = None
+    for want in wanted:
+        if state.wants.get(want.id) != want:
+            state.wants[want.id] = want
             state.wants_changed = True
     return effects
 
@@ -194,7 +206,7 @@ def take_explanations(state: State, event: events.Explanations) -> list[Effect]:
     named = set()
     for explanation in event.explanations:
         app = state.apps.get(app_of_want(explanation.want_id))
-        if app is None or want_id_of(app) != explanation.want_id:
+        if app is None or explanation.want_id not in (want_id_of(app), home_want_id_of(app)):
             continue
         named.add(app.spec.id)
         before = app.explanation

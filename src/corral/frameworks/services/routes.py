@@ -26,6 +26,7 @@ from corral.frameworks.services.spec import (
     DeleteGroup,
     GetApp,
     GetApps,
+    GetAvoided,
     GetDeployment,
     GetDeployments,
     GetEnded,
@@ -113,6 +114,7 @@ def routes(ask: Ask, feed: Feed | None = None) -> list[Route]:
         ("PUT", "/v2/groups/{id*}", door.update_group),
         ("DELETE", "/v2/groups/{id*}", door.delete_group),
         ("POST", "/v2/plan", door.plan),
+        ("GET", "/v2/avoided", door.list_avoided),
         ("GET", "/v2/events", door.list_events),
         ("GET", "/v2/info", door.get_info),
         ("GET", "/v2/leader", door.get_leader),
@@ -210,6 +212,9 @@ class _Door:
     async def get_version(self, request: Request) -> Response:
         version = read_version(request.params["version"])
         return _json(await self._ask(GetVersion(id=_id(request), version=version)))
+
+    async def list_avoided(self, request: Request) -> Response:
+        return _json({"avoided": await self._ask(GetAvoided())})
 
     # Tasks.
 

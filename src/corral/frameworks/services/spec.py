@@ -359,7 +359,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     `checked` is what its plain check has shown. An instance of a pod has `containers`; `node` is its agent's
     `host:port`, `node_ip` its node's address. `inactive_at` is since when another may run in its place. A `single` one
     must not run beside another; its task has ended `fence_s` after its agent was declared unreachable, None when nobody
-    ends it there. `leave_at` is set while it waits for balancers to let go of it, and says until when.
+    ends it there. `leave_at` is set while it waits for balancers to let go of it, and says until when. `home` is the
+    node it has failed on `tries` times in a row and would rather be started on again, empty for any.
     Units: instants in seconds UTC.
     """
 
@@ -391,6 +392,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     inactive_at: float | None = None
     single: bool = False
     fence_s: float | None = None
+    home: str = ""
+    tries: int = 0
     node_ip: str = ""
     leave_at: float | None = None
 
@@ -733,6 +736,10 @@ class GetQueue(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     embed: tuple[str, ...] = ()
 
 
+class GetAvoided(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The nodes that apps use only when nothing else fits. corral's own."""
+
+
 class GetDeployments(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     pass
 
@@ -780,13 +787,14 @@ Command = (
     | CancelDeployment | GetApps | GetApp | GetVersions | GetVersion | GetTasks | GetQueue | GetDeployments | GetGroup
     | GetInfo | GetLeader | PlanApps | GetGroupVersions | GetGroupVersion | CheckGroup
     | GetPods | GetPod | KillPod | PauseDeployment | PromoteDeployment | GetDeployment | GetEnded | DiscoveryCommand
-    | ScalingCommand
+    | ScalingCommand | GetAvoided
 )  # fmt: skip
 
 
 READS = (
     GetApps, GetApp, GetVersions, GetVersion, GetTasks, GetQueue, GetDeployments, GetDeployment, GetGroup,
     GetGroupVersion, GetGroupVersions, GetPod, GetPods, GetEnded, GetRegistry, GetTraffic, GetInfo, GetLeader, PlanApps,
+    GetAvoided,
 )  # fmt: skip
 """The commands that change nothing."""
 

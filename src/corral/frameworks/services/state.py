@@ -33,6 +33,7 @@ from corral.lib.units import format_timestamp
 from corral.model.ids import FrameworkId, TaskId, WantId
 from corral.model.offer import Explanation, Offer, Want
 from corral.model.task import TERMINAL
+from corral.sdk.nodes import NodeScores
 
 
 class Phase(IntEnum):
@@ -108,7 +109,7 @@ class App:
     """One app at work: what is wanted, its instances in their buckets, its backoff."""
 
     __slots__ = (
-        "conditions", "delay", "ended", "explanation", "health", "instances", "outdated", "record", "since_at",
+        "conditions", "delay", "ended", "explanation", "health", "homed", "instances", "outdated", "record", "since_at",
         "template", "up_to_date", "want",
     )  # fmt: skip
 
@@ -119,6 +120,8 @@ class App:
         self.outdated: tuple[dict[str, Instance], ...] = tuple({} for _ in Phase)
         self.conditions: Counter[Condition] = Counter()
         self.health: Counter[bool] = Counter()
+        self.homed: dict[str, str] = {}
+        """The instances that wait and would rather be started again on the node they failed on, and that node."""
         self.delay: Delay | None = None
         self.since_at = now
         self.explanation: Explanation | None = None
@@ -162,7 +165,17 @@ class App:
         del self._bucket(old)[instance_id]
         self._count(old, -1)
 
+    @property
+    def homes(self) -> list[str]:
+        """The nodes that waiting instances of the present definition would rather go back to."""
+        waiting = self.up_to_date[Phase.SCHEDULED]
+        return [home for instance_id, home in self.homed.items() if instance_id in waiting]
+
     def _count(self, instance: Instance, by: int) -> None:
+        if by < 0:
+            self.homed.pop(instance.id, None)
+        elif instance.home and instance.condition is Condition.SCHEDULED:
+            self.homed[instance.id] = instance.home
         self.conditions[instance.condition] += by
         if instance.healthy is not None and instance.condition is Condition.RUNNING:
             self.health[instance.healthy] += by
@@ -193,13 +206,14 @@ class State:
     overdue or its kill has to be repeated, `sentenced` one that somebody wants ended to the reason. `explained` apps
     have an explanation why they wait. `heard` gathers events for those who listen, None when nobody does.
     `outcomes` are the deployments that ended last, `progress` is how far each app of a deployment with a deadline got.
-    `history` holds what each change of the newest root versions replaced, by version.
+    `history` holds what each change of the newest root versions replaced, by version; `nodes` remembers what failed
+    where.
     """
 
     __slots__ = (
         "apps", "backlog", "config", "connected", "deployments", "dirty", "discovery", "done", "elastic", "explained",
-        "failures", "framework_id", "groups", "heard", "history", "last_version_at", "locks", "master", "outcomes",
-        "progress", "random", "restless", "sentenced", "service_ports", "versions", "wants",
+        "failures", "framework_id", "groups", "heard", "history", "last_version_at", "locks", "master", "nodes",
+        "outcomes", "progress", "random", "restless", "sentenced", "service_ports", "versions", "wants",
         "wants_changed", "wants_of", "watched",
     )  # fmt: skip
 
@@ -226,13 +240,14 @@ class State:
         self.restless: dict[str, None] = {}
         self.sentenced: dict[str, str] = {}
         self.wants: dict[WantId, Want] = {}
-        self.wants_of: dict[str, WantId] = {}
+        self.wants_of: dict[str, tuple[WantId, ...]] = {}
         self.wants_changed = False
         self.explained: set[str] = set()
         self.watched: dict[str, float] = {}
         self.backlog: list[Offer] = []
         self.last_version_at = 0
         self.discovery = Discovery()
+        self.nodes = NodeScores()
 
     def visible(self, app_id: str) -> App | None:
         """The app, unless it is only waiting for its last instances to end."""
@@ -270,6 +285,8 @@ class State:
                         assert instance.app == key, f"{instance.id} belongs to {instance.app}"
                         seen[instance.id] = instance
             assert seen == app.instances, f"buckets of {key} do not hold its instances"
+            homes = {i.id: i.home for i in app.instances.values() if i.home and i.condition is Condition.SCHEDULED}
+            assert homes == app.homed, f"homes of {key} are lost"
             counted = Counter(i.condition for i in app.instances.values())
             assert counted == +app.conditions, f"conditions of {key} are miscounted"
             running = [i for i in app.instances.values() if i.condition is Condition.RUNNING]

@@ -4,7 +4,7 @@ An update is settled in the records before the session acknowledges it. A task t
 belongs to one that was given up. Source: Marathon's contract, sections 9, 10 and 13.
 """
 
-from corral.frameworks.services import backoff
+from corral.frameworks.services import backoff, retry
 from corral.frameworks.services.events import tell, tell_instance, tell_status, tell_unknown
 from corral.frameworks.services.health import is_health_kill, take_health, tell_health, tell_health_kill
 from corral.frameworks.services.names import read_task_id
@@ -166,6 +166,7 @@ def _compare_health(state: State, app: App, before: Instance, instance: Instance
     if instance.healthy is before.healthy or instance.healthy is None:
         return []
     if instance.healthy:
+        state.nodes.last(app.spec.id, instance.hostname, status.at)
         return [Note("instance is healthy", status.message or "all its checks pass", facts=_facts(instance))]
     return [Note("instance is unhealthy", status.message or "a check fails", "warning", _facts(instance))]
 
@@ -248,6 +249,9 @@ def _ended(state: State, app: App, instance: Instance, status: TaskStatus, now: 
     )
     if instance.containers:
         bury(app, instance, why, now)
+    if retry.is_fault(status, ill=ill):
+        again, moved = retry.place_again(state, app, instance, again, why, now)
+        effects.extend(moved)
     app.place(again)
     tell_instance(state, again)
     app.since_at = now

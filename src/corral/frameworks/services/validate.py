@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from corral.frameworks.services import retry
 from corral.frameworks.services.checks import find_faults
 from corral.frameworks.services.partition import SINGLE_INSTANCE, find_label_faults, is_single
 from corral.frameworks.services.readiness import find_readiness_faults
@@ -183,6 +184,7 @@ def _number_errors(spec: AppSpec, config: Config) -> Errors:
                 f"inactiveAfterSeconds ({inactive}) must not be greater than expungeAfterSeconds ({expunge})",
             )
     yield from find_label_faults(spec)
+    yield from retry.find_label_faults(spec)
     if is_single(spec):
         if spec.instances > 1:
             yield "/instances", f"label {SINGLE_INSTANCE} allows one instance, got {spec.instances}"

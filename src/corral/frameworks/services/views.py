@@ -31,6 +31,7 @@ from corral.lib.errors import NotFound
 from corral.lib.units import format_timestamp
 from corral.model.offer import Explanation
 from corral.model.task import TaskState
+from corral.sdk.nodes import Avoided
 
 Json = Any
 
@@ -266,7 +267,7 @@ def view_queue(state: State, command: GetQueue, now: float) -> list[Json]:
             "count": count,
             "since": format_timestamp(app.since_at),
             "delay": {"timeLeftSeconds": math.ceil(wait_s), "overdue": wait_s <= 0},
-            "processedOffersSummary": _offers_summary(app.explanation),
+            "processedOffersSummary": _offers_summary(app.explanation, state.nodes.avoided(app.spec.id, now)),
         }
         if offers:
             item["lastUnusedOffers"] = _unused_offers(app.explanation)
@@ -293,8 +294,8 @@ def _unused_offers(explanation: Explanation | None) -> list[Json]:
     ]  # fmt: skip
 
 
-def _offers_summary(explanation: Explanation | None) -> Json:
-    """The kernel's explanation as Marathon's funnel, with its own words beside it."""
+def _offers_summary(explanation: Explanation | None, avoided: tuple[Avoided, ...]) -> Json:
+    """The kernel's explanation as Marathon's funnel, with its own words beside it, and what is avoided on purpose."""
     rows = reject_rows(explanation)
     refused = sum(row["declined"] for row in rows)
     out: dict[str, Json] = {
@@ -311,7 +312,24 @@ def _offers_summary(explanation: Explanation | None) -> Json:
         ]
         out["fitsIf"] = list(explanation.fits_if)
         out["never"] = explanation.never
+    if avoided:
+        out.setdefault("reasons", []).extend(
+            {"reason": "avoided", "agents": 1, "detail": f"{one.hostname} is used last: {one.why}"} for one in avoided
+        )
     return out
+
+
+def view_avoided(state: State, now: float) -> list[Json]:
+    """The nodes that apps use only when nothing else fits. Shapes: without `app`, all apps do."""
+    return [
+        {
+            "hostname": each.hostname,
+            "why": each.why,
+            "until": format_timestamp(each.until_at),
+            **({"app": each.subject} if each.subject is not None else {}),
+        }
+        for each in state.nodes.avoided(None, now)
+    ]
 
 
 def reject_rows(explanation: Explanation | None) -> list[dict[str, Json]]:
