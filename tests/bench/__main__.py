@@ -24,6 +24,8 @@ BENCHES = (
     "etcd",
     "services",
     "swarm",
+    "failover",
+    "outage",
 )
 WITH_DATA = ("packing",)
 """Run when named, or when there is `--data`."""
