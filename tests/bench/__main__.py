@@ -24,6 +24,7 @@ BENCHES = (
     "etcd",
     "services",
     "swarm",
+    "failover",
     "outage",
 )
 WITH_DATA = ("packing",)
