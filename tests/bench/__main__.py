@@ -23,6 +23,9 @@ BENCHES = (
     "batch",
     "etcd",
     "services",
+    "swarm",
+    "failover",
+    "outage",
 )
 WITH_DATA = ("packing",)
 """Run when named, or when there is `--data`."""

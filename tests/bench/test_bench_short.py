@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["control_plane", "start", "etcd"])
+@pytest.mark.parametrize("name", ["control_plane", "services", "start", "etcd"])
 def test_a_short_run_of_each_benchmark_gives_its_numbers(name: str, tmp_path: Path) -> None:
     found = tmp_path / "found.json"
     command = [sys.executable, "-m", "tests.bench", "--short", "--json", str(found), name]

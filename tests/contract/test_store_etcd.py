@@ -13,7 +13,6 @@ from aiohttp import web
 
 from corral.store.base import Change, Compacted, Guard, GuardFailed, Record, StoreFailed
 from corral.store.etcd import EtcdStore, Settings, open_etcd
-from corral.store.fenced import FencedStore
 from etcd_servers import Etcd, ask, free_ports
 
 Answer = Callable[[web.Request, Callable[[], Awaitable[web.Response]]], Awaitable[web.StreamResponse]]
@@ -248,16 +247,16 @@ async def test_a_commit_goes_on_in_another_lane_when_its_marker_was_taken_away(s
         assert await store.get("a") == Record("a", b"2", revision)
 
 
-async def test_what_a_fenced_store_writes_ends_with_its_leader_key(settings: Settings) -> None:
+async def test_what_is_guarded_by_a_leaders_key_ends_with_it(settings: Settings) -> None:
     async with opened(settings) as store:
         revision = await store.commit({"leader": b"one"}, [Guard("leader", 0)], await store.grant(60))
-        fenced = FencedStore(store, Guard("leader", revision))
-        await fenced.commit({f"k{n}": b"1" for n in range(300)}, [Guard("k0", 0)])
-        with pytest.raises(GuardFailed):
-            await fenced.commit({"k0": b"2"}, [Guard("k0", 0)])
+        fence = Guard("leader", revision)
+        await store.commit({f"k{n}": b"1" for n in range(300)}, [fence, Guard("k0", 0)])
+        with pytest.raises(GuardFailed, match="k0"):
+            await store.commit({"k0": b"2"}, [fence, Guard("k0", 0)])
         await store.commit({"leader": b"two"})
-        with pytest.raises(StoreFailed, match="another one leads"):
-            await fenced.commit({"k0": b"2"})
+        with pytest.raises(GuardFailed, match="leader"):
+            await store.commit({"k0": b"2"}, [fence])
         found = await store.get("k0")
         assert found is not None
         assert found.value == b"1"

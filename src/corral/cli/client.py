@@ -5,6 +5,7 @@ Errors of any dialect become the corral error of their status, with the server's
 
 import http.client
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit
@@ -52,6 +53,7 @@ class Client:
         self.addr = self._addrs[0]
         self._timeout_s = timeout_s
         self._what = what
+        self._age_told = False
 
     def get(self, path: str, **query: Any) -> Any:
         return self.send("GET", path, query=query)
@@ -125,7 +127,14 @@ class Client:
             raise _NotDone(f"masters send each other's callers on; {addr} was the last, and none of them leads")
         if response.status >= 300:
             raise _read_error(response, addr)
+        self._warn_of_age(response.headers.get("Corral-Stale", ""))
         return response
+
+    def _warn_of_age(self, age_s: str) -> None:
+        """Say on stderr, once, that what is shown may be out of date."""
+        if age_s and not self._age_told:
+            self._age_told = True
+            print(f"corral: the store is away; this is as of {age_s} s ago", file=sys.stderr)
 
     def _exchange(
         self, method: str, path: str, body: Any, query: Mapping[str, Any], timeout_s: float | None

@@ -1,12 +1,7 @@
 """Apps of another system taken over: read from a live Marathon or an exported file, compared, and applied here."""
 
-import base64
-import json
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,11 +9,12 @@ import click
 
 from corral.cli.apps import compare
 from corral.cli.client import Client
+from corral.cli.foreign import fetch_json, read_json
+from corral.cli.import_jobs import import_chronos
 from corral.cli.output import output_option, show, show_table
 from corral.cli.services import app_id
 from corral.lib.errors import CorralError, Invalid, Unavailable
 
-_TIMEOUT_S = 30.0
 _SHOWN = frozenset(
     {
         "version", "versionInfo", "tasks", "tasksStaged", "tasksRunning", "tasksHealthy", "tasksUnhealthy",
@@ -34,7 +30,7 @@ _NOTES = {
 
 @click.group("import")
 def import_() -> None:
-    """Take over the apps of another system."""
+    """Take over what another system runs."""
 
 
 @import_.command("marathon")
@@ -49,7 +45,7 @@ def import_marathon(addr: str, source: str, only_plan: bool, suspended: bool, be
 
     What this cluster would refuse is listed and left out; the exit code is then 1.
     """
-    content = _fetch(source) if "://" in source else _read(source)
+    content = _fetch(source) if "://" in source else read_json(source, "http://marathon:8080")
     client = Client(addr)
     prefix = "/" + below.strip("/")
     found = [
@@ -75,37 +71,10 @@ def import_marathon(addr: str, source: str, only_plan: bool, suspended: bool, be
 
 
 def _fetch(url: str) -> Any:
-    """The whole tree of a live Marathon. Errors: `Unavailable`, `Invalid`."""
-    split = urlsplit(url)
-    if split.scheme not in ("http", "https") or not split.hostname:
-        raise Invalid(f"{url!r} is not of the form http://HOST:PORT")
-    port = f":{split.port}" if split.port else ""
-    path = split.path.rstrip("/").removesuffix("/v2/apps").removesuffix("/v2/groups")
+    """The whole tree of a live Marathon."""
+    path = urlsplit(url).path.rstrip("/").removesuffix("/v2/apps").removesuffix("/v2/groups")
     query = "embed=group.groups&embed=group.apps&embed=group.pods"
-    request = urllib.request.Request(f"{split.scheme}://{split.hostname}{port}{path}/v2/groups?{query}")  # noqa: S310, the scheme was checked
-    request.add_header("Accept", "application/json")
-    if split.username:
-        secret = base64.b64encode(f"{split.username}:{split.password or ''}".encode()).decode()
-        request.add_header("Authorization", f"Basic {secret}")
-    try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
-            return json.loads(answer.read())
-    except urllib.error.HTTPError as error:
-        raise Unavailable(
-            f"{split.hostname}{port} answered {error.code} to GET /v2/groups; is it a Marathon?"
-        ) from None
-    except (OSError, ValueError) as error:
-        why = getattr(error, "reason", None) or error
-        raise Unavailable(f"no Marathon answers at {split.hostname}{port} ({why})") from None
-
-
-def _read(file: str) -> Any:
-    try:
-        return json.loads(sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise Invalid(f"there is no file {file!r}; give a file, or an URL such as http://marathon:8080") from None
-    except (ValueError, OSError) as error:
-        raise Invalid(f"{file} is not JSON: {error}") from None
+    return fetch_json(url, f"{path}/v2/groups?{query}", "Marathon")
 
 
 def _definitions(content: Any) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -172,3 +141,6 @@ def _take_over(client: Client, found: list[dict[str, Any]]) -> list[dict[str, An
         else:
             click.echo(f"{one['kind']} {one['id']} accepted", err=True)
     return failed
+
+
+import_.add_command(import_chronos)

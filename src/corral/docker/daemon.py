@@ -121,11 +121,13 @@ def install_packages(packages: Sequence[str], say: Any = print) -> None:
 class PrivateEngine:
     """A containerd and a dockerd in one directory, from `start` to `stop`.
 
+    Shapes: without `live_restore` containers end with dockerd, which swarm mode insists on.
     Errors: `Failed` when a program is missing, this is not root, or a daemon ends at once; with its log's last lines.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, live_restore: bool = True) -> None:
         self.root = root.absolute()
+        self._live_restore = live_restore
         self.socket = self.root / "run" / "docker.sock"
         self.url = f"unix://{self.socket}"
         self._record_path = self.root / "engine.json"
@@ -174,6 +176,8 @@ class PrivateEngine:
         (self.root / "daemon.json").write_text("{}\n")
         arguments = dockerd_arguments(self.root, f"/{self._record['name']}")
         arguments += ["--bridge", self.name, "--iptables=false", "--ip-forward=false", "--ip-masq=false"]
+        if not self._live_restore:
+            arguments.remove("--live-restore")
         self._spawn("dockerd", arguments)
 
     def await_answer(self, timeout_s: float = 30.0) -> None:
@@ -188,8 +192,8 @@ class PrivateEngine:
         """Send a signal such as SIGSTOP or SIGCONT to dockerd."""
         os.kill(self._record["dockerd"]["pid"], signum)
 
-    def kill_containerd(self) -> None:
-        self._end("containerd", signal.SIGKILL)
+    def kill_containerd(self, signum: int = signal.SIGKILL) -> None:
+        self._end("containerd", signum)
 
     def runs(self, name: str) -> bool:
         identity = self._record.get(name)

@@ -7,18 +7,20 @@ from typing import Any
 
 import msgspec
 
-from corral.lib.clock import steady_clock
+from corral.lib.clock import steady_clock, system_clock
 from corral.lib.errors import Unavailable
 from corral.lib.log import get_logger
 from corral.net.access import NO_ACCESS, Access
 from corral.net.auth import Gate
 from corral.net.proxy import Follower
-from corral.net.routes import RawRoute, Route
+from corral.net.routes import RawRoute, Request, Response, Route, json_response
 from corral.net.server import Server
 from corral.net.stale import marked
+from corral.runtime.core import Note
 from corral.runtime.election import Candidate
 from corral.runtime.leader import Election, Tenure
 from corral.runtime.loop import Loop
+from corral.runtime.notes import Notes
 from corral.runtime.renewal import Renewal
 from corral.runtime.routes import routes as process_routes
 from corral.runtime.service import STORE_FAILED, Background, Service, run_services
@@ -71,6 +73,7 @@ class Reign:
     ) -> None:
         self.serves = False
         self._has_served = False
+        self._notes: Notes | None = None
         self._reopen = reopen
         self._election = election
         self._begin = begin
@@ -78,7 +81,10 @@ class Reign:
         self._alone = alone
         self._stopping = asyncio.Event()
         self._follower = Follower(election.own.url, self, server.serve, lambda: self.serves, access)
-        self._own_routes = process_routes(renewal, self.members)
+        self._own_routes = [
+            *process_routes(renewal, self.members),
+            Route(method="GET", path="/health/leader", handler=self._answer_leader),
+        ]
         self._gate = gate
         server.switch([*self._own_routes, *self._follower.routes()], gate)
 
@@ -140,9 +146,7 @@ class Reign:
         What has led stays as it is: it answers reads, marked as stale, and refuses the rest.
         """
         self._election.stand_again()
-        log.warning(
-            "store away", why="what runs goes on; until it is back, reads are answered as stale and writes refused"
-        )
+        self._tell("store away", "what runs goes on; until it is back, reads are stale and writes refused", "warning")
         away_at, tries = steady_clock(), 0
         while not self._stopping.is_set():
             try:
@@ -154,9 +158,14 @@ class Reign:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), RETRY_S)
                 continue
-            log.info("store back", why="it takes writes again", away_s=round(steady_clock() - away_at, 1))
+            self._tell("store back", "it takes writes again", away_s=round(steady_clock() - away_at, 1))
             return True
         return False
+
+    def _tell(self, what: str, why: str, level: str = "info", **facts: float) -> None:
+        """A line of the story, which the routes of the reign that has ended still show."""
+        if self._notes is not None:
+            self._notes.add("store", Note(what, why, level, facts), system_clock())
 
     async def _campaign(self) -> Tenure | None:
         """None when it is stopped before it leads."""
@@ -181,6 +190,7 @@ class Reign:
 
     async def _lead(self, tenure: Tenure) -> int:
         leading = self._begin(tenure)
+        self._notes = leading.loops[0].notes
         tenure.attend(*leading.loops)
         serve = Background("accession", lambda: self._serve(leading))
         # The tenure is listed first: it stops last, so that nobody leads before the last turn here has ended.
@@ -194,12 +204,16 @@ class Reign:
     async def _serve(self, leading: Leading) -> int | None:
         for loop in leading.loops:
             await loop.ready.wait()
-        routes = marked(leading.routes, lambda: since(leading.loops))
+        routes = marked([*leading.routes, *_healthy()], lambda: since(leading.loops))
         self._server.switch([*self._own_routes, *routes], leading.gate)
         self.serves = self._has_served = True
         self._election.news.tell()
         await asyncio.Event().wait()
         return None
+
+    async def _answer_leader(self, request: Request) -> Response:
+        """Not what leads answers this: it goes on showing what it knew when it leads no more, as the store is away."""
+        return json_response({"leads": self.serves, "leader": self.url() or ""}, status=200 if self.serves else 503)
 
     async def members(self) -> Sequence[tuple[Candidate, bool]]:
         try:
@@ -209,3 +223,16 @@ class Reign:
             raise Unavailable(f"the store does not say who else stands: {error}; try again") from None
         leader = self._election.leader
         return [(one, leader is not None and one.id == leader.id) for one in found]
+
+
+def _healthy() -> list[Route | RawRoute]:
+    """What a process that leads answers about its health, unless what leads there has its own answers."""
+
+    async def live(request: Request) -> Response:
+        return json_response({"live": True})
+
+    async def ready(request: Request) -> Response:
+        return json_response({"ready": True})
+
+    answers = {"/health/live": live, "/health/ready": ready}
+    return [Route(method="GET", path=path, handler=handler) for path, handler in answers.items()]

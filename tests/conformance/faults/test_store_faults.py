@@ -14,9 +14,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from corral_daemons import Daemon, Site, ask, end_tasks, read_app, wait_running, wait_until
+from corral_daemons import UNCOMPILED, Daemon, Site, ask, end_tasks, read_app, run_corral, wait_running, wait_until
 
-from etcd_servers import Etcd
+from etcd_servers import Etcd, free_ports
 
 QUICK = ("--set", "store.timeout_s=1", "--set", "kernel.lease_ttl_s=2")
 
@@ -70,6 +70,11 @@ class Work:
             assert headers["Warning"].startswith("110 "), path
         _, _, found = fetch(self.url, "GET", "/v2/apps/steady")
         assert found["app"]["tasks"][0]["id"] == self.before["steady"]
+        shown = run_corral(self.url, "status")
+        assert shown.code == 0
+        assert "steady" in shown.out
+        assert "the store is away; this is as of" in shown.err
+        assert "store away" in run_corral(self.url, "events").out
         job = {"name": "j", "command": "true", "schedule": "R/2030-01-01T00:00:00Z/PT1H", "epsilon": "PT1H"}
         for method, path, body in (
             ("POST", "/v2/apps", {"id": "new", "cmd": "sleep 1"}), ("DELETE", "/v2/apps/steady", None),
@@ -93,6 +98,7 @@ class Work:
         assert failure["taskId"] == self.before["ends"]
         assert "7" in failure["message"]
         assert "Corral-Stale" not in fetch(self.url, "GET", "/v2/apps")[1]
+        assert "store back" in run_corral(self.url, "events").out
         assert self.master.process.poll() is None
         assert "a bug" not in self.master.text
         assert ask(self.url, "GET", "/v2/apps/new")[0] == 404
@@ -141,6 +147,41 @@ def test_three_members_without_a_quorum_cost_nothing_that_runs(daemons: Site, tm
         etcd.stop()
 
 
+@pytest.mark.slow
+def test_of_three_masters_without_a_quorum_the_leader_reads_on_and_one_leads_again(
+    daemons: Site, tmp_path: Path
+) -> None:
+    etcd = Etcd(tmp_path / "etcd", 3)
+    listen = [f"127.0.0.1:{port}" for port in free_ports(3)]
+    try:
+        etcd.start()
+        masters = [
+            daemons.start(
+                "master", "--listen", each, "--work-dir", str(daemons.directory / each), "--store", etcd.store,
+                "--set", "kernel.agent_timeout_s=30", *QUICK, *UNCOMPILED,
+            )
+            for each in listen
+        ]  # fmt: skip
+        daemons.agent(",".join(listen))
+        leader = next(each for each in masters if ask(each.url, "GET", "/health/leader")[0] == 200)
+        work = Work(leader, tmp_path)
+        for member in etcd.members[:2]:
+            member.kill()
+        wait_until(lambda: "Corral-Stale" in fetch(work.url, "GET", "/v2/apps")[1], "stale answers", 60.0)
+        for other in masters:
+            if other is not leader:
+                wait_until(lambda: fetch(other.url, "GET", "/v2/apps")[0] == 503, "a follower that knows no leader")  # noqa: B023
+        assert "steady" in run_corral(",".join(listen), "status").out
+        work.goes.touch()
+        for member in etcd.members[:2]:
+            member.start()
+        wait_until(lambda: sum(ask(m.url, "GET", "/health/leader")[0] == 200 for m in masters) == 1, "one leader", 60.0)
+        work.check_back()
+    finally:
+        etcd.stop()
+
+
+@pytest.mark.slow
 def test_an_sqlite_store_that_another_program_locks_costs_nothing_that_runs(daemons: Site, tmp_path: Path) -> None:
     master = daemons.master()
     daemons.agent(master.url)

@@ -108,3 +108,32 @@ def test_a_canary_is_promoted_and_a_failing_upgrade_is_undone(site: Site) -> Non
     stale = {"If-Match": '"2001-01-01T00:00:00.000Z"'}
     assert requests.delete(f"{site.url}/v2/apps/canary", headers=stale, timeout=10).status_code == 412
     assert requests.delete(f"{site.url}/v2/apps/canary", headers={"If-Match": version}, timeout=10).status_code == 200
+
+
+def test_an_app_is_measured_and_grows_by_rules_and_by_its_own_wish(site: Site) -> None:
+    command = "while :; do :; done"
+    app = {"id": "/elastic", "cmd": command, "cpus": 0.1, "mem": 16, "instances": 1}
+    requests.post(f"{site.url}/v2/apps", json=app, timeout=10)
+    site.wait_running("/elastic", 1)
+    usage = f"{site.url}/corral/v1/usage/elastic"
+
+    def busy() -> bool:
+        found = requests.get(usage, timeout=10).json()
+        return any(sample["cpus"] for i in found["instances"] for sample in i["history"] if sample["memBytes"])
+
+    site.wait(busy, "two samples", timeout_s=40)
+    rules = f"{site.url}/corral/v1/scaling/elastic"
+    assert requests.get(rules, timeout=10).status_code == 404
+    assert requests.put(rules, json={"min": 1, "max": 3, "target": {}}, timeout=10).status_code == 422
+    assert requests.put(rules, json={"min": 1, "max": 2, "targets": {"cpu": 20}}, timeout=10).status_code == 200
+    site.wait_running("/elastic", 2)
+    (moved,) = requests.get(rules, timeout=10).json()["history"]
+    assert moved["by"] == "auto"
+    assert "cpu is" in moved["why"]
+    too_many = requests.post(f"{rules}/expand", json={"by": 5}, timeout=10)
+    assert too_many.status_code == 422
+    assert "outside of 1 to 2" in too_many.text
+    stranger = {"Authorization": "Bearer scaling-of-somebody-else"}
+    assert requests.post(f"{rules}/shrink", headers=stranger, timeout=10).status_code == 403
+    site.remove("/elastic")
+    assert requests.get(rules, timeout=10).status_code == 404

@@ -34,6 +34,7 @@ from corral.sdk.effects import Measure, Measured
 
 Json = Any
 
+YOUNG_S = 2.0
 WATCH_S = 600.0
 STALE_S = 60.0
 MOST_SAMPLES = 60
@@ -92,7 +93,7 @@ def _set(state: State, ask: int, asked: SetScaling) -> list[Effect]:
     # Tasks that start from now on find the token in their environment.
     state.apps[asked.id].template = None
     note = Note("app is scaled", f"between {record.least} and {record.most}", facts={"app": asked.id})
-    return [Persist(key, record), note, *_start(state), Reply(ask, _view_scaling(record))]
+    return [Persist(key, record), note, SetTimer(MEASURE, 0.1), Reply(ask, _view_scaling(record))]
 
 
 def _resize(state: State, ask: int, asked: Resize, now: float) -> list[Effect]:
@@ -161,7 +162,9 @@ def tick(state: State, now: float) -> list[Effect]:
     for app_id in watched:
         effects += _autoscale(state, app_id, now)
     if watched:
-        effects.append(SetTimer(MEASURE, MEASURE_S))
+        # Nothing can be said of processors before the second sample.
+        young = any(len(elastic.samples.get(each, ())) < 2 for each in alive)
+        effects.append(SetTimer(MEASURE, YOUNG_S if young else MEASURE_S))
     if nodes and not elastic.measuring:
         elastic.measuring = True
         effects.append(Measure(nodes=tuple(nodes)))
