@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from corral.lib.errors import NotFound
+from corral.net.access import NO_ACCESS, Access
 from corral.runtime.core import Core
 from corral.runtime.journal import Header, Replayable
 from corral.runtime.loop import Fence
@@ -62,14 +63,17 @@ def make_framework(
     notes: Notes,
     recording: Recording,
     fence: Fence | None = None,
+    access: Access = NO_ACCESS,
 ) -> FrameworkService:
-    """A framework ready to run over `transport`."""
+    """A framework ready to run over `transport`. Shapes: `access` is how it reaches agents."""
     seed = draw_seed()
     random = Random(seed)
     own = framework_config(name, config, address)
     framework = find_builder(name)(own, random)
     journal = recording.journal(name, name, seed, own)
-    return FrameworkService(framework, transport, store, random=random, recorder=journal, notes=notes, fence=fence)
+    return FrameworkService(
+        framework, transport, store, random=random, recorder=journal, notes=notes, fence=fence, access=access
+    )
 
 
 def replayable_frameworks() -> dict[str, Replayable]:
