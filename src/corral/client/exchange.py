@@ -15,6 +15,7 @@ from corral.client.records import Admitted, Job, Page, Queried, Stats, Submitted
 from corral.lib import errors
 from corral.lib.backoff import grow_delay_s
 from corral.lib.errors import CorralError, Failed, Invalid, Unavailable
+from corral.net.access import NO_ACCESS, Access, complete_url
 
 PREFIX = "/v1/batch"
 MOST_AT_ONCE = 1000
@@ -52,10 +53,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 class Servers:
     """The masters, in turn. Shapes: `urls` are base URLs."""
 
-    def __init__(self, urls: Sequence[str]) -> None:
+    def __init__(self, urls: Sequence[str], access: Access = NO_ACCESS) -> None:
         if not urls:
             raise Invalid("a client needs the URL of a master, for example http://127.0.0.1:4680")
-        self.urls = [_base(url) for url in urls]
+        self.access = access
+        self.urls = [complete_url(url, access) for url in urls]
         self._at = 0
         self._leader: str | None = None
 
@@ -73,16 +75,9 @@ class Servers:
         """Another one leads. Shapes: a location without a scheme keeps ours."""
         parts = urlsplit(location if "://" in location else "http:" + location if location.startswith("//") else "")
         if parts.netloc:
-            self._leader = f"{parts.scheme}://{parts.netloc}"
+            self._leader = complete_url(f"{parts.scheme}://{parts.netloc}", self.access)
         else:
             self.go_on()
-
-
-def _base(url: str) -> str:
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise Invalid(f"{url!r} is no URL of a master; write for example http://127.0.0.1:4680")
-    return f"{parts.scheme}://{parts.netloc}"
 
 
 class Tries:

@@ -269,10 +269,13 @@ async def _framework(config: Config, name: str, master_url: str, renewals: list[
         stack.push_async_callback(store.close)
         recording = Recording(work_dir if config.master.journal else None)
         server = Server([], bound)
-        transport = HttpTransport(*split_masters(master_url, "--master"), access=find_client_access(config.trust))
+        access = find_client_access(config.trust)
+        transport = HttpTransport(*split_masters(master_url, "--master"), access=access)
 
         def begin(fence: Tenure) -> Leading:
-            service = make_framework(name, config, server.address, transport, store, notes, recording, fence)
+            service = make_framework(
+                name, config, server.address, transport, store, notes, recording, fence, access.cacert
+            )
             return Leading([service], [service.loop], service.routes)
 
         reign, renewal = _make_reign(config, name, store, server, begin)
@@ -373,6 +376,7 @@ async def _open_kernel(
     server = Server([], bound, name="server", tls=trust.keys.server() if trust is not None else None)
     kernel = _Kernel(server, Notes(), trust)
     scheme = server.url.partition("://")[0]
+    cacert = trust.keys.ca_path if trust is not None else ""
     address = f"{config.master.hostname or host}:{server.port}"
 
     def begin(fence: Tenure) -> Leading:
@@ -381,7 +385,9 @@ async def _open_kernel(
         begun, trace = trace, None
         part = MasterPart(config, store, bound, kernel.notes, recording, begun, fence, scheme)
         kernel.frameworks = [
-            make_framework(name, config, address, LocalTransport(part.shell), store, kernel.notes, recording, fence)
+            make_framework(
+                name, config, address, LocalTransport(part.shell), store, kernel.notes, recording, fence, cacert
+            )
             for name in config.master.frameworks
         ]
         log.info("leading", url=server.url, frameworks=" ".join(config.master.frameworks) or "none")

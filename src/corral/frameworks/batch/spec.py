@@ -296,7 +296,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     Shapes: `most_queued` jobs wait at once, `most_queued_owner` of one owner; `most_kept` ended ones are remembered;
     `window` instances at most are asked of the master at once; `most_writes` bounds the records of one input in bulk
-    work, `bundle` the jobs of one record.
+    work, `bundle` the jobs of one record. `cacert` is the
+    file of the authority that agents' certificates come from; empty where they speak plain HTTP.
     """
 
     name: str = "batch"
@@ -304,6 +305,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     role: str = "*"
     address: str = "127.0.0.1:4680"
     hostname: str = ""
+    cacert: str = ""
     failover_timeout_s: float = 604_800.0
     most_jobs: int = 10_000
     most_array: int = 100_000
