@@ -22,6 +22,7 @@ import uvloop
 from tests.bench.bench_control_plane import until_registered
 from tests.bench.report import Measure
 
+from corral.allocator.start import choose_mode, warm
 from corral.frameworks.batch import BatchCore, Config, build
 from corral.frameworks.batch.spec import GetStats, JobSpec, Submit
 from corral.lib.log import configure_log
@@ -71,9 +72,11 @@ class Outcome(msgspec.Struct):
 
 def measure(*, short: bool) -> list[Measure]:
     jobs, agents = (2000, 50) if short else (int(os.environ.get("BATCH_JOBS", "150000")), AGENTS)
-    full = run_once(jobs, agents)
+    compiled = "no" if short else "auto"
+    warm(choose_mode(compiled))
+    full = run_once(jobs, agents, compiled=compiled)
     rate = full.jobs / full.took_s
-    calm = run_once(min(jobs, 20_000), agents, rate=rate / 2)
+    calm = run_once(min(jobs, 20_000), agents, rate=rate / 2, compiled=compiled)
     frames = (full.agents["orders"] + full.agents["reports"]) / full.took_s
     note = f"{jobs:,} jobs on {agents:,} agents that are only voices; {frames:,.0f} frames/s over the wire; "
     note += f"{frames / rate:.1f} a job; at most {full.most_mb:,.0f} MB"
@@ -124,20 +127,20 @@ def _weigh(jobs: int) -> float:
     return (resident() - before) / jobs
 
 
-def run_once(jobs: int, agents: int, *, rate: float = 0.0) -> Outcome:
+def run_once(jobs: int, agents: int, *, rate: float = 0.0, compiled: str = "no") -> Outcome:
     with (
         tempfile.TemporaryDirectory(prefix="corral-bench-") as directory,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        return runner.run(_run(Path(directory), jobs, agents, rate))
+        return runner.run(_run(Path(directory), jobs, agents, rate, compiled))
 
 
-async def _run(directory: Path, jobs: int, agents: int, rate: float) -> Outcome:
+async def _run(directory: Path, jobs: int, agents: int, rate: float, compiled: str) -> Outcome:
     relax_collector()
     with (directory / "master.log").open("w") as log:
         configure_log("json", "info", log)
         try:
-            return await _with_cluster(directory, jobs, agents, rate)
+            return await _with_cluster(directory, jobs, agents, rate, compiled)
         finally:
             configure_log("text", "warning")
 
@@ -147,10 +150,10 @@ def spawn(module: str, *options: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-async def _with_cluster(directory: Path, jobs: int, agents: int, rate: float) -> Outcome:
+async def _with_cluster(directory: Path, jobs: int, agents: int, rate: float, compiled: str) -> Outcome:
     store = await open_sqlite(str(directory / "master.db"))
     shell = MasterShell()
-    master = Loop(MasterCore(MasterConfig(), Random(1)), shell, store, prefix="master/")
+    master = Loop(MasterCore(MasterConfig(compiled=compiled), Random(1)), shell, store, prefix="master/")
     shell.attach(master)
     transport = Watched(shell)
     service = FrameworkService(build(Config(), Random(2)), transport, store, random=Random(2))
@@ -184,7 +187,9 @@ async def _with_cluster(directory: Path, jobs: int, agents: int, rate: float) ->
         found.took_s = time.perf_counter() - begun
         found.cpu_s = time.process_time() - used
         assert stats["states"]["SUCCEEDED"] == jobs, stats
-        sent = msgspec.json.decode((await told)[0])
+        out, _ = await told
+        assert load.returncode == 0, f"who submits ended with {load.returncode}"
+        sent = msgspec.json.decode(out)
         found.load_cpu_s = sent["cpu_s"]
         found.delays_s = [transport.launched[job] - at for at, ids in sent["sent"] for job in ids]
         found.most_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
