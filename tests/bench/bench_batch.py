@@ -170,9 +170,18 @@ async def _with_cluster(directory: Path, jobs: int, agents: int, rate: float, co
         await service.loop.ready.wait()
         while not service.session.connected:
             await asyncio.sleep(0.01)
-        used = time.process_time()
-        load = spawn("tests.bench.batch_load", "--url", server.url, "--jobs", str(jobs), "--rate", str(rate))
-        told = asyncio.create_task(asyncio.to_thread(load.communicate))
+        used, answers = time.process_time(), directory / "answers.json"
+        load = spawn(
+            "tests.bench.batch_load",
+            "--url",
+            server.url,
+            "--jobs",
+            str(jobs),
+            "--rate",
+            str(rate),
+            "--out",
+            str(answers),
+        )
         begun = None
         give_up_at = time.monotonic() + GIVE_UP_S
         while True:
@@ -187,9 +196,9 @@ async def _with_cluster(directory: Path, jobs: int, agents: int, rate: float, co
         found.took_s = time.perf_counter() - begun
         found.cpu_s = time.process_time() - used
         assert stats["states"]["SUCCEEDED"] == jobs, stats
-        out, _ = await told
-        assert load.returncode == 0, f"who submits ended with {load.returncode}"
-        sent = msgspec.json.decode(out)
+        code = await asyncio.to_thread(load.wait, 60)
+        assert code == 0, f"who submits ended with {code}"
+        sent = msgspec.json.decode(answers.read_bytes())
         found.load_cpu_s = sent["cpu_s"]
         found.delays_s = [transport.launched[job] - at for at, ids in sent["sent"] for job in ids]
         found.most_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
