@@ -39,16 +39,16 @@ def find_builder(name: str) -> Callable[[Any, Random], Framework]:
     raise NotFound(f"there is no framework {name!r}; installed are {', '.join(framework_names()) or 'none'}")
 
 
-def framework_config(name: str, config: Config, address: str, cacert: str = "") -> Any:
+def framework_config(name: str, config: Config, address: str, **more: Any) -> Any:
     """What a framework is built from: its own `Config`, with the values of the section of its name.
 
-    Shapes: `address` is the `host:port` of its front door, `cacert` the file of the cluster's authority.
+    Shapes: `address` is the `host:port` of its front door; of `more` it takes what its `Config` has.
     """
     kind = sys.modules[find_builder(name).__module__].Config
     known = {field.name for field in msgspec.structs.fields(kind)}
     section = getattr(config, name, None)
     values = {} if section is None else {key: getattr(section, key) for key in section.__dataclass_fields__}
-    return kind(**{k: v for k, v in {**values, "address": address, "cacert": cacert}.items() if k in known})
+    return kind(**{k: v for k, v in {**values, "address": address, **more}.items() if k in known})
 
 
 def make_framework(
@@ -65,7 +65,7 @@ def make_framework(
     """A framework ready to run over `transport`."""
     seed = draw_seed()
     random = Random(seed)
-    own = framework_config(name, config, address, cacert)
+    own = framework_config(name, config, address, cacert=cacert, most_commit_bytes=store.most_bytes)
     framework = find_builder(name)(own, random)
     journal = recording.journal(name, name, seed, own)
     return FrameworkService(framework, transport, store, random=random, recorder=journal, notes=notes, fence=fence)
