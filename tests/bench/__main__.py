@@ -24,6 +24,8 @@ BENCHES = (
     "etcd",
     "services",
     "swarm",
+    "failover",
+    "outage",
 )
 BY_NAME = ("batch_million", "batch_real")
 """Run when named: they take long, or more of the machine than others like."""

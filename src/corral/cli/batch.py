@@ -21,16 +21,15 @@ API = "/v1/batch"
 _SHOWN = 20
 
 
+def _open(addr: str) -> BatchClient:
+    """The client of all masters, with what was said before the command."""
+    access = find_access()
+    return BatchClient(*addr.split(","), token=access.token, cacert=access.cacert)
+
+
 @click.group()
 def batch() -> None:
     """Jobs that are run once, as soon as there is room, in great numbers."""
-
-
-def open_client(addr: str) -> BatchClient:
-    access = find_access()
-    return BatchClient(
-        *(part.strip() for part in addr.split(",") if part.strip()), token=access.token, cacert=access.cacert
-    )
 
 
 @batch.command("submit", context_settings={"ignore_unknown_options": True})
@@ -69,7 +68,7 @@ def submit_jobs(
         jobs: Sequence[dict[str, Any]] = read_jobs(sys.stdin.read() if file == "-" else Path(file).read_text("utf-8"))
     else:
         jobs = [{"command": words[0]} if len(words) == 1 else {"argv": list(words)} if words else {}]
-    with open_client(addr) as client:
+    with _open(addr) as client:
         ids: list[str] = []
         for one in client.submit(jobs, defaults=given, key=key, check=not no_check):
             ids.append(one.id)
@@ -197,7 +196,7 @@ def show_job(addr: str, job: str, output: str) -> None:
 @click.pass_obj
 def wait_jobs(addr: str, jobs: tuple[str, ...]) -> None:
     """Wait until all JOBS are over; one that did not succeed is an error."""
-    with open_client(addr) as client:
+    with _open(addr) as client:
         for job in jobs:
             client.get(job)
         follow(client, jobs)
@@ -226,7 +225,7 @@ def show_log(addr: str, job: str, stderr: bool, follows: bool, attempt: int) -> 
 @click.pass_obj
 def cancel_jobs(addr: str, jobs: tuple[str, ...], owner: str, label: str, state: str) -> None:
     """End JOBS, or all that match, in whatever state they are."""
-    client = open_client(addr)
+    client = _open(addr)
     if len(jobs) == 1 and not (owner or label or state):
         # An unknown one is an error; among many it is passed over.
         client.kill(jobs[0])

@@ -12,7 +12,6 @@ from corral.client import exchange
 from corral.client.exchange import Answer, Asked, Servers, Spec, Tries
 from corral.client.records import Job, Stats, Submitted, Waited
 from corral.lib.errors import Failed
-from corral.net.access import Access
 from corral.net.client import open_session
 
 TIMEOUT_S = 30.0
@@ -35,9 +34,14 @@ class AsyncBatchClient:
     """As `BatchClient`, for one asyncio loop; an asynchronous context manager."""
 
     def __init__(
-        self, *urls: str, retry_s: float = 60.0, timeout_s: float = TIMEOUT_S, token: str = "", cacert: str = ""
+        self,
+        *urls: str,
+        retry_s: float = 60.0,
+        timeout_s: float = TIMEOUT_S,
+        token: str | None = None,
+        cacert: str | None = None,
     ) -> None:
-        self._access = Access(token=token, cacert=cacert)
+        self._access = exchange.find_access(token, cacert)
         self._servers = Servers(urls, self._access)
         self._retry_s = retry_s
         self._timeout_s = timeout_s

@@ -12,7 +12,6 @@ from corral.client import exchange
 from corral.client.exchange import Answer, Asked, Servers, Spec, Tries
 from corral.client.records import Job, Stats, Submitted, Waited
 from corral.lib.errors import Failed
-from corral.net.access import Access
 
 TIMEOUT_S = 30.0
 
@@ -21,13 +20,19 @@ class BatchClient:
     """Submits jobs, looks at them, waits for them and ends them.
 
     Shapes: `urls` are those of all masters, tried in turn. Units: `retry_s` seconds a request is tried again for while
-    nobody answers or the queue is full. `token` says who asks, `cacert` is the file of the cluster's authority.
+    nobody answers or the queue is full. `token` and `cacert`, the file of the cluster's authority, are by default
+    CORRAL_TOKEN and CORRAL_CACERT.
     """
 
     def __init__(
-        self, *urls: str, retry_s: float = 60.0, timeout_s: float = TIMEOUT_S, token: str = "", cacert: str = ""
+        self,
+        *urls: str,
+        retry_s: float = 60.0,
+        timeout_s: float = TIMEOUT_S,
+        token: str | None = None,
+        cacert: str | None = None,
     ) -> None:
-        self._access = Access(token=token, cacert=cacert)
+        self._access = exchange.find_access(token, cacert)
         self._servers = Servers(urls, self._access)
         self._retry_s = retry_s
         self._timeout_s = timeout_s
@@ -136,9 +141,8 @@ class BatchClient:
         connection.timeout = self._timeout_s + asked.patience_s
         if connection.sock is not None:
             connection.sock.settimeout(connection.timeout)
-        connection.request(
-            asked.method, asked.path, body=asked.body, headers={**asked.headers, **self._access.headers()}
-        )
+        headers = {**asked.headers, **self._access.headers()}
+        connection.request(asked.method, asked.path, body=asked.body, headers=headers)
         response = connection.getresponse()
         body = response.read()
         return Answer(status=response.status, body=body, headers=dict(response.headers))
@@ -150,9 +154,8 @@ class BatchClient:
             parts = urlsplit(url)
             host = parts.hostname or ""
             if parts.scheme == "https":
-                local.connection = http.client.HTTPSConnection(
-                    host, parts.port, timeout=self._timeout_s, context=self._access.context()
-                )
+                tls = self._access.context()
+                local.connection = http.client.HTTPSConnection(host, parts.port, timeout=self._timeout_s, context=tls)
             else:
                 local.connection = http.client.HTTPConnection(host, parts.port, timeout=self._timeout_s)
             local.url = url

@@ -39,7 +39,7 @@ from corral.standalone.config import (
     wants_tls,
 )
 from corral.standalone.discovery import open_dns
-from corral.standalone.frameworks import make_framework
+from corral.standalone.frameworks import find_builder, make_framework
 from corral.standalone.limits import raise_open_files
 from corral.standalone.parts import (
     AgentPart,
@@ -214,7 +214,8 @@ async def _dev(config: Config, agents: int, begin_trace: BeginTrace | None, rene
             stack.push_async_callback(part.close)
         if agents == 1:
             kernel.renewal.fixed += ["--agent-listen", kernel.agents[0].server.address]
-        kernel.beside = open_dns(config.dns, work_dir, [kernel.server.url], Random(draw_seed()))
+        access = kernel.trust.access if kernel.trust is not None else NO_ACCESS
+        kernel.beside = open_dns(config.dns, work_dir, [kernel.server.url], Random(draw_seed()), access)
         return await kernel.run()
 
 
@@ -254,7 +255,9 @@ async def _agent(config: Config, origins: Origins, renewals: list[Renewal]) -> i
             await part.loop.ready.wait()
             _say_ready(part.server.url)
 
-        dns = open_dns(config.dns, work_dir, split_masters(config.agent.master, "agent.master"), Random(draw_seed()))
+        access = trust.access if trust is not None else NO_ACCESS
+        masters = split_masters(section.master, "agent.master")
+        dns = open_dns(config.dns, work_dir, masters, Random(draw_seed()), access)
         return await run_services([*part.services, *dns, renewal, _once("announce", announce)])
 
 
@@ -265,6 +268,7 @@ async def _framework(config: Config, name: str, master_url: str, renewals: list[
     bound = bind(host, port)
     notes = Notes()
     async with contextlib.AsyncExitStack() as stack:
+        find_builder(name)
         store = await _open_lasting(config, work_dir, name)
         stack.push_async_callback(store.close)
         recording = Recording(work_dir if config.master.journal else None)
@@ -371,6 +375,8 @@ async def _open_kernel(
     trace = begin_trace() if begin_trace is not None else None
     # Before it stands for election: whoever is elected has to serve at once.
     await _warm(config)
+    for name in config.master.frameworks:
+        find_builder(name)
     recording = Recording(work_dir if config.master.journal else None)
     trust = await open_master_trust(config, store, work_dir, host) if secure else None
     server = Server([], bound, name="server", tls=trust.keys.server() if trust is not None else None)

@@ -1,11 +1,11 @@
 """What each kind of caller may ask for. Pure.
 
 Agents get what a link needs and nothing of operators; tokens everything but the agents' links; tokens with roles
-nothing that makes or revokes trust.
+nothing that makes or revokes trust, nor what renews processes.
 """
 
 from corral.lib.errors import Forbidden
-from corral.net.auth import OF_CERTIFICATES, OPEN_PATHS, Caller, CallerKind
+from corral.net.auth import OF_CERTIFICATES, OPEN_PATHS, RENEW_PROCESS_PATH, Caller, CallerKind
 from corral.net.stream import ORDERS_PATH, REPORTS_PATH
 
 PREFIX = "/corral/v1/trust"
@@ -16,6 +16,11 @@ TOKENS_PATH, NODES_PATH = f"{PREFIX}/tokens", f"{PREFIX}/nodes"
 
 OF_AGENTS = frozenset({ORDERS_PATH, REPORTS_PATH, RENEW_PATH, CHECK_PATH})
 """What needs the certificate of a node."""
+
+READ_BY_AGENTS = frozenset(
+    {SELF_PATH, "/redirect", "/master/redirect", "/corral/v1/registry", "/corral/v1/registry/watch"}
+)
+"""What nodes may ask beside that: who leads, and for their DNS what is ready where."""
 
 FOR_ALL = frozenset({CA_PATH, JOIN_PATH})
 """What somebody needs who is not yet known; a token is in the body where one is needed."""
@@ -31,13 +36,18 @@ def check_right(caller: Caller, path: str) -> None:
     """Errors: `Forbidden` names the caller and what it would take."""
     path = path.rstrip("/") or "/"
     match caller.kind:
-        case CallerKind.AGENT if path not in OF_AGENTS and path not in (SELF_PATH, "/redirect", "/master/redirect"):
+        case CallerKind.AGENT if path not in OF_AGENTS | READ_BY_AGENTS:
             raise Forbidden(f"node {caller.name} may not ask for {path}; set CORRAL_TOKEN to a caller's token")
         case CallerKind.TOKEN if path in OF_AGENTS:
             raise Forbidden(f"{path} is for nodes that have joined; {caller.name} has shown no node's certificate")
         case CallerKind.TOKEN if caller.roles and path.startswith((TOKENS_PATH, NODES_PATH)):
             raise Forbidden(
                 f"{caller.name} is bound to {', '.join(caller.roles)} and may not change who is trusted; "
+                f"take a token without roles"
+            )
+        case CallerKind.TOKEN if caller.roles and path == RENEW_PROCESS_PATH:
+            raise Forbidden(
+                f"{caller.name} is bound to {', '.join(caller.roles)} and may not renew processes; "
                 f"take a token without roles"
             )
         case CallerKind.EXECUTOR:

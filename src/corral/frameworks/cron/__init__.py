@@ -25,7 +25,7 @@ def build(config: Config, random: Random) -> Framework:
         checkpoint=True,
         roles=(config.role,),
         hostname=config.hostname or None,
-        webui_url=f"http://{config.address}/ui/",
+        webui_url=f"{config.scheme}://{config.address}/ui/",
         capabilities=(Capability.PARTITION_AWARE, Capability.TASK_KILLING_STATE, Capability.MULTI_ROLE),
     )
     mail = None
@@ -37,7 +37,9 @@ def build(config: Config, random: Random) -> Framework:
             password_file=config.mail_password_file,
             security=config.mail_security,
         )
-    return Framework(info=info, core=CronCore(config, random), routes=_routes, records="cron/", mail=mail)
+    return Framework(
+        info=info, core=CronCore(config, random), routes=_routes, records="cron/", mail=mail, calendar=True
+    )
 
 
 def _routes(ask: Callable[[Any], Awaitable[Any]]) -> list[Route]:
