@@ -1,4 +1,4 @@
-"""A day of a batch cluster, made short: jobs by the hundred, some failing first, and a leader that dies again and again.
+"""A day of a batch cluster, made short: jobs by the hundred, some failing first, a leader that dies again and again.
 
 `CORRAL_BATCH_JOBS=3000000` runs a whole day of a large video site, which takes long. A failing seed runs alone with
 `CORRAL_SEED=N`.
