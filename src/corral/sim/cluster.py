@@ -20,8 +20,10 @@ from corral.model.resources import Resources, ports, scalar
 from corral.runtime.core import Core, Shell
 from corral.sim.containers import Behave, Ledger, SimRuntime, run_for_ever
 from corral.sim.network import Network, Weather
+from corral.sim.reign import Reign
 from corral.sim.shells import AgentHands, FrameworkHands, MasterDoor
 from corral.sim.world import Answer, Pace, Process, World
+from corral.store.memory import MemoryStore
 
 MASTER = MasterConfig(
     agent_timeout_s=15.0,
@@ -44,7 +46,10 @@ FrameworkCores = Callable[[Random], Core]
 
 
 class Cluster:
-    """One master, `agents` agents and the named frameworks; nothing is up before `start`."""
+    """One master or several, `agents` agents and the named frameworks; nothing is up before `start`.
+
+    Units: of several masters, one that takes no turn for `lease_ttl_s` is followed by another.
+    """
 
     def __init__(
         self,
@@ -52,6 +57,8 @@ class Cluster:
         frameworks: Mapping[str, FrameworkCores],
         *,
         agents: int = 3,
+        masters: int = 1,
+        lease_ttl_s: float = 8.0,
         weather: Weather | None = None,
         pace: Pace | None = None,
         behave: Behave = run_for_ever,
@@ -63,7 +70,10 @@ class Cluster:
         self.world = World(seed, pace=pace)
         self.network = Network(self.world, weather)
         self.ledger = Ledger()
-        self.master = self._add("master", "master/", self._build_master(master))
+        names = [f"master{number}" for number in range(1, masters + 1)] if masters > 1 else ["master"]
+        records = MemoryStore(clock=self.world.clock)
+        self.masters = [self._add(each, "master/", self._build_master(master), records) for each in names]
+        self.reign = Reign(self.world, self.masters, lease_ttl_s) if masters > 1 else None
         self.runtimes: dict[str, dict[str, SimRuntime]] = {}
         self.agents: dict[str, Process] = {}
         self.frameworks: dict[str, Process] = {}
@@ -79,10 +89,18 @@ class Cluster:
             self.frameworks[name] = self._add(name, f"{name}/", self._build_framework(make))
 
     @property
+    def master(self) -> Process:
+        """The one that leads, or did last."""
+        return self.masters[0] if self.reign is None else self.reign.leader
+
+    @property
     def processes(self) -> list[Process]:
+        """All that work when all is well: of several masters the one that leads."""
         return [self.master, *self.agents.values(), *self.frameworks.values()]
 
     def start(self) -> None:
+        if self.reign is not None:
+            self.reign.begin()
         for process in self.processes:
             process.start()
 
@@ -118,8 +136,14 @@ class Cluster:
             if other.name != name:
                 self.network.cut(name, other.name)
 
-    def _add(self, name: str, prefix: str, build: Callable[[Process], tuple[Core, Shell]]) -> Process:
-        process = self.world.add(name, build, prefix=prefix)
+    def _add(
+        self,
+        name: str,
+        prefix: str,
+        build: Callable[[Process], tuple[Core, Shell]],
+        store: MemoryStore | None = None,
+    ) -> Process:
+        process = self.world.add(name, build, prefix=prefix, store=store)
         process.crash_hooks.append(lambda: self.network.drop(name))
         return process
 
@@ -128,10 +152,10 @@ class Cluster:
 
     def _build_agent(self, config: AgentConfig) -> Callable[[Process], tuple[Core, Shell]]:
         def build(process: Process) -> tuple[Core, Shell]:
-            hands = AgentHands(process, self.network, self.master, self.runtimes[process.name])
+            hands = AgentHands(process, self.network, lambda: self.master, self.runtimes[process.name])
             return AgentCore(config, Random(process.seed)), hands
 
         return build
 
     def _build_framework(self, make: FrameworkCores) -> Callable[[Process], tuple[Core, Shell]]:
-        return lambda process: (make(Random(process.seed)), FrameworkHands(process, self.network, self.master))
+        return lambda process: (make(Random(process.seed)), FrameworkHands(process, self.network, lambda: self.master))

@@ -1,8 +1,9 @@
 """Histories of a whole cluster, each drawn from one number: hours of bad luck in a fraction of a second.
 
-A history has a master, agents with their nodes, the services framework and one that runs tasks which end. People change
-apps meanwhile, and everything breaks: processes die at any step of a turn, networks are cut, held or healed, nodes lose
-power, commits are lost or not acknowledged. After that it must come to rest, and throughout it these must hold:
+A history has one master or three, agents with their nodes, the services framework and one that runs tasks which end.
+People change apps meanwhile, and everything breaks: processes die at any step of a turn, networks are cut, held or
+healed, nodes lose power, commits are lost or not acknowledged, a leader is frozen until another leads. After that it
+must come to rest, and throughout it these must hold:
 
 - no task runs twice, and of an only instance there are never two;
 - an app that nobody touches is never ended by anything but its node's loss of power;
@@ -110,6 +111,8 @@ class History:
             seed,
             {"services": make_services, "keeper": make_keeper},
             agents=self.draw.randint(2, 3),
+            masters=self.draw.choice([1, 3]),
+            lease_ttl_s=2.0,
             behave=self.behave,
             master=MASTER,
             pace=Pace(turn_s=0.004, commit_s=0.008, restart_s=1.0),
@@ -345,10 +348,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="how many processes work on it")
     parser.add_argument("--story", action="store_true", help="print the whole story of those that fail")
     options = parser.parse_args(arguments)
-    began, turns, starts, failed = time.monotonic(), 0, 0, []
+    began, turns, starts = time.monotonic(), 0, 0
+    failed: list[int] = []
     for outcome in tell_histories(options.first, options.count, options.seconds, options.jobs):
         turns += outcome.turns
         starts += outcome.starts
+        if outcome.seed % 500 == 0:
+            print(f"seed {outcome.seed}: {time.monotonic() - began:.0f} s, {len(failed)} failed so far", flush=True)
         if outcome.why:
             failed.append(outcome.seed)
             print(f"seed {outcome.seed} failed: {outcome.why}", flush=True)

@@ -140,29 +140,30 @@ class MasterDoor:
 class Dialler:
     """How a process reaches the master: a new link, unless the master is down or cut off."""
 
-    def __init__(self, process: Process, network: Network, master: Process) -> None:
+    def __init__(self, process: Process, network: Network, master: Callable[[], Process]) -> None:
         self._process = process
         self._network = network
         self._master = master
 
     @property
     def master(self) -> str:
-        return self._master.name
+        return self._master().name
 
     def dial(self) -> Link | None:
-        if not self._master.up or self._master.frozen:
+        master = self._master()
+        if not master.up or master.frozen:
             return None
-        link = self._network.open(self._process.name, self._master.name)
+        link = self._network.open(self._process.name, master.name)
         if link is not None:
-            assert isinstance(self._master.shell, MasterDoor)
-            self._master.shell.accept(link)
+            assert isinstance(master.shell, MasterDoor)
+            master.shell.accept(link)
         return link
 
 
 class FrameworkHands:
     """A framework's shell: subscribes, calls, and turns what comes into inputs."""
 
-    def __init__(self, process: Process, network: Network, master: Process) -> None:
+    def __init__(self, process: Process, network: Network, master: Callable[[], Process]) -> None:
         self._process = process
         self._tell = process.teller()
         self._dialler = Dialler(process, network, master)
@@ -210,7 +211,9 @@ class FrameworkHands:
 class AgentHands:
     """An agent's shell: keeps a session with the master and works the node's runtime."""
 
-    def __init__(self, process: Process, network: Network, master: Process, runtimes: dict[str, SimRuntime]) -> None:
+    def __init__(
+        self, process: Process, network: Network, master: Callable[[], Process], runtimes: dict[str, SimRuntime]
+    ) -> None:
         self._process = process
         self._tell = process.teller()
         self._world = process.world

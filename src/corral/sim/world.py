@@ -9,7 +9,7 @@ import heapq
 from collections import deque
 from collections.abc import Awaitable, Callable
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -192,6 +192,16 @@ class Answer:
         return self.value
 
 
+class Lease(Protocol):
+    """What decides whether one of several processes may work."""
+
+    def admits(self, process: "Process") -> bool: ...
+
+    def renew(self, process: "Process") -> bool: ...
+
+    def holds(self, process: "Process") -> bool: ...
+
+
 class Process:
     """One component in the world: up or down, with a store that outlives it.
 
@@ -199,7 +209,8 @@ class Process:
     will. `crash_hooks` are called when it goes down, however it does. With `revive`, it starts again by itself.
     `seed` is drawn anew at each start, for the randomness of its core; `record` may give each start a recorder.
     `commits` is what happens to its next commits that write: "lost" and "unacknowledged" end the process before and
-    after they are made, "slow" makes them late. While `frozen` it does nothing, and what reaches it waits.
+    after they are made, "slow" makes them late. While `frozen` it does nothing, and what reaches it waits. With a
+    `reign` it works only while that lets it.
     """
 
     def __init__(
@@ -228,6 +239,7 @@ class Process:
         self.record: Callable[[Process], Recorder] | None = None
         self.on_note: Callable[[Note], None] | None = None
         self.frozen = False
+        self.reign: Lease | None = None
         self.commits: deque[str] = deque()
         self._stopped: list[Callable[[], None]] = []
         self._build = build
@@ -249,7 +261,7 @@ class Process:
 
     def start(self) -> None:
         """Come up with what the store holds; nothing happens when it is up."""
-        if self.up:
+        if self.up or (self.reign is not None and not self.reign.admits(self)):
             return
         self._forget()
         self.up = True
@@ -375,6 +387,9 @@ class Process:
 
     def _take_turn(self) -> None:
         self._planned = False
+        if self.reign is not None and not self.reign.renew(self):
+            self.crash("for it has lost its lease")
+            return
         turn = self._decider.take(self._queue, self.world.now)
         self.turns += 1
         self._committing = True
@@ -390,6 +405,9 @@ class Process:
     def _commit(self, turn: Turn, trouble: str = "") -> None:
         if trouble == "lost":
             self.crash("for its commit was lost")
+            return
+        if self.reign is not None and not self.reign.holds(self):
+            self.crash("for its commit was refused: another leads")
             return
         self.store.commit_now(turn.writes)
         if trouble == "unacknowledged":

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from corral.model.operator import SetRole
 from corral.runtime.core import Asked, Effect, Loaded, Persist, Reply, SetTimer, Tick, decode_records
+from corral.sim.cluster import Cluster
 from corral.sim.network import Network, Weather
 from corral.sim.world import Process, World
 
@@ -102,3 +104,31 @@ def test_what_is_held_comes_later_and_in_order_and_breaks_nothing() -> None:
     world.run(1.0)
     assert heard == list(range(8))
     assert broken == []
+
+
+def test_of_several_masters_one_leads_and_a_frozen_one_is_followed() -> None:
+    cluster = Cluster(4, {}, agents=1, masters=3)
+    cluster.start()
+    cluster.run(3.0)
+    first = cluster.master
+    assert [m.up for m in cluster.masters].count(True) == 1
+    first.freeze(30.0)
+    assert cluster.run(20.0, lambda: cluster.master is not first and cluster.master.up)
+    assert first.up, "it does not know yet"
+    agent = cluster.agents["agent1"].core
+    assert cluster.run(40.0, lambda: agent.state.registered and agent.state.identity.epoch == 2)  # type: ignore[attr-defined]
+    assert cluster.run(30.0, lambda: not first.up), "with its next turn it finds that another leads"
+    assert set(cluster.world.reigns) <= {1, 2}
+
+
+def test_a_leader_that_comes_to_write_too_late_is_refused() -> None:
+    cluster = Cluster(4, {}, agents=1, masters=2)
+    cluster.start()
+    cluster.run(3.0)
+    first = cluster.master
+    answer = first.ask(SetRole(role="ads", weight=2.0))
+    first.commits.append("slow")
+    assert cluster.run(10.0, lambda: answer.done or not first.up)
+    cluster.run(10.0)
+    kept = [key for key in first.store._records if "roles/ads" in key]
+    assert bool(kept) is (answer.error is None), "it is there if and only if it was acknowledged"
