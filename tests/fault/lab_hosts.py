@@ -50,6 +50,5 @@ def running_lab(letter: str, count: int, *, docker: bool) -> Iterator[Lab]:
     finally:
         lab.down()
         assert leftovers(lab.name) == []
-        (ROOT / f".{lab.name}.lock").unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # other processes may have labs of theirs
             ROOT.rmdir()
