@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from corral.cli.access import find_access
 from corral.cli.client import Client
 from corral.cli.output import ago, output_option, repeat, show, watch_option
 from corral.client.batch import BatchClient
@@ -18,6 +19,12 @@ from corral.lib.units import parse_timestamp
 
 API = "/v1/batch"
 _SHOWN = 20
+
+
+def _open(addr: str) -> BatchClient:
+    """The client of all masters, with what was said before the command."""
+    access = find_access()
+    return BatchClient(*addr.split(","), token=access.token, cacert=access.cacert)
 
 
 @click.group()
@@ -61,7 +68,7 @@ def submit_jobs(
         jobs: Sequence[dict[str, Any]] = read_jobs(sys.stdin.read() if file == "-" else Path(file).read_text("utf-8"))
     else:
         jobs = [{"command": words[0]} if len(words) == 1 else {"argv": list(words)} if words else {}]
-    with BatchClient(addr) as client:
+    with _open(addr) as client:
         ids: list[str] = []
         for one in client.submit(jobs, defaults=given, key=key, check=not no_check):
             ids.append(one.id)
@@ -189,7 +196,7 @@ def show_job(addr: str, job: str, output: str) -> None:
 @click.pass_obj
 def wait_jobs(addr: str, jobs: tuple[str, ...]) -> None:
     """Wait until all JOBS are over; one that did not succeed is an error."""
-    with BatchClient(addr) as client:
+    with _open(addr) as client:
         for job in jobs:
             client.get(job)
         follow(client, jobs)
@@ -218,7 +225,7 @@ def show_log(addr: str, job: str, stderr: bool, follows: bool, attempt: int) -> 
 @click.pass_obj
 def cancel_jobs(addr: str, jobs: tuple[str, ...], owner: str, label: str, state: str) -> None:
     """End JOBS, or all that match, in whatever state they are."""
-    client = BatchClient(addr)
+    client = _open(addr)
     if len(jobs) == 1 and not (owner or label or state):
         # An unknown one is an error; among many it is passed over.
         client.kill(jobs[0])

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import click
 
+from corral.cli.access import find_access
+
 _logging = [
     click.option("--log-format", type=click.Choice(["text", "json"]), default="text"),
     click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info"),
@@ -12,7 +14,8 @@ _logging = [
 
 def _masters(ctx: click.Context, masters: tuple[str, ...]) -> tuple[str, ...]:
     """All masters that were named, else the one that every command asks."""
-    return masters or (str(ctx.find_root().obj),)
+    given = masters or (str(ctx.find_root().obj),)
+    return tuple(part.strip() for text in given for part in text.split(",") if part.strip())
 
 
 @click.command()
@@ -79,7 +82,7 @@ def lb(
 
     return run_lb(
         LbOptions(
-            masters=_masters(ctx, masters), groups=groups, name=name, http=http, https=https,
+            masters=_masters(ctx, masters), access=find_access(), groups=groups, name=name, http=http, https=https,
             certificates=certificates, stats=stats, bind=bind, listen=listen, haproxy=haproxy, templates=templates,
             app_templates=app_templates, leave_running=leave_running, once=once, work_dir=work_dir,
             log_format=log_format, log_level=log_level, insecure=insecure,
@@ -148,7 +151,8 @@ def template(
         raise click.UsageError("--no-master leaves nothing to make the file from; name an etcd with --etcd")
     return run_template(
         TemplateOptions(
-            source=source, dest=dest, masters=() if no_master else _masters(ctx, masters), etcd=EtcdOptions(**etcd),
+            source=source, dest=dest, masters=() if no_master else _masters(ctx, masters), access=find_access(),
+            etcd=EtcdOptions(**etcd),
             prefixes=prefixes, check=check, reload=reload, mode=mode, debounce_s=debounce_s, once=once,
             log_format=log_format, log_level=log_level,
         )
@@ -181,7 +185,8 @@ def publish(
         raise click.UsageError("--etcd is missing; write for example --etcd etcd://127.0.0.1:2379")
     return run_publish(
         PublishOptions(
-            masters=_masters(ctx, masters), etcd=EtcdOptions(**etcd), prefix=prefix, apps_prefix=apps_prefix,
+            masters=_masters(ctx, masters), access=find_access(),
+            etcd=EtcdOptions(**etcd), prefix=prefix, apps_prefix=apps_prefix,
             ttl_s=ttl_s, log_format=log_format, log_level=log_level,
         )
     )  # fmt: skip

@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 
@@ -38,7 +37,7 @@ def create_token(addr: str, name: str, roles: tuple[str, ...], ttl: str | None, 
     click.echo(found["token"])
     until = f"until {found['expires']}" if found["expires"] else "until it is revoked"
     if found["kind"] == "join":
-        host = urlsplit(addr).netloc
+        host = ",".join(part.strip().rpartition("//")[2].rstrip("/") for part in addr.split(","))
         click.echo(f"good for one node {until}: corral join {found['token']}@{host}", err=True)
     else:
         bound = f", bound to {', '.join(found['roles'])}" if found["roles"] else ""

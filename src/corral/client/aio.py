@@ -12,6 +12,7 @@ from corral.client import exchange
 from corral.client.exchange import Answer, Asked, Servers, Spec, Tries
 from corral.client.records import Job, Stats, Submitted, Waited
 from corral.lib.errors import Failed
+from corral.net.client import open_session
 
 TIMEOUT_S = 30.0
 
@@ -32,8 +33,16 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 class AsyncBatchClient:
     """As `BatchClient`, for one asyncio loop; an asynchronous context manager."""
 
-    def __init__(self, *urls: str, retry_s: float = 60.0, timeout_s: float = TIMEOUT_S) -> None:
-        self._servers = Servers(urls)
+    def __init__(
+        self,
+        *urls: str,
+        retry_s: float = 60.0,
+        timeout_s: float = TIMEOUT_S,
+        token: str | None = None,
+        cacert: str | None = None,
+    ) -> None:
+        self._access = exchange.find_access(token, cacert)
+        self._servers = Servers(urls, self._access)
         self._retry_s = retry_s
         self._timeout_s = timeout_s
         self._session: aiohttp.ClientSession | None = None
@@ -147,7 +156,7 @@ class AsyncBatchClient:
 
     def _http(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = aiohttp.ClientSession()
+            self._session = open_session(self._access)
         return self._session
 
     async def _ask(self, asked: Asked) -> bytes:

@@ -20,11 +20,20 @@ class BatchClient:
     """Submits jobs, looks at them, waits for them and ends them.
 
     Shapes: `urls` are those of all masters, tried in turn. Units: `retry_s` seconds a request is tried again for while
-    nobody answers or the queue is full.
+    nobody answers or the queue is full. `token` and `cacert`, the file of the cluster's authority, are by default
+    CORRAL_TOKEN and CORRAL_CACERT.
     """
 
-    def __init__(self, *urls: str, retry_s: float = 60.0, timeout_s: float = TIMEOUT_S) -> None:
-        self._servers = Servers(urls)
+    def __init__(
+        self,
+        *urls: str,
+        retry_s: float = 60.0,
+        timeout_s: float = TIMEOUT_S,
+        token: str | None = None,
+        cacert: str | None = None,
+    ) -> None:
+        self._access = exchange.find_access(token, cacert)
+        self._servers = Servers(urls, self._access)
         self._retry_s = retry_s
         self._timeout_s = timeout_s
         self._local = threading.local()
@@ -132,7 +141,8 @@ class BatchClient:
         connection.timeout = self._timeout_s + asked.patience_s
         if connection.sock is not None:
             connection.sock.settimeout(connection.timeout)
-        connection.request(asked.method, asked.path, body=asked.body, headers=asked.headers)
+        headers = {**asked.headers, **self._access.headers()}
+        connection.request(asked.method, asked.path, body=asked.body, headers=headers)
         response = connection.getresponse()
         body = response.read()
         return Answer(status=response.status, body=body, headers=dict(response.headers))
@@ -142,8 +152,12 @@ class BatchClient:
         if getattr(local, "url", "") != url or getattr(local, "connection", None) is None:
             self.close()
             parts = urlsplit(url)
-            kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-            local.connection = kind(parts.hostname or "", parts.port, timeout=self._timeout_s)
+            host = parts.hostname or ""
+            if parts.scheme == "https":
+                tls = self._access.context()
+                local.connection = http.client.HTTPSConnection(host, parts.port, timeout=self._timeout_s, context=tls)
+            else:
+                local.connection = http.client.HTTPConnection(host, parts.port, timeout=self._timeout_s)
             local.url = url
         found: http.client.HTTPConnection = local.connection
         return found

@@ -4,10 +4,11 @@ Rule: everything that is asked may be asked twice. A submission carries a key, s
 nothing new. An answer of 429 or 503 is waited for as long as it says; no answer at all is tried at the next server.
 """
 
+import os
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import msgspec
 
@@ -15,6 +16,7 @@ from corral.client.records import Admitted, Job, Page, Queried, Stats, Submitted
 from corral.lib import errors
 from corral.lib.backoff import grow_delay_s
 from corral.lib.errors import CorralError, Failed, Invalid, Unavailable
+from corral.net.access import NO_ACCESS, Access, access_from, complete_url, read_token_value
 
 PREFIX = "/v1/batch"
 MOST_AT_ONCE = 1000
@@ -50,12 +52,13 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Servers:
-    """The masters, in turn. Shapes: `urls` are base URLs."""
+    """The masters, in turn. Shapes: `urls` are base URLs; `access` is what they are shown and how they are verified."""
 
-    def __init__(self, urls: Sequence[str]) -> None:
+    def __init__(self, urls: Sequence[str], access: Access = NO_ACCESS) -> None:
         if not urls:
             raise Invalid("a client needs the URL of a master, for example http://127.0.0.1:4680")
-        self.urls = [_base(url) for url in urls]
+        self.access = access
+        self.urls = [complete_url(url, access) for url in urls]
         self._at = 0
         self._leader: str | None = None
 
@@ -71,18 +74,22 @@ class Servers:
 
     def follow(self, location: str) -> None:
         """Another one leads. Shapes: a location without a scheme keeps ours."""
-        parts = urlsplit(location if "://" in location else "http:" + location if location.startswith("//") else "")
-        if parts.netloc:
+        if "//" in location:
+            parts = urlsplit(urljoin(self.url + "/", location))
             self._leader = f"{parts.scheme}://{parts.netloc}"
         else:
             self.go_on()
 
 
-def _base(url: str) -> str:
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise Invalid(f"{url!r} is no URL of a master; write for example http://127.0.0.1:4680")
-    return f"{parts.scheme}://{parts.netloc}"
+def find_access(token: str | None, cacert: str | None) -> Access:
+    """What was given, else what CORRAL_TOKEN and CORRAL_CACERT say.
+
+    Errors: `Invalid` when a token's file cannot be read.
+    """
+    said = access_from(os.environ)
+    return Access(
+        token=said.token if token is None else read_token_value(token), cacert=said.cacert if cacert is None else cacert
+    )
 
 
 class Tries:

@@ -17,6 +17,8 @@ from corral.discovery.registry import App, apply, read_change, write_apps
 from corral.lib.backoff import grow_delay_s
 from corral.lib.errors import CorralError, Invalid, Unavailable
 from corral.lib.log import get_logger
+from corral.net.access import NO_ACCESS, Access, complete_url
+from corral.net.client import open_session
 
 log = get_logger("discovery")
 
@@ -30,10 +32,6 @@ MOST_DELAY_S = 5.0
 MOST_LINE_BYTES = 64 << 20
 
 Changed = Callable[[frozenset[str]], None]
-
-
-def open_plain() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(read_bufsize=1 << 20)
 
 
 class RegistryFollower:
@@ -51,16 +49,16 @@ class RegistryFollower:
         keep: Path | None = None,
         balancer: str = "",
         groups: Sequence[str] = (),
-        open_session: Callable[[], aiohttp.ClientSession] = open_plain,
+        access: Access = NO_ACCESS,
     ) -> None:
         if not masters:
             raise Invalid("the registry is a master's; name one, for example http://127.0.0.1:4680")
-        self._masters = [(m if "://" in m else f"http://{m}").rstrip("/") for m in masters]
+        self._access = access
+        self._masters = [complete_url(master, access) for master in masters]
         self._changed = changed
         self._random = random
         self._keep = keep
         self._query = [("balancer", balancer), *(("group", g) for g in groups)] if balancer else []
-        self._open_session = open_session
         self._session: aiohttp.ClientSession | None = None
         self._keeping: asyncio.TimerHandle | None = None
         self._url = ""
@@ -73,7 +71,7 @@ class RegistryFollower:
         """Follow until cancelled."""
         self._recall()
         tries = 0
-        async with self._open_session() as session:
+        async with open_session(self._access, read_bufsize=1 << 20) as session:
             self._session = session
             while True:
                 master = self._masters[tries % len(self._masters)]
@@ -97,7 +95,7 @@ class RegistryFollower:
         Errors: `Unavailable` when no master answers.
         """
         tried = []
-        async with self._open_session() as session:
+        async with open_session(self._access, read_bufsize=1 << 20) as session:
             self._session = session
             for master in self._masters:
                 try:

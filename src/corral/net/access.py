@@ -66,7 +66,8 @@ def read_token_value(given: str) -> str:
         with open(given[1:], encoding="ascii") as file:
             return file.readline().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise Invalid(f"the token's file {given[1:]} cannot be read: {error}; name another or give the token") from None
+        why = getattr(error, "strerror", None) or "it holds no ASCII"
+        raise Invalid(f"the token's file {given[1:]} cannot be read: {why}; name another or give the token") from None
 
 
 def complete_url(url: str, access: Access = NO_ACCESS) -> str:

@@ -30,7 +30,7 @@ MOST_WAIT_S = 30.0
 
 _SENT_ON = ("/api/v1", "/master/api/v1")
 _LINKS = (ORDERS_PATH, REPORTS_PATH, *OF_CERTIFICATES)
-_STREAMS = ("/v2/events",)
+_STREAMS = ("/v2/events", "/corral/v1/registry/watch")
 _HOP_BY_HOP = frozenset(
     {
         "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",

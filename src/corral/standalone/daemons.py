@@ -214,7 +214,8 @@ async def _dev(config: Config, agents: int, begin_trace: BeginTrace | None, rene
             stack.push_async_callback(part.close)
         if agents == 1:
             kernel.renewal.fixed += ["--agent-listen", kernel.agents[0].server.address]
-        kernel.beside = open_dns(config.dns, work_dir, [kernel.server.url], Random(draw_seed()))
+        access = kernel.trust.access if kernel.trust is not None else NO_ACCESS
+        kernel.beside = open_dns(config.dns, work_dir, [kernel.server.url], Random(draw_seed()), access)
         return await kernel.run()
 
 
@@ -254,7 +255,9 @@ async def _agent(config: Config, origins: Origins, renewals: list[Renewal]) -> i
             await part.loop.ready.wait()
             _say_ready(part.server.url)
 
-        dns = open_dns(config.dns, work_dir, split_masters(config.agent.master, "agent.master"), Random(draw_seed()))
+        access = trust.access if trust is not None else NO_ACCESS
+        masters = split_masters(section.master, "agent.master")
+        dns = open_dns(config.dns, work_dir, masters, Random(draw_seed()), access)
         return await run_services([*part.services, *dns, renewal, _once("announce", announce)])
 
 

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import jinja2
 import msgspec
@@ -24,6 +25,7 @@ from corral.discovery.template import read_template, render
 from corral.discovery.template_file import Target, TemplateFile, read_mode
 from corral.lib.errors import Invalid
 from corral.lib.log import configure_log
+from corral.net.access import NO_ACCESS, Access
 from corral.net.server import Server, bind
 from corral.runtime.service import Background, Service, run_services
 from corral.standalone.config import DnsSection, StoreSection, check_exposure, parse_listen
@@ -36,7 +38,9 @@ MOST_CONNECTIONS = 100_000
 FILES_OF_HAPROXY = 1000
 
 
-def open_dns(section: DnsSection, work_dir: Path, masters: Sequence[str], random: Random) -> list[Service]:
+def open_dns(
+    section: DnsSection, work_dir: Path, masters: Sequence[str], random: Random, access: Access = NO_ACCESS
+) -> list[Service]:
     """The services of a node's DNS, none when it shall have none. The registry is kept in the work directory."""
     if not section.listen:
         return []
@@ -46,7 +50,7 @@ def open_dns(section: DnsSection, work_dir: Path, masters: Sequence[str], random
     def changed(ids: frozenset[str]) -> None:
         server.changed()
 
-    follower = RegistryFollower(masters, changed, random, keep=work_dir / "registry.json")
+    follower = RegistryFollower(masters, changed, random, keep=work_dir / "registry.json", access=access)
     server = DnsServer(
         lambda: follower.apps,
         random,
@@ -78,6 +82,7 @@ class LbOptions(msgspec.Struct, frozen=True, kw_only=True):
     once: bool = False
     work_dir: str = ""
     log_format: str = "text"
+    access: Any = NO_ACCESS
     log_level: str = "info"
     insecure: bool = False
 
@@ -133,7 +138,9 @@ async def _show(options: LbOptions) -> int:
 def _follower(options: LbOptions, changed: Callable[[frozenset[str]], None], keep: Path | None) -> RegistryFollower:
     random = Random(secrets.randbits(63))
     balancer = "" if options.once else options.name
-    return RegistryFollower(options.masters, changed, random, keep=keep, balancer=balancer, groups=options.groups)
+    return RegistryFollower(
+        options.masters, changed, random, keep=keep, balancer=balancer, groups=options.groups, access=options.access
+    )
 
 
 def _choice(options: LbOptions) -> Choice:
@@ -217,6 +224,7 @@ class TemplateOptions(msgspec.Struct, frozen=True, kw_only=True):
     debounce_s: float = 0.2
     once: bool = False
     log_format: str = "text"
+    access: Any = NO_ACCESS
     log_level: str = "info"
 
 
@@ -229,6 +237,7 @@ class PublishOptions(msgspec.Struct, frozen=True, kw_only=True):
     apps_prefix: str = "/apps"
     ttl_s: float = 30.0
     log_format: str = "text"
+    access: Any = NO_ACCESS
     log_level: str = "info"
 
 
@@ -293,7 +302,7 @@ async def _template(options: TemplateOptions) -> int:
             file.changed()
 
     if options.masters:
-        follower = RegistryFollower(options.masters, news, Random(secrets.randbits(63)))
+        follower = RegistryFollower(options.masters, news, Random(secrets.randbits(63)), access=options.access)
     if options.etcd.url:
         keys = KeyFollower(open_keys(options.etcd), options.prefixes, news)
     if options.once:
@@ -330,7 +339,7 @@ async def _publish(options: PublishOptions) -> int:
         known.set()
         publisher.changed()
 
-    follower = RegistryFollower(options.masters, changed, Random(secrets.randbits(63)))
+    follower = RegistryFollower(options.masters, changed, Random(secrets.randbits(63)), access=options.access)
     publisher = Publisher(
         lambda: follower.apps, known, open_keys(options.etcd), services=services, about=about, ttl_s=options.ttl_s
     )

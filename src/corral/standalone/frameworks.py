@@ -16,7 +16,7 @@ from corral.runtime.notes import Notes
 from corral.sdk.framework import Framework, FrameworkService
 from corral.sdk.scheduler import Session
 from corral.sdk.transport import Transport
-from corral.standalone.config import Config
+from corral.standalone.config import Config, parse_listen, wants_tls
 from corral.standalone.parts import Recording, draw_seed
 from corral.store.base import Store
 
@@ -42,13 +42,15 @@ def find_builder(name: str) -> Callable[[Any, Random], Framework]:
 def framework_config(name: str, config: Config, address: str) -> Any:
     """What a framework is built from: its own `Config`, with the values of the section of its name.
 
-    Shapes: `address` is the `host:port` of its front door.
+    Shapes: `address` is the `host:port` of its front door; a `scheme` is what the cluster speaks.
     """
     kind = sys.modules[find_builder(name).__module__].Config
     known = {field.name for field in msgspec.structs.fields(kind)}
     section = getattr(config, name, None)
     values = {} if section is None else {key: getattr(section, key) for key in section.__dataclass_fields__}
-    return kind(**{k: v for k, v in {**values, "address": address}.items() if k in known})
+    host, _ = parse_listen(config.master.listen, "master.listen")
+    scheme = "https" if wants_tls(host, config.master.insecure, config.trust.tls) else "http"
+    return kind(**{k: v for k, v in {**values, "address": address, "scheme": scheme}.items() if k in known})
 
 
 def make_framework(

@@ -17,6 +17,11 @@ TOKENS_PATH, NODES_PATH = f"{PREFIX}/tokens", f"{PREFIX}/nodes"
 OF_AGENTS = frozenset({ORDERS_PATH, REPORTS_PATH, RENEW_PATH, CHECK_PATH})
 """What needs the certificate of a node."""
 
+READ_BY_AGENTS = frozenset(
+    {SELF_PATH, "/redirect", "/master/redirect", "/corral/v1/registry", "/corral/v1/registry/watch"}
+)
+"""What nodes may ask beside that: who leads, and for their DNS what is ready where."""
+
 FOR_ALL = frozenset({CA_PATH, JOIN_PATH})
 """What somebody needs who is not yet known; a token is in the body where one is needed."""
 
@@ -31,7 +36,7 @@ def check_right(caller: Caller, path: str) -> None:
     """Errors: `Forbidden` names the caller and what it would take."""
     path = path.rstrip("/") or "/"
     match caller.kind:
-        case CallerKind.AGENT if path not in OF_AGENTS and path not in (SELF_PATH, "/redirect", "/master/redirect"):
+        case CallerKind.AGENT if path not in OF_AGENTS | READ_BY_AGENTS:
             raise Forbidden(f"node {caller.name} may not ask for {path}; set CORRAL_TOKEN to a caller's token")
         case CallerKind.TOKEN if path in OF_AGENTS:
             raise Forbidden(f"{path} is for nodes that have joined; {caller.name} has shown no node's certificate")

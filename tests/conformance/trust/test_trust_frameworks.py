@@ -114,7 +114,7 @@ def test_masters_of_one_store_share_an_authority_and_a_node_finds_the_next_leade
         passphrase.write_text("a word of the masters\n")
         words = (
             "--listen", "127.0.0.1:0", "--store", f"{etcd.store}/trust-test", *TLS, *UNCOMPILED,
-            "--set", f"trust.ca_passphrase_file={passphrase}", "--set", "kernel.lease_ttl_s=2",
+            "--set", f"trust.ca_passphrase_file={passphrase}",
         )  # fmt: skip
         first = site.start("master", "--work-dir", str(tmp_path / "m1"), *words)
         second = site.start("master", "--work-dir", str(tmp_path / "m2"), *words)
@@ -133,12 +133,10 @@ def test_masters_of_one_store_share_an_authority_and_a_node_finds_the_next_leade
         secret = (ones / "operator.token").read_text().strip()
         assert status_of(*metrics, "-H", f"Authorization: Bearer {secret}", f"{second.url}/metrics") == "200"
         assert status_of(*metrics, "-X", "POST", f"{second.url}/corral/v1/process/renew") == "401"
-        first.kill()
-        wait_until(lambda: (others / "operator.token").exists(), "the next leader's token for its operator")
+        first.stop()
+        wait_until((others / "operator.token").exists, "the next leader's token for its operator")
         wait_until(lambda: reachable(second.url, given), "the node with the next leader")
-        wrong = site.start(
-            "master", "--work-dir", str(tmp_path / "m3"), *words[:-4], "--set", "kernel.lease_ttl_s=2", ready=False
-        )
+        wrong = site.start("master", "--work-dir", str(tmp_path / "m3"), *words[:-2], ready=False)
         assert wrong.process.wait(20) == 2
         assert "is enciphered, give its passphrase (trust.ca_passphrase_file)" in wrong.text
 

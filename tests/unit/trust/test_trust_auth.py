@@ -92,8 +92,9 @@ MASTER = Caller(kind=CallerKind.MASTER, name="m1")
 
 @pytest.mark.parametrize(
     ("caller", "path"),
-    [(AGENT, ORDERS_PATH), (AGENT, CHECK_PATH), (AGENT, "/redirect"), (ADMIN, "/v2/apps"), (ADMIN, TOKENS_PATH),
-     (BOUND, "/v2/apps"), (ADMIN, RENEW_PROCESS_PATH), (MASTER, TOKENS_PATH), (MASTER, CHECK_PATH)],
+    [(AGENT, ORDERS_PATH), (AGENT, CHECK_PATH), (AGENT, "/redirect"), (AGENT, "/corral/v1/registry/watch"),
+     (ADMIN, "/v2/apps"), (ADMIN, TOKENS_PATH), (BOUND, "/v2/apps"), (ADMIN, RENEW_PROCESS_PATH),
+     (MASTER, TOKENS_PATH), (MASTER, CHECK_PATH)],
 )  # fmt: skip
 def test_callers_may_ask_for_what_is_theirs(caller: Caller, path: str) -> None:
     check_right(caller, path)

@@ -303,6 +303,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     user: str = "root"
     role: str = "*"
     address: str = "127.0.0.1:4680"
+    scheme: str = "http"
     hostname: str = ""
     failover_timeout_s: float = 604_800.0
     most_jobs: int = 10_000

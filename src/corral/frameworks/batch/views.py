@@ -25,7 +25,7 @@ def view_job(state: State, job: Job, now: float) -> dict[str, Any]:
         exit_code=None if run is None else run.exit_code,
         agent=run.agent_id or None if run is not None else None,
         host=run.hostname or None if run is not None else None,
-        agent_url=f"http://{run.address}" if run is not None and run.address else None,
+        agent_url=f"{state.config.scheme}://{run.address}" if run is not None and run.address else None,
         submitted_at=format_timestamp(job.bundle.at),
         started_at=_at(None if run is None else run.started_at),
         finished_at=_at(None if run is None else run.finished_at),

@@ -22,7 +22,7 @@ def build(config: Config, random: Random) -> Framework:
         checkpoint=True,
         roles=(config.role,),
         hostname=config.hostname or None,
-        webui_url=f"http://{config.address}/ui/",
+        webui_url=f"{config.scheme}://{config.address}/ui/",
         capabilities=(Capability.PARTITION_AWARE, Capability.TASK_KILLING_STATE, Capability.MULTI_ROLE),
     )
     feed = Feed()

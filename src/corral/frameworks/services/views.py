@@ -270,9 +270,28 @@ def view_queue(state: State, command: GetQueue, now: float) -> list[Json]:
             "processedOffersSummary": _offers_summary(app.explanation, state.nodes.avoided(app.spec.id, now)),
         }
         if offers:
-            item["lastUnusedOffers"] = []
+            item["lastUnusedOffers"] = _unused_offers(app.explanation)
         out.append(item)
     return out
+
+
+def _unused_offers(explanation: Explanation | None) -> list[Json]:
+    """Where the instances came nearest to fitting, in the form of offers: one per reason, without their resources."""
+    if explanation is None:
+        return []
+    at = format_timestamp(explanation.since_at)
+    return [
+        {
+            "offer": {
+                "id": f"explained-{index}", "hostname": refusal.best, "agentId": refusal.best, "resources": [],
+                "attributes": [],
+            },
+            "reason": [_ROW_OF.get(refusal.reason, "DeclinedScarceResources")],
+            "timestamp": at,
+        }
+        for index, refusal in enumerate(explanation.refusals)
+        if refusal.best
+    ]  # fmt: skip
 
 
 def _offers_summary(explanation: Explanation | None, avoided: tuple[Avoided, ...]) -> Json:
@@ -414,7 +433,7 @@ def view_info(state: State) -> Json:
             "local_port_min": config.first_service_port,
             "local_port_max": config.last_service_port,
             "master": state.master,
-            "mesos_leader_ui_url": f"http://{config.address}/",
+            "mesos_leader_ui_url": f"{config.scheme}://{config.address}/",
             "mesos_role": config.role,
             "mesos_user": config.user,
             "reconciliation_initial_delay": 0,
@@ -422,7 +441,7 @@ def view_info(state: State) -> Json:
             "task_launch_timeout": int(config.launch_timeout_s * 1000),
             "task_launch_confirm_timeout": int(config.launch_timeout_s * 1000),
             "env_vars_prefix": config.env_prefix or None,
-            "webui_url": f"http://{config.address}/ui/",
+            "webui_url": f"{config.scheme}://{config.address}/ui/",
         },
         "zookeeper_config": {"zk_max_versions": config.most_versions},
         "http_config": {"http_port": int(port), "https_port": None},
