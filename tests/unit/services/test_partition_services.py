@@ -5,7 +5,18 @@ from typing import Any
 
 import pytest
 
-from corral.frameworks.services.spec import Condition, DeleteApp, Goal, KillTasks, RestartApp
+from corral.frameworks.services import Config, partition
+from corral.frameworks.services.spec import (
+    AppSpec,
+    Condition,
+    DeleteApp,
+    Goal,
+    KillTasks,
+    PodContainer,
+    PodSpec,
+    RestartApp,
+    Unreachable,
+)
 from corral.frameworks.services.state import task_id_of
 from corral.lib.errors import Conflict, Unprocessable
 from corral.model.ids import TaskId
@@ -61,6 +72,21 @@ def test_a_disabled_strategy_neither_ends_nor_replaces_it(cluster: Any) -> None:
     assert cluster.wants == {}, "nobody knows whether it runs"
     cluster.update(task, TaskState.GONE_BY_OPERATOR, reason=Reason.AGENT_REMOVED_BY_OPERATOR)
     assert len(cluster.wants) == 1, "an operator knows"
+
+
+def test_every_container_of_an_only_pod_has_the_bound_and_the_longest_grace_counts() -> None:
+    containers = tuple(
+        PodContainer(name=name, cpus=0.1, mem_mb=32.0, kill_grace_s=grace) for name, grace in (("a", None), ("b", 9.0))
+    )
+    spec = AppSpec(
+        id="/pod",
+        labels=ONLY,
+        unreachable=Unreachable(inactive_after_s=20, expunge_after_s=60),
+        pod=PodSpec(containers=containers),
+    )
+    assert partition.bound_labels(spec, Config()) == (Label(key="corral.stop-after", value="20secs"),)
+    assert partition.fence_s(spec, Config()) == replace_after_s(20.0, 9.0)
+    assert partition.container_grace_s(spec, None) == GRACE_S
 
 
 def test_ordinary_apps_have_no_bound(cluster: Any) -> None:

@@ -66,8 +66,15 @@ def stop_after_s(spec: AppSpec, config: Config) -> float | None:
 
 def grace_s(spec: AppSpec) -> float | None:
     """How long a task may take to end; None leaves it to its agent."""
-    if spec.kill_grace_s is not None:
-        return float(spec.kill_grace_s)
+    if spec.pod is not None and is_single(spec):
+        return max(container_grace_s(spec, each.kill_grace_s) or 0.0 for each in spec.pod.containers)
+    return container_grace_s(spec, spec.kill_grace_s)
+
+
+def container_grace_s(spec: AppSpec, own_s: float | None) -> float | None:
+    """The grace of a task that names this one of its own."""
+    if own_s is not None:
+        return float(own_s)
     return GRACE_S if is_single(spec) else None
 
 
@@ -81,8 +88,13 @@ def fence_s(spec: AppSpec, config: Config) -> float | None:
 
 def extra_labels(spec: AppSpec, config: Config) -> tuple[Label, ...]:
     """What a task's labels say beside the app's own."""
+    return () if STOP_AFTER_LABEL in spec.labels else bound_labels(spec, config)
+
+
+def bound_labels(spec: AppSpec, config: Config) -> tuple[Label, ...]:
+    """What tells the agent when to end a task that is cut off."""
     stop_s = stop_after_s(spec, config)
-    if stop_s is None or STOP_AFTER_LABEL in spec.labels:
+    if stop_s is None:
         return ()
     return (Label(key=STOP_AFTER_LABEL, value=format_duration(stop_s)),)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from corral.frameworks.services import partition
 from corral.frameworks.services.launch import dns_id, label_variables, merge_environment
 from corral.frameworks.services.spec import AppSpec, Config, Instance, PodCheck, PodContainer
 from corral.frameworks.services.state import App, task_id_of
@@ -86,11 +87,13 @@ def _build_task(
         resources=resources,
         command=msgspec.structs.replace(_make_command(spec, container), environment=environment),
         container=_make_container(spec, container),
-        kill_grace_s=container.kill_grace_s,
+        kill_grace_s=partition.container_grace_s(spec, container.kill_grace_s),
         labels=(
             *grouped,
             *(Label(key=k, value=v) for k, v in sorted(labels.items())),
             Label(key=INSTANCE_LABEL, value=instance.id),
+            # The last of a name counts: a container cannot outlive what its pod says.
+            *partition.bound_labels(spec, config),
         ),
         discovery=_make_discovery(spec, container, ports),
         health_checks=() if container.check is None else (_make_check(container, container.check, ports),),
