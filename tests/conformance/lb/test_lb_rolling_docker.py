@@ -46,15 +46,17 @@ def test_no_request_fails_while_twenty_containers_are_replaced(
 ) -> None:
     http, service = free_ports(2)
     wrk = require_wrk()
-    url = daemons.start(
+    dev = daemons.start(
         "dev", "--listen", "127.0.0.1:0", "--agent-listen", "127.0.0.1:0", "--work-dir", str(tmp_path / "dev"),
         "--runtime", "docker", "--docker-host", engine_socket,
-        "--resources", "cpus:8;mem:8192;disk:20000;ports:[31000-31999]",
-    ).url  # fmt: skip
-    daemons.start(
-        "lb", "--master", url, "--http", f"127.0.0.1:{http}", "--bind", "127.0.0.1", "--stats", "", "--listen",
-        "127.0.0.1:0", "--haproxy", require_haproxy(), "--work-dir", str(tmp_path / "lb"),
+        "--resources", "cpus:8;mem:8192;disk:20000;ports:[31000-31999]", ready=False,
     )  # fmt: skip
+    url = wait_until(lambda: dev.url, "the cluster", timeout_s=120)
+    lb = daemons.start(
+        "lb", "--master", url, "--http", f"127.0.0.1:{http}", "--bind", "127.0.0.1", "--stats", "", "--listen",
+        "127.0.0.1:0", "--haproxy", require_haproxy(), "--work-dir", str(tmp_path / "lb"), ready=False,
+    )  # fmt: skip
+    wait_until(lambda: lb.url, "the balancer", timeout_s=120)
     assert ask(url, "POST", "/v2/apps", app("one", service))[0] == 201
     wait_running(url, "web", COUNT, timeout_s=180)
     wait_until(lambda: ask(url, "GET", "/v2/deployments")[1] == [], "the first deployment", timeout_s=120)
