@@ -112,6 +112,8 @@ def plan_execution(config: AgentConfig, agent_id: AgentId | None, framework: Fra
         cpu_milli=total_milli(info.resources, "cpus"),
         cpu_limit_milli=_limit(info, "cpus", None),
         mem_mb=_mem_limit_mb(info),
+        secrets=command.secrets,
+        secret_files=_secret_files(info, in_image=docker is not None),
     )
     volumes = tuple(mount.source for mount in kept)
     return Plan(execution, directories, own_user if docker is None else None, volumes)
@@ -247,6 +249,8 @@ def _plan_volumes(task: TaskRecord, *, in_image: bool) -> tuple[tuple[Mount, ...
     mounts = [Mount(source=task.sandbox, target=SANDBOX_IN_IMAGE)] if in_image else []
     directories: list[str] = []
     for volume in container.volumes if container is not None else ():
+        if volume.secret is not None:
+            continue
         source, made = _volume_source(task, volume)
         if made:
             directories.append(source)
@@ -257,6 +261,18 @@ def _plan_volumes(task: TaskRecord, *, in_image: bool) -> tuple[tuple[Mount, ...
             target = join(SANDBOX_IN_IMAGE, normpath(target)) if in_image else normpath(target)
         mounts.append(Mount(source=source, target=target, read_only=volume.mode is VolumeMode.RO))
     return tuple(mounts), tuple(directories)
+
+
+def _secret_files(info: TaskInfo, *, in_image: bool) -> tuple[tuple[str, str], ...]:
+    """Where files of secrets are mounted, with their sources. Shapes: as the targets of other volumes."""
+    found = []
+    for volume in info.container.volumes if info.container is not None else ():
+        if volume.secret is not None:
+            target = volume.container_path
+            if not isabs(target):
+                target = join(SANDBOX_IN_IMAGE, normpath(target)) if in_image else normpath(target)
+            found.append((target, volume.secret))
+    return tuple(found)
 
 
 def _plan_persistent(config: AgentConfig, info: TaskInfo, *, in_image: bool) -> tuple[Mount, ...]:

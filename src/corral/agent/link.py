@@ -7,27 +7,30 @@ session ends is dropped: the next one begins by telling everything.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from random import Random
 from urllib.parse import urljoin
 
 import aiohttp
+import msgspec
 
 from corral.agent.spec import Connected, Disconnected, Ordered
 from corral.lib.backoff import grow_delay_s
-from corral.lib.errors import Invalid
+from corral.lib.errors import Failed, Invalid, Unavailable
 from corral.lib.ids import mint_uuid
 from corral.lib.log import get_logger
+from corral.lib.secret import Secret
 from corral.model.orders import Order, Report
 from corral.net.access import NO_ACCESS, Access, complete_url
 from corral.net.client import open_session
 from corral.net.follower import LOST, WAIT
-from corral.net.stream import CONTENT_TYPE, ORDERS_PATH, REPORTS_PATH, FrameReader, pack
+from corral.net.stream import CONTENT_TYPE, ORDERS_PATH, REPORTS_PATH, SECRETS_PATH, FrameReader, pack
 from corral.net.tls import explain_tls
 
 log = get_logger("agent")
 
 CONNECT_TIMEOUT_S = 3.0
+SECRETS_TIMEOUT_S = 10.0
 FIRST_DELAY_S = 0.1
 MOST_DELAY_S = 10.0
 MOST_DELAY_OF_SEVERAL_S = 2.0
@@ -75,6 +78,16 @@ class Link:
         """Hand over a turn's reports; they leave as one write, or not at all when there is no session."""
         if self._session is not None:
             self._session.send(pack(reports))
+
+    async def fetch_secrets(self, framework_id: str, task_id: str) -> Mapping[str, Secret]:
+        """The values that a task names, from the master of this session.
+
+        Errors: `Failed` in the words of the master that refuses; `Unavailable` without a session.
+        """
+        session = self._session
+        if session is None:
+            raise Unavailable("no master is connected, so the task's secrets cannot be fetched")
+        return await session.fetch_secrets(framework_id, task_id)
 
     async def run(self) -> None:
         """Dial, and dial again, until cancelled."""
@@ -201,6 +214,22 @@ class _Session:
         self.why = self.why or why
         self.over.set()
 
+    async def fetch_secrets(self, framework_id: str, task_id: str) -> Mapping[str, Secret]:
+        try:
+            async with self._http.post(
+                self._master + SECRETS_PATH,
+                params={"session": self.name},
+                json={"framework_id": framework_id, "task_id": task_id},
+                timeout=aiohttp.ClientTimeout(total=SECRETS_TIMEOUT_S),
+            ) as answer:
+                body = await answer.read()
+                if answer.status != 200:
+                    raise Failed(f"the task's secrets were refused: {_said(body, answer.status)}")
+                values = msgspec.json.decode(body, type=_Values).values
+                return {source: Secret(value) for source, value in values.items()}
+        except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError) as error:
+            raise Unavailable(f"the task's secrets did not come: {type(error).__name__}") from None
+
     async def send_reports(self) -> None:
         async with self._http.post(
             self._master + REPORTS_PATH,
@@ -218,3 +247,14 @@ class _Session:
             if self._unsent:
                 data, self._unsent = bytes(self._unsent), bytearray()
                 yield data
+
+
+class _Values(msgspec.Struct, frozen=True):
+    values: dict[str, bytes]
+
+
+def _said(body: bytes, status: int) -> str:
+    try:
+        return str(msgspec.json.decode(body)["error"]["message"])
+    except (msgspec.DecodeError, KeyError, TypeError, UnicodeDecodeError):
+        return f"status {status}"

@@ -21,6 +21,7 @@ from corral.agent.probes import Prober
 from corral.agent.results import read_result
 from corral.agent.runtimes import ExecSession, TaskRuntime
 from corral.agent.sandbox import LATEST, Sandboxes
+from corral.agent.secrets import SecretFiles
 from corral.agent.spec import (
     ClockRead,
     DiscardFailed,
@@ -71,10 +72,12 @@ class AgentShell:
         sandboxes: Sandboxes | None = None,
         fetcher: Fetcher | None = None,
         mint: Mint | None = None,
+        secrets: SecretFiles | None = None,
     ) -> None:
         self._mint = mint
         self.runtimes = runtimes
         self.sandboxes = sandboxes
+        self.secrets = secrets
         self._link = link
         self._fetcher = fetcher
         self._unsent: list[Report] = []
@@ -217,7 +220,14 @@ class AgentShell:
         if self.sandboxes is not None:
             await self.sandboxes.make(effect.execution.sandbox, effect.owner, effect.directories)
             await volumes.make(effect.volumes, effect.owner)
-        return await runtime.start(self._with_token(effect.execution))
+        return await runtime.start(self._with_token(await self._fill(effect.execution)))
+
+    async def _fill(self, execution: Execution) -> Execution:
+        if self.secrets is not None:
+            return await self.secrets.fill(execution, execution.user)
+        if execution.secrets or execution.secret_files:
+            raise Failed("this agent has no place for secrets; leave them out")
+        return execution
 
     def _with_token(self, execution: Execution) -> Execution:
         """An executor of a framework's own gets what it has to show to this agent; it is in no record and no view."""
@@ -309,6 +319,8 @@ class AgentShell:
         return self._remove(effect)
 
     async def _remove(self, effect: fx.Remove) -> DiscardFailed | None:
+        if self.secrets is not None:
+            self.secrets.clear(effect.container_id)
         try:
             await self._runtime(effect.runtime).remove(effect.container_id)
         except (CorralError, OSError) as error:

@@ -42,6 +42,10 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "publish": ("corral.cli.discovery:publish", "Keep what is ready where as keys in an etcd"),
         "template": ("corral.cli.discovery:template", "Keep a file as a template makes it from what is ready where"),
     },
+    "Configs and secrets": {
+        "config": ("corral.cli.vault:config", "Values that apps name, for everybody to see"),
+        "secret": ("corral.cli.vault:secret", "Values that apps name, for nobody to see"),
+    },
     "Cron": {
         "job": ("corral.cli.jobs:job", "Jobs that run when they are due, or when others have succeeded"),
         "dag": ("corral.cli.dags:dag", "Steps that run after one another, with conditions, arrays and results"),

@@ -28,6 +28,7 @@ TCP_IDLE_S = 30.0
 MOST_TCP = 128
 DNS_PORT = 53
 GATHER_S = 0.05
+BIND_TRIES = 20
 
 Address = tuple[str, int]
 
@@ -103,7 +104,21 @@ class DnsServer:
         self._ended.set()
 
     def _bind(self) -> tuple[socket.socket, socket.socket]:
+        """Both sockets on one port. Shapes: for port 0, one that is free for both."""
         host, port = self._listen
+        for tries in range(1, BIND_TRIES + 1):
+            try:
+                return self._bind_once(host, port)
+            except OSError as error:
+                if port == 0 and tries < BIND_TRIES:
+                    continue  # free for datagrams, but not for connections
+                low = (
+                    "; ports below 1024 need root or CAP_NET_BIND_SERVICE" if isinstance(error, PermissionError) else ""
+                )
+                raise Invalid(f"dns.listen {host}:{port} cannot be listened on: {error.strerror}{low}") from None
+        raise AssertionError("the last try returns or raises")
+
+    def _bind_once(self, host: str, port: int) -> tuple[socket.socket, socket.socket]:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         udp = socket.socket(family, socket.SOCK_DGRAM)
         tcp = socket.socket(family, socket.SOCK_STREAM)
@@ -112,11 +127,10 @@ class DnsServer:
             udp.bind((host, port))
             self.address = (host, udp.getsockname()[1])
             tcp.bind(self.address)
-        except OSError as error:
+        except OSError:
             udp.close()
             tcp.close()
-            hint = "; ports below 1024 need root or CAP_NET_BIND_SERVICE" if isinstance(error, PermissionError) else ""
-            raise Invalid(f"dns.listen {host}:{port} cannot be listened on: {error.strerror}{hint}") from None
+            raise
         for each in (udp, tcp):
             each.setblocking(False)
         return udp, tcp

@@ -144,7 +144,11 @@ def _set_command(body: dict[str, Any], execution: Execution) -> None:
 
 
 def _set_environment(body: dict[str, Any], execution: Execution) -> None:
-    environment = {"MESOS_CONTAINER_NAME": container_name(execution.container_id)} | dict(execution.environment)
+    environment = (
+        {"MESOS_CONTAINER_NAME": container_name(execution.container_id)}
+        | dict(execution.environment)
+        | {name: secret.reveal().decode() for name, secret in execution.hidden}
+    )
     bare: list[str] = []
     for given in body.get("Env", ()):
         key, equals, value = given.partition("=")

@@ -20,6 +20,7 @@ from corral.master import (
     recovery,
     role_views,
     roles,
+    secrets,
     tasks,
     throttle,
     timers,
@@ -39,6 +40,7 @@ from corral.master.spec import (
     GetMetrics,
     GetNodes,
     GetRoles,
+    GetSources,
     GetTasks,
     GetTrial,
     Input,
@@ -70,8 +72,8 @@ __all__ = ["Input", "MasterCore"]
 
 
 _READS = (
-    GetCluster, GetExplanations, GetFrameworks, GetMetrics, GetNodes, GetRoles, GetTasks, GetTrial, PrepareViews,
-    WatchCluster,
+    GetCluster, GetExplanations, GetFrameworks, GetMetrics, GetNodes, GetRoles, GetSources, GetTasks, GetTrial,
+    PrepareViews, WatchCluster,
 )  # fmt: skip
 
 
@@ -175,6 +177,8 @@ def ask(state: MasterState, ask: int, command: Command, now: float) -> list[Effe
             value, effects = watch.open_watch(state, command)
         case PrepareViews():
             value = views.prepare(state)
+        case GetSources():
+            value = secrets.sources(state, command)
         case GetNodes():
             value = views.nodes(state)
         case GetRoles():

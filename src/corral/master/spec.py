@@ -232,6 +232,14 @@ class PrepareViews(msgspec.Struct, frozen=True, gc=False, tag=True):
     """Make some of what views of all agents need, so that no turn has to make much; answered by how much is left."""
 
 
+class GetSources(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
+    """The configs and secrets that a task names, asked by the agent of this session."""
+
+    session: str
+    framework_id: str
+    task_id: str
+
+
 class GetCluster(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
     """The whole cluster as Mesos' own views show it. Shapes: what is False is left out."""
 
@@ -250,7 +258,7 @@ class WatchCluster(msgspec.Struct, frozen=True, gc=False, tag=True):
 Command = (
     SubscribeStream | SchedulerCall | Operate | SetRole | RemoveRole | UpdateWeights | UpdateQuota | SetQuota
     | RemoveQuota | MaintenanceChange | Teardown | GetNodes | GetRoles | GetFrameworks | GetTasks | GetExplanations
-    | GetTrial | GetMetrics | GetCluster | PrepareViews | WatchCluster
+    | GetTrial | GetMetrics | GetCluster | GetSources | PrepareViews | WatchCluster
 )  # fmt: skip
 
 Input = Loaded | Tick | Asked[Command] | AgentOpened | AgentReported | AgentClosed | SchedulerClosed | WatcherClosed

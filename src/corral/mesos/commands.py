@@ -3,8 +3,28 @@
 Source: Mesos v1 CommandInfo.
 """
 
+from typing import Any
+
 from corral.mesos import wire
 from corral.model.command import CommandInfo, Uri
+
+SECRET = "SECRET"  # noqa: S105 - a type of Mesos'
+
+
+def read_reference(found: dict[str, Any] | None) -> str | None:
+    """The source that a secret refers to; None when it brings its value itself or says nothing.
+
+    Shapes: a `key` is a further part of the name.
+    """
+    reference = (found or {}).get("reference")
+    if not isinstance(reference, dict) or not isinstance(reference.get("name"), str) or not reference["name"]:
+        return None
+    key = reference.get("key")
+    return f"{reference['name']}/{key}" if isinstance(key, str) and key else str(reference["name"])
+
+
+def write_reference(source: str) -> dict[str, Any]:
+    return {"type": "REFERENCE", "reference": {"name": source}}
 
 
 def read_command(found: wire.CommandInfo) -> CommandInfo:
@@ -13,7 +33,8 @@ def read_command(found: wire.CommandInfo) -> CommandInfo:
         value=found.value,
         shell=found.shell is not False,
         arguments=found.arguments,
-        environment=tuple((v.name, v.value or "") for v in variables),
+        environment=tuple((v.name, v.value or "") for v in variables if v.type != SECRET),
+        secrets=tuple((v.name, read_reference(v.secret) or "") for v in variables if v.type == SECRET),
         uris=tuple(_read_uri(u) for u in found.uris),
         user=found.user,
     )
@@ -21,6 +42,7 @@ def read_command(found: wire.CommandInfo) -> CommandInfo:
 
 def write_command(command: CommandInfo) -> wire.CommandInfo:
     variables = tuple(wire.Variable(name=n, type="VALUE", value=v) for n, v in command.environment)
+    variables += tuple(wire.Variable(name=n, type=SECRET, secret=write_reference(s)) for n, s in command.secrets)
     return wire.CommandInfo(
         uris=tuple(_write_uri(u) for u in command.uris),
         environment=wire.Environment(variables=variables) if variables else None,

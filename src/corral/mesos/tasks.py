@@ -10,7 +10,7 @@ from typing import Any
 
 from corral.lib.errors import Invalid
 from corral.mesos import wire
-from corral.mesos.commands import read_command, write_command
+from corral.mesos.commands import SECRET, read_command, read_reference, write_command, write_reference
 from corral.mesos.common import (
     read_enum,
     read_labels,
@@ -86,6 +86,8 @@ def read_container(found: wire.ContainerInfo, at: str) -> ContainerInfo:
 
 def _read_source(found: wire.Volume) -> dict[str, Any]:
     """Shapes: a path in the task's own sandbox is the same as a relative host path."""
+    if found.source is not None and found.source.type == SECRET:
+        return {"host_path": found.host_path, "secret": read_reference(found.source.secret)}
     path = _sandbox_path(found.source)
     if path is None:
         return {"host_path": found.host_path}
@@ -95,6 +97,12 @@ def _read_source(found: wire.Volume) -> dict[str, Any]:
 def _sandbox_path(source: wire.VolumeSource | None) -> wire.SandboxPath | None:
     """The one source of a volume that agents carry out."""
     return source.sandbox_path if source is not None and source.type == "SANDBOX_PATH" else None
+
+
+def _is_source(source: wire.VolumeSource) -> bool:
+    """Whether agents carry it out."""
+    is_secret = source.type == SECRET and read_reference(source.secret) is not None
+    return is_secret or _sandbox_path(source) is not None
 
 
 def write_container(container: ContainerInfo) -> wire.ContainerInfo:
@@ -112,6 +120,8 @@ def write_container(container: ContainerInfo) -> wire.ContainerInfo:
 
 
 def _write_source(volume: Volume) -> dict[str, Any]:
+    if volume.secret is not None:
+        return {"source": wire.VolumeSource(type=SECRET, secret=write_reference(volume.secret))}
     if not volume.of_executor:
         return {"host_path": volume.host_path}
     shared = wire.SandboxPath(type="PARENT", path=volume.host_path or "")
@@ -352,7 +362,7 @@ def find_unsupported_executor(found: wire.ExecutorInfo, at: str) -> tuple[str, .
 
 def _unsupported_command(found: wire.CommandInfo, at: str) -> list[str]:
     variables = found.environment.variables if found.environment is not None else ()
-    secret = any(v.type == "SECRET" or v.secret is not None for v in variables)
+    secret = any((v.type == SECRET or v.secret is not None) and read_reference(v.secret) is None for v in variables)
     return [f"{at}.environment.variables.secret"] if secret else []
 
 
@@ -364,7 +374,7 @@ def _unsupported_container(found: wire.ContainerInfo, at: str) -> list[str]:
         "rlimit_info": found.rlimit_info,
         "tty_info": found.tty_info,
         "volumes.image": next((v.image for v in found.volumes if v.image is not None), None),
-        "volumes.source": next((v.source for v in found.volumes if v.source and _sandbox_path(v.source) is None), None),
+        "volumes.source": next((v.source for v in found.volumes if v.source and not _is_source(v.source)), None),
     }
     return [f"{at}.{path}" for path, value in given.items() if value is not None]
 

@@ -140,6 +140,7 @@ class VolumeSource(Wire):
 
     type: str | None = None
     sandbox_path: SandboxPath | None = None
+    secret: dict[str, Any] | None = None
 
 
 class Volume(Wire):

@@ -15,7 +15,10 @@ class Uri(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class CommandInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """With `shell`, `value` is given to `/bin/sh -c`; without, `value` is run with `arguments` as its whole argv."""
+    """With `shell`, `value` is given to `/bin/sh -c`; without, `value` is run with `arguments` as its whole argv.
+
+    Shapes: `secrets` are variables, each with the source that its value is taken from when the command is started.
+    """
 
     value: str | None = None
     shell: bool = True
@@ -23,3 +26,4 @@ class CommandInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     environment: tuple[tuple[str, str], ...] = ()
     uris: tuple[Uri, ...] = ()
     user: str | None = None
+    secrets: tuple[tuple[str, str], ...] = ()

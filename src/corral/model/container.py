@@ -25,13 +25,15 @@ class NetworkMode(StrEnum):
 class Volume(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: a relative `host_path` lies in the sandbox; without one the volume is a fresh sandbox directory.
 
-    `of_executor` when that sandbox is the executor's, which the tasks of a group share.
+    `of_executor` when that sandbox is the executor's, which the tasks of a group share. With `secret` it is a file that
+    holds what is kept under that name.
     """
 
     container_path: str
     mode: VolumeMode = VolumeMode.RW
     host_path: str | None = None
     of_executor: bool = False
+    secret: str | None = None
 
 
 class PortMapping(msgspec.Struct, frozen=True, gc=False, kw_only=True):

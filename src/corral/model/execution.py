@@ -3,6 +3,8 @@
 Everything is settled here: paths are absolute, the environment is whole, the runtime only has to do it.
 """
 
+from typing import Any
+
 import msgspec
 
 from corral.model.container import DockerInfo, PortMapping
@@ -25,6 +27,10 @@ class Execution(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     `network` names the network when the image's container asks for a user network.
     Units: `cpu_milli` thousandths of a core as weight, `cpu_limit_milli` as hard cap, `mem_mb` the memory limit; None
     sets none.
+
+    `secrets` are variables and `secret_files` targets, each with the source of its value; the agent fetches the values
+    when it starts the run: `hidden` are variables, with a `Secret` each, that go to no disk, `hidden_file` a file in
+    memory that holds them as JSON instead.
     """
 
     container_id: ContainerId
@@ -44,6 +50,10 @@ class Execution(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     cpu_milli: int = 0
     cpu_limit_milli: int | None = None
     mem_mb: int | None = None
+    secrets: tuple[tuple[str, str], ...] = ()
+    secret_files: tuple[tuple[str, str], ...] = ()
+    hidden: tuple[tuple[str, Any], ...] = ()
+    hidden_file: str = ""
 
 
 class Launched(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -236,6 +236,13 @@ class Task(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     statuses: tuple[TaskStatus, ...] = ()
 
 
+def sources_of(info: TaskInfo) -> tuple[str, ...]:
+    """The configs and secrets that the task names, each once."""
+    named = [source for _, source in info.command.secrets] if info.command is not None else []
+    named += [v.secret for v in info.container.volumes if v.secret] if info.container is not None else []
+    return tuple(dict.fromkeys(named))
+
+
 def group_of(info: TaskInfo) -> str | None:
     """The value of the task's group label."""
     return _label(info, GROUP_LABEL)

@@ -15,6 +15,8 @@ from corral.lib.errors import Invalid
 CONTENT_TYPE = "application/x-corral-frames"
 ORDERS_PATH = "/corral/v1/agent/orders"
 REPORTS_PATH = "/corral/v1/agent/reports"
+SECRETS_PATH = "/corral/v1/agent/secrets"
+"""Beside the two halves of a session: what a task names is fetched when it is started."""
 MOST_FRAME_BYTES = 64 << 20
 
 T = TypeVar("T")

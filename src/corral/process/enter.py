@@ -100,6 +100,14 @@ def enter_directory(path: str) -> None:
         ) from None
 
 
+def read_environment(run: Run) -> dict[str, str]:
+    """The variables of a run. Errors: `CannotEnter` when some of them are not there any more."""
+    try:
+        return record.environment_of(run)
+    except OSError as error:
+        raise CannotEnter(f"the task's secrets are not in memory any more: {error.strerror}", 126) from None
+
+
 def execute(argv: list[str], environment: dict[str, str]) -> NoReturn:
     """Run the command with default signals and exactly this environment.
 
@@ -145,10 +153,11 @@ def run_wrapped(arguments: list[str]) -> NoReturn:
     run: Run = record.read_record(arguments[1], record.RUN)
     try:
         os.setsid()
+        environment = read_environment(run)
         tell(status, {"pid": os.getpid()})
         become_user(run["user"])
         enter_directory(run["sandbox"])
-        execute(run["argv"], dict(run["environment"]))
+        execute(run["argv"], environment)
     except CannotEnter as error:
         tell(status, {"error": str(error)})
     os._exit(127)
@@ -172,10 +181,10 @@ def run_beside(arguments: list[str]) -> NoReturn:
         cgroup.join_if_possible([group["path"] for group in run["cgroups"]])
         if run["wrap"]:
             _enter_namespaces(pids["pid"], pids["pid_start"])
+        environment = read_environment(run)
         become_user(run["user"])
         enter_directory(run["sandbox"])
         die_with_parent()
-        environment = dict(run["environment"])
         if tty:
             environment.setdefault("TERM", "xterm")
         execute(argv, environment)

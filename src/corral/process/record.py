@@ -13,7 +13,7 @@ to an earlier start of the machine is told by the boot id. Standard library only
 import fcntl
 import json
 import os
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 
 class Cgroup(TypedDict):
@@ -40,6 +40,7 @@ class Run(TypedDict):
     cgroups: list[Cgroup]
     most_log_bytes: int | None
     boot_id: str
+    hidden: NotRequired[str]
 
 
 class Pids(TypedDict):
@@ -70,6 +71,18 @@ class Ended(TypedDict):
 
 
 RUN, PIDS, KILL, EXIT, LOCK = "run.json", "pids.json", "kill.json", "exit.json", "lock"
+
+
+def environment_of(run: Run) -> dict[str, str]:
+    """All variables of a run, with those that stand in memory alone. To be asked before the user is changed.
+
+    Errors: `OSError` when that memory was cleared, by a restart of the machine or when the run was removed.
+    """
+    environment = dict(run["environment"])
+    if path := run.get("hidden"):
+        with open(path, encoding="utf-8") as file:
+            environment.update(json.load(file))
+    return environment
 
 
 def write_record(directory: str, name: str, value: Any, *, durable: bool = False) -> None:

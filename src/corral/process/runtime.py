@@ -144,6 +144,7 @@ class ProcessRuntime:
             "cgroups": self._trees.of_task(execution.container_id, limits) if self._trees else [],
             "most_log_bytes": self._most_log_bytes,
             "boot_id": self._boot_id,
+            "hidden": execution.hidden_file,
         }
         try:
             os.mkdir(directory, 0o700)

@@ -125,11 +125,12 @@ class Supervisor:
                 inner = enter.boot("enter:run_wrapped", str(status), self._directory)
                 enter.execute(self._run["wrap"] + inner, dict(os.environ))
             os.setsid()
+            environment = enter.read_environment(self._run)
             enter.enter_cgroups(self._run)
             enter.become_user(self._run["user"])
             enter.enter_directory(self._run["sandbox"])
             enter.die_with_parent()
-            enter.execute(self._run["argv"], dict(self._run["environment"]))
+            enter.execute(self._run["argv"], environment)
         except (enter.CannotEnter, OSError) as error:
             enter.tell(status, {"error": str(error)})
         finally:

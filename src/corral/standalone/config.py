@@ -161,6 +161,13 @@ class AgentSection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VaultSection:
+    """Where secrets are sealed. Shapes: without `key_file` there are none; `corral dev` makes one for itself."""
+
+    key_file: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DnsSection:
     """The DNS server of an agent. Units: seconds. Shapes: it serves nothing while `listen` is empty."""
 
@@ -204,6 +211,7 @@ class Config:
     services: ServicesSection = ServicesSection()
     cron: CronSection = CronSection()
     batch: BatchSection = BatchSection()
+    vault: VaultSection = VaultSection()
     dns: DnsSection = DnsSection()
     trust: TrustSection = TrustSection()
     log: LogSection = LogSection()

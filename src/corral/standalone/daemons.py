@@ -62,6 +62,7 @@ from corral.standalone.trust import (
     join_cluster,
     open_master_trust,
 )
+from corral.standalone.vault import VaultPart, open_keys, react_to_secrets
 from corral.store.base import Store, StoreFailed
 from corral.store.lasting import LastingStore
 from corral.trust.routes import absent_routes
@@ -198,7 +199,7 @@ async def _dev(config: Config, agents: int, begin_trace: BeginTrace | None, rene
     work_dir = choose_work_dir(config.master.work_dir, "dev")
     config = _with_master(config, work_dir=str(work_dir))
     async with contextlib.AsyncExitStack() as stack:
-        kernel = await _open_kernel(config, stack, begin_trace, renewals)
+        kernel = await _open_kernel(config, stack, begin_trace, renewals, dev=True)
         for index in range(agents):
             section = dataclasses.replace(
                 config.agent,
@@ -362,7 +363,12 @@ class _Kernel:
 
 
 async def _open_kernel(
-    config: Config, stack: contextlib.AsyncExitStack, begin_trace: BeginTrace | None, renewals: list[Renewal]
+    config: Config,
+    stack: contextlib.AsyncExitStack,
+    begin_trace: BeginTrace | None,
+    renewals: list[Renewal],
+    *,
+    dev: bool = False,
 ) -> _Kernel:
     work_dir = choose_work_dir(config.master.work_dir, "master")
     host, port = parse_listen(config.master.listen, "master.listen")
@@ -371,6 +377,7 @@ async def _open_kernel(
     bound = bind(host, port)
     store = await _open_lasting(config, work_dir, "master")
     stack.push_async_callback(store.close)
+    keys = open_keys(config.vault, work_dir, make=dev)
     trace = begin_trace() if begin_trace is not None else None
     # Before it stands for election: whoever is elected has to serve at once.
     await _warm(config)
@@ -396,19 +403,21 @@ async def _open_kernel(
             for name in config.master.frameworks
         ]
         log.info("leading", url=server.url, frameworks=" ".join(config.master.frameworks) or "none")
-        loops = [part.loop, *(service.loop for service in kernel.frameworks)]
-        routes: list[Route | RawRoute] = [*part.routes, abdication_route(kernel.renewal)]
+        reactions = [react_to_secrets(s) for s in kernel.frameworks if s.framework.info.name == "services"]
+        vault = VaultPart(keys, store, kernel.notes, part.loop.ask, fence, reactions)
+        loops = [part.loop, vault.loop, *(service.loop for service in kernel.frameworks)]
+        routes: list[Route | RawRoute] = [*part.routes, *vault.routes, abdication_route(kernel.renewal)]
         for service in kernel.frameworks:
             routes += service.routes
         if trust is None:
-            return Leading([part.service, *kernel.frameworks], loops, [*routes, *absent_routes()])
+            return Leading([part.service, *vault.services, *kernel.frameworks], loops, [*routes, *absent_routes()])
 
         async def masters() -> Sequence[str]:
             return [candidate.url for candidate, _ in await kernel.reign.members()]
 
         keeper = trust.lead(store, kernel.notes, fence, masters)
         return Leading(
-            [part.service, *kernel.frameworks, *keeper.services],
+            [part.service, *vault.services, *kernel.frameworks, *keeper.services],
             [*loops, keeper.loop],
             [*routes, *keeper.routes],
             keeper.gate,

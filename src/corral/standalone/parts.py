@@ -1,5 +1,6 @@
 """Makes the parts of daemons: stores, journals, kernels, agents. Each part is a list of services in starting order."""
 
+import hashlib
 import os
 import secrets
 import socket
@@ -21,6 +22,7 @@ from corral.agent.fetcher import Fetcher
 from corral.agent.link import Link
 from corral.agent.runtimes import TaskRuntime
 from corral.agent.sandbox import Sandboxes
+from corral.agent.secrets import SecretFiles
 from corral.agent.shell import AgentShell
 from corral.agent.spec import AgentConfig
 from corral.lib.clock import FollowingClock, read_boot_id
@@ -375,7 +377,9 @@ async def open_agent(
     access = trust.access if trust is not None else NO_ACCESS
     link = Link(masters, Random(draw_seed()), access=access)
     mint = trust.executors.make if trust is not None else None
-    shell = AgentShell(runtimes, link, Sandboxes(str(work_dir)), Fetcher(str(work_dir / "fetched")), mint)
+    secret_files = SecretFiles(draw_name(work_dir), link.fetch_secrets)
+    fetcher = Fetcher(str(work_dir / "fetched"))
+    shell = AgentShell(runtimes, link, Sandboxes(str(work_dir)), fetcher, mint, secret_files)
     recording = Recording(work_dir if section.journal else None)
     store = await open_store("", work_dir, "agent")
     core = AgentCore(agent_config, Random(seed))
@@ -456,6 +460,11 @@ async def _open_runtimes(section: AgentSection, work_dir: Path) -> dict[str, Tas
         if why is not None:
             log.warning("docker not ready", why=why)
     return found
+
+
+def draw_name(work_dir: Path) -> str:
+    """The same name for the same work directory, and another one for every other."""
+    return hashlib.sha256(str(work_dir).encode()).hexdigest()[:16]
 
 
 def read_owner(path: Path) -> str:

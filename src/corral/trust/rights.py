@@ -6,7 +6,7 @@ nothing that makes or revokes trust, nor what renews processes.
 
 from corral.lib.errors import Forbidden
 from corral.net.auth import ABDICATION, OF_CERTIFICATES, OPEN_PATHS, RENEW_PROCESS_PATH, Caller, CallerKind
-from corral.net.stream import ORDERS_PATH, REPORTS_PATH
+from corral.net.stream import ORDERS_PATH, REPORTS_PATH, SECRETS_PATH
 
 PREFIX = "/corral/v1/trust"
 CA_PATH, JOIN_PATH = f"{PREFIX}/ca", f"{PREFIX}/join"
@@ -14,7 +14,7 @@ RENEW_PATH, CHECK_PATH = OF_CERTIFICATES
 SELF_PATH = f"{PREFIX}/self"
 TOKENS_PATH, NODES_PATH = f"{PREFIX}/tokens", f"{PREFIX}/nodes"
 
-OF_AGENTS = frozenset({ORDERS_PATH, REPORTS_PATH, RENEW_PATH, CHECK_PATH})
+OF_AGENTS = frozenset({ORDERS_PATH, REPORTS_PATH, SECRETS_PATH, RENEW_PATH, CHECK_PATH})
 """What needs the certificate of a node."""
 
 READ_BY_AGENTS = frozenset(

@@ -49,6 +49,8 @@ from corral.standalone.daemons import STORE_FAILED
 from corral.trust.core import TrustCore
 from corral.trust.routes import routes as trust_routes
 from corral.trust.spec import TrustConfig
+from corral.vault.routes import routes as vault_routes
+from corral.vault.sealing import Keys
 
 SOURCE = Path(corral.__file__).parent
 ROOT = Path(__file__).parents[3]
@@ -137,6 +139,7 @@ ROUTES: dict[str, list[Route | RawRoute]] = {
     "frameworks/cron/routes.py": [*cron_routes(ask_nobody)],
     "frameworks/cron/dags/routes.py": [*dag_routes(ask_nobody)],
     "discovery/routes.py": [*lb_routes(cast(Any, None))],
+    "vault/routes.py": [*vault_routes(ask_nobody, Keys(), cast(Any, None), cast(Any, None))],
     "frameworks/batch/routes.py": [*batch_routes(BatchConfig(), Feed(), ask_nobody)],
 }
 CHAPTERS = {
@@ -144,6 +147,7 @@ CHAPTERS = {
     "Master": "master/routes.py",
     "Agent": "agent/routes.py",
     "Trust": "trust/routes.py",
+    "Vault": "vault/routes.py",
     "Services": "frameworks/services/routes.py",
     "Cron": "frameworks/cron/routes.py",
     "DAGs": "frameworks/cron/dags/routes.py",

@@ -40,6 +40,7 @@ MAY_DO_IO: dict[str, set[str]] = {
         "nested.py",
         "usage.py",
         "volumes.py",
+        "secrets.py",
     },
     "sdk": {"framework.py", "http.py", "local.py", "agents.py", "feed.py", "measure.py", "notify.py"},
     "frameworks": {"routes.py", "pod_routes.py", "registry_routes.py", "scaling_routes.py", "hijack.py"},

@@ -288,8 +288,6 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("/check/tcp/portIndex", {"check": {"tcp": {"portIndex": 3}}}),
     ("/check", {"check": {"tcp": {}}, "container": {"docker": {"image": "nginx"}}}),
     ("/check/exec/command", {"check": {"exec": {}}}),
-    ("/secrets", {"secrets": {"a": {"source": "b"}}}),
-    ("/env/A", {"env": {"A": {"secret": "a"}}}),
     ("/env/A", {"env": {"A": 1}}),
     ("/env", {"env": {"": "x"}}),
     ("/residency/taskLostBehavior", {"residency": {"taskLostBehavior": "PANIC"}}),

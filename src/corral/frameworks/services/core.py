@@ -30,6 +30,7 @@ from corral.frameworks.services.discovery_spec import (
     GetRegistry,
     GetTraffic,
     ReportTraffic,
+    SecretChanged,
     WatchBalancer,
 )
 from corral.frameworks.services.draining import LEAVE
@@ -207,7 +208,7 @@ class ServicesCore:
                 return steering.promote(state, ask, command)
             case CancelDeployment():
                 return commands.cancel_deployment(state, ask, command, now)
-            case GetRegistry() | WatchBalancer() | Drained() | ReportTraffic() | GetTraffic():
+            case GetRegistry() | WatchBalancer() | Drained() | ReportTraffic() | GetTraffic() | SecretChanged():
                 return discovery.command(state, ask, command, now)
             case _:
                 return [Reply(ask, self._view(command, now))]

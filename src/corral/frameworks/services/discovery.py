@@ -3,16 +3,19 @@
 An instance that is leaving is killed when every balancer that serves its app has drained it, or its time is over.
 """
 
+from corral.frameworks.services.deployments import Change, deploy
 from corral.frameworks.services.discovery_spec import (
     DiscoveryCommand,
     Drained,
     GetRegistry,
     GetTraffic,
     ReportTraffic,
+    SecretChanged,
     WatchBalancer,
 )
 from corral.frameworks.services.draining import LEAVE, is_drained
 from corral.frameworks.services.registry import view_registry
+from corral.frameworks.services.secrets import wants_restart
 from corral.frameworks.services.spec import Goal, Instance
 from corral.frameworks.services.state import App, State, replace, task_id_of
 from corral.frameworks.services.upkeep import app_of_instance, kill
@@ -35,6 +38,8 @@ def command(state: State, ask: int, command: DiscoveryCommand, now: float) -> li
             return [Reply(ask)]
         case GetTraffic():
             return [Reply(ask, view_traffic(state))]
+        case SecretChanged(source=source):
+            return [Reply(ask), *_react(state, source, now)]
 
 
 def view_traffic(state: State) -> dict[str, float]:
@@ -44,6 +49,20 @@ def view_traffic(state: State) -> dict[str, float]:
         for app_id, rate in measured.items():
             total[app_id] = round(total.get(app_id, 0.0) + rate, 3)
     return dict(sorted(total.items()))
+
+
+def _react(state: State, source: str, now: float) -> list[Effect]:
+    """Replace the instances of apps that want to be when this value changes."""
+    effects: list[Effect] = []
+    for app in [app for app in state.visible_apps() if wants_restart(app.spec, source)]:
+        if app.spec.id in state.locks:
+            why = f"{source} has changed while it is being deployed; restart it when that is done"
+            effects.append(Note("app not restarted", why, "warning", {"app": app.spec.id}))
+            continue
+        change = Change(id=app.spec.id, spec=app.spec, restart=True)
+        _, more = deploy(state, [change], force=False, why=f"{source} has changed", now=now)
+        effects += more
+    return effects
 
 
 def _watch(state: State, command: WatchBalancer, now: float) -> list[Effect]:

@@ -39,7 +39,13 @@ class GetTraffic(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Requests a second by app, of all balancers together."""
 
 
-DiscoveryCommand = GetRegistry | WatchBalancer | Drained | ReportTraffic | GetTraffic
+class SecretChanged(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A config or secret has another value. Shapes: `source` with its kind before it, such as `secret:db/password`."""
+
+    source: str
+
+
+DiscoveryCommand = GetRegistry | WatchBalancer | Drained | ReportTraffic | GetTraffic | SecretChanged
 
 
 class Discovery:

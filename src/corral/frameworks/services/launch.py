@@ -11,6 +11,7 @@ import msgspec
 from corral.frameworks.services import partition
 from corral.frameworks.services.checks import make_checks
 from corral.frameworks.services.readiness import make_check, make_readiness_check
+from corral.frameworks.services.secrets import make_variables, make_volumes
 from corral.frameworks.services.spec import (
     AppSpec,
     Config,
@@ -229,7 +230,7 @@ def build_task(
         name=template.name,
         agent_id=offer.agent_id,
         resources=placement.resources,
-        command=msgspec.structs.replace(template.command, environment=environment),
+        command=msgspec.structs.replace(template.command, environment=environment, secrets=make_variables(spec)),
         container=make_container(spec, instance.ports),
         kill_grace_s=partition.grace_s(spec),
         labels=(*template.labels, Label(key=INSTANCE_LABEL, value=instance.id)),
@@ -340,6 +341,7 @@ def make_container(spec: AppSpec, host_ports: tuple[int, ...]) -> wire.Container
         wire.Volume(container_path=v.container_path, host_path=v.host_path, mode=wire.VolumeMode(v.mode))
         for v in container.volumes
     )
+    volumes += make_volumes(spec)
     if container.kind == "MESOS":
         return wire.ContainerInfo(kind=wire.ContainerKind.MESOS, volumes=volumes)
     assert container.docker is not None

@@ -14,6 +14,7 @@ import msgspec
 from corral.frameworks.services.checks import read_health_checks
 from corral.frameworks.services.reader import INVALID_JSON, NOT_VALID, Json, Reader, kind_of
 from corral.frameworks.services.readiness import read_check, read_limits, read_readiness_checks, read_residency
+from corral.frameworks.services.secrets import read_env, read_secrets
 from corral.frameworks.services.spec import (
     AppSpec,
     AppUpdate,
@@ -25,6 +26,7 @@ from corral.frameworks.services.spec import (
     NetworkSpec,
     PortDefinition,
     PortMapping,
+    SecretVolume,
     Unreachable,
     Upgrade,
 )
@@ -126,6 +128,8 @@ def _read(reader: Reader, base: str, app_id: str | None) -> ReadApp:
         parent = parent_id(app_id)
         paths = dict.fromkeys(canonical_id(d, parent) for d in reader.texts("dependencies"))
         given["dependencies"] = tuple(paths)
+    read_env(reader, given)
+    read_secrets(reader, given)
     _read_fetch(reader, given)
     _read_container(reader, given)
     _read_networks(reader, given)
@@ -151,20 +155,6 @@ def _read_constraints(reader: Reader, field: str) -> tuple[tuple[str, ...], ...]
             texts[1] = texts[1].upper()
         found.append(tuple(texts))
     return tuple(found)
-
-
-def _read_env(reader: Reader, field: str) -> dict[str, str]:
-    value = reader.any(field)
-    if isinstance(value, dict):
-        for name, text in value.items():
-            if isinstance(text, dict):
-                reader.refuse(
-                    f"{field}/{name}", "secrets are not supported by this release; give the value as a string"
-                )
-                return {}
-            if not name:
-                reader.refuse(field, "names of variables must not be empty")
-    return reader.text_map(field)
 
 
 def _read_upgrade(reader: Reader, field: str) -> Upgrade:
@@ -221,7 +211,6 @@ _SIMPLE: Mapping[str, tuple[str, _Read]] = {
     "cmd": ("cmd", lambda r, f: r.text(f, "")),
     "args": ("args", Reader.texts),
     "user": ("user", lambda r, f: r.text(f, "")),
-    "env": ("env", _read_env),
     "instances": ("instances", lambda r, f: r.whole(f, 1)),
     "cpus": ("cpus", lambda r, f: r.number(f, 1.0)),
     "mem": ("mem_mb", lambda r, f: r.number(f, 128.0)),
@@ -308,9 +297,15 @@ def _read_container(reader: Reader, given: dict[str, Any]) -> None:
         mappings = old_mappings or None
     if outer.has("linuxInfo"):
         outer.refuse("linuxInfo", "linuxInfo is not supported by this release; leave it out")
-    volumes = tuple(v for item in outer.objects("volumes") if (v := _read_volume(item)) is not None)
+    found = [v for item in outer.objects("volumes") if (v := _read_volume(item)) is not None]
     outer.done()
-    given["container"] = Container(kind=kind, docker=docker, volumes=volumes, port_mappings=mappings)
+    given["container"] = Container(
+        kind=kind,
+        docker=docker,
+        volumes=tuple(v for v in found if isinstance(v, HostVolume)),
+        secret_volumes=tuple(v for v in found if isinstance(v, SecretVolume)),
+        port_mappings=mappings,
+    )
 
 
 def _read_docker(outer: Reader) -> tuple[Docker | None, tuple[PortMapping, ...] | None]:
@@ -356,17 +351,22 @@ def _read_mapping(item: Reader) -> PortMapping:
     return found
 
 
-def _read_volume(item: Reader) -> HostVolume | None:
+def _read_volume(item: Reader) -> HostVolume | SecretVolume | None:
     kinds = [k for k in ("hostPath", "persistent", "external", "secret") if item.has(k)]
     path = item.text("containerPath", "")
     if not path:
         item.refuse("containerPath", "containerPath must be given")
+    if kinds == ["secret"]:
+        secret = SecretVolume(container_path=path, secret=item.text("secret", ""))
+        item.has("mode")
+        item.done()
+        return secret
     for kind in kinds:
-        if kind != "hostPath":
+        if kind not in ("hostPath", "secret"):
             item.refuse(kind, f"{kind} volumes are not supported by this release; use a hostPath volume")
             return None
     if kinds != ["hostPath"]:
-        item.refuse("", "a volume must be of one kind; give hostPath")
+        item.refuse("", "a volume must be of one kind; give hostPath or secret")
         return None
     if not item.has("mode"):
         item.refuse("mode", "mode must be given: RO or RW")
@@ -479,7 +479,6 @@ def _read_definition(item: Reader) -> PortDefinition:
 
 
 _UNSUPPORTED = {
-    "secrets": "secrets",
     "gpus": "GPUs",
     "executorResources": "resources of custom executors",
     "tty": "terminals of tasks",

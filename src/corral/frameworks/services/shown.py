@@ -38,7 +38,7 @@ def write_app(spec: AppSpec) -> dict[str, Json]:
         "cpus": number(spec.cpus),
         "dependencies": list(spec.dependencies),
         "disk": number(spec.disk_mb),
-        "env": spec.env,
+        "env": {**spec.env, **{variable: {"secret": name} for variable, name in spec.env_secrets.items()}},
         "executor": spec.executor,
         "fetch": [write_fetch(f) for f in spec.fetch],
         "gpus": 0,
@@ -61,6 +61,8 @@ def write_app(spec: AppSpec) -> dict[str, Json]:
         out["cmd"] = spec.cmd
     if spec.args:
         out["args"] = list(spec.args)
+    if spec.secrets:
+        out["secrets"] = {name: {"source": source} for name, source in spec.secrets.items()}
     if spec.user is not None:
         out["user"] = spec.user
     if spec.container is not None:
@@ -141,7 +143,8 @@ def _write_container(container: Container) -> Json:
     out: dict[str, Json] = {
         "type": container.kind,
         "volumes": [
-            {"containerPath": v.container_path, "hostPath": v.host_path, "mode": v.mode} for v in container.volumes
+            *({"containerPath": v.container_path, "hostPath": v.host_path, "mode": v.mode} for v in container.volumes),
+            *({"containerPath": v.container_path, "secret": v.secret} for v in container.secret_volumes),
         ],
     }
     if container.docker is not None:

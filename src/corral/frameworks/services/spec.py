@@ -58,6 +58,13 @@ class HostVolume(msgspec.Struct, frozen=True, kw_only=True):
     mode: str
 
 
+class SecretVolume(msgspec.Struct, frozen=True, kw_only=True):
+    """A file with the value of one of the app's secrets."""
+
+    container_path: str
+    secret: str
+
+
 class Docker(msgspec.Struct, frozen=True, kw_only=True):
     image: str
     force_pull_image: bool = False
@@ -71,6 +78,7 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = "DOCKER"
     docker: Docker | None = None
     volumes: tuple[HostVolume, ...] = ()
+    secret_volumes: tuple[SecretVolume, ...] = ()
     port_mappings: tuple[PortMapping, ...] | None = None
 
 
@@ -226,6 +234,8 @@ class AppSpec(msgspec.Struct, frozen=True, kw_only=True):
     args: tuple[str, ...] = ()
     user: str | None = None
     env: dict[str, str] = {}
+    env_secrets: dict[str, str] = {}
+    secrets: dict[str, str] = {}
     instances: int = 1
     cpus: float = 1.0
     mem_mb: float = 128.0

@@ -13,6 +13,7 @@ from corral.frameworks.services import retry
 from corral.frameworks.services.checks import find_faults
 from corral.frameworks.services.partition import SINGLE_INSTANCE, find_label_faults, is_single
 from corral.frameworks.services.readiness import find_readiness_faults
+from corral.frameworks.services.secrets import find_secret_faults
 from corral.frameworks.services.spec import (
     AppSpec,
     Config,
@@ -86,6 +87,7 @@ def _errors(spec: AppSpec, config: Config) -> Errors:
     yield from _port_errors(spec)
     yield from find_faults(spec)
     yield from find_readiness_faults(spec)
+    yield from find_secret_faults(spec)
     yield from _constraint_errors(spec)
     yield from _role_errors(spec, config)
 
@@ -130,7 +132,7 @@ def _text_errors(spec: AppSpec) -> Errors:
         check_after_reboot(spec.labels.get(AFTER_REBOOT_LABEL, LEAVE))
     except Invalid as error:
         yield f"/labels/{AFTER_REBOOT_LABEL}", error.message
-    for name in spec.env:
+    for name in (*spec.env, *spec.env_secrets):
         if not name or "=" in name:
             yield "/env", f"variable {name!r} must have a name without ="
     for path, text in _texts(spec):
