@@ -48,8 +48,8 @@ contract: setup ## one suite for every implementation of a contract
 conformance: setup ## foreign clients against the real server
 	$(PYTEST) tests/conformance $(ARGS)
 
-fault: setup ## crashes at each step, partitions, real kill -9
-	$(PYTEST) tests/fault $(ARGS)
+fault: setup ## hurt a real cluster of three hosts in every way and print the table (ARGS=--write for the docs)
+	$(BIN)/python -m tests.fault.real $(ARGS)
 
 histories: setup ## ten thousand histories of whole clusters in virtual time, with everything that may break
 	$(BIN)/python -m corral.sim.histories --count 10000 --seconds 10 --jobs $$(nproc) $(ARGS)

@@ -24,10 +24,9 @@ BENCHES = (
     "etcd",
     "services",
     "swarm",
+    "failover",
+    "outage",
 )
-=======
-BENCHES = ("control_plane", "start", "docker", "engine", "live", "kernel", "cron", "batch", "etcd")
->>>>>>> 7f412b62c08d3e8284c9c980bb0018f5f5b782bb
 WITH_DATA = ("packing",)
 """Run when named, or when there is `--data`."""
 

@@ -13,6 +13,8 @@ class SlowStore:
         self.inner = inner
         self.most_writes = inner.most_writes
         self.most_bytes = inner.most_bytes
+        self.fair_writes = inner.fair_writes
+        self.fair_bytes = inner.fair_bytes
         self.commits, self.all = asyncio.Event(), asyncio.Event()
         self.commits.set()
         self.all.set()

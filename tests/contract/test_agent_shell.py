@@ -1,6 +1,7 @@
 """How the agent's shell tells what became of an effect: in words, as an input, and with nothing left behind."""
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from random import Random
@@ -26,6 +27,7 @@ from corral.agent.spec import (
 from corral.docker.fake import FakeNode, FakeRuntime
 from corral.lib.errors import Unavailable
 from corral.model.execution import Execution
+from corral.model.health import CheckKind, HealthCheck
 from corral.model.ids import ContainerId, FrameworkId, TaskId
 from corral.model.task import Uri
 
@@ -152,6 +154,22 @@ async def test_a_runtime_in_trouble_says_so_before_it_is_asked_what_runs() -> No
     assert await perform(shell, fx.CheckRuntime("process")) == RuntimeChecked("process", "Docker does not answer")
     node.trouble = None
     assert await perform(shell, fx.CheckRuntime("process")) == RuntimeChecked("process")
+
+
+async def test_a_port_of_the_node_is_not_held_against_a_task_while_its_runtime_is_away() -> None:
+    node = FakeNode()
+    shell = make_shell(FakeRuntime(node, name="process"))
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    by_node = fx.Probe("process", C1, 0, HealthCheck(kind=CheckKind.TCP, port=port, on_node=True), "127.0.0.1")
+    by_task = fx.Probe("process", C1, 0, HealthCheck(kind=CheckKind.TCP, port=port), "127.0.0.1")
+    for trouble, void in ((None, (False, False)), ("Docker does not answer", (True, False))):
+        node.trouble = trouble
+        found = [await perform(shell, effect) for effect in (by_node, by_task)]
+        assert tuple(one.void for one in found) == void
+        assert all(one.why for one in found)
+    await shell.close()
 
 
 async def test_a_runtime_that_is_not_enabled_is_named() -> None:

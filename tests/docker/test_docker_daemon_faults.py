@@ -38,6 +38,55 @@ async def test_exits_while_the_daemon_is_away_are_learned(own_node: Node, privat
     assert (await own_node.runtime.wait(lasting.container_id)).signal == 9
 
 
+async def test_the_last_words_of_a_task_that_ends_while_the_daemon_is_away_are_kept(
+    own_node: Node, private_engine: PrivateEngine
+) -> None:
+    execution = own_node.execution(
+        "trap 'echo last words; echo and these >&2; exit 3' TERM; echo first; while :; do sleep 0.05; done"
+    )
+    await own_node.runtime.start(execution)
+    await eventually(lambda: "first" in read(execution))
+    await asyncio.to_thread(private_engine.kill_dockerd)
+    await own_node.runtime.kill(execution.container_id, 10.0)
+    await asyncio.sleep(0.3)
+    private_engine.start_dockerd()
+    assert (await asyncio.wait_for(own_node.runtime.wait(execution.container_id), 40)).code == 3
+    assert (read(execution), read(execution, "stderr")) == ("first\nlast words\n", "and these\n")
+
+
+async def test_the_pipes_of_a_task_that_ends_with_the_daemon_there_hold_nothing_back(own_node: Node) -> None:
+    said, exit = await own_node.run("i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo $i; done; exit 2")
+    assert exit.code == 2
+    assert said == "".join(f"{number}\n" for number in range(1, 3001))
+
+
+async def test_a_daemon_that_is_upgraded_with_its_containerd_ends_and_misses_nothing(
+    own_node: Node, private_engine: PrivateEngine
+) -> None:
+    brief = own_node.execution("trap 'exit 6' TERM; echo up; while :; do sleep 0.05; done")
+    lasting = own_node.execution("i=0; while :; do i=$((i+1)); echo $i; usleep 20000; done")
+    for execution in (brief, lasting):
+        await own_node.runtime.start(execution)
+    waiting = [asyncio.create_task(own_node.runtime.wait(one.container_id)) for one in (brief, lasting)]
+    await eventually(lambda: "up" in read(brief) and "5\n" in read(lasting))
+    # As a package's scripts do it: both stop in order, their files are replaced, both start.
+    await asyncio.to_thread(private_engine.kill_dockerd, signal.SIGTERM)
+    await asyncio.to_thread(private_engine.kill_containerd, signal.SIGTERM)
+    await own_node.runtime.kill(brief.container_id, 10.0)
+    await asyncio.to_thread(private_engine.start)
+    assert (await asyncio.wait_for(waiting[0], 60)).code == 6
+    before = len(read(lasting))
+    await eventually(lambda: len(read(lasting)) > before + 10)
+    numbers = [int(line) for line in read(lasting).splitlines(keepends=True) if line.endswith("\n")]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert not waiting[1].done()
+    again = own_node.execution("exit 0")
+    await own_node.runtime.start(again)
+    assert (await own_node.runtime.wait(again.container_id)).code == 0
+    await own_node.runtime.kill(lasting.container_id, 0.0)
+    assert (await asyncio.wait_for(waiting[1], 30)).signal == 9
+
+
 async def test_an_agent_that_restarts_together_with_the_daemon_learns_the_exit(
     own_node: Node, private_engine: PrivateEngine
 ) -> None:

@@ -89,8 +89,7 @@ class Doors:
             case ContainerCall.LAUNCH_NESTED_CONTAINER_SESSION:
                 return await self._hold_session(raw, target)
             case ContainerCall.WAIT_NESTED_CONTAINER | ContainerCall.WAIT_CONTAINER:
-                code = await asyncio.shield(self._nested.get(target.path).code)
-                return _finish(Response(body=containers.write_wait(target.kind, code)))
+                return _finish(Response(body=containers.write_wait(target.kind, await self._wait(target))))
             case ContainerCall.KILL_NESTED_CONTAINER | ContainerCall.KILL_CONTAINER:
                 self._nested.get(target.path).kill(target.signal)
                 return _finish(Response())
@@ -121,6 +120,15 @@ class Doors:
             if view.id == container_id:
                 return view
         raise NotFound(f"Container '{container_id}' cannot be found; it has ended, or is of another agent")
+
+    async def _wait(self, target: Target) -> int:
+        """The exit code of a further command, or of a task's or an executor's own container, when it has ended."""
+        if target.parents:
+            return await asyncio.shield(self._nested.get(target.path).code)
+        view = await self._find(target.id)
+        if not view.runtime:
+            raise Invalid(f"container {view.id} is an executor without a process; wait for those of its tasks")
+        return await self._hands.wait_for_code(view.runtime, view.id)
 
     # Launching.
 

@@ -12,6 +12,7 @@ import msgspec
 from corral.agent.spec import DEFAULT_PATH, SANDBOX_IN_IMAGE, AgentConfig, ExecutorRecord, TaskRecord
 from corral.lib.errors import Invalid
 from corral.lib.units import format_duration
+from corral.model.boot import starts_after_reboot
 from corral.model.container import ContainerKind, DockerInfo, PortMapping, Volume, VolumeMode
 from corral.model.execution import Execution, Mount
 from corral.model.framework import FrameworkInfo
@@ -72,6 +73,7 @@ def check_order(info: TaskInfo, agent_id: AgentId | None) -> None:
             f"task {info.task_id} asks for {', '.join(info.unsupported)}, which agents cannot do; leave it out"
         )
     stop_after_s(info)
+    starts_after_reboot(info)
     if info.command is None and (info.executor is None or info.executor.is_default):
         raise Invalid(f"task {info.task_id} has neither a command nor an executor of its own; give it a command")
     container = info.container

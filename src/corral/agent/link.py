@@ -160,9 +160,14 @@ class Link:
         reader: FrameReader[Order] = FrameReader(Order)
         tell, name = self.tell, session.name
         assert tell is not None
+        passed_over = 0
         async for chunk in orders.content.iter_any():
             for order in reader.feed(chunk):
                 tell(Ordered(name, order))
+            if len(reader.unknown) > passed_over:
+                passed_over = len(reader.unknown)
+                why = "the master is of a later release; upgrade this agent"
+                log.warning("orders passed over", kinds=" ".join(sorted(reader.unknown)), why=why)
 
 
 class _Session:

@@ -5,7 +5,7 @@ told as dropped; a container that no record knows is ended. A runtime that does 
 answers its tasks stand as they were. No master is dialled before each runtime has answered once.
 """
 
-from corral.agent import cutoff, executor_life, gc, health, operations, session, slack, tasks
+from corral.agent import cutoff, executor_life, gc, health, operations, reboot, session, slack, tasks
 from corral.agent.deadlines import Due
 from corral.agent.effects import CheckRuntime, Connect, Discard, Kill, Reconnect, Recover, Remove, ScanSandboxes
 from corral.agent.executor_state import Executor
@@ -149,6 +149,8 @@ def _clear_away(name: str, one: Found, why: str) -> list[Effect]:
 
 def _settle(state: AgentState, task: Task, one: Found, now: float) -> list[Effect]:
     """The runtime knows the task: go on from what it says."""
+    if reboot.may_start_again(state, task, one):
+        return reboot.start_again(state, task, now, one)
     task.unsettled = False
     if one.exit is not None:
         # Its end is waited for once more where something is to be read at it.
@@ -175,6 +177,8 @@ def _settle(state: AgentState, task: Task, one: Found, now: float) -> list[Effec
 
 def _settle_missing(state: AgentState, task: Task, now: float) -> list[Effect]:
     """The runtime does not know the task."""
+    if reboot.may_start_again(state, task, None):
+        return reboot.start_again(state, task, now, None)
     task.unsettled = False
     if task.stage is Stage.RUNNING:
         why = f"the {task.runtime} runtime knows its container no more; the node was rebooted or somebody removed it"

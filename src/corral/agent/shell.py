@@ -335,7 +335,14 @@ class AgentShell:
                 probes.discard(probe)
                 if not probes:
                     self._probes.pop(effect.container_id, None)
-        return None if probe.cancelled() else probe.result()
+        return None if probe.cancelled() else await self._excuse(effect, probe.result())
+
+    async def _excuse(self, effect: fx.Probe, found: Probed) -> Probed:
+        """A port of the node leads to a container by its runtime's means, which go with the runtime's daemon."""
+        if found.why is None or found.void or not effect.check.on_node:
+            return found
+        away = await self._ask_ready(self._runtime(effect.runtime))
+        return found if away is None else msgspec.structs.replace(found, void=True)
 
     def _exec(self, runtime: str, container_id: str, argv: Sequence[str]) -> ExecSession:
         return self._runtime(runtime).exec(container_id, argv, tty=False)
@@ -386,6 +393,15 @@ class AgentShell:
     def exec(self, task: TaskView, argv: Sequence[str], *, tty: bool) -> ExecSession:
         """Errors: `Failed` when the task's runtime is not enabled on this agent."""
         return self._runtime(task.runtime).exec(task.container, argv, tty=tty)
+
+    async def wait_for_code(self, runtime: str, container_id: str) -> int:
+        """How it ended, as shells tell it. Errors: `Failed` when nobody saw it, `NotFound` when it is not known."""
+        exit = await self._runtime(runtime).wait(container_id)
+        if exit.code is not None:
+            return exit.code
+        if exit.signal is not None:
+            return 128 + exit.signal
+        raise Failed(exit.message or f"nobody saw how container {container_id} ended")
 
     def exec_in(self, runtime: str, container_id: str, argv: Sequence[str], *, tty: bool) -> ExecSession:
         """The same beside whatever runs in a container."""

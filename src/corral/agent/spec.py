@@ -31,6 +31,9 @@ class AgentConfig(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     An executor has `executor_register_timeout_s` to subscribe first, `executor_reregister_timeout_s` after a restart of
     the agent and `executor_recovery_timeout_s` after its stream broke.
 
+    `boot_id` is another after each boot of the node; with `start_after_reboot` tasks that say so are started again
+    then.
+
     With `oversubscribe` it tells what tasks do not use, as `oversubscription.py` says.
 
     Units: `*_s` seconds; `oversubscribe_margin` is a fraction of what tasks were allocated, `oversubscribe_pressure` of
@@ -65,6 +68,8 @@ class AgentConfig(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     oversubscribe_window_s: float = 60.0
     oversubscribe_pressure: float = 0.95
     oversubscribe_pressure_s: float = 15.0
+    start_after_reboot: bool = True
+    boot_id: str = ""
 
 
 class Stage(StrEnum):
@@ -178,6 +183,7 @@ class RunRecord(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
     Shapes: `pending` are the updates not yet acknowledged, oldest first; `latest` is the newest status when it is not
     the last of them. `acknowledged` are the uuids of the newest updates that an executor may not know to be told.
+    `boot` is the boot of the node in which it was started, empty when that is not known.
     """
 
     stage: Stage
@@ -187,6 +193,7 @@ class RunRecord(msgspec.Struct, frozen=True, gc=False, array_like=True):
     started_at: float | None = None
     ending: Ending | None = None
     acknowledged: tuple[bytes, ...] = ()
+    boot: str = ""
 
 
 class ExecutorRun(msgspec.Struct, frozen=True, gc=False, array_like=True):

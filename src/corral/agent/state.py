@@ -87,13 +87,15 @@ class CheckState:
 class Task:
     """One run of a task.
 
-    Shapes: `pending` oldest first, its head `told` when it is on its way to the master. `probes` are its health checks
+    Shapes: `pending` oldest first, its head `told` when it is on its way to the master. `boot` is the boot of the
+    node in which it was started. `probes` are its health checks
     and then its check, if it has one. `custom` when its executor is the framework's own: then `executor` alone has a
     container; `acknowledged` are the newest of its updates that are told.
     """
 
     __slots__ = (
         "acknowledged",
+        "boot",
         "check",
         "check_status",
         "checks",
@@ -152,6 +154,7 @@ class Task:
         self.ending: Ending | None = None
         self.told = False
         self.tries = 0
+        self.boot = ""
         self.plan: Plan | None = None
         """What the runtime will be given; kept until the start, which belongs to the process that took the order."""
         self.unsettled = False
@@ -192,7 +195,7 @@ class Task:
             latest = None
         return RunRecord(
             self.stage, tuple(self.pending), latest, self.launched, self.started_at, self.ending,
-            tuple(self.acknowledged),
+            tuple(self.acknowledged), self.boot,
         )  # fmt: skip
 
     def take_up(self, run: RunRecord) -> None:
@@ -206,6 +209,7 @@ class Task:
         self.started_at = run.started_at
         self.ending = run.ending
         self.acknowledged.extend(run.acknowledged)
+        self.boot = run.boot
         self.unsettled = self.live and not self.custom
         if self.check is not None and self.latest is not None and self.latest.check is not None:
             self.check_status = self.latest.check

@@ -70,7 +70,7 @@ def run(state: AgentState, order: RunTask, now: float) -> list[Effect]:
     )
     effects = save_framework(state, framework)
     effects.append(Persist(task_path(task.key), task.record()))
-    problem = _find_problem(state, task, framework)
+    problem = find_problem(state, task, framework)
     if problem is not None:
         to, reason, why = problem
         task.ports = ()  # they are not its own
@@ -87,7 +87,8 @@ def run(state: AgentState, order: RunTask, now: float) -> list[Effect]:
     return effects
 
 
-def _find_problem(state: AgentState, task: Task, framework: FrameworkInfo) -> tuple[TaskState, Reason, str] | None:
+def find_problem(state: AgentState, task: Task, framework: FrameworkInfo) -> tuple[TaskState, Reason, str] | None:
+    """What keeps the task from running: as what its end is told, and why."""
     info = task.info
     try:
         check_order(info, state.identity.agent_id)
@@ -190,8 +191,11 @@ def _start(state: AgentState, task: Task, why: str, now: float) -> list[Effect]:
     state.counters["launched"] += 1
     planned, task.plan = task.plan, None
     assert planned is not None
+    task.boot = state.config.boot_id
+    # One that is started again has said so already, with the reason.
+    told = task.state is TaskState.STARTING
     return [
-        *updates.enqueue(state, task, TaskState.STARTING, now),
+        *([state.save_run(task)] if told else updates.enqueue(state, task, TaskState.STARTING, now)),
         Start(task.runtime, planned.execution, planned.directories, planned.owner, why, planned.volumes),
     ]
 

@@ -99,8 +99,21 @@ def apply_app(
         deployment = found.get("deploymentId") or _deployment_of(client, target.path)
         if deployment:
             follow_deployment(client, deployment, timeout_s)
-        if target.kind == "app" and not (canary or blue_green or paused):
-            follow(client, target.path, timeout_s)
+        if not (canary or blue_green or paused):
+            for path in _apps_at(client, target):
+                follow(client, path, timeout_s)
+
+
+def _apps_at(client: Client, target: _Target) -> list[str]:
+    """The apps that the target is or holds; none for a pod."""
+    if target.kind == "group":
+        return _apps_of(client.get(target.url))
+    return [target.path] if target.kind == "app" else []
+
+
+def _apps_of(group: dict[str, Any]) -> list[str]:
+    below = [one for inner in group["groups"] for one in _apps_of(inner)]
+    return [*(one["id"] for one in group["apps"]), *below]
 
 
 def _deployment_of(client: Client, path: str) -> str | None:

@@ -122,10 +122,14 @@ def kill(chosen: Chosen, hosts: str, daemon: str | None, name: str, forget: bool
 
 @lab.command()
 @click.argument("hosts", required=False)
+@click.argument("daemon", required=False)
 @output_option
 @click.pass_obj
-def start(chosen: Chosen, hosts: str | None, output: str) -> None:
-    """Boot HOSTS, by default all, and start what of theirs does not run."""
+def start(chosen: Chosen, hosts: str | None, daemon: str | None, output: str) -> None:
+    """Boot HOSTS, by default all, and start what of theirs does not run; or only DAEMON of one that runs."""
+    if hosts is not None and daemon is not None:
+        chosen.lab().start_again(hosts, daemon)
+        return
     _show(chosen.lab().start([hosts] if hosts is not None else []), output)
 
 

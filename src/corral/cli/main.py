@@ -60,6 +60,10 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "systemd": ("corral.cli.systemd:systemd", "Print the systemd unit of a daemon"),
         "role": ("corral.cli.roles:role", "Show and set weights, guarantees and limits of roles"),
         "rebalance": ("corral.cli.planning:rebalance", "Move tasks to where they are better placed"),
+        "upgrade": (
+            "corral.cli.upgrade:upgrade",
+            "Have masters and agents become the installed version, one at a time",
+        ),
         "events": ("corral.cli.cluster:events", "Show what happened and why"),
         "sim": ("corral.cli.sim:sim", "Drive the allocator through a trace in virtual time, policy beside policy"),
         "lab": ("corral.cli.lab:lab", "Several Docker hosts on this machine, to try a cluster and to hurt it"),

@@ -192,8 +192,8 @@ class PrivateEngine:
         """Send a signal such as SIGSTOP or SIGCONT to dockerd."""
         os.kill(self._record["dockerd"]["pid"], signum)
 
-    def kill_containerd(self) -> None:
-        self._end("containerd", signal.SIGKILL)
+    def kill_containerd(self, signum: int = signal.SIGKILL) -> None:
+        self._end("containerd", signum)
 
     def runs(self, name: str) -> bool:
         identity = self._record.get(name)

@@ -2,8 +2,9 @@
 
 After each piece the place in the log is written beside the copies. Whoever goes on, this agent or the next, cuts the
 copies back to what that place says and reads from there: nothing twice, nothing left out, also after kill -9. What the
-Engine itself loses is lost: output of a container that ends while the daemon is away (node experiments), and whatever
-its log's bounds drop while no agent reads. The sandbox is writable from inside, so no link in it is followed.
+Engine has not got of a container that ended while the daemon was away is in its pipes, if those are held (`pipes.py`);
+whatever its log's bounds drop while no agent reads is lost. The sandbox is writable from inside, so no link in it is
+followed.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from corral.docker.engine import Engine
+from corral.docker.pipes import OutputPipes
 from corral.docker.stream import STDERR, STDOUT, LogReader, Position, is_whole, since_of, write_stamp
 from corral.lib.backoff import grow_delay_s
 from corral.lib.clock import Clock, system_clock
@@ -67,6 +69,18 @@ class LogCopy:
             out_size=self.position.out_size + len(out),
             err_size=self.position.err_size + len(err),
         )
+        self._write_down()
+
+    def append_rest(self, out: bytes, err: bytes) -> None:
+        """Add what is in no log of the Engine; the place in that stays."""
+        _write_whole(self._files[STDOUT], out, self.position.out_size)
+        _write_whole(self._files[STDERR], err, self.position.err_size)
+        self.position = msgspec.structs.replace(
+            self.position, out_size=self.position.out_size + len(out), err_size=self.position.err_size + len(err)
+        )
+        self._write_down()
+
+    def _write_down(self) -> None:
         record = msgspec.json.encode(self.position) + b"\n"
         os.pwrite(self._files[0], record.ljust(_POSITION_BYTES), 0)
 
@@ -133,6 +147,7 @@ class LogFollower:
         say: Callable[[str], None] = lambda words: None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Clock = system_clock,
+        pipes: OutputPipes | None = None,
     ) -> None:
         self._engine = engine
         self._container = container
@@ -140,6 +155,8 @@ class LogFollower:
         self._say = say
         self._pause = pause
         self._clock = clock
+        self._pipes = pipes
+        self._rest = b"", b""
         self._ended = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name=f"logs of {container}")
 
@@ -154,6 +171,8 @@ class LogFollower:
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
+        if self._pipes is not None:
+            self._pipes.close()
 
     async def _run(self) -> None:
         tries = 0
@@ -161,6 +180,8 @@ class LogFollower:
             ended = self._ended.is_set()
             try:
                 moved = await self._copy(follow=not ended)
+                if ended:
+                    self._copy_rest()
             except NotFound:
                 return
             except (CorralError, OSError) as error:
@@ -208,6 +229,20 @@ class LogFollower:
             return moved
         finally:
             copy.close()
+
+    def _copy_rest(self) -> None:
+        """The last words that the Engine never got. After its own, and only once: what is read here is gone."""
+        if self._pipes is None:
+            return
+        out, err = self._pipes.rest()
+        self._rest = self._rest[0] + out, self._rest[1] + err
+        if any(self._rest):
+            copy = LogCopy(self._sandbox)
+            try:
+                copy.append_rest(*self._rest)
+                self._rest = b"", b""
+            finally:
+                copy.close()
 
     async def _is_whole(self, copy: LogCopy) -> bool:
         # Looking at the last entry alone spares a second reading of what has been copied.

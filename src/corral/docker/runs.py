@@ -16,6 +16,7 @@ from corral.docker.containers import LABEL_SANDBOX, container_name, has_ended, r
 from corral.docker.engine import Engine, Json
 from corral.docker.exits import ProcessWatch, watch_process
 from corral.docker.logs import LogFollower
+from corral.docker.pipes import hold_pipes
 from corral.lib.backoff import grow_delay_s
 from corral.lib.errors import Conflict, CorralError, NotFound, Unavailable
 from corral.model.execution import Exit
@@ -62,7 +63,8 @@ class Run:
             self._watch = watch_process(pid, self.engine_id)
         self._follower: LogFollower | None = None
         if sandbox := (config.get("Labels") or {}).get(LABEL_SANDBOX):
-            self._follower = LogFollower(engine, self.name, sandbox, say=say, pause=pause)
+            pipes = hold_pipes(pid, self.engine_id) if pid and self._watch is not None else None
+            self._follower = LogFollower(engine, self.name, sandbox, say=say, pause=pause, pipes=pipes)
         self.exit: asyncio.Task[Exit] = asyncio.create_task(self._await_exit(), name=f"exit of {self.name}")
         self.exit.add_done_callback(_look_at)
 

@@ -34,6 +34,8 @@ from corral.lib.errors import Conflict, CorralError, Failed, NotFound, Unavailab
 from corral.model.execution import Execution, Exit, Found, Launched
 from corral.model.ids import ContainerId
 
+INSPECTS = 8
+"""How many containers are asked for at once in a recovery: a restarted agent waits for nothing else."""
 PATIENCE_S = 20.0
 """How long a start or a recovery waits for an Engine that is away, such as one being restarted."""
 
@@ -297,16 +299,26 @@ class DockerRuntime:
         while True:
             try:
                 listed = await self.engine.list_labelled(LABEL_AGENT, self.owner)
-                found = []
-                for entry in listed:
-                    with contextlib.suppress(NotFound):
-                        found.append(await self.engine.inspect(str(entry["Id"])))
-                return found
+                return await self._inspect_each([str(entry["Id"]) for entry in listed])
             except Unavailable:
                 if time.monotonic() > deadline:
                     raise
             tries += 1
             await self._pause(grow_delay_s(tries, first_s=0.1, factor=2.0, most_s=2.0))
+
+    async def _inspect_each(self, ids: Sequence[str]) -> list[Json]:
+        """What the Engine tells of each that is still there, several asked for at once."""
+        at_once = asyncio.Semaphore(INSPECTS)
+
+        async def look(engine_id: str) -> Json:
+            async with at_once:
+                return await self.engine.inspect(engine_id)
+
+        looked = await asyncio.gather(*map(look, ids), return_exceptions=True)
+        for one in looked:
+            if isinstance(one, BaseException) and not isinstance(one, NotFound):
+                raise one
+        return [one for one in looked if not isinstance(one, BaseException)]
 
     def _clear_unstarted(self, name: str) -> None:
         if name and name not in self._starting:

@@ -147,7 +147,6 @@ class Lab:
         host.end(INIT)
         cgroups.end_all(f"{lab_cgroup(self.name)}/{host.name}")
         wires.unplug(self.name, host.name)
-        unmount_below(host.directory)
 
     def _bring_up(self, lab: LabSpec, hosts: Sequence[HostPlace]) -> None:
         wires.raise_switch(lab)
@@ -200,6 +199,19 @@ class Lab:
             host.end(name, number)
         else:
             host.send(name, number)
+
+    def start_again(self, host_name: str, name: str) -> None:
+        """Start a daemon that does not run: one of one's own, containerd or dockerd. Errors: `NotFound` for others."""
+        need_root()
+        with self.place.lock():
+            lab, host = self.place.read_or_fail(), self._running(host_name)
+            own = host.read().daemons.get(name)
+            if own is None and (name not in ("containerd", "dockerd") or not lab.docker):
+                raise NotFound(f"{host.name} starts no {name} at its boot; corral lab status shows what it starts")
+            if own is None:
+                start_docker(lab, [host])
+            elif host.pid(name) is None:
+                spawn(lab, host, name, own)
 
     def forget(self, host_name: str, name: str) -> None:
         """End a daemon of one's own, and start it with no boot any more. Errors: `NotFound` when there is none."""

@@ -22,7 +22,7 @@ from corral.master import (
     timers,
 )
 from corral.master.effects import CloseSession, SendOrder
-from corral.master.reconcile import merge_agent
+from corral.master.reconcile import answer_returned, merge_agent
 from corral.master.spec import AgentOpened, AgentReported, agent_key
 from corral.master.state import AgentEntry, AgentEvent, AgentState, FrameworkEntry, MasterState, SessionEntry, TaskEntry
 from corral.model.agent import AgentInfo
@@ -166,6 +166,7 @@ def register(state: MasterState, session_id: str, session: SessionEntry, told: R
     effects += [SendOrder(session_id, registered), note]
     executors.merge(state, agent, told.executors, now)
     effects += merge_agent(state, agent, known, returned, now)
+    effects += answer_returned(state, agent, now)
     effects += evictions.empty(state, agent)
     if returned:
         # What it has brought back is known again; what is left was never started or ended unseen.

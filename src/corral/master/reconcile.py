@@ -1,7 +1,7 @@
 """Answers what became of a task, and brings the master's and an agent's lists of tasks together.
 
 Rule: what is answered is the state last told to the framework, so that no answer runs ahead of the updates; about an
-agent that has not yet come back to a new master nothing is said at all. Source: Mesos v1, reconciliation.
+agent that has not yet come back to a new master nothing is said until it has. Source: Mesos v1, reconciliation.
 """
 
 import msgspec
@@ -17,16 +17,48 @@ from corral.model.orders import AgentTask, KillTask
 from corral.model.task import TERMINAL, Reason, Source, TaskState, TaskStatus
 from corral.runtime.core import Effect, Note
 
+MOST_ASKED = 10_000
+"""How many questions about one agent are remembered."""
+
 
 def reconcile(state: MasterState, framework: FrameworkEntry, call: Reconcile, now: float) -> list[Effect]:
     """Explicit for the tasks named, implicit for all when none is."""
     if call.tasks:
-        answers = [answer(state, framework, asked, now) for asked in call.tasks]
-        return [tasks.tell(framework, status) for status in answers if status is not None]
+        effects: list[Effect] = []
+        for asked in call.tasks:
+            status = answer(state, framework, asked, now)
+            if status is not None:
+                effects.append(tasks.tell(framework, status))
+            else:
+                _remember(state, framework, asked)
+        return effects
     known = [*framework.tasks.values()]
     if framework.partition_aware:
         known += framework.unreachable.values()
     return [tasks.tell(framework, _known(state, entry, now)) for entry in known]
+
+
+def _remember(state: MasterState, framework: FrameworkEntry, asked: ReconcileTask) -> None:
+    """Until the agent is back: then this is answered, and nobody has to ask again."""
+    agent = state.agents.get(asked.agent_id) if asked.agent_id is not None else None
+    if agent is not None and agent.state is AgentState.RECOVERED and len(agent.asked) < MOST_ASKED:
+        agent.asked[framework.id, asked.task_id] = asked
+
+
+def answer_returned(state: MasterState, agent: AgentEntry, now: float) -> list[Effect]:
+    """What frameworks have asked about an agent that has come back to a new master just now.
+
+    Deviates: Mesos stays silent, and frameworks ask again with growing delays.
+    """
+    effects: list[Effect] = []
+    asked, agent.asked = agent.asked, {}
+    for (framework_id, _), one in asked.items():
+        framework = state.frameworks.get(framework_id)
+        if framework is not None and framework.stream is not None:
+            status = answer(state, framework, one, now)
+            if status is not None:
+                effects.append(tasks.tell(framework, status))
+    return effects
 
 
 def answer(state: MasterState, framework: FrameworkEntry, asked: ReconcileTask, now: float) -> TaskStatus | None:

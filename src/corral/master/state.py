@@ -17,6 +17,7 @@ from corral.master.spec import AgentRecord, GetCluster, MasterConfig, SchedulerC
 from corral.mesos.snapshot import AgentRow, ClusterSnapshot, TaskRows
 from corral.model.agent import AgentInfo
 from corral.model.attributes import format_value
+from corral.model.calls import ReconcileTask
 from corral.model.events import MasterInfo
 from corral.model.framework import Capability, FrameworkInfo
 from corral.model.ids import AgentId, ExecutorId, FrameworkId, InverseOfferId, OfferId, TaskId, WantId
@@ -336,14 +337,15 @@ class AgentEntry:
 
     Shapes: `tasks` holds also those that ended and wait for the framework's acknowledgement. `unavailability` is set
     while its machine is scheduled for maintenance; `in_window` once that has begun. `inverse` holds what each framework
-    was asked about it. `shown` is the agent as views show it, None when something about it has changed since; `counted`
-    is the row in the sums of all agents.
+    was asked about it, `asked` what frameworks asked about its tasks before it came back to a new master. `shown` is
+    the agent as views show it, None when something about it has changed since; `counted` is the row in the sums of all
+    agents.
     """
 
     __slots__ = (
-        "attributes", "awaits_removal", "counted", "deactivated", "drain", "executors", "heard_at", "id", "in_window",
-        "info", "inverse", "offers", "registered_at", "reregistered_at", "session", "shown", "spoken_at", "state",
-        "tasks", "unavailability", "unreachable_at",
+        "asked", "attributes", "awaits_removal", "counted", "deactivated", "drain", "executors", "heard_at", "id",
+        "in_window", "info", "inverse", "offers", "registered_at", "reregistered_at", "session", "shown", "spoken_at",
+        "state", "tasks", "unavailability", "unreachable_at",
     )  # fmt: skip
 
     def __init__(self, id: AgentId, info: AgentInfo, now: float, state: AgentState) -> None:
@@ -366,6 +368,7 @@ class AgentEntry:
         self.unavailability: Unavailability | None = None
         self.in_window = False
         self.inverse: dict[FrameworkId, InverseEntry] = {}
+        self.asked: dict[tuple[FrameworkId, TaskId], ReconcileTask] = {}
         self.describe(info)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -407,7 +410,7 @@ class AgentEntry:
         return True
 
 
-_UNSEEN = frozenset({"shown", "counted", "heard_at", "spoken_at", "session"})
+_UNSEEN = frozenset({"asked", "shown", "counted", "heard_at", "spoken_at", "session"})
 """What of an agent no view shows."""
 
 

@@ -15,8 +15,14 @@ import msgspec
 
 from corral.lib.errors import Invalid
 
-OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/health", "/master/health", "/slave(1)/health"})
+OPEN_PATHS = frozenset(
+    {"/health/live", "/health/ready", "/health/leader", "/health", "/master/health", "/slave(1)/health"}
+)
 """What says nothing but that the process is there is said to everybody."""
+
+
+RENEW_PROCESS_PATH = "/corral/v1/process/renew"
+"""Has a daemon end and become what is installed."""
 
 
 OF_CERTIFICATES = ("/corral/v1/trust/renew", "/corral/v1/trust/check")

@@ -69,7 +69,6 @@ class Follower:
             "/health": self._answer_health,
             "/health/live": self._answer_live,
             "/health/ready": self._answer_ready,
-            "/health/leader": self._answer_leader,
             "/redirect": self._redirect,
             "/metrics/snapshot": self._answer_snapshot,
         }
@@ -99,9 +98,6 @@ class Follower:
         if leader is None or leader == self._own_url:
             return refuse("no master leads at the moment")
         return json_response({"ready": True, "leader": leader, "leads": False})
-
-    async def _answer_leader(self, request: Request) -> Response:
-        return json_response({"leads": False, "leader": self._knowledge.url() or ""}, status=503)
 
     async def _redirect(self, request: Request) -> Response:
         leader = self._knowledge.url()

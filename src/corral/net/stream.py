@@ -5,7 +5,8 @@ a POST whose chunked body carries reports up. Both hold nothing but these frames
 """
 
 from collections.abc import Iterable
-from typing import Any, Generic, TypeVar
+from functools import lru_cache
+from typing import Any, Generic, TypeVar, get_args
 
 import msgspec
 
@@ -31,14 +32,25 @@ def pack(messages: Iterable[msgspec.Struct]) -> bytes:
     return bytes(out)
 
 
-class FrameReader(Generic[T]):
-    """Takes bytes as they come and gives whole messages of `kind`, a struct or union."""
+@lru_cache
+def _learn(kind: Any) -> tuple[msgspec.msgpack.Decoder[Any], frozenset[str]]:
+    """Once for all sessions: a new leader opens thousands at the same time."""
+    tags = frozenset(str(each.__struct_config__.tag) for each in get_args(kind) or (kind,))
+    return msgspec.msgpack.Decoder(kind), tags
 
-    __slots__ = ("_buffer", "_decoder")
+
+class FrameReader(Generic[T]):
+    """Takes bytes as they come and gives whole messages of `kind`, a union of tagged structs.
+
+    Shapes: a message of another tag is of a later release and is passed over; `unknown` counts them by tag.
+    """
+
+    __slots__ = ("_buffer", "_decoder", "_tags", "unknown")
 
     def __init__(self, kind: Any) -> None:
+        self.unknown: dict[str, int] = {}
+        self._decoder, self._tags = _learn(kind)
         self._buffer = bytearray()
-        self._decoder = msgspec.msgpack.Decoder(kind)
 
     def feed(self, data: bytes) -> list[T]:
         """Errors: `Invalid` when a frame is too long or not a message of the kind; the stream is of no more use."""
@@ -58,7 +70,19 @@ class FrameReader(Generic[T]):
             try:
                 found.append(self._decoder.decode(body))
             except msgspec.DecodeError as error:
+                if self._is_later(body):
+                    continue
                 raise Invalid(f"frame is no message that this side knows: {error}") from None
         if start:
             del self._buffer[:start]
         return found
+
+    def _is_later(self, body: bytes) -> bool:
+        try:
+            found = msgspec.msgpack.decode(body)
+        except msgspec.DecodeError:
+            return False
+        if not (isinstance(found, list) and found and isinstance(found[0], str)) or found[0] in self._tags:
+            return False
+        self.unknown[found[0]] = self.unknown.get(found[0], 0) + 1
+        return True

@@ -93,6 +93,8 @@ class Loop:
             drain=drain,
             most_writes=store.most_writes,
             most_bytes=store.most_bytes,
+            fair_writes=store.fair_writes,
+            fair_bytes=store.fair_bytes,
             recorder=recorder,
         )
         self._queue: deque[Any] = deque()

@@ -4,12 +4,12 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
+from corral.net.auth import RENEW_PROCESS_PATH
 from corral.net.routes import RawRoute, Request, Response, Route, json_response
 from corral.runtime.election import Candidate
 from corral.runtime.renewal import Renewal
 
 PROCESS_PATH = "/corral/v1/process"
-RENEW_PATH = "/corral/v1/process/renew"
 MASTERS_PATH = "/corral/v1/masters"
 
 Members = Callable[[], Awaitable[Sequence[tuple[Candidate, bool]]]]
@@ -33,7 +33,7 @@ def routes(renewal: Renewal, members: Members | None = None) -> list[Route | Raw
 
     made: list[Route | RawRoute] = [
         Route(method="GET", path=PROCESS_PATH, handler=show),
-        Route(method="POST", path=RENEW_PATH, handler=renew),
+        Route(method="POST", path=RENEW_PROCESS_PATH, handler=renew),
     ]
     if members is not None:
         made.append(Route(method="GET", path=MASTERS_PATH, handler=list_masters))

@@ -62,9 +62,22 @@ class Turn:
 
 
 class Decider:
-    """Takes turns for one core; `drain` bounds a turn's inputs, `most_writes` and `most_bytes` what it may write."""
+    """Takes turns for one core; `drain` bounds a turn's inputs, `fair_writes` and `fair_bytes` what all of it writes.
 
-    __slots__ = ("_carried", "_drain", "_most_bytes", "_most_writes", "_prefix", "_recorder", "core")
+    Shapes: one input may write up to `most_writes` and `most_bytes`, then in a turn of its own.
+    """
+
+    __slots__ = (
+        "_carried",
+        "_drain",
+        "_fair_bytes",
+        "_fair_writes",
+        "_most_bytes",
+        "_most_writes",
+        "_prefix",
+        "_recorder",
+        "core",
+    )
 
     def __init__(
         self,
@@ -74,6 +87,8 @@ class Decider:
         drain: int,
         most_writes: int,
         most_bytes: int = 1 << 40,
+        fair_writes: int = 1 << 40,
+        fair_bytes: int = 1 << 40,
         recorder: Recorder | None = None,
     ) -> None:
         self.core = core
@@ -81,6 +96,8 @@ class Decider:
         self._drain = drain
         self._most_writes = most_writes
         self._most_bytes = most_bytes
+        self._fair_writes = min(fair_writes, most_writes)
+        self._fair_bytes = min(fair_bytes, most_bytes)
         self._recorder = recorder
         self._carried: Turn | None = None
 
@@ -137,8 +154,8 @@ class Decider:
         return turn
 
     def _overflows(self, turn: Turn, fresh: dict[str, bytes | None], weight: int, input: Any) -> bool:
-        writes, most = turn.writes, self._most_writes
-        if len(writes) + len(fresh) <= most and turn.weight + weight <= self._most_bytes:
+        writes, most, fair = turn.writes, self._most_writes, self._fair_writes
+        if len(writes) + len(fresh) <= fair and turn.weight + weight <= self._fair_bytes:
             return False
         if weight > self._most_bytes:
             raise StoreFailed(
@@ -150,7 +167,9 @@ class Decider:
                 f"{type(input).__name__} writes {len(fresh)} records at once but the store takes {self._most_writes} in"
                 " one transaction; raise the store's limit"
             )
-        return turn.weight + weight > self._most_bytes or len(writes.keys() | fresh.keys()) > most
+        if not writes:
+            return False
+        return turn.weight + weight > self._fair_bytes or len(writes.keys() | fresh.keys()) > fair
 
     def _carry(self, fresh: dict[str, bytes | None], weight: int, acts: list[Effect], mark: int) -> None:
         carried = Turn()

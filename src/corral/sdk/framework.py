@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from corral.lib.clock import Clock, system_clock
+from corral.lib.clock import Clock, FollowingClock, system_clock
 from corral.lib.errors import CorralError
 from corral.model import calls
 from corral.model.framework import FrameworkInfo
@@ -37,6 +37,8 @@ class Framework(msgspec.Struct, frozen=True, kw_only=True):
 
     Shapes: `routes` is given a function that asks the core and returns the front door; `records` ends in a slash;
     `feed` takes what the core publishes; `mail` is where mails of `Notify` leave, None when there is no such place.
+    With `calendar` the core is told the time of day as the machine has it, though somebody sets it; else a clock that
+    never jumps.
     """
 
     info: FrameworkInfo
@@ -45,6 +47,7 @@ class Framework(msgspec.Struct, frozen=True, kw_only=True):
     routes: "Callable[[Callable[[Any], Awaitable[Any]]], Sequence[Route | RawRoute]]" = lambda ask: ()
     feed: Feed | None = None
     mail: MailServer | None = None
+    calendar: bool = False
 
 
 class FrameworkShell:
@@ -166,7 +169,7 @@ class FrameworkService:
         store: Store,
         *,
         random: Random,
-        clock: Clock = system_clock,
+        clock: Clock | None = None,
         recorder: Recorder | None = None,
         notes: Notes | None = None,
         fence: Fence | None = None,
@@ -175,6 +178,8 @@ class FrameworkService:
         self.framework = framework
         self.session = Session(framework.info, framework.core, random)
         self.shell = FrameworkShell(transport, framework.feed, framework.mail)
+        if clock is None:
+            clock = system_clock if framework.calendar else FollowingClock()
         self.loop = Loop(
             self.session,
             self.shell,
@@ -210,7 +215,7 @@ async def run_framework(
     store: Store,
     *,
     random: Random,
-    clock: Clock = system_clock,
+    clock: Clock | None = None,
     recorder: Recorder | None = None,
 ) -> int:
     """Run a framework until it is stopped; returns its exit code. For a front door, make a `FrameworkService`.

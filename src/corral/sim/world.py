@@ -265,6 +265,8 @@ class Process:
             drain=self._drain,
             most_writes=self.store.most_writes,
             most_bytes=self.store.most_bytes,
+            fair_writes=self.store.fair_writes,
+            fair_bytes=self.store.fair_bytes,
             recorder=self.recorder,
         )
         records = run_now(self.store.list(self.prefix))

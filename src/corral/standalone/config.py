@@ -157,6 +157,7 @@ class AgentSection:
     oversubscribe_window_s: float = 60.0
     oversubscribe_pressure: float = 0.95
     oversubscribe_pressure_s: float = 15.0
+    start_after_reboot: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

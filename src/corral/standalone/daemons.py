@@ -39,7 +39,7 @@ from corral.standalone.config import (
     wants_tls,
 )
 from corral.standalone.discovery import open_dns
-from corral.standalone.frameworks import make_framework
+from corral.standalone.frameworks import find_builder, make_framework
 from corral.standalone.limits import raise_open_files
 from corral.standalone.parts import (
     AgentPart,
@@ -268,6 +268,7 @@ async def _framework(config: Config, name: str, master_url: str, renewals: list[
     bound = bind(host, port)
     notes = Notes()
     async with contextlib.AsyncExitStack() as stack:
+        find_builder(name)
         store = await _open_lasting(config, work_dir, name)
         stack.push_async_callback(store.close)
         recording = Recording(work_dir if config.master.journal else None)
@@ -371,6 +372,8 @@ async def _open_kernel(
     trace = begin_trace() if begin_trace is not None else None
     # Before it stands for election: whoever is elected has to serve at once.
     await _warm(config)
+    for name in config.master.frameworks:
+        find_builder(name)
     recording = Recording(work_dir if config.master.journal else None)
     trust = await open_master_trust(config, store, work_dir, host) if secure else None
     server = Server([], bound, name="server", tls=trust.keys.server() if trust is not None else None)

@@ -23,6 +23,7 @@ from corral.agent.runtimes import TaskRuntime
 from corral.agent.sandbox import Sandboxes
 from corral.agent.shell import AgentShell
 from corral.agent.spec import AgentConfig
+from corral.lib.clock import FollowingClock, read_boot_id
 from corral.lib.errors import Invalid
 from corral.lib.log import get_logger
 from corral.master import routes as master_routes
@@ -215,6 +216,7 @@ class MasterPart:
             store,
             prefix="master/",
             name="master",
+            clock=FollowingClock(),
             notes=notes,
             recorder=_together(recording.journal("master", "master", seed, master_config), trace),
             fence=fence,
@@ -365,6 +367,8 @@ async def open_agent(
         oversubscribe=section.oversubscribe,
         oversubscribe_margin=section.oversubscribe_margin,
         oversubscribe_pressure=section.oversubscribe_pressure,
+        start_after_reboot=section.start_after_reboot,
+        boot_id=read_boot_id(),
         **_shared(section, AgentConfig),
     )
     seed = draw_seed()
@@ -381,6 +385,7 @@ async def open_agent(
         store,
         prefix="agent/",
         name=label,
+        clock=FollowingClock(),
         notes=notes,
         recorder=recording.journal("agent", "agent", seed, agent_config),
     )

@@ -13,7 +13,7 @@ from corral.lib.log import get_logger
 from corral.net.access import NO_ACCESS, Access
 from corral.net.auth import Gate
 from corral.net.proxy import Follower
-from corral.net.routes import RawRoute, Route
+from corral.net.routes import RawRoute, Request, Response, Route, json_response
 from corral.net.server import Server
 from corral.net.stale import marked
 from corral.runtime.core import Note
@@ -81,7 +81,10 @@ class Reign:
         self._alone = alone
         self._stopping = asyncio.Event()
         self._follower = Follower(election.own.url, self, server.serve, lambda: self.serves, access)
-        self._own_routes = process_routes(renewal, self.members)
+        self._own_routes = [
+            *process_routes(renewal, self.members),
+            Route(method="GET", path="/health/leader", handler=self._answer_leader),
+        ]
         self._gate = gate
         server.switch([*self._own_routes, *self._follower.routes()], gate)
 
@@ -201,12 +204,16 @@ class Reign:
     async def _serve(self, leading: Leading) -> int | None:
         for loop in leading.loops:
             await loop.ready.wait()
-        routes = marked(leading.routes, lambda: since(leading.loops))
+        routes = marked([*leading.routes, *_healthy()], lambda: since(leading.loops))
         self._server.switch([*self._own_routes, *routes], leading.gate)
         self.serves = self._has_served = True
         self._election.news.tell()
         await asyncio.Event().wait()
         return None
+
+    async def _answer_leader(self, request: Request) -> Response:
+        """Not what leads answers this: it goes on showing what it knew when it leads no more, as the store is away."""
+        return json_response({"leads": self.serves, "leader": self.url() or ""}, status=200 if self.serves else 503)
 
     async def members(self) -> Sequence[tuple[Candidate, bool]]:
         try:
@@ -216,3 +223,16 @@ class Reign:
             raise Unavailable(f"the store does not say who else stands: {error}; try again") from None
         leader = self._election.leader
         return [(one, leader is not None and one.id == leader.id) for one in found]
+
+
+def _healthy() -> list[Route | RawRoute]:
+    """What a process that leads answers about its health, unless what leads there has its own answers."""
+
+    async def live(request: Request) -> Response:
+        return json_response({"live": True})
+
+    async def ready(request: Request) -> Response:
+        return json_response({"ready": True})
+
+    answers = {"/health/live": live, "/health/ready": ready}
+    return [Route(method="GET", path=path, handler=handler) for path, handler in answers.items()]

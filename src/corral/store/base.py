@@ -71,6 +71,10 @@ class Store(Protocol):
     """How many keys one commit may write."""
     most_bytes: int
     """How much one commit may weigh, by `weigh`."""
+    fair_writes: int
+    """How many keys are well written at once: a commit of more is all or nothing too, but slow."""
+    fair_bytes: int
+    """How much a commit well weighs."""
 
     async def get(self, key: str) -> Record | None: ...
 
@@ -85,7 +89,8 @@ class Store(Protocol):
     ) -> int:
         """Write all (None deletes) or nothing; returns the new revision. Durable when it returns.
 
-        Shapes: with `lease` the written keys vanish when the lease ends.
+        Shapes: with `lease` the written keys vanish when the lease ends. A commit above what is fair may have several
+        revisions, of which the last is returned; nobody who lists sees a part of it.
         Errors: `GuardFailed`, nothing written; `StoreFailed`, nobody knows.
         """
 

@@ -61,6 +61,8 @@ class FaultyStore:
         self.inner = inner
         self.most_writes = inner.most_writes
         self.most_bytes = inner.most_bytes
+        self.fair_writes = inner.fair_writes
+        self.fair_bytes = inner.fair_bytes
         self.commits = 0
         self._plan = plan
 

@@ -24,6 +24,8 @@ class LastingStore:
         self.path: str = getattr(inner, "path", "")
         self.most_writes = inner.most_writes
         self.most_bytes = inner.most_bytes
+        self.fair_writes = inner.fair_writes
+        self.fair_bytes = inner.fair_bytes
 
     async def reopen(self) -> None:
         """Errors: `StoreFailed` while it cannot be opened or written."""

@@ -25,7 +25,8 @@ class MemoryStore:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, most_writes: int = 1 << 20) -> None:
         self.most_writes = most_writes
-        self.most_bytes = 1 << 40
+        self.most_bytes = self.fair_bytes = 1 << 40
+        self.fair_writes = most_writes
         self._clock = clock
         self._records: dict[str, Record] = {}
         self._leases: dict[LeaseId, _Lease] = {}

@@ -152,7 +152,7 @@ def _batches(writes: dict[str, bytes | None], store: Store) -> Iterator[dict[str
     size = 0
     for key, value in writes.items():
         weight = len(key.encode()) + len(value or b"") + RECORD_BYTES
-        if batch and (len(batch) >= min(store.most_writes, 1 << 16) or size + weight > min(store.most_bytes, 1 << 26)):
+        if batch and (len(batch) >= min(store.fair_writes, 1 << 16) or size + weight > min(store.fair_bytes, 1 << 26)):
             yield batch
             batch, size = {}, 0
         batch[key] = value

@@ -79,8 +79,8 @@ async def open_sqlite(path: str, *, clock: Callable[[], float] = time.monotonic)
 class SqliteStore:
     """Made by `open_sqlite`. Shapes: at most `most_writes` keys per commit."""
 
-    most_writes = 1 << 20
-    most_bytes = 1 << 40
+    most_writes = fair_writes = 1 << 20
+    most_bytes = fair_bytes = 1 << 40
 
     def __init__(self, path: str, loop: asyncio.AbstractEventLoop, clock: Callable[[], float]) -> None:
         self.path = path

@@ -16,10 +16,19 @@ from corral.lib.clock import Clock, system_clock
 from corral.lib.errors import CorralError, Forbidden, Invalid, Unauthenticated, Unavailable
 from corral.lib.log import get_logger
 from corral.net.access import Access
-from corral.net.auth import ANYBODY, Caller, CallerKind, Knock, Token, digest, read_token, read_token_text
+from corral.net.auth import (
+    ANYBODY,
+    RENEW_PROCESS_PATH,
+    Caller,
+    CallerKind,
+    Knock,
+    Token,
+    digest,
+    read_token,
+    read_token_text,
+)
 from corral.net.client import open_session
 from corral.runtime.routes import MASTERS_PATH, PROCESS_PATH
-from corral.runtime.routes import RENEW_PATH as PROCESS_RENEW_PATH
 from corral.store.base import Store, StoreFailed
 from corral.trust.rights import CHECK_PATH, check_right, is_open
 from corral.trust.spec import TokenRecord, TrustConfig
@@ -29,7 +38,7 @@ log = get_logger("trust")
 
 EXECUTOR_PATHS = frozenset({"/api/v1/executor", "/slave(1)/api/v1/executor"})
 OWN_PATHS = frozenset(
-    {PROCESS_PATH, PROCESS_RENEW_PATH, MASTERS_PATH, "/metrics", "/metrics/snapshot", "/master/metrics/snapshot"}
+    {PROCESS_PATH, RENEW_PROCESS_PATH, MASTERS_PATH, "/metrics", "/metrics/snapshot", "/master/metrics/snapshot"}
 )
 SCHEDULER_PATHS = frozenset({"/api/v1/scheduler", "/master/api/v1/scheduler"})
 CHECK_TIMEOUT_S = 5.0

@@ -1,11 +1,11 @@
 """What each kind of caller may ask for. Pure.
 
 Agents get what a link needs and nothing of operators; tokens everything but the agents' links; tokens with roles
-nothing that makes or revokes trust.
+nothing that makes or revokes trust, nor what renews processes.
 """
 
 from corral.lib.errors import Forbidden
-from corral.net.auth import OF_CERTIFICATES, OPEN_PATHS, Caller, CallerKind
+from corral.net.auth import OF_CERTIFICATES, OPEN_PATHS, RENEW_PROCESS_PATH, Caller, CallerKind
 from corral.net.stream import ORDERS_PATH, REPORTS_PATH
 
 PREFIX = "/corral/v1/trust"
@@ -43,6 +43,11 @@ def check_right(caller: Caller, path: str) -> None:
         case CallerKind.TOKEN if caller.roles and path.startswith((TOKENS_PATH, NODES_PATH)):
             raise Forbidden(
                 f"{caller.name} is bound to {', '.join(caller.roles)} and may not change who is trusted; "
+                f"take a token without roles"
+            )
+        case CallerKind.TOKEN if caller.roles and path == RENEW_PROCESS_PATH:
+            raise Forbidden(
+                f"{caller.name} is bound to {', '.join(caller.roles)} and may not renew processes; "
                 f"take a token without roles"
             )
         case CallerKind.EXECUTOR:

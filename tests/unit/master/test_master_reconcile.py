@@ -89,3 +89,22 @@ def test_implicit_reconciliation_of_a_partition_aware_framework_covers_the_unrea
         stage.run(100)
         assert [s.task_id for s in framework.reconcile()] == wanted
         assert AgentId(agent.id) in stage.core.state.agents
+
+
+def test_what_was_asked_before_an_agent_came_back_is_answered_when_it_has() -> None:
+    stage, agent, framework = stage_of(True)
+    info = framework.launch(agent)
+    agent.update("t1", TaskState.RUNNING, framework.id)
+    later = stage.restart()
+    framework.stage = agent.stage = later
+    framework.subscribe()
+    assert framework.reconcile(("t1", agent.id), ("lost", agent.id)) == []
+    known = told(info, framework)
+    agent.connect([known])
+    assert states(framework.updates()) == [
+        ("t1", TaskState.RUNNING, Reason.RECONCILIATION),
+        ("lost", TaskState.GONE, Reason.RECONCILIATION),
+    ]
+    agent.close()
+    agent.connect([known])
+    assert framework.updates() == []

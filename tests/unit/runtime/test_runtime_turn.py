@@ -112,6 +112,16 @@ def test_an_input_that_weighs_too_much_opens_the_next_turn_and_one_that_always_d
         turns.take(deque([[Persist(str(n), Row(n)) for n in range(3)]]), 0.0)
 
 
+def test_an_input_that_writes_more_than_is_fair_has_a_turn_of_its_own() -> None:
+    turns = Decider(Echo(), prefix="p/", drain=100, most_writes=100, fair_writes=2)
+    queue: deque[Any] = deque([[Persist("a", Row(1))], [Persist(str(n), Row(n)) for n in range(5)], [Say(1)],
+                               [Persist("b", Row(1))]])  # fmt: skip
+    taken = []
+    while queue or turns.carries:
+        taken.append(turns.take(queue, 0.0))
+    assert [(len(turn.writes), len(turn.acts)) for turn in taken] == [(1, 0), (5, 1), (1, 0)]
+
+
 def test_nothing_is_decided_after_a_stop() -> None:
     queue: deque[Any] = deque([[Say(1), Stop("enough", 0), Say(2)], [Say(3)]])
     turn = decider().take(queue, 0.0)

@@ -813,7 +813,7 @@ def test_an_explanation_is_shown_until_the_app_waits_no_more(cluster) -> None:
         waiting=1,
         since_at=cluster.now,
         agents=5,
-        refusals=(Refusal(reason="mem", detail="needs 32 MB, most free is 8", agents=5),),
+        refusals=(Refusal(reason="mem", detail="needs 32 MB, most free is 8", agents=5, best="host4"),),
         never=True,
     )
     cluster.send(events.Explanations(explanations=(explanation,)))
@@ -821,6 +821,9 @@ def test_an_explanation_is_shown_until_the_app_waits_no_more(cluster) -> None:
     summary = item["processedOffersSummary"]
     assert summary["never"] is True
     assert summary["rejectSummaryLastOffers"][5] == {"reason": "InsufficientMemory", "declined": 5, "processed": 5}
+    (embedded,) = cluster.ask(GetQueue(embed=("lastUnusedOffers",)))
+    (unused,) = embedded["lastUnusedOffers"]
+    assert (unused["offer"]["hostname"], unused["reason"]) == ("host4", ["InsufficientMemory"])
     assert [n.what for n in cluster.notes if n.level == "warning"] == ["app can never run"]
     cluster.run()
     assert cluster.ask(GetQueue()) == []

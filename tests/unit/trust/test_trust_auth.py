@@ -9,7 +9,7 @@ from corral.master.admit import as_caller
 from corral.model.calls import Subscribe
 from corral.model.framework import Capability, FrameworkInfo
 from corral.net.access import Access, complete_url
-from corral.net.auth import ANYBODY, Caller, CallerKind, Token, read_token, read_token_text
+from corral.net.auth import ANYBODY, RENEW_PROCESS_PATH, Caller, CallerKind, Token, read_token, read_token_text
 from corral.net.stream import ORDERS_PATH
 from corral.standalone.config import check_exposure, wants_tls
 from corral.trust.join import split_target
@@ -93,8 +93,8 @@ MASTER = Caller(kind=CallerKind.MASTER, name="m1")
 @pytest.mark.parametrize(
     ("caller", "path"),
     [(AGENT, ORDERS_PATH), (AGENT, CHECK_PATH), (AGENT, "/redirect"), (AGENT, "/corral/v1/registry/watch"),
-     (ADMIN, "/v2/apps"), (ADMIN, TOKENS_PATH),
-     (BOUND, "/v2/apps"), (MASTER, TOKENS_PATH), (MASTER, CHECK_PATH)],
+     (ADMIN, "/v2/apps"), (ADMIN, TOKENS_PATH), (BOUND, "/v2/apps"), (ADMIN, RENEW_PROCESS_PATH),
+     (MASTER, TOKENS_PATH), (MASTER, CHECK_PATH)],
 )  # fmt: skip
 def test_callers_may_ask_for_what_is_theirs(caller: Caller, path: str) -> None:
     check_right(caller, path)
@@ -103,7 +103,8 @@ def test_callers_may_ask_for_what_is_theirs(caller: Caller, path: str) -> None:
 @pytest.mark.parametrize(
     ("caller", "path"),
     [(AGENT, "/v2/apps"), (AGENT, TOKENS_PATH), (ADMIN, ORDERS_PATH), (ADMIN, CHECK_PATH), (BOUND, TOKENS_PATH),
-     (BOUND, TOKENS_PATH + "/ab"), (AGENT, "/api/v1/scheduler"),
+     (BOUND, TOKENS_PATH + "/ab"), (BOUND, RENEW_PROCESS_PATH), (AGENT, RENEW_PROCESS_PATH),
+     (AGENT, "/api/v1/scheduler"),
      (Caller(kind=CallerKind.EXECUTOR, name="e"), "/v2/apps")],
 )  # fmt: skip
 def test_callers_may_not_ask_for_what_is_others(caller: Caller, path: str) -> None:

@@ -37,7 +37,9 @@ def build(config: Config, random: Random) -> Framework:
             password_file=config.mail_password_file,
             security=config.mail_security,
         )
-    return Framework(info=info, core=CronCore(config, random), routes=_routes, records="cron/", mail=mail)
+    return Framework(
+        info=info, core=CronCore(config, random), routes=_routes, records="cron/", mail=mail, calendar=True
+    )
 
 
 def _routes(ask: Callable[[Any], Awaitable[Any]]) -> list[Route]:

@@ -23,6 +23,7 @@ from corral.frameworks.services.spec import (
 from corral.frameworks.services.state import App, task_id_of
 from corral.model import container as wire
 from corral.model.attributes import format_value
+from corral.model.boot import AFTER_REBOOT_LABEL, START
 from corral.model.constraints import HOSTNAME, Constraint, Operator, field_value
 from corral.model.health import HealthCheck
 from corral.model.ids import WantId
@@ -186,12 +187,14 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
 def make_template(app: App, config: Config) -> Template:
     spec = app.spec
     labels = tuple(Label(key=k, value=v) for k, v in sorted(spec.labels.items()))
+    # A service should run for as long as it may; an app whose label says otherwise has it among its own.
+    again = () if AFTER_REBOOT_LABEL in spec.labels else (Label(key=AFTER_REBOOT_LABEL, value=START),)
     return Template(
         name=dns_id(spec.id),
         before=tuple(_context_variables(app)),
         after=tuple(sorted(spec.env.items())),
         command=_make_command(spec),
-        labels=(Label(key=GROUP_LABEL, value=spec.id), *labels, *partition.extra_labels(spec, config)),
+        labels=(Label(key=GROUP_LABEL, value=spec.id), *labels, *again, *partition.extra_labels(spec, config)),
         discovery_labels=labels,
     )
 

@@ -320,7 +320,7 @@ class _Door:
 
     async def list_group_apps(self, request: Request) -> Response:
         await self._ask(GetGroup(id=_group_id(request), embed=("group.groups",)))
-        return _json({"apps": await self._ask(GetApps(below=_group_id(request), embed=_embed(request)))})
+        return _json(await self._ask(GetApps(below=_group_id(request), embed=_embed(request))))
 
     async def list_group_versions(self, request: Request) -> Response:
         return _json(await self._ask(GetGroupVersions(id=_group_id(request))))

@@ -9,7 +9,7 @@ from enum import StrEnum
 import msgspec
 
 from corral.frameworks.services.discovery_spec import DiscoveryCommand, GetRegistry, GetTraffic
-from corral.frameworks.services.scaling_spec import ScalingCommand
+from corral.frameworks.services.scaling_spec import GetScaling, GetUsage, ScalingCommand
 from corral.model.health import CheckResult, CheckStatus
 from corral.model.ids import AgentId
 from corral.model.task import TaskState
@@ -794,7 +794,7 @@ Command = (
 READS = (
     GetApps, GetApp, GetVersions, GetVersion, GetTasks, GetQueue, GetDeployments, GetDeployment, GetGroup,
     GetGroupVersion, GetGroupVersions, GetPod, GetPods, GetEnded, GetRegistry, GetTraffic, GetInfo, GetLeader, PlanApps,
-    GetAvoided,
+    GetScaling, GetUsage, GetAvoided,
 )  # fmt: skip
 """The commands that change nothing."""
 

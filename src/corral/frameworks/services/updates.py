@@ -116,11 +116,12 @@ def _live(state: State, app: App, instance: Instance, status: TaskStatus, now: f
     before, instance = instance, take_health(instance, status)
     if condition is instance.condition and ips == instance.ips and instance is before:
         return []
-    if _goes_back(instance.condition, condition):
+    again = status.reason is Reason.AGENT_RESTARTED
+    if _goes_back(instance.condition, condition) and not again:
         return []
     effects: list[Effect] = []
     returned = instance.unreachable_at is not None
-    started_at = instance.started_at
+    started_at = None if again else instance.started_at
     if condition is Condition.RUNNING and started_at is None:
         started_at = status.at
     instance = replace(

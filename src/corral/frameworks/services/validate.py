@@ -22,6 +22,7 @@ from corral.frameworks.services.spec import (
     Upgrade,
 )
 from corral.lib.errors import Invalid, Unprocessable
+from corral.model.boot import AFTER_REBOOT_LABEL, LEAVE, check_after_reboot
 from corral.model.ids import check_role
 from corral.model.offer import MOST_CONSTRAINTS, MOST_FIXED_PORTS
 from corral.model.patterns import compile_pattern
@@ -125,6 +126,10 @@ def _command_errors(spec: AppSpec) -> Errors:
 
 def _text_errors(spec: AppSpec) -> Errors:
     """Texts that no system takes: with them, every start would fail and be tried again."""
+    try:
+        check_after_reboot(spec.labels.get(AFTER_REBOOT_LABEL, LEAVE))
+    except Invalid as error:
+        yield f"/labels/{AFTER_REBOOT_LABEL}", error.message
     for name in spec.env:
         if not name or "=" in name:
             yield "/env", f"variable {name!r} must have a name without ="

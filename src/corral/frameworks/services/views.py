@@ -270,9 +270,28 @@ def view_queue(state: State, command: GetQueue, now: float) -> list[Json]:
             "processedOffersSummary": _offers_summary(app.explanation, state.nodes.avoided(app.spec.id, now)),
         }
         if offers:
-            item["lastUnusedOffers"] = []
+            item["lastUnusedOffers"] = _unused_offers(app.explanation)
         out.append(item)
     return out
+
+
+def _unused_offers(explanation: Explanation | None) -> list[Json]:
+    """Where the instances came nearest to fitting, in the form of offers: one per reason, without their resources."""
+    if explanation is None:
+        return []
+    at = format_timestamp(explanation.since_at)
+    return [
+        {
+            "offer": {
+                "id": f"explained-{index}", "hostname": refusal.best, "agentId": refusal.best, "resources": [],
+                "attributes": [],
+            },
+            "reason": [_ROW_OF.get(refusal.reason, "DeclinedScarceResources")],
+            "timestamp": at,
+        }
+        for index, refusal in enumerate(explanation.refusals)
+        if refusal.best
+    ]  # fmt: skip
 
 
 def _offers_summary(explanation: Explanation | None, avoided: tuple[Avoided, ...]) -> Json:

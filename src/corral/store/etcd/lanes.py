@@ -22,7 +22,7 @@ from corral.store.etcd.gateway import Doubt, Gateway, Patience, Refused
 TXN = "/v3/kv/txn"
 RANGE = "/v3/kv/range"
 LANES = 8
-_OLD_S = 86_400.0
+OLD_S = 86_400.0
 _SWEPT_AT_ONCE = 100
 
 
@@ -79,7 +79,7 @@ class Lanes:
         found = await self._gateway.ask(RANGE, body, wire.RangeAnswer)
         for marker in found.kvs:
             written_at = marker.value.partition(b" ")[2]
-            if written_at.isdigit() and int(written_at) < self._clock() - _OLD_S:
+            if written_at.isdigit() and int(written_at) < self._clock() - OLD_S:
                 await self._gateway.ask(TXN, _removal(marker.key, marker.mod_revision), wire.TxnAnswer)
 
     async def close(self) -> None:

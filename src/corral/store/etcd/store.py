@@ -2,7 +2,8 @@
 
 Keys lie below `root`, the markers of commits (see lanes.py) below the same name with `.commits/`. A commit is one
 transaction; more operations than a server takes in a row are nested, which it takes. Leases are whole seconds and, as
-etcd has it, at least about two. Source: etcd v3.4 API reference.
+etcd has it, at least about two. What does not fit into one request is done in several, see large.py.
+Source: etcd v3.4 API reference.
 """
 
 import asyncio
@@ -13,9 +14,12 @@ from corral.store.base import Change, Guard, GuardFailed, LeaseId, Record, Store
 from corral.store.etcd import wire
 from corral.store.etcd.gateway import Gateway, Refused, Settings
 from corral.store.etcd.lanes import RANGE, TXN, Lanes, Work
+from corral.store.etcd.large import LargeCommits
 from corral.store.etcd.watch import follow
 
 _PAGE = 1000
+MOST_BYTES = 1 << 27
+"""More is not to be written to etcd at once: its quota is two gigabytes unless told."""
 
 
 async def open_etcd(settings: Settings) -> "EtcdStore":
@@ -36,19 +40,29 @@ class EtcdStore:
     """Made by `open_etcd`. Shapes: at most `most_writes` keys and `most_bytes` bytes per commit."""
 
     def __init__(self, settings: Settings) -> None:
-        self.most_writes = wire.most_writes(settings.max_txn_ops)
+        self.most_writes = 1 << 20
+        self.most_bytes = MOST_BYTES
+        self.fair_writes = wire.most_writes(settings.max_txn_ops)
         # Room for the guards, the marker and the envelope.
-        self.most_bytes = max(settings.max_request_bytes - 8192, settings.max_request_bytes // 2)
+        self.fair_bytes = max(settings.max_request_bytes - 8192, settings.max_request_bytes // 2)
         self._settings = settings
         self._root = settings.root.encode()
         self._gateway = Gateway(settings)
         self._lanes = Lanes(self._gateway, settings.root.rstrip("/").encode() + b".commits/")
+        self._large = LargeCommits(
+            self._gateway,
+            self._lanes,
+            settings.root.rstrip("/").encode() + b".large/",
+            writes=self.fair_writes,
+            size=self.fair_bytes * 3 // 4,
+        )
         self._closed = asyncio.Event()
 
     async def begin(self) -> None:
         """Find out whether anybody is there who lets us in, and tidy up after processes long gone."""
         try:
             await self._lanes.sweep()
+            await self._large.finish()
         except Refused as refused:
             raise StoreFailed(f"{refused}; see the cause") from None
 
@@ -58,12 +72,18 @@ class EtcdStore:
 
     async def list(self, prefix: str) -> Sequence[Record]:
         while True:
-            records = await self._list(self._root + prefix.encode())
-            if records is not None:
-                return records
+            try:
+                found = await self._list(self._root + prefix.encode())
+                if found is not None and not await self._large.is_pending(found[1]):
+                    return found[0]
+                if found is not None:
+                    await self._large.finish()
+            except Refused as refused:
+                if refused.code != wire.OUT_OF_RANGE:
+                    raise StoreFailed(f"{refused}; the records below {prefix or 'the root'} cannot be read") from None
 
-    async def _list(self, prefix: bytes) -> Sequence[Record] | None:
-        """All pages of one revision; None when that revision was compacted away meanwhile."""
+    async def _list(self, prefix: bytes) -> tuple[Sequence[Record], int] | None:
+        """All pages of one revision, and which; None when that revision was compacted away meanwhile."""
         records: MutableSequence[Record] = []
         start, revision, limit = prefix or b"\0", 0, _PAGE
         while True:
@@ -79,9 +99,9 @@ class EtcdStore:
                     continue
                 raise StoreFailed(f"{refused}; the records below {prefix.decode()} cannot be read") from None
             records += [self._record(kv) for kv in found.kvs]
-            if not found.more or not found.kvs:
-                return records
             revision = revision or found.header.revision
+            if not found.more or not found.kvs:
+                return records, revision
             start = found.kvs[-1].key + b"\0"
 
     async def commit(
@@ -96,6 +116,10 @@ class EtcdStore:
             wire.delete(root + key.encode()) if value is None else wire.put(root + key.encode(), value, lease)
             for key, value in writes.items()
         ]
+        if len(writes) > self.fair_writes or weigh(writes) > self.fair_bytes:
+            if lease is not None:
+                raise StoreFailed(f"a commit of {len(writes)} keys with a lease is more than one transaction takes")
+            return await self._large.commit({root + key.encode(): v for key, v in writes.items()}, guards, keys)
         if lease is not None and all(value is None for value in writes.values()):
             await self.keep_alive(lease)
         return await self._lanes.commit(Work(wire.nest(ops, most, len(guards) + 1), guards, keys, lease))
@@ -164,7 +188,4 @@ class EtcdStore:
             raise StoreFailed(f"a commit of {len(writes)} keys is more than the {self.most_writes} this store takes")
         size = weigh(writes)
         if size > self.most_bytes:
-            raise StoreFailed(
-                f"a commit of {size} bytes is more than the {self.most_bytes} this etcd takes at once; "
-                f"raise its --max-request-bytes and store.max_request_bytes alike"
-            )
+            raise StoreFailed(f"a commit of {size} bytes is more than the {self.most_bytes} this store takes")

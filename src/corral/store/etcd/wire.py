@@ -140,6 +140,10 @@ def delete(key: bytes) -> dict[str, Any]:
     return {"request_delete_range": {"key": key}}
 
 
+def delete_below(prefix: bytes) -> dict[str, Any]:
+    return {"request_delete_range": range_of(prefix)}
+
+
 def most_writes(max_txn_ops: int) -> int:
     """How many keys one transaction can write, a marker beside them, when operations are nested once.
 
