@@ -11,7 +11,6 @@ import ssl
 from collections.abc import Callable
 
 from corral.lib.log import get_logger
-from corral.net.tls import explain_tls
 
 log = get_logger("server")
 
@@ -21,6 +20,8 @@ PATIENCE_S = 15.0
 
 MOST_BEGINNING = 1024
 FULL_S = 0.2
+QUIET_S = 1.0
+"""The log tells of one failed handshake in this time; a crowd of them would fill it."""
 
 
 class TlsListener:
@@ -32,6 +33,8 @@ class TlsListener:
         self._tls = tls
         self._task: asyncio.Task[None] | None = None
         self._beginning: set[asyncio.Task[None]] = set()
+        self._told_at = -QUIET_S
+        self.failed = 0
 
     def start(self) -> None:
         self._bound.listen(1024)
@@ -79,11 +82,26 @@ class TlsListener:
             await loop.connect_accepted_socket(self._factory, connection, ssl=tls, ssl_handshake_timeout=patience_s)
         except (OSError, TimeoutError) as error:
             connection.close()
-            why = explain_tls(error, peer) or str(error) or type(error).__name__
-            log.info("handshake failed", peer=peer, why=why)
+            self._tell(peer, error)
         except asyncio.CancelledError:
             connection.close()
             raise
+
+    def _tell(self, peer: str, error: OSError) -> None:
+        self.failed += 1
+        now = asyncio.get_running_loop().time()
+        if now - self._told_at >= QUIET_S:
+            self._told_at = now
+            log.info("handshake failed", peer=peer, why=_explain(error), failed=self.failed)
+
+
+def _explain(error: OSError) -> str:
+    if verdict := getattr(error, "verify_message", ""):
+        return f"it shows a certificate that does not hold here ({verdict}); let that node join again"
+    text = str(error) or type(error).__name__
+    if "ALERT" in text.upper() and ("UNKNOWN_CA" in text.upper() or "CERTIFICATE" in text.upper()):
+        return f"it does not take our certificate ({text}); give it this cluster's ca.pem"
+    return text
 
 
 async def _peek(connection: socket.socket) -> bytes:
