@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.bench.report import Measure
 from tests.fault.real.cluster import Cluster, wait_for
-from tests.fault.real.scene import Scene
+from tests.fault.real.scene import LOOP, Scene
 
 from corral.lab.lab import Lab
 
@@ -23,7 +23,7 @@ def measure(*, short: bool) -> list[Measure]:
     many, exits, restarts = (10, 5, 1) if short else (100, 25, 3)
     with Cluster(Lab(f"b{os.getpid()}", ROOT), 1, masters=1, members=0) as cluster:
         scene = Scene(cluster)
-        scene.deploy("many", "docker", many, per_host=many, cpus=0.01)
+        scene.deploy("many", "docker", many, per_host=many, cpus=0.01, cmd=_calm(scene))
         recovered, busy_s = zip(*(_restart_agent(cluster, many) for _ in range(restarts)), strict=True)
         missed, again, learned_s = _kill_dockerd(scene, exits)
     return [
@@ -44,6 +44,11 @@ def measure(*, short: bool) -> list[Measure]:
     ]  # fmt: skip
 
 
+def _calm(scene: Scene) -> str:
+    """Tasks that leave the machine to what is measured."""
+    return LOOP.replace("{diary}", str(scene.diary.directory)).replace("sleep 0.5", "sleep 2")
+
+
 def _restart_agent(cluster: Cluster, many: int) -> tuple[float, float]:
     """Seconds until the master knows the agent again, and what the agent has worked for that."""
     with cluster.down("h1", "agent"):
@@ -62,7 +67,7 @@ def _restart_agent(cluster: Cluster, many: int) -> tuple[float, float]:
 
 def _kill_dockerd(scene: Scene, exits: int) -> tuple[int, int, float]:
     """Exits that were not learned with their code, tasks that were started again, and how long learning took."""
-    scene.deploy("many", "docker", 2 * exits, per_host=2 * exits, cpus=0.01)
+    scene.deploy("many", "docker", 2 * exits, per_host=2 * exits, cpus=0.01, cmd=_calm(scene))
     tasks = scene.tasks_of("many")
     before = scene.diary.starts()
     ended = tasks[:exits]
