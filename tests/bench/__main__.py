@@ -27,13 +27,16 @@ BENCHES = (
     "failover",
     "outage",
 )
+BY_NAME = ("batch_million", "batch_real")
+"""Run when named: they take long, or more of the machine than others like."""
+
 WITH_DATA = ("packing",)
 """Run when named, or when there is `--data`."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.bench", description=__doc__)
-    known = (*BENCHES, *WITH_DATA)
+    known = (*BENCHES, *BY_NAME, *WITH_DATA)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(known)}; all when none is named")
     parser.add_argument("--short", action="store_true", help="fewer and smaller runs, for continuous integration")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
@@ -52,7 +55,7 @@ def main() -> int:
     extra = {"data": options.data, "seeds": options.seeds, "strategies": strategies}
     with_data = {key: value for key, value in extra.items() if value is not None}
     measures: list[Measure] = []
-    for name in options.names or (known if options.data else BENCHES):
+    for name in options.names or ((*BENCHES, *WITH_DATA) if options.data else BENCHES):
         bench = importlib.import_module(f"tests.bench.bench_{name}")
         found = bench.measure(short=options.short, **(with_data if name in WITH_DATA else {}))
         print(show(found), flush=True)

@@ -1,12 +1,13 @@
 """Submits jobs to a batch API over HTTP from a process of its own, many in one request, each a record of its own.
 
-`python -m tests.bench.batch_load --url URL --jobs N [--at-once N] [--rate JOBS_PER_S] [--open JOBS]`. Prints one line
-of JSON: when each request was sent and which ids it got, in seconds of the wall clock, and what it cost.
+`python -m tests.bench.batch_load --url URL --jobs N [--at-once N] [--rate JOBS_PER_S] --out FILE`. Writes into the
+file, as JSON: when each request was sent and which ids it got, in seconds of the wall clock, and what it cost.
 """
 
 import argparse
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -65,11 +66,12 @@ def main() -> None:
     parser.add_argument("--url", required=True)
     parser.add_argument("--jobs", type=int, required=True)
     parser.add_argument("--at-once", type=int, default=500)
+    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rate", type=float, default=0.0)
     options = parser.parse_args()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         found = runner.run(submit_all(options))
-    print(msgspec.json.encode(found).decode(), flush=True)
+    options.out.write_bytes(msgspec.json.encode(found))
 
 
 if __name__ == "__main__":

@@ -118,6 +118,7 @@ class Lab:
             shutil.rmtree(self.place.directory, ignore_errors=True)
             if self.place.directory.exists():
                 raise Failed(f"{self.place.directory} cannot be removed; look what still uses it")
+            self.place.remove_lock()
 
     # Hosts.
 

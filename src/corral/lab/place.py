@@ -57,20 +57,33 @@ class Place:
     def lock(self) -> Iterator[None]:
         """One at a time. Errors: `Unavailable` when another command works on the lab for long."""
         self.directory.parent.mkdir(parents=True, exist_ok=True)
-        # Beside the lab and not in it: it must outlive the directory that `down` removes.
-        path = self.directory.parent / f".{self.name}.lock"
         deadline = time.monotonic() + LOCK_S
-        with open(path, "w", encoding="ascii") as file:
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except OSError:
-                    if time.monotonic() > deadline:
-                        words = f"lab {self.name} is worked on by another command for {LOCK_S:g} s; wait for it"
-                        raise Unavailable(words) from None
-                    time.sleep(0.05)
-            yield
+        while True:
+            with open(self._lock_path, "w", encoding="ascii") as file:
+                if self._take(file.fileno()):
+                    yield
+                    return
+            if time.monotonic() > deadline:
+                words = f"lab {self.name} is worked on by another command for {LOCK_S:g} s; wait for it"
+                raise Unavailable(words)
+            time.sleep(0.05)
+
+    def remove_lock(self) -> None:
+        """The lab is no more; only for who holds the lock."""
+        self._lock_path.unlink(missing_ok=True)
+
+    @property
+    def _lock_path(self) -> Path:
+        # Beside the lab and not in it: it must outlive the directory that `down` removes.
+        return self.directory.parent / f".{self.name}.lock"
+
+    def _take(self, handle: int) -> bool:
+        """Whether the lock is ours, and the file still the one that others would take."""
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return os.fstat(handle).st_ino == os.stat(self._lock_path).st_ino
+        except OSError:
+            return False
 
 
 class HostPlace:

@@ -3,6 +3,7 @@
 Source: Mesos v1, "id" validation: not empty, at most 255 bytes, not `.` or `..`, no slash and no control character.
 """
 
+import re
 from typing import NewType
 
 from corral.lib.errors import Invalid
@@ -18,6 +19,9 @@ InverseOfferId = NewType("InverseOfferId", str)
 Role = NewType("Role", str)
 
 
+_UNFIT = re.compile(r"[/\\\x00-\x1f\x7f]")
+
+
 def check_id(value: str, what: str) -> None:
     """Refuse an identifier that could not name a directory.
 
@@ -29,7 +33,7 @@ def check_id(value: str, what: str) -> None:
         raise Invalid(f"{what} {value[:40]!r}… is longer than 255 bytes; shorten it")
     if value in (".", ".."):
         raise Invalid(f"{what} must not be {value!r}")
-    if any(c in "/\\" or ord(c) < 32 or ord(c) == 127 for c in value):
+    if _UNFIT.search(value):
         raise Invalid(f"{what} {value!r} must hold no slash, backslash or control character")
 
 

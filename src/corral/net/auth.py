@@ -22,6 +22,8 @@ OPEN_PATHS = frozenset(
 
 
 RENEW_PROCESS_PATH = "/corral/v1/process/renew"
+ABDICATION = ("DELETE", "/v2/leader")
+"""What renews the leader's process too."""
 """Has a daemon end and become what is installed."""
 
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from corral.net.auth import RENEW_PROCESS_PATH
+from corral.net.auth import ABDICATION, RENEW_PROCESS_PATH
 from corral.net.routes import RawRoute, Request, Response, Route, json_response
 from corral.runtime.election import Candidate
 from corral.runtime.renewal import Renewal
@@ -38,3 +38,14 @@ def routes(renewal: Renewal, members: Members | None = None) -> list[Route | Raw
     if members is not None:
         made.append(Route(method="GET", path=MASTERS_PATH, handler=list_masters))
     return made
+
+
+def abdication_route(renewal: Renewal) -> Route:
+    """Marathon's way to make the leader go: it hands over where others stand by, and is renewed in place."""
+
+    async def abdicate(request: Request) -> Response:
+        await renewal.renew()
+        return json_response({"message": "Leadership abdicated"})
+
+    method, path = ABDICATION
+    return Route(method=method, path=path, handler=abdicate)

@@ -16,6 +16,7 @@ from corral.lib.clock import Clock, FollowingClock, system_clock
 from corral.lib.errors import CorralError
 from corral.model import calls
 from corral.model.framework import FrameworkInfo
+from corral.net.access import NO_ACCESS, Access
 from corral.net.routes import RawRoute, Route
 from corral.runtime.core import Effect
 from corral.runtime.loop import Fence, Loop
@@ -56,11 +57,17 @@ class FrameworkShell:
     Calls keep their order, except that an acknowledgement waits for nobody: each concerns one update of one task.
     """
 
-    def __init__(self, transport: Transport, feed: Feed | None = None, mail: MailServer | None = None) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        feed: Feed | None = None,
+        mail: MailServer | None = None,
+        access: Access = NO_ACCESS,
+    ) -> None:
         self._transport = transport
         self._feed = feed
         self._notifier = Notifier(mail)
-        self._measurer = Measurer()
+        self._measurer = Measurer(access)
         self._tell: Callable[[Any], None] = _nobody
         self._connection = 0
         self._stream: asyncio.Task[Disconnected] | None = None
@@ -173,11 +180,12 @@ class FrameworkService:
         recorder: Recorder | None = None,
         notes: Notes | None = None,
         fence: Fence | None = None,
+        access: Access = NO_ACCESS,
         check: bool = False,
     ) -> None:
         self.framework = framework
         self.session = Session(framework.info, framework.core, random)
-        self.shell = FrameworkShell(transport, framework.feed, framework.mail)
+        self.shell = FrameworkShell(transport, framework.feed, framework.mail, access)
         if clock is None:
             clock = system_clock if framework.calendar else FollowingClock()
         self.loop = Loop(

@@ -9,6 +9,8 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from corral.net.access import NO_ACCESS, Access, complete_url
+from corral.net.client import open_session
 from corral.sdk.effects import Measure, Measured
 
 TIMEOUT_S = 5.0
@@ -16,15 +18,17 @@ MOST_AT_ONCE = 32
 
 
 class Measurer:
-    """Asks a number of agents at once, and no more."""
+    """Asks a number of agents at once, and no more. Shapes: `access` is how agents are reached in a secured cluster."""
 
-    def __init__(self) -> None:
+    def __init__(self, access: Access = NO_ACCESS) -> None:
+        self._access = access
         self._slots = asyncio.Semaphore(MOST_AT_ONCE)
         self._session: aiohttp.ClientSession | None = None
 
     async def measure(self, asked: Measure) -> Measured:
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S))
+            timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+            self._session = open_session(self._access, to_master=False, timeout=timeout)
         found = await asyncio.gather(*(self._ask(self._session, node) for node in asked.nodes))
         return Measured(usage={task: usage for each in found for task, usage in each.items()})
 
@@ -36,7 +40,7 @@ class Measurer:
     async def _ask(self, session: aiohttp.ClientSession, node: str) -> dict[str, tuple[float, int]]:
         async with self._slots:
             try:
-                async with session.get(f"http://{node}/monitor/statistics") as answer:
+                async with session.get(complete_url(node, self._access) + "/monitor/statistics") as answer:
                     if answer.status != 200:
                         return {}
                     return read_statistics(msgspec.json.decode(await answer.read()))

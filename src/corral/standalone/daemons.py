@@ -22,6 +22,7 @@ from corral.runtime.election import Candidate
 from corral.runtime.leader import Election, Tenure
 from corral.runtime.notes import Notes
 from corral.runtime.renewal import Renewal, draw_instance
+from corral.runtime.routes import abdication_route
 from corral.runtime.routes import routes as process_routes
 from corral.runtime.service import STORE_FAILED, Background, Service, run_services
 from corral.runtime.turn import Recorder
@@ -273,10 +274,11 @@ async def _framework(config: Config, name: str, master_url: str, renewals: list[
         stack.push_async_callback(store.close)
         recording = Recording(work_dir if config.master.journal else None)
         server = Server([], bound)
-        transport = HttpTransport(*split_masters(master_url, "--master"), access=find_client_access(config.trust))
+        access = find_client_access(config.trust)
+        transport = HttpTransport(*split_masters(master_url, "--master"), access=access)
 
         def begin(fence: Tenure) -> Leading:
-            service = make_framework(name, config, server.address, transport, store, notes, recording, fence)
+            service = make_framework(name, config, server.address, transport, store, notes, recording, fence, access)
             return Leading([service], [service.loop], service.routes)
 
         reign, renewal = _make_reign(config, name, store, server, begin)
@@ -376,6 +378,7 @@ async def _open_kernel(
         find_builder(name)
     recording = Recording(work_dir if config.master.journal else None)
     trust = await open_master_trust(config, store, work_dir, host) if secure else None
+    access = trust.access if trust is not None else NO_ACCESS
     server = Server([], bound, name="server", tls=trust.keys.server() if trust is not None else None)
     kernel = _Kernel(server, Notes(), trust)
     scheme = server.url.partition("://")[0]
@@ -387,12 +390,14 @@ async def _open_kernel(
         begun, trace = trace, None
         part = MasterPart(config, store, bound, kernel.notes, recording, begun, fence, scheme)
         kernel.frameworks = [
-            make_framework(name, config, address, LocalTransport(part.shell), store, kernel.notes, recording, fence)
+            make_framework(
+                name, config, address, LocalTransport(part.shell), store, kernel.notes, recording, fence, access
+            )
             for name in config.master.frameworks
         ]
         log.info("leading", url=server.url, frameworks=" ".join(config.master.frameworks) or "none")
         loops = [part.loop, *(service.loop for service in kernel.frameworks)]
-        routes: list[Route | RawRoute] = [*part.routes]
+        routes: list[Route | RawRoute] = [*part.routes, abdication_route(kernel.renewal)]
         for service in kernel.frameworks:
             routes += service.routes
         if trust is None:

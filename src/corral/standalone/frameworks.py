@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from corral.lib.errors import NotFound
+from corral.net.access import NO_ACCESS, Access
 from corral.runtime.core import Core
 from corral.runtime.journal import Header, Replayable
 from corral.runtime.loop import Fence
@@ -39,10 +40,11 @@ def find_builder(name: str) -> Callable[[Any, Random], Framework]:
     raise NotFound(f"there is no framework {name!r}; installed are {', '.join(framework_names()) or 'none'}")
 
 
-def framework_config(name: str, config: Config, address: str) -> Any:
+def framework_config(name: str, config: Config, address: str, **more: Any) -> Any:
     """What a framework is built from: its own `Config`, with the values of the section of its name.
 
-    Shapes: `address` is the `host:port` of its front door; a `scheme` is what the cluster speaks.
+    Shapes: `address` is the `host:port` of its front door; a `scheme` is what the cluster speaks; of `more`
+    it takes what its `Config` has.
     """
     kind = sys.modules[find_builder(name).__module__].Config
     known = {field.name for field in msgspec.structs.fields(kind)}
@@ -50,7 +52,7 @@ def framework_config(name: str, config: Config, address: str) -> Any:
     values = {} if section is None else {key: getattr(section, key) for key in section.__dataclass_fields__}
     host, _ = parse_listen(config.master.listen, "master.listen")
     scheme = "https" if wants_tls(host, config.master.insecure, config.trust.tls) else "http"
-    return kind(**{k: v for k, v in {**values, "address": address, "scheme": scheme}.items() if k in known})
+    return kind(**{k: v for k, v in {**values, "address": address, "scheme": scheme, **more}.items() if k in known})
 
 
 def make_framework(
@@ -62,14 +64,18 @@ def make_framework(
     notes: Notes,
     recording: Recording,
     fence: Fence | None = None,
+    access: Access = NO_ACCESS,
 ) -> FrameworkService:
-    """A framework ready to run over `transport`."""
+    """A framework ready to run over `transport`. Shapes: `access` is how it reaches agents."""
     seed = draw_seed()
     random = Random(seed)
-    own = framework_config(name, config, address)
+    cacert = access.keys.ca_path if access.keys is not None else access.cacert
+    own = framework_config(name, config, address, cacert=cacert, most_commit_bytes=store.most_bytes)
     framework = find_builder(name)(own, random)
     journal = recording.journal(name, name, seed, own)
-    return FrameworkService(framework, transport, store, random=random, recorder=journal, notes=notes, fence=fence)
+    return FrameworkService(
+        framework, transport, store, random=random, recorder=journal, notes=notes, fence=fence, access=access
+    )
 
 
 def replayable_frameworks() -> dict[str, Replayable]:

@@ -5,13 +5,14 @@ the one commit to fail and a seeded run can draw them.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from random import Random
 
 import msgspec
 
-from corral.store.base import Change, Guard, LeaseId, Record, Store, StoreFailed
+from corral.store.base import Guard, LeaseId, Store, StoreFailed
+from corral.store.wrapped import WrappedStore
 
 
 class Fail(StrEnum):
@@ -54,23 +55,13 @@ def draw_faults(random: Random, *, before: float = 0.0, after: float = 0.0, most
     return draw
 
 
-class FaultyStore:
+class FaultyStore(WrappedStore):
     """`inner` with the faults of `plan`; reads pass through. `commits` counts the commits tried."""
 
     def __init__(self, inner: Store, plan: Plan = no_faults) -> None:
-        self.inner = inner
-        self.most_writes = inner.most_writes
-        self.most_bytes = inner.most_bytes
-        self.fair_writes = inner.fair_writes
-        self.fair_bytes = inner.fair_bytes
+        super().__init__(inner)
         self.commits = 0
         self._plan = plan
-
-    async def get(self, key: str) -> Record | None:
-        return await self.inner.get(key)
-
-    async def list(self, prefix: str) -> Sequence[Record]:
-        return await self.inner.list(prefix)
 
     async def commit(
         self, writes: Mapping[str, bytes | None], guards: Sequence[Guard] = (), lease: LeaseId | None = None
@@ -86,18 +77,3 @@ class FaultyStore:
         if fault.fail is Fail.AFTER:
             raise StoreFailed(f"commit {number} was written, but its answer was made to get lost")
         return revision
-
-    def watch(self, prefix: str, after: int) -> AsyncIterator[Change]:
-        return self.inner.watch(prefix, after)
-
-    async def grant(self, ttl_s: float) -> LeaseId:
-        return await self.inner.grant(ttl_s)
-
-    async def keep_alive(self, lease: LeaseId) -> None:
-        await self.inner.keep_alive(lease)
-
-    async def revoke(self, lease: LeaseId) -> None:
-        await self.inner.revoke(lease)
-
-    async def close(self) -> None:
-        await self.inner.close()

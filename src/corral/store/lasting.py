@@ -4,9 +4,10 @@ Who holds it keeps holding it; what was opened before is closed. It counts as op
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 
-from corral.store.base import Change, Guard, LeaseId, Record, Store, StoreFailed
+from corral.store.base import Store, StoreFailed
+from corral.store.wrapped import WrappedStore
 
 PROBE = "election/probe"
 """Written and deleted to find out whether the store takes writes; below what no snapshot holds."""
@@ -15,17 +16,13 @@ PROBE_BYTES = 65_536
 Open = Callable[[], Awaitable[Store]]
 
 
-class LastingStore:
+class LastingStore(WrappedStore):
     """Shapes: `inner` is the store of this moment, `open` makes another of the same records; `path` names its file."""
 
     def __init__(self, inner: Store, open: Open) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self._open = open
         self.path: str = getattr(inner, "path", "")
-        self.most_writes = inner.most_writes
-        self.most_bytes = inner.most_bytes
-        self.fair_writes = inner.fair_writes
-        self.fair_bytes = inner.fair_bytes
 
     async def reopen(self) -> None:
         """Errors: `StoreFailed` while it cannot be opened or written."""
@@ -34,29 +31,3 @@ class LastingStore:
         self.inner = await self._open()
         await self.inner.commit({PROBE: bytes(PROBE_BYTES)})
         await self.inner.commit({PROBE: None})
-
-    async def get(self, key: str) -> Record | None:
-        return await self.inner.get(key)
-
-    async def list(self, prefix: str) -> Sequence[Record]:
-        return await self.inner.list(prefix)
-
-    async def commit(
-        self, writes: Mapping[str, bytes | None], guards: Sequence[Guard] = (), lease: LeaseId | None = None
-    ) -> int:
-        return await self.inner.commit(writes, guards, lease)
-
-    def watch(self, prefix: str, after: int) -> AsyncIterator[Change]:
-        return self.inner.watch(prefix, after)
-
-    async def grant(self, ttl_s: float) -> LeaseId:
-        return await self.inner.grant(ttl_s)
-
-    async def keep_alive(self, lease: LeaseId) -> None:
-        await self.inner.keep_alive(lease)
-
-    async def revoke(self, lease: LeaseId) -> None:
-        await self.inner.revoke(lease)
-
-    async def close(self) -> None:
-        await self.inner.close()

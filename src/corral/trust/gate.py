@@ -63,7 +63,7 @@ class MasterGate:
         if is_open(knock.path, open_metrics=self._open_metrics):
             return ANYBODY
         caller = self._find(knock)
-        check_right(caller, knock.path)
+        check_right(caller, knock.path, knock.method)
         return caller
 
     def _find(self, knock: Knock) -> Caller:

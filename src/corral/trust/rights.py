@@ -5,7 +5,7 @@ nothing that makes or revokes trust, nor what renews processes.
 """
 
 from corral.lib.errors import Forbidden
-from corral.net.auth import OF_CERTIFICATES, OPEN_PATHS, RENEW_PROCESS_PATH, Caller, CallerKind
+from corral.net.auth import ABDICATION, OF_CERTIFICATES, OPEN_PATHS, RENEW_PROCESS_PATH, Caller, CallerKind
 from corral.net.stream import ORDERS_PATH, REPORTS_PATH
 
 PREFIX = "/corral/v1/trust"
@@ -32,7 +32,7 @@ def is_open(path: str, *, open_metrics: bool = False) -> bool:
     return path in OPEN_PATHS or path in FOR_ALL or (open_metrics and path == "/metrics")
 
 
-def check_right(caller: Caller, path: str) -> None:
+def check_right(caller: Caller, path: str, method: str = "GET") -> None:
     """Errors: `Forbidden` names the caller and what it would take."""
     path = path.rstrip("/") or "/"
     match caller.kind:
@@ -45,7 +45,7 @@ def check_right(caller: Caller, path: str) -> None:
                 f"{caller.name} is bound to {', '.join(caller.roles)} and may not change who is trusted; "
                 f"take a token without roles"
             )
-        case CallerKind.TOKEN if caller.roles and path == RENEW_PROCESS_PATH:
+        case CallerKind.TOKEN if caller.roles and (path == RENEW_PROCESS_PATH or (method, path) == ABDICATION):
             raise Forbidden(
                 f"{caller.name} is bound to {', '.join(caller.roles)} and may not renew processes; "
                 f"take a token without roles"

@@ -86,8 +86,8 @@ class Writer:
         """Whether the newest acknowledged write is there."""
         if not self.accepted:
             return ["no write was accepted at all"]
+        newest = self.accepted[-1][1]  # before the look: writes go on meanwhile
         found = int(self._cluster.get("/v2/apps/ledger")["app"]["env"]["N"])
-        newest = self.accepted[-1][1]
         return [] if found >= newest else [f"writes {found + 1} to {newest}, which were acknowledged"]
 
 

@@ -41,6 +41,7 @@ from corral.net.routes import RawRoute, Request, Response, Route
 from corral.runtime.core import Asked, Core, Reply
 from corral.runtime.election import LEADERSHIP_LOST
 from corral.runtime.renewal import Renewal
+from corral.runtime.routes import abdication_route
 from corral.runtime.routes import routes as process_routes
 from corral.sdk.feed import Feed
 from corral.standalone.config import Config, read_config
@@ -118,7 +119,8 @@ def agent() -> list[Route | RawRoute]:
 
 
 def process() -> list[Route | RawRoute]:
-    return process_routes(Renewal("master", "i", arguments=()), cast(Any, ask_nobody))
+    renewal = Renewal("master", "i", arguments=())
+    return [*process_routes(renewal, cast(Any, ask_nobody)), abdication_route(renewal)]
 
 
 def trust() -> list[Route | RawRoute]:

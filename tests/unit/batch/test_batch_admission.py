@@ -239,3 +239,20 @@ def test_other_bodies_are_refused_when_they_cannot_be_meant(read: Callable[[byte
     with pytest.raises(CorralError) as caught:
         read(body)
     assert caught.value.status == 400
+
+
+def test_a_request_that_the_store_could_not_take_at_once_is_refused(make_cluster: Callable[..., Cluster]) -> None:
+    cluster = make_cluster(most_commit_bytes=100_000)
+    cluster.submit(*[{"command": "x" * 500}] * 100)
+    with pytest.raises(TooLarge, match="send fewer"):
+        cluster.submit(*[{"command": "x" * 500}] * 200)
+    assert cluster.stats()["states"]["QUEUED"] == 100
+
+
+def test_what_is_written_for_a_request_stays_below_what_was_reckoned(make_cluster: Callable[..., Cluster]) -> None:
+    cluster = make_cluster(most_commit_bytes=1_000_000)
+    cluster.submit(*[{"command": f"echo {n}", "key": f"key-{n}"} for n in range(300)])
+    cluster.submit(*[{"command": f"echo {n}", "key": f"key-{n}"} for n in range(600)], key="all")
+    written = sum(len(key) + len(value) for key, value in cluster.records.items() if key.startswith("bundle/"))
+    reckoned = sum(len(msgspec.msgpack.encode(j.spec)) + 40 for j in cluster.state.all_jobs()) + 2 * 16_384
+    assert written <= reckoned

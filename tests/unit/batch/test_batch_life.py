@@ -8,6 +8,8 @@ from batch_driver import Cluster, job_of
 from corral.frameworks.batch.spec import JOB_STATES, TERMINAL, WaitJobs
 from corral.lib.errors import NotFound
 from corral.model.task import Reason, TaskState
+from corral.runtime.core import Asked
+from corral.sdk.feed import Followed
 
 
 def test_a_job_is_launched_on_the_first_offer_and_succeeds(cluster: Cluster) -> None:
@@ -174,7 +176,6 @@ def test_waiting_is_answered_when_all_are_over_and_when_the_time_is(cluster: Clu
     first, second = cluster.submit({}, {}).ids
     cluster._asks += 1
     ask = cluster._asks
-    from corral.runtime.core import Asked
 
     cluster.send(Asked(ask, WaitJobs(ids=(first, second), timeout=30.0)))
     tasks = cluster.start()
@@ -214,3 +215,28 @@ def test_an_agent_that_comes_back_in_time_keeps_its_job(cluster: Cluster) -> Non
 
 def test_terminal_states_never_change() -> None:
     assert not [state for state, _ in JOB_STATES if state in TERMINAL]
+
+
+def test_a_callback_gets_the_final_record_and_is_tried_again_through_a_crash(cluster: Cluster) -> None:
+    job = cluster.one(callback="http://example.test/done")
+    cluster.finish(*cluster.start())
+    (first,) = cluster.deliver("nobody answers")
+    assert first.url == "http://example.test/done"
+    assert f'"id":"{job}"' in first.body
+    assert '"state":"SUCCEEDED"' in first.body
+    cluster.advance(6.0)
+    assert len(cluster.deliver("nobody answers")) == 1
+    cluster.recover()
+    assert len(cluster.deliver()) == 1
+    assert not [key for key in cluster.records if key.startswith("notice/")]
+
+
+def test_events_are_published_while_somebody_follows(cluster: Cluster) -> None:
+    cluster.one()
+    cluster.send(Followed(True))
+    cluster.finish(*cluster.start())
+    assert [event.kind for event in cluster.published] == ["STARTING", "RUNNING", "SUCCEEDED"]
+    cluster.send(Followed(False))
+    cluster.one()
+    cluster.finish(*cluster.start())
+    assert len(cluster.published) == 3

@@ -6,10 +6,11 @@ from collections.abc import Callable
 import pytest
 from batch_driver import Cluster, job_of
 
-from corral.frameworks.batch.spec import SetPriority
+from corral.frameworks.batch.spec import KillJobs, SetPriority
 from corral.lib.errors import Conflict
 from corral.model import events
 from corral.model.task import TaskState
+from corral.runtime.core import Asked
 
 
 def owners(cluster: Cluster, tasks: list[str]) -> Counter[str]:
@@ -274,8 +275,6 @@ def test_killing_by_owner_and_label_ends_exactly_those_even_through_a_crash(clus
         cluster.submit(*[{"owner": owner, "labels": {"kind": label}}] * 100)
     cluster.start(30)
     cluster._asks += 1
-    from corral.frameworks.batch.spec import KillJobs
-    from corral.runtime.core import Asked
 
     cluster.send(Asked(cluster._asks, KillJobs(owner="ada", label="kind:x")))
     assert cluster.replies.pop(cluster._asks) == 100

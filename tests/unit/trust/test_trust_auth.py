@@ -115,6 +115,13 @@ def test_callers_may_not_ask_for_what_is_others(caller: Caller, path: str) -> No
             check_right(caller, path + "/")
 
 
+def test_only_unbound_callers_make_the_leader_go() -> None:
+    check_right(ADMIN, "/v2/leader", "DELETE")
+    check_right(BOUND, "/v2/leader", "GET")
+    with pytest.raises(Forbidden, match="may not renew processes"):
+        check_right(BOUND, "/v2/leader", "DELETE")
+
+
 def test_only_what_says_nothing_is_open() -> None:
     assert is_open("/health/live")
     assert is_open("/health/ready/")

@@ -21,6 +21,9 @@ from corral.model.ids import WantId
 from corral.runtime.core import Effect, Note, Persist, Refuse, Reply
 
 UNKNOWN = "no agent has been seen that could run some of these jobs; they wait for one"
+_ANY_SIZE = 256 << 20
+_BYTES_BESIDE = 40
+_BYTES_OF_BUNDLE = 16_384
 LEAST_RETRY_S, MOST_RETRY_S = 1.0, 60.0
 
 
@@ -42,6 +45,7 @@ def submit(state: State, ask: int, command: Submit, now: float, notices: tuple[s
     known = _find_known(state, command.jobs)
     fresh = [spec for place, spec in enumerate(command.jobs) if place not in known]
     _check_room(state, fresh, now)
+    _check_size(state, fresh)
     unknown = _check_shapes(state, fresh) if command.check else ()
     if unknown and state.connected:
         held = Held(ask, command, unknown, now + state.config.check_s)
@@ -139,6 +143,18 @@ def _check_room(state: State, specs: Sequence[JobSpec], now: float) -> None:
             raise TooLarge(f"{count} jobs of owner {name} are asked for at once, {most} may wait at most; send fewer")
         if queued + count > most:
             _refuse(state, f"{queued} jobs of owner {name} wait and {most} may", queued + count, now)
+
+
+def _check_size(state: State, specs: Sequence[JobSpec]) -> None:
+    """A request is one transaction, so it has to fit into what the store takes at once."""
+    most = state.config.most_commit_bytes
+    if most > _ANY_SIZE:
+        return
+    size = len(msgspec.msgpack.encode(specs)) + len(specs) * _BYTES_BESIDE + _BYTES_OF_BUNDLE
+    if size > most:
+        raise TooLarge(
+            f"{len(specs)} jobs of {size} bytes are asked for at once and the cluster's store takes {most}; send fewer"
+        )
 
 
 def _refuse(state: State, why: str, wanted: int, now: float) -> None:

@@ -9,7 +9,6 @@ from random import Random
 from typing import Any
 
 from corral.frameworks.batch import admission, commands, offers, preempt, recovery, sweep, updates, views
-from corral.frameworks.batch.launch import name_task
 from corral.frameworks.batch.spec import (
     READS,
     Command,
@@ -63,10 +62,10 @@ class BatchCore:
         self.state.invariants()
 
     def live_tasks(self) -> Iterable[calls.ReconcileTask]:
-        for job in self.state.active:
+        for task_id, job in self.state.active.items():
             assert job.run is not None
             agent_id = AgentId(job.run.agent_id) if job.run.agent_id else None
-            yield calls.ReconcileTask(task_id=name_task(job, job.run.attempt), agent_id=agent_id)
+            yield calls.ReconcileTask(task_id=task_id, agent_id=agent_id)
 
     def is_live(self, task_id: TaskId) -> bool:
         return self.state.find_task(task_id) is not None

@@ -8,7 +8,7 @@ from functools import lru_cache
 from hashlib import sha1
 
 from corral.frameworks.batch.spec import Config, Container, Fetch, JobSpec, Progress
-from corral.frameworks.batch.state import Job
+from corral.frameworks.batch.state import Job, name_task
 from corral.lib.errors import Invalid
 from corral.model import container as wire
 from corral.model.constraints import HOSTNAME, Constraint, Operator, check_constraint, is_counting, looks_at_tasks
@@ -62,14 +62,10 @@ def read_constraint(given: tuple[str, str, str]) -> Constraint:
     return found
 
 
-def name_task(job: Job, attempt: int) -> TaskId:
-    return TaskId(f"{job.id}.{attempt}")
-
-
 def build_task(job: Job, run: Progress, offer: Offer, resources: Resources) -> TaskInfo:
     """The task of one launch. Shapes: `run` already has its attempt and token."""
     spec = job.spec
-    task_id = name_task(job, run.attempt)
+    task_id = name_task(job.id, run.attempt)
     container = spec.container or (Container(image=spec.image) if spec.image else None)
     environment = tuple(_environment(job, run, task_id, offer.hostname))
     uris = tuple(_make_uri(each) for each in spec.fetch)

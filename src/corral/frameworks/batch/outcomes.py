@@ -19,7 +19,7 @@ from corral.frameworks.batch.spec import (
     JobState,
     Progress,
 )
-from corral.frameworks.batch.state import WAIT, ArrayEntry, BundleEntry, Job, State, cost_of
+from corral.frameworks.batch.state import WAIT, ArrayEntry, BundleEntry, Job, State, cost_of, name_task
 from corral.frameworks.batch.views import view_job, view_waiter
 from corral.lib.backoff import grow_delay_s
 from corral.runtime.core import CancelTimer, Effect, Note, Persist, Reply
@@ -60,7 +60,7 @@ def move(state: State, job: Job, event: JobEvent, run: Progress) -> list[Effect]
         state.queued += 1
         owner.queued += 1
     if before in ACTIVE and after not in ACTIVE:
-        del state.active[job]
+        del state.active[name_task(job.id, run.attempt)]
         state.endings.pop(job, None)
         owner.active -= 1
         owner.cost -= cost_of(job.spec)
@@ -71,7 +71,7 @@ def move(state: State, job: Job, event: JobEvent, run: Progress) -> list[Effect]
         if array is not None:
             array.active -= 1
     elif before not in ACTIVE and after in ACTIVE:
-        state.active[job] = None
+        state.active[name_task(job.id, run.attempt)] = job
         owner.active += 1
         owner.cost += cost_of(job.spec)
         if array is not None:

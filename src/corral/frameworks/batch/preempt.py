@@ -61,7 +61,7 @@ def _find_victims(state: State, shape: Shape, now: float) -> list[Job]:
     Shapes: what is free on an agent is not known here; jobs are chosen as if nothing were.
     """
     by_agent: dict[str, list[Job]] = {}
-    for job in state.active:
+    for job in state.active.values():
         if _is_evictable(job, shape) and _suits(state, shape, job):
             assert job.run is not None
             by_agent.setdefault(job.run.agent_id, []).append(job)

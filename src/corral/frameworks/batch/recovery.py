@@ -9,7 +9,7 @@ from corral.frameworks.batch.admission import enter
 from corral.frameworks.batch.commands import load_order
 from corral.frameworks.batch.outcomes import end_array, retain
 from corral.frameworks.batch.spec import ACTIVE, TERMINAL, Bundle, JobState, KillOrder, Owner, Progress
-from corral.frameworks.batch.state import Job, State, cost_of, make_element
+from corral.frameworks.batch.state import Job, State, cost_of, make_element, name_task
 from corral.frameworks.batch.updates import order_end
 from corral.runtime.core import Effect, Loaded, Note, decode_records
 from corral.sdk import notices, tokens
@@ -43,7 +43,7 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
         load_order(state, int(number), order)
     state.outbox.update(decode_records(loaded, notices.NOTICE, notices.Notice))
     effects += [notices.deliver(notice) for notice in state.outbox.values()]
-    for job in state.active:
+    for job in state.active.values():
         assert job.run is not None
         if job.run.ending or job.run.evicted:
             effects += order_end(state, job)
@@ -82,7 +82,7 @@ def _place(state: State, job: Job, now: float) -> None:
             retain(state, job, now)
         return
     if run.state in ACTIVE:
-        state.active[job] = None
+        state.active[name_task(job.id, run.attempt)] = job
         owner.active += 1
         owner.cost += cost_of(job.spec)
         return

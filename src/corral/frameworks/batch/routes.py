@@ -33,6 +33,7 @@ from corral.frameworks.batch.spec import (
     SetPriority,
 )
 from corral.lib.errors import Invalid, NotFound
+from corral.net.access import Access
 from corral.net.routes import Request, Response, Route, Stream, json_response
 from corral.sdk.agents import AgentClient
 from corral.sdk.feed import Feed, Follower
@@ -118,7 +119,9 @@ class _Door:
         if stream not in ("stdout", "stderr"):
             raise Invalid(f"query parameter stream={stream!r} is neither stdout nor stderr")
         length = _whole(request, "length", 0) if request.first("length") else None
-        agent = AgentClient(found["agent_url"])
+        # Who may read the log is for the agent to say, of the caller.
+        token = request.headers.get("authorization", "").partition(" ")[2] if self._config.cacert else ""
+        agent = AgentClient(found["agent_url"], Access(token=token, cacert=self._config.cacert))
         chunks = agent.logs(
             f"{found['id']}.{attempt}", stream=stream, offset=_whole(request, "offset", 0),
             follow=request.flag("follow"),

@@ -296,7 +296,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     Shapes: `most_queued` jobs wait at once, `most_queued_owner` of one owner; `most_kept` ended ones are remembered;
     `window` instances at most are asked of the master at once; `most_writes` bounds the records of one input in bulk
-    work, `bundle` the jobs of one record.
+    work, `most_commit_bytes` is what the store takes at once, `bundle` counts the jobs of one record. `cacert` is the
+    file of the authority that agents' certificates come from; empty where they speak plain HTTP.
     """
 
     name: str = "batch"
@@ -305,6 +306,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     address: str = "127.0.0.1:4680"
     scheme: str = "http"
     hostname: str = ""
+    cacert: str = ""
     failover_timeout_s: float = 604_800.0
     most_jobs: int = 10_000
     most_array: int = 100_000
@@ -317,4 +319,5 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     kill_retry_s: float = 30.0
     preempt_after_s: float = 5.0
     most_writes: int = 120
+    most_commit_bytes: int = 1 << 40
     bundle: int = 500

@@ -246,8 +246,9 @@ BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0
 
 
 class State:
-    """Shapes: `due` holds when something is to be looked at again: `(at, number, what, job)`, entries that no longer
-    count included; `ended` is the same for records that are to be forgotten; `trash` are keys to be deleted bit by bit.
+    """Shapes: `active` has the job of each task that is under way; `due` holds when something is to be looked at again:
+    `(at, number, what, job)`, entries that no longer count included; `ended` is the same for records that are to be
+    forgotten; `trash` are keys to be deleted bit by bit.
     """
 
     __slots__ = (
@@ -308,7 +309,7 @@ class State:
         self.shapes_by_need: dict[Any, Shape] = {}
         self.keys: dict[tuple[str, str], Job] = {}
         self.requests: dict[str, tuple[int, ...]] = {}
-        self.active: dict[Job, None] = {}
+        self.active: dict[TaskId, Job] = {}
         self.attributes: dict[str, tuple[str, tuple[Attribute, ...]]] = {}
         self.backlog: deque[Offer] = deque()
         self.demands = Demands()
@@ -358,11 +359,7 @@ class State:
 
     def find_task(self, task_id: TaskId) -> Job | None:
         """The job whose present attempt this is."""
-        job_id, _, attempt = task_id.rpartition(".")
-        job = self.find(job_id)
-        if job is None or job.run is None or job.run.state not in ACTIVE or str(job.run.attempt) != attempt:
-            return None
-        return job
+        return self.active.get(task_id)
 
     def owner(self, name: str) -> OwnerEntry:
         found = self.owners.get(name)
@@ -423,13 +420,17 @@ class State:
             queued += job.state is JobState.QUEUED
             if job.state in ACTIVE:
                 active += 1
-                assert job in self.active, f"{job.id} is under way and not known as such"
+                assert job.run is not None
+                found = self.active.get(name_task(job.id, job.run.attempt))
+                assert found is job, f"{job.id} is under way and not known as such"
             if job.state in TERMINAL:
                 assert job.line is None, f"{job.id} is over and stands in a line"
         assert active == len(self.active), "something under way is no job any more"
         assert queued == self.queued == sum(o.queued for o in self.owners.values()), "queued jobs are counted wrongly"
         for owner in self.owners.values():
-            assert owner.active == sum(job.spec.owner == owner.name for job in self.active), f"{owner.name} is off"
+            assert owner.active == sum(job.spec.owner == owner.name for job in self.active.values()), (
+                f"{owner.name} is off"
+            )
         self.tokens.invariants()
 
     def fresh(self, job: Job) -> int:
@@ -443,6 +444,10 @@ class State:
         states = Counter(each.state for each in array.elements.values())
         assert array.active == sum(states[s] for s in ACTIVE), f"array {job.id} counts its active elements wrongly"
         assert array.ended <= array.count
+
+
+def name_task(job_id: str, attempt: int) -> TaskId:
+    return TaskId(f"{job_id}.{attempt}")
 
 
 def make_element(job: Job, element: int) -> Job:

@@ -8,10 +8,9 @@ import re
 
 import msgspec
 
-from corral.frameworks.batch.launch import name_task
 from corral.frameworks.batch.outcomes import end_attempt, lose, make_room, move
-from corral.frameworks.batch.spec import JobEvent, JobState, Progress
-from corral.frameworks.batch.state import BUCKETS_S, Job, State
+from corral.frameworks.batch.spec import ACTIVE, JobEvent, JobState, Progress
+from corral.frameworks.batch.state import BUCKETS_S, Job, State, name_task
 from corral.model import calls, events
 from corral.model.ids import AgentId
 from corral.model.task import Reason, TaskState, TaskStatus
@@ -109,7 +108,7 @@ def _unreachable(
 def silent(state: State, job: Job, now: float) -> list[Effect]:
     """The time in which an agent could have come back may be over."""
     run = job.run
-    if run is None or run.unreachable_at is None or job not in state.active:
+    if run is None or run.unreachable_at is None or run.state not in ACTIVE:
         return []
     waited_s = now - run.unreachable_at
     if waited_s < state.config.unreachable_timeout_s:
@@ -127,7 +126,7 @@ def order_end(state: State, job: Job, *, again: bool = False) -> list[Effect]:
         return []
     kill = calls.Kill(
         framework_id=state.framework_id,
-        task_id=name_task(job, run.attempt),
+        task_id=name_task(job.id, run.attempt),
         agent_id=AgentId(run.agent_id) if run.agent_id else None,
     )
     timer = SetTimer(SWEEP, state.config.kill_retry_s, if_unset=True)

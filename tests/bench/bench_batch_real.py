@@ -1,0 +1,81 @@
+"""Batch jobs as real processes of this machine: how many a second, and how many at once as far as memory allows.
+
+One `corral dev` in a process of its own, whose agent is told that it has more than there is.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.bench.report import Measure
+
+from corral.client import BatchClient
+
+BUDGET_RATE = 100.0
+ROOM = "cpus:10000;mem:10000000;disk:10000000"
+LEFT_MB = 2048
+PORTION = 200
+
+
+def measure(*, short: bool) -> list[Measure]:
+    with _cluster() as url, BatchClient(url) as client:
+        _run(client, 10)
+        rates = tuple(_run(client, 20 if short else 1000) for _ in range(1 if short else 3))
+        running = _fill(client, 40 if short else 4000)
+        client.kill_many(state="RUNNING")
+        # Tasks outlive the daemon that started them, and nothing shall be left behind.
+        while client.stats().states["RUNNING"]:
+            time.sleep(0.2)
+    budget = None if short else BUDGET_RATE
+    return [
+        Measure(name="batch jobs as real processes", unit="jobs/s", runs=rates, budget=budget, at_least=True),
+        Measure(name="real processes at once", unit="jobs", runs=(float(running),), note="each `sleep`"),
+    ]
+
+
+def _run(client: BatchClient, count: int) -> float:
+    began = time.perf_counter()
+    pending = [job.id for job in client.submit([{"argv": ["true"], "cpus": 0.1, "mem": 1}] * count)]
+    while pending:
+        pending = client.wait(pending).pending
+    return count / (time.perf_counter() - began)
+
+
+def _fill(client: BatchClient, most: int) -> int:
+    """Start more and more until memory is short. Shapes: returns how many ran at once."""
+    started = 0
+    while started < most and _free_mb() > LEFT_MB:
+        client.submit([{"argv": ["sleep", "3600"], "cpus": 0.1, "mem": 1}] * min(PORTION, most - started))
+        started += min(PORTION, most - started)
+        give_up_at = time.monotonic() + 120.0
+        while (running := client.stats().states["RUNNING"]) < started:
+            if time.monotonic() > give_up_at:
+                return running
+            time.sleep(0.2)
+    return client.stats().states["RUNNING"]
+
+
+def _free_mb() -> float:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) / 1024
+
+
+@contextmanager
+def _cluster() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="corral-bench-") as directory:
+        command = [sys.executable, "-m", "corral.cli.main", "dev", "--set", "master.listen=127.0.0.1:0"]
+        command += ["--set", f"master.work_dir={directory}", "--set", f"agent.resources={ROOM}"]
+        command += ["--set", "log.level=error"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+        try:
+            assert process.stdout is not None
+            line = next(each for each in process.stdout if each.startswith("ready url="))
+            yield line.strip().removeprefix("ready url=")
+        finally:
+            process.terminate()
+            process.wait(60)
