@@ -70,7 +70,7 @@ def wires() -> Iterator[list[Wire]]:
 
 
 def one_task(url: str, name: str) -> dict[str, Any]:
-    (task,) = wait_running(url, name, 1)["tasks"]
+    (task,) = wait_running(url, name, 1, 60.0)["tasks"]
     return dict(task)
 
 
@@ -90,6 +90,18 @@ def test_a_node_that_goes_silent_keeps_its_work_and_ends_its_only_instances_firs
         nodes[name] = daemons.agent(
             wires[-1].address, "--work-dir", str(tmp_path / name), "--name", name, "--attributes", f"node:{name}"
         )
+    plain = {"id": "/plain", "cmd": "sleep 1000", "cpus": 0.1, "mem": 32, "unreachableStrategy": "disabled"}
+    assert ask(master.url, "POST", "/v2/apps", plain)[0] == 201
+    kept = one_task(master.url, "plain")
+
+    # A frozen agent loses nothing.
+    frozen = nodes[_node_of(master.url, kept)].process
+    frozen.send_signal(signal.SIGSTOP)
+    wait_until(lambda: read_app(master.url, "plain")["tasks"][0]["state"] == "TASK_UNREACHABLE", "the silence", 40.0)
+    frozen.send_signal(signal.SIGCONT)
+    assert one_task(master.url, "plain")["id"] == kept["id"]
+
+    # Nor does one that is cut off, but for what says so; and that has ended before another starts.
     written = tmp_path / "written"
     loop = f"trap '' TERM; while true; do echo $MESOS_TASK_ID >> {written}; sleep 0.05; done"
     only = {
@@ -99,30 +111,18 @@ def test_a_node_that_goes_silent_keeps_its_work_and_ends_its_only_instances_firs
     assert ask(master.url, "POST", "/v2/apps", only)[0] == 201
     first = one_task(master.url, "only")
     node = _node_of(master.url, first)
-    plain = {
-        "id": "/plain", "cmd": "sleep 1000", "cpus": 0.1, "mem": 32, "unreachableStrategy": "disabled",
-        "constraints": [["node", "LIKE", node]],
-    }  # fmt: skip
-    assert ask(master.url, "POST", "/v2/apps", plain)[0] == 201
-    kept = one_task(master.url, "plain")
-
-    # A frozen agent loses nothing.
-    nodes[node].process.send_signal(signal.SIGSTOP)
-    wait_until(lambda: read_app(master.url, "plain")["tasks"][0]["state"] == "TASK_UNREACHABLE", "the silence")
-    nodes[node].process.send_signal(signal.SIGCONT)
-    assert one_task(master.url, "plain")["id"] == kept["id"]
-
-    # Nor does one that is cut off, but for what says so; and that has ended before another starts.
-    first = one_task(master.url, "only")
+    beside = {**plain, "id": "/beside", "constraints": [["node", "LIKE", node]]}
+    assert ask(master.url, "POST", "/v2/apps", beside)[0] == 201
+    kept = one_task(master.url, "beside")
     on = wires[0] if node == "n1" else wires[1]
     on.cut()
-    second = wait_until(lambda: _other(master.url, first["id"]), "another in its place", 40.0)
+    second = wait_until(lambda: _other(master.url, first["id"]), "another in its place", 60.0)
     assert second["slaveId"] != first["slaveId"]
     wait_until(lambda: second["id"] in diary(written), "its work")
     lines = diary(written)
     assert lines.index(second["id"]) > len(lines) - 1 - lines[::-1].index(first["id"]), "two wrote at once"
     on.heal()
-    assert one_task(master.url, "plain")["id"] == kept["id"]
+    assert one_task(master.url, "beside")["id"] == kept["id"]
     assert one_task(master.url, "only")["id"] == second["id"]
     time.sleep(0.5)
     after = diary(written)
