@@ -37,7 +37,7 @@ imports: setup
 	$(BIN)/lint-imports --no-logo
 
 unit: setup
-	$(PYTEST) -q tests/unit $(ARGS)
+	$(PYTEST) -q -n auto --dist loadfile tests/unit $(ARGS)
 
 test: setup ## all tests but the long ones: unit, contract, conformance and a short slice of each long suite
 	$(PYTEST) -m "not slow" $(SIDE_BY_SIDE) tests/docker tests/conformance tests/contract tests/fault tests/sim tests/bench tests/unit $(ARGS)
