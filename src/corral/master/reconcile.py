@@ -55,6 +55,9 @@ def answer_returned(state: MasterState, agent: AgentEntry, now: float) -> list[E
     for (framework_id, _), one in asked.items():
         framework = state.frameworks.get(framework_id)
         if framework is not None and framework.stream is not None:
+            entry = framework.tasks.get(one.task_id)
+            if entry is not None and entry.state in TERMINAL:
+                continue  # its agent tells of the end, in its own words, until that is acknowledged
             status = answer(state, framework, one, now)
             if status is not None:
                 effects.append(tasks.tell(framework, status))

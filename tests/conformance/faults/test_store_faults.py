@@ -74,7 +74,7 @@ class Work:
         assert shown.code == 0
         assert "steady" in shown.out
         assert "the store is away; this is as of" in shown.err
-        assert "store away" in run_corral(self.url, "events").out
+        wait_until(lambda: "store away" in run_corral(self.url, "events").out, "the event")
         job = {"name": "j", "command": "true", "schedule": "R/2030-01-01T00:00:00Z/PT1H", "epsilon": "PT1H"}
         for method, path, body in (
             ("POST", "/v2/apps", {"id": "new", "cmd": "sleep 1"}), ("DELETE", "/v2/apps/steady", None),

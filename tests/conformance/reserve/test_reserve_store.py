@@ -66,7 +66,7 @@ def test_the_store_keeps_its_data_through_restarts_of_agent_master_and_members(t
             _kill_member(again, place["task"])
             renewed = wait_until(lambda: set(running(second.url)) - set(first), "another member in its place")
             assert len(renewed) == 1
-            value = wait_until(lambda: read_member(place["address"], "colour"), "its answer at the same address")
+            value = wait_until(lambda: read_member(place["address"], "colour"), "its answer at the same address", 60.0)
             assert value == "blue"
             _drain_and_reopen(second.url)
             wait_until(lambda: len(running(second.url)) == 3, "the members on the reopened agent")

@@ -243,9 +243,12 @@ _READ_APART = {
     "portDefinitions": "port_definitions",
     "fetch": "fetch",
     "dependencies": "dependencies",
+    "env": "env",
+    "secrets": "secrets",
 }
 
 FIELDS: Mapping[str, str] = {
+    "env_secrets": "env",
     **{name: field for field, name in _READ_APART.items()},
     **{name: field for field, (name, _) in _SIMPLE.items()},
 }
