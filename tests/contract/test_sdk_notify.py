@@ -2,6 +2,7 @@
 
 import asyncio
 import email
+import hmac
 from collections.abc import AsyncIterator
 from email.policy import default
 from pathlib import Path
@@ -114,3 +115,28 @@ async def test_an_address_that_nobody_answers_at_is_a_reason_and_no_failure(url:
     notifier = Notifier()
     assert (await notifier.send(Notify("n", "s", "{}", url=url))).why
     await notifier.close()
+
+
+async def test_what_is_posted_is_signed_where_there_is_a_secret(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("key\n")
+    heard: list[tuple[str, bytes]] = []
+
+    async def take(request: web.Request) -> web.Response:
+        heard.append((request.headers.get("Corral-Signature", ""), await request.read()))
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/in", take)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/in"
+    for secret_file in (str(tmp_path / "secret"), "", str(tmp_path / "missing")):
+        notifier = Notifier(secret_file=secret_file)
+        found = await notifier.send(Notify("n", "kind", '{"a": 1}', url=url))
+        assert bool(found.why) == secret_file.endswith("missing"), "nothing goes out unsigned for want of the secret"
+        await notifier.close()
+    await runner.cleanup()
+    digest = hmac.new(b"key", b'{"a": 1}', "sha256").hexdigest()
+    assert heard == [(f"sha256={digest}", b'{"a": 1}'), ("", b'{"a": 1}')]

@@ -37,7 +37,8 @@ class Framework(msgspec.Struct, frozen=True, kw_only=True):
     """What a framework package's `build` returns.
 
     Shapes: `routes` is given a function that asks the core and returns the front door; `records` ends in a slash;
-    `feed` takes what the core publishes; `mail` is where mails of `Notify` leave, None when there is no such place.
+    `feed` takes what the core publishes; `mail` is where mails of `Notify` leave, None when there is no such place;
+    with a `webhook_secret_file` its POSTs are signed.
     With `calendar` the core is told the time of day as the machine has it, though somebody sets it; else a clock that
     never jumps.
     """
@@ -48,6 +49,7 @@ class Framework(msgspec.Struct, frozen=True, kw_only=True):
     routes: "Callable[[Callable[[Any], Awaitable[Any]]], Sequence[Route | RawRoute]]" = lambda ask: ()
     feed: Feed | None = None
     mail: MailServer | None = None
+    webhook_secret_file: str = ""
     calendar: bool = False
 
 
@@ -63,10 +65,11 @@ class FrameworkShell:
         feed: Feed | None = None,
         mail: MailServer | None = None,
         access: Access = NO_ACCESS,
+        webhook_secret_file: str = "",
     ) -> None:
         self._transport = transport
         self._feed = feed
-        self._notifier = Notifier(mail)
+        self._notifier = Notifier(mail, webhook_secret_file)
         self._measurer = Measurer(access)
         self._tell: Callable[[Any], None] = _nobody
         self._connection = 0
@@ -185,7 +188,7 @@ class FrameworkService:
     ) -> None:
         self.framework = framework
         self.session = Session(framework.info, framework.core, random)
-        self.shell = FrameworkShell(transport, framework.feed, framework.mail, access)
+        self.shell = FrameworkShell(transport, framework.feed, framework.mail, access, framework.webhook_secret_file)
         if clock is None:
             clock = system_clock if framework.calendar else FollowingClock()
         self.loop = Loop(

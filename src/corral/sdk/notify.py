@@ -4,6 +4,7 @@ Each is tried once; who asked may ask again.
 """
 
 import asyncio
+import hmac
 import smtplib
 import ssl
 from email.message import EmailMessage
@@ -16,6 +17,7 @@ from corral.sdk.effects import Notified, Notify
 
 TIMEOUT_S = 20.0
 MOST_AT_ONCE = 8
+SIGNATURE = "Corral-Signature"
 
 
 class MailServer(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,10 +32,14 @@ class MailServer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Notifier:
-    """Delivers notices, a few at a time, so that a server that hangs holds up no more than its own share."""
+    """Delivers notices, a few at a time, so that a server that hangs holds up no more than its own share.
 
-    def __init__(self, mail: MailServer | None = None) -> None:
+    Shapes: with a `secret_file`, read each time, what is posted is signed.
+    """
+
+    def __init__(self, mail: MailServer | None = None, secret_file: str = "") -> None:
         self._mail = mail
+        self._secret_file = secret_file
         self._slots = asyncio.Semaphore(MOST_AT_ONCE)
         self._session: aiohttp.ClientSession | None = None
 
@@ -53,8 +59,11 @@ class Notifier:
     async def _post(self, notice: Notify) -> str:
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S))
+        body = notice.body.encode()
         headers = {"Content-Type": "application/json"}
-        async with self._session.post(notice.url, data=notice.body.encode(), headers=headers) as answer:
+        if self._secret_file:
+            headers[SIGNATURE] = sign(await asyncio.to_thread(_read_secret, self._secret_file), body)
+        async with self._session.post(notice.url, data=body, headers=headers) as answer:
             return "" if answer.status < 300 else f"{notice.url} answered {answer.status} {answer.reason}"
 
     async def _post_mail(self, notice: Notify) -> str:
@@ -67,6 +76,15 @@ class Notifier:
         message.set_content(notice.body)
         await asyncio.to_thread(_hand_over, self._mail, message)
         return ""
+
+
+def _read_secret(path: str) -> bytes:
+    return Path(path).read_bytes().strip()
+
+
+def sign(secret: bytes, body: bytes) -> str:
+    """What proves that a body comes from who knows the secret, and has not been changed."""
+    return "sha256=" + hmac.new(secret, body, "sha256").hexdigest()
 
 
 def _hand_over(mail: MailServer, message: EmailMessage) -> None:

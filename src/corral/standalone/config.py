@@ -60,6 +60,7 @@ class ServicesSection:
     launch_timeout_s: float = 300.0
     single_stop_after_s: float = 300.0
     env_prefix: str = ""
+    webhook_secret_file: str = ""
     drain_s: float = 30.0
 
 

@@ -1,7 +1,12 @@
 """The PyPI client `marathon` 0.13.0 against the real server: every call that this release has."""
 
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
 import requests
+from corral_daemons import wait_until
 from marathon import MarathonClient
 from marathon.exceptions import ConflictError, MarathonHttpError, NotFoundError
 from marathon.models import MarathonApp, MarathonConstraint, MarathonGroup
@@ -222,3 +227,31 @@ def test_a_readiness_check_without_its_port_is_refused_at_its_place(site: Site) 
     body = {"id": "/x", "cmd": "sleep 9", "readinessChecks": [{}]}
     answer = requests.post(f"{site.url}/v2/apps", json=body, timeout=10)
     assert (answer.status_code, answer.json()["details"][0]["path"]) == (422, "/readinessChecks(0)/portName")
+
+
+def test_a_url_is_told_of_events_for_as_long_as_the_client_wants(site: Site, client: MarathonClient) -> None:
+    heard: list[dict[str, object]] = []
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *words: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_address[1]}/in"
+    try:
+        assert client.create_event_subscription(url)["callbackUrl"] == url
+        assert client.list_event_subscriptions() == [url]
+        client.create_app("/hooked", sleeper())
+        site.wait_running("/hooked", 1)
+        wait_until(lambda: any(event["eventType"] == "deployment_success" for event in heard), "the deployment's end")
+        assert client.delete_event_subscription(url)["eventType"] == "unsubscribe_event"
+        assert client.list_event_subscriptions() == []
+    finally:
+        server.shutdown()
+        site.remove("/hooked")
+    assert {"deployment_info", "status_update_event"} <= {event["eventType"] for event in heard}

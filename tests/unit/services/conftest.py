@@ -33,7 +33,7 @@ from corral.runtime.core import (
     decide,
     encode_record,
 )
-from corral.sdk.effects import Call, Measure, Publish
+from corral.sdk.effects import Call, Measure, Notify, Publish
 from corral.sdk.feed import Followed
 from corral.sdk.scheduler import Disconnected
 
@@ -56,6 +56,7 @@ class Cluster:
         self.calls: list[calls.Call] = []
         self.notes: list[Note] = []
         self.published: list[dict[str, Any]] = []
+        self.sent: list[Notify] = []
         self.wants: dict[str, Want] = {}
         self.tasks: dict[TaskId, TaskInfo] = {}
         self.launched: list[TaskInfo] = []
@@ -92,6 +93,8 @@ class Cluster:
                     self.timers.pop(name, None)
                 case Note():
                     self.notes.append(effect)
+                case Notify():
+                    self.sent.append(effect)
                 case Publish(kind=kind, body=body):
                     assert body["eventType"] == kind
                     self.published.append(dict(msgspec.json.decode(msgspec.json.encode(body))))
@@ -163,6 +166,11 @@ class Cluster:
         if isinstance(found, CorralError):
             raise found
         return found
+
+    def take_sent(self) -> list[Notify]:
+        """The notices sent since the last call."""
+        sent, self.sent = self.sent, []
+        return sent
 
     def create(self, force: bool = False, **fields: Any) -> Any:
         body = {"id": "/web", "cmd": "sleep 1000", "cpus": 0.1, "mem": 32, **fields}

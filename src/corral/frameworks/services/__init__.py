@@ -27,5 +27,6 @@ def build(config: Config, random: Random) -> Framework:
     )
     feed = Feed()
     return Framework(
-        info=info, core=ServicesCore(config, random), routes=partial(routes, feed=feed), records="services/", feed=feed
-    )
+        info=info, core=ServicesCore(config, random), routes=partial(routes, feed=feed), records="services/", feed=feed,
+        webhook_secret_file=config.webhook_secret_file,
+    )  # fmt: skip

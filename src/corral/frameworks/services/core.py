@@ -24,6 +24,7 @@ from corral.frameworks.services import (
     updates,
     upkeep,
     views,
+    webhooks,
 )
 from corral.frameworks.services.discovery_spec import (
     Drained,
@@ -76,18 +77,20 @@ from corral.frameworks.services.spec import (
     UpdateGroup,
 )
 from corral.frameworks.services.state import State, task_ids_of
+from corral.frameworks.services.webhook_spec import AddWebhook, GetWebhooks, RemoveWebhook
 from corral.lib.errors import CorralError, NotFound
 from corral.model import calls, events
 from corral.model.ids import TaskId
 from corral.runtime.core import Asked, Effect, Loaded, Reply, Tick
-from corral.sdk.effects import Measured
+from corral.sdk import notices
+from corral.sdk.effects import Measured, Notified
 from corral.sdk.feed import Followed
 from corral.sdk.scheduler import CallFailed, Disconnected
 
 Input = (
     Loaded | Tick | Asked[Command] | Followed | Disconnected | CallFailed | events.Subscribed | events.Offers
     | events.Rescind | events.Update | events.Message | events.Explanations | events.Failure | events.Error
-    | events.Heartbeat | Measured
+    | events.Heartbeat | Measured | Notified
 )  # fmt: skip
 """Everything that the loop of this framework may be told; some of it the session around the core answers alone."""
 
@@ -166,8 +169,13 @@ class ServicesCore:
                 tell_message(state, input)
                 return []
             case Followed(by_anybody=by_anybody):
-                state.heard = [] if by_anybody else None
+                state.followed = by_anybody
+                state.listen()
                 return []
+            case Notified():
+                return notices.notified(state.outbox, input)
+            case Tick(name=name) if name.startswith(notices.NOTICE):
+                return notices.retry(state.outbox, name.removeprefix(notices.NOTICE))
             case events.Subscribed():
                 return updates.subscribed(state, input)
             case Disconnected():
@@ -208,6 +216,8 @@ class ServicesCore:
                 return steering.promote(state, ask, command)
             case CancelDeployment():
                 return commands.cancel_deployment(state, ask, command, now)
+            case AddWebhook() | RemoveWebhook() | GetWebhooks():
+                return webhooks.command(state, ask, command, now)
             case GetRegistry() | WatchBalancer() | Drained() | ReportTraffic() | GetTraffic() | SecretChanged():
                 return discovery.command(state, ask, command, now)
             case _:

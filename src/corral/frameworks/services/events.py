@@ -9,6 +9,7 @@ Source: Marathon's contract, sections 18 and 19.
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from corral.frameworks.services import webhooks
 from corral.frameworks.services.names import read_task_id
 from corral.frameworks.services.registry import CHANGED
 from corral.frameworks.services.shown import write_versioned
@@ -75,7 +76,14 @@ def take_heard(state: State, now: float) -> list[Effect]:
     if not heard:
         return []
     state.heard = []
-    return [Publish(kind, write_body(kind, now, body)) for kind, body in heard]
+    effects: list[Effect] = []
+    for kind, stated in heard:
+        body = write_body(kind, now, stated)
+        if state.followed:
+            effects.append(Publish(kind, body))
+        if kind not in ONLY_WHEN_NAMED:
+            effects += webhooks.post(state, kind, body)
+    return effects
 
 
 def write_body(kind: str, now: float, body: dict[str, Json]) -> dict[str, Json]:

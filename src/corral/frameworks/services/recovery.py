@@ -21,8 +21,10 @@ from corral.frameworks.services.spec import (
 )
 from corral.frameworks.services.state import App, State
 from corral.frameworks.services.upkeep import apply_strategy, silence_timer, take_ports
+from corral.frameworks.services.webhook_spec import WEBHOOK, Webhook
 from corral.lib.units import parse_timestamp
 from corral.runtime.core import Effect, Loaded, Note, Persist, SetTimer, decode_records
+from corral.sdk import notices
 
 
 def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
@@ -47,6 +49,11 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
     state.elastic.records.update(decode_records(loaded, "scaling", ScalingRecord))
     if state.elastic.records:
         effects.append(SetTimer(MEASURE, MEASURE_S, if_unset=True))
+    hooks = decode_records(loaded, WEBHOOK, Webhook).values()
+    state.webhooks.update({hook.url: hook for hook in sorted(hooks, key=lambda hook: hook.since_at)})
+    state.listen()
+    state.outbox.update(decode_records(loaded, notices.NOTICE, notices.Notice))
+    effects += [notices.deliver(notice) for notice in state.outbox.values()]
     outcomes = decode_records(loaded, "outcome/", OutcomeRecord).values()
     state.outcomes.update({o.id: o for o in sorted(outcomes, key=lambda o: o.ended_at)})
     versions = [app.record.version for app in state.apps.values()]

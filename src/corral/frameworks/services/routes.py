@@ -52,6 +52,7 @@ from corral.frameworks.services.spec import (
 )
 from corral.frameworks.services.tree import read_group, read_group_patch
 from corral.frameworks.services.validate import canonical_id
+from corral.frameworks.services.webhook_spec import AddWebhook, GetWebhooks, RemoveWebhook
 from corral.lib.clock import system_clock
 from corral.lib.errors import Invalid, NotFound, Unprocessable
 from corral.net.routes import Request, Response, Route, Stream, json_response
@@ -118,6 +119,9 @@ def routes(ask: Ask, feed: Feed | None = None) -> list[Route]:
         ("GET", "/v2/events", door.list_events),
         ("GET", "/v2/info", door.get_info),
         ("GET", "/v2/leader", door.get_leader),
+        ("GET", "/v2/eventSubscriptions", door.list_webhooks),
+        ("POST", "/v2/eventSubscriptions", door.add_webhook),
+        ("DELETE", "/v2/eventSubscriptions", door.remove_webhook),
         ("GET", "/v2/plugins", door.list_plugins),
         ("GET", "/ping", door.ping),
         ("*", "/v2/{rest*}", door.unknown),
@@ -411,6 +415,15 @@ class _Door:
             close=leave,
             patience_s=2 * events.KEEP_ALIVE_S,
         )
+
+    async def list_webhooks(self, request: Request) -> Response:
+        return _json(await self._ask(GetWebhooks()))
+
+    async def add_webhook(self, request: Request) -> Response:
+        return _json(await self._ask(AddWebhook(url=request.first("callbackUrl"), client_ip=request.peer)))
+
+    async def remove_webhook(self, request: Request) -> Response:
+        return _json(await self._ask(RemoveWebhook(url=request.first("callbackUrl"), client_ip=request.peer)))
 
     async def _frames(self, follower: Follower, kinds: frozenset[str]) -> AsyncIterator[bytes]:
         if follower.lost:

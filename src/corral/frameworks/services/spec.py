@@ -10,6 +10,7 @@ import msgspec
 
 from corral.frameworks.services.discovery_spec import DiscoveryCommand, GetRegistry, GetTraffic
 from corral.frameworks.services.scaling_spec import GetScaling, GetUsage, ScalingCommand
+from corral.frameworks.services.webhook_spec import GetWebhooks, WebhookCommand
 from corral.model.health import CheckResult, CheckStatus
 from corral.model.ids import AgentId
 from corral.model.task import TaskState
@@ -797,14 +798,14 @@ Command = (
     | CancelDeployment | GetApps | GetApp | GetVersions | GetVersion | GetTasks | GetQueue | GetDeployments | GetGroup
     | GetInfo | GetLeader | PlanApps | GetGroupVersions | GetGroupVersion | CheckGroup
     | GetPods | GetPod | KillPod | PauseDeployment | PromoteDeployment | GetDeployment | GetEnded | DiscoveryCommand
-    | ScalingCommand | GetAvoided
+    | ScalingCommand | GetAvoided | WebhookCommand
 )  # fmt: skip
 
 
 READS = (
     GetApps, GetApp, GetVersions, GetVersion, GetTasks, GetQueue, GetDeployments, GetDeployment, GetGroup,
     GetGroupVersion, GetGroupVersions, GetPod, GetPods, GetEnded, GetRegistry, GetTraffic, GetInfo, GetLeader, PlanApps,
-    GetScaling, GetUsage, GetAvoided,
+    GetScaling, GetUsage, GetAvoided, GetWebhooks,
 )  # fmt: skip
 """The commands that change nothing."""
 
@@ -826,6 +827,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     first_service_port: int = 10000
     last_service_port: int = 20000
     env_prefix: str = ""
+    webhook_secret_file: str = ""
     default_network: str | None = None
     most_deployments: int = 100
     most_versions: int = 50

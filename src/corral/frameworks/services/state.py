@@ -29,11 +29,13 @@ from corral.frameworks.services.spec import (
     OutcomeRecord,
     VersionRecord,
 )
+from corral.frameworks.services.webhook_spec import Webhook
 from corral.lib.units import format_timestamp
 from corral.model.ids import FrameworkId, TaskId, WantId
 from corral.model.offer import Explanation, Offer, Want
 from corral.model.task import TERMINAL
 from corral.sdk.nodes import NodeScores
+from corral.sdk.notices import Outbox
 
 
 class Phase(IntEnum):
@@ -206,15 +208,16 @@ class State:
     overdue or its kill has to be repeated, `sentenced` one that somebody wants ended to the reason. `explained` apps
     have an explanation why they wait. `heard` gathers events for those who listen, None when nobody does.
     `outcomes` are the deployments that ended last, `progress` is how far each app of a deployment with a deadline got.
+    Those are who follows the feed (`followed`) and `webhooks`, what waits for which is in `outbox`.
     `history` holds what each change of the newest root versions replaced, by version; `nodes` remembers what failed
     where.
     """
 
     __slots__ = (
         "apps", "backlog", "config", "connected", "deployments", "dirty", "discovery", "done", "elastic", "explained",
-        "failures", "framework_id", "groups", "heard", "history", "last_version_at", "locks", "master", "nodes",
-        "outcomes", "progress", "random", "restless", "sentenced", "service_ports", "versions", "wants",
-        "wants_changed", "wants_of", "watched",
+        "failures", "followed", "framework_id", "groups", "heard", "history", "last_version_at", "locks", "master",
+        "nodes", "outbox", "outcomes", "progress", "random", "restless", "sentenced", "service_ports", "versions",
+        "wants", "wants_changed", "wants_of", "watched", "webhooks",
     )  # fmt: skip
 
     def __init__(self, config: Config, random: Random) -> None:
@@ -235,6 +238,9 @@ class State:
         self.elastic = Elastic()
         self.failures: dict[str, FailureRecord] = {}
         self.heard: list[tuple[str, dict[str, Any]]] | None = None
+        self.followed = False
+        self.webhooks: dict[str, Webhook] = {}
+        self.outbox: Outbox = {}
         self.service_ports: Counter[int] = Counter()
         self.dirty: dict[str, None] = {}
         self.restless: dict[str, None] = {}
@@ -248,6 +254,13 @@ class State:
         self.last_version_at = 0
         self.discovery = Discovery()
         self.nodes = NodeScores()
+
+    def listen(self) -> None:
+        """Gather events while there is anybody to be told of them."""
+        if not (self.followed or self.webhooks):
+            self.heard = None
+        elif self.heard is None:
+            self.heard = []
 
     def visible(self, app_id: str) -> App | None:
         """The app, unless it is only waiting for its last instances to end."""
