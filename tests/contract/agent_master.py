@@ -28,6 +28,7 @@ class TinyMaster:
         self.redirect: str | None = None
         self.refuse: int | None = None
         self.dials = 0
+        self.lost: list[str] = []
         self.reports: list[Report] = []
         self.statuses: dict[str, list[TaskStatus]] = {}
         self._seen: set[bytes] = set()
@@ -73,6 +74,7 @@ class TinyMaster:
 
     async def _hold(self, raw: Any) -> web.StreamResponse:
         self.dials += 1
+        self.lost.append(raw.headers.get("Corral-Lost", ""))
         self._news.set()
         if self.refuse is not None:
             return web.Response(status=self.refuse, text="not now")

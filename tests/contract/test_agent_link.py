@@ -93,6 +93,20 @@ async def test_a_follower_leads_to_the_leader_at_once() -> None:
             assert not [i for i in told.inputs if isinstance(i, Disconnected)]
 
 
+async def test_a_leader_that_was_lost_may_still_be_the_one_when_nobody_else_comes() -> None:
+    told = Told()
+    async with serving(TinyMaster()) as leader, serving(TinyMaster()) as follower:
+        async with running(make_link(told, leader.url, follower.url).run()):
+            await told.next(Connected)
+            follower.refuse = 503  # as after waiting in vain for another to lead
+            leader.cut()
+            await told.next(Disconnected)
+            await follower.until(lambda: follower.dials >= 1)
+            assert (await told.next(Connected)).master == leader.url
+        assert follower.lost[0] == leader.url
+        assert leader.lost[-1] == "", "the leader is not named as lost to anybody any more"
+
+
 async def test_two_followers_that_point_at_each_other_do_not_spin() -> None:
     told = Told()
     async with serving(TinyMaster()) as one, serving(TinyMaster()) as two:

@@ -36,8 +36,8 @@ MOST_DELAY_S = 10.0
 MOST_DELAY_OF_SEVERAL_S = 2.0
 """With several masters most dials meet one that answers and has the agent wait."""
 MOST_REDIRECTS = 8
-WAIT_S = 20
-"""How long a master that does not lead may take to name one that does."""
+WAIT_S = 8
+"""How long a master that does not lead may take to name another one that does."""
 MOST_UNSENT_BYTES = 64 << 20
 
 Tell = Callable[[Connected | Disconnected | Ordered], None]
@@ -128,6 +128,8 @@ class Link:
                 if orders.status in (301, 302, 307, 308):
                     return complete_url(urljoin(master + "/", orders.headers.get("Location", "")), self._access)
                 if orders.status != 200:
+                    # Nobody else has come to lead: the one that was lost may have been well all the time.
+                    self._lost = None
                     raise Invalid(f"status {orders.status}: {(await orders.text())[:200]}")
                 self._lost = None
                 self._session = session
