@@ -1,20 +1,17 @@
 """A store that several processes share, of which one may be cut off, stopped or told that it is away."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from corral.store.base import Change, Guard, LeaseId, Record, Store, StoreFailed
+from corral.store.base import Guard, LeaseId, Record, Store, StoreFailed
+from corral.store.wrapped import WrappedStore
 
 
-class SlowStore:
+class SlowStore(WrappedStore):
     """One process' way to the store. Shapes: while `all` or `commits` is cleared these wait; `broken` fails all."""
 
     def __init__(self, inner: Store) -> None:
-        self.inner = inner
-        self.most_writes = inner.most_writes
-        self.most_bytes = inner.most_bytes
-        self.fair_writes = inner.fair_writes
-        self.fair_bytes = inner.fair_bytes
+        super().__init__(inner)
         self.commits, self.all = asyncio.Event(), asyncio.Event()
         self.commits.set()
         self.all.set()
@@ -40,9 +37,6 @@ class SlowStore:
         await self.commits.wait()
         return await self.inner.commit(writes, guards, lease)
 
-    def watch(self, prefix: str, after: int) -> AsyncIterator[Change]:
-        return self.inner.watch(prefix, after)
-
     async def grant(self, ttl_s: float) -> LeaseId:
         await self._pass()
         return await self.inner.grant(ttl_s)
@@ -50,8 +44,5 @@ class SlowStore:
     async def keep_alive(self, lease: LeaseId) -> None:
         await self._pass()
         await self.inner.keep_alive(lease)
-
-    async def revoke(self, lease: LeaseId) -> None:
-        await self.inner.revoke(lease)
 
     async def close(self) -> None: ...

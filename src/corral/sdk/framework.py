@@ -8,14 +8,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from corral.lib.clock import Clock, FollowingClock, system_clock
 from corral.lib.errors import CorralError
 from corral.model import calls
-from corral.model.framework import FrameworkInfo
+from corral.model.framework import Capability, FrameworkInfo
 from corral.net.access import NO_ACCESS, Access
 from corral.net.routes import RawRoute, Route
 from corral.runtime.core import Effect
@@ -31,6 +31,45 @@ from corral.sdk.transport import PipelinedTransport, Transport
 from corral.store.base import Store
 
 CONNECT_TIMEOUT_S = 15.0
+
+
+class Introduced(Protocol):
+    """What the configuration of a first-party framework says of it."""
+
+    @property
+    def user(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def role(self) -> str: ...
+
+    @property
+    def hostname(self) -> str: ...
+
+    @property
+    def scheme(self) -> str: ...
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def failover_timeout_s(self) -> float: ...
+
+
+def introduce(config: Introduced) -> FrameworkInfo:
+    """As what a first-party framework subscribes."""
+    return FrameworkInfo(
+        user=config.user,
+        name=config.name,
+        failover_timeout_s=config.failover_timeout_s,
+        checkpoint=True,
+        roles=(config.role,),
+        hostname=config.hostname or None,
+        webui_url=f"{config.scheme}://{config.address}/ui/",
+        capabilities=(Capability.PARTITION_AWARE, Capability.TASK_KILLING_STATE, Capability.MULTI_ROLE),
+    )
 
 
 class Framework(msgspec.Struct, frozen=True, kw_only=True):

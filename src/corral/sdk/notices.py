@@ -6,7 +6,7 @@ Rule: a notice survives a crash and may then arrive twice; one that is refused a
 import msgspec
 
 from corral.lib.backoff import grow_delay_s
-from corral.runtime.core import Effect, Note, Persist, SetTimer
+from corral.runtime.core import Effect, Loaded, Note, Persist, SetTimer, decode_records
 from corral.sdk.effects import Notified, Notify
 
 NOTICE = "notice/"
@@ -39,6 +39,12 @@ def send(outbox: Outbox, notice: Notice) -> list[Effect]:
     """Write it down, then try it for the first time."""
     outbox[notice.id] = notice
     return [Persist(NOTICE + notice.id, notice), deliver(notice)]
+
+
+def take_up(outbox: Outbox, loaded: Loaded) -> list[Effect]:
+    """What waited when the last process ended is tried anew."""
+    outbox.update(decode_records(loaded, NOTICE, Notice))
+    return [deliver(notice) for notice in outbox.values()]
 
 
 def deliver(notice: Notice) -> Effect:

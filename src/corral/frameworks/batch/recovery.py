@@ -41,8 +41,7 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
     state.trash += [f"job/{key}[{k}]" for key, found in elements.items() for k in found]
     for number, order in decode_records(loaded, "kill/", KillOrder).items():
         load_order(state, int(number), order)
-    state.outbox.update(decode_records(loaded, notices.NOTICE, notices.Notice))
-    effects += [notices.deliver(notice) for notice in state.outbox.values()]
+    effects += notices.take_up(state.outbox, loaded)
     for job in state.active.values():
         assert job.run is not None
         if job.run.ending or job.run.evicted:

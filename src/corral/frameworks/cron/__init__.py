@@ -8,9 +8,8 @@ from corral.frameworks.cron.core import CronCore, Input
 from corral.frameworks.cron.dags.routes import dag_routes
 from corral.frameworks.cron.routes import routes
 from corral.frameworks.cron.spec import Config
-from corral.model.framework import Capability, FrameworkInfo
 from corral.net.routes import Route
-from corral.sdk.framework import Framework
+from corral.sdk.framework import Framework, introduce
 from corral.sdk.notify import MailServer
 
 __all__ = ["Config", "CronCore", "Input", "build"]
@@ -18,16 +17,6 @@ __all__ = ["Config", "CronCore", "Input", "build"]
 
 def build(config: Config, random: Random) -> Framework:
     """The framework as the sdk runs it. Shapes: `random` is where ids come from."""
-    info = FrameworkInfo(
-        user=config.user,
-        name=config.name,
-        failover_timeout_s=config.failover_timeout_s,
-        checkpoint=True,
-        roles=(config.role,),
-        hostname=config.hostname or None,
-        webui_url=f"{config.scheme}://{config.address}/ui/",
-        capabilities=(Capability.PARTITION_AWARE, Capability.TASK_KILLING_STATE, Capability.MULTI_ROLE),
-    )
     mail = None
     if config.mail_from:
         mail = MailServer(
@@ -38,7 +27,7 @@ def build(config: Config, random: Random) -> Framework:
             security=config.mail_security,
         )
     return Framework(
-        info=info, core=CronCore(config, random), routes=_routes, records="cron/", mail=mail, calendar=True
+        info=introduce(config), core=CronCore(config, random), routes=_routes, records="cron/", mail=mail, calendar=True
     )
 
 

@@ -55,11 +55,10 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
         else:
             orphans.append(f"backfill/{name}")
     state.signals.update(decode_records(loaded, "signal/", Signal))
-    state.notices.update(decode_records(loaded, notices.NOTICE, notices.Notice))
+    waiting = notices.take_up(state.notices, loaded)
     state.trash.extend(orphans)
     state.touch(state.jobs)
-    effects: list[Effect] = [SetTimer(PRUNE, PRUNE_S), *load_runs(state, now)]
-    effects += [notices.deliver(notice) for notice in state.notices.values()]
+    effects: list[Effect] = [SetTimer(PRUNE, PRUNE_S), *load_runs(state, now), *waiting]
     if state.jobs:
         facts = {"jobs": len(state.jobs), "runs": len(state.tasks)}
         effects.append(Note("cron recovered", "records of the last life", facts=facts))

@@ -6,27 +6,16 @@ from random import Random
 from corral.frameworks.services.core import Input, ServicesCore
 from corral.frameworks.services.routes import routes
 from corral.frameworks.services.spec import Config
-from corral.model.framework import Capability, FrameworkInfo
 from corral.sdk.feed import Feed
-from corral.sdk.framework import Framework
+from corral.sdk.framework import Framework, introduce
 
 __all__ = ["Config", "Input", "ServicesCore", "build"]
 
 
 def build(config: Config, random: Random) -> Framework:
     """The framework as the sdk runs it. Shapes: `random` is where ids come from."""
-    info = FrameworkInfo(
-        user=config.user,
-        name=config.name,
-        failover_timeout_s=config.failover_timeout_s,
-        checkpoint=True,
-        roles=(config.role,),
-        hostname=config.hostname or None,
-        webui_url=f"{config.scheme}://{config.address}/ui/",
-        capabilities=(Capability.PARTITION_AWARE, Capability.TASK_KILLING_STATE, Capability.MULTI_ROLE),
-    )
     feed = Feed()
     return Framework(
-        info=info, core=ServicesCore(config, random), routes=partial(routes, feed=feed), records="services/", feed=feed,
-        webhook_secret_file=config.webhook_secret_file,
+        info=introduce(config), core=ServicesCore(config, random), routes=partial(routes, feed=feed),
+        records="services/", feed=feed, webhook_secret_file=config.webhook_secret_file,
     )  # fmt: skip

@@ -52,8 +52,7 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
     hooks = decode_records(loaded, WEBHOOK, Webhook).values()
     state.webhooks.update({hook.url: hook for hook in sorted(hooks, key=lambda hook: hook.since_at)})
     state.listen()
-    state.outbox.update(decode_records(loaded, notices.NOTICE, notices.Notice))
-    effects += [notices.deliver(notice) for notice in state.outbox.values()]
+    effects += notices.take_up(state.outbox, loaded)
     outcomes = decode_records(loaded, "outcome/", OutcomeRecord).values()
     state.outcomes.update({o.id: o for o in sorted(outcomes, key=lambda o: o.ended_at)})
     versions = [app.record.version for app in state.apps.values()]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from corral.frameworks.cron.dags.due import kill, resume, start
+from corral.frameworks.cron.dags.due import resume, start
 from corral.frameworks.cron.dags.spec import (
     DagProgress,
     DagRun,
@@ -17,7 +17,7 @@ from corral.frameworks.cron.dags.spec import (
     StartDag,
 )
 from corral.frameworks.cron.dags.state import pack
-from corral.frameworks.cron.dags.steps import run_record_key
+from corral.frameworks.cron.dags.steps import close, run_record_key
 from corral.frameworks.cron.dags.walk import check_graph, find_waves
 from corral.frameworks.cron.launch import read_constraint
 from corral.frameworks.cron.schedule import Repeat, fill_start, read_schedule
@@ -135,7 +135,7 @@ def delete(state: State, ask: int, command: DeleteDag, now: float) -> list[Effec
         )
     effects: list[Effect] = []
     for work in works:
-        effects += kill(state, work, "its DAG was deleted", now)
+        effects += close(state, work, DagState.KILLED, "its DAG was deleted", now)
     del dags.progress[command.name]
     dags.grids.pop(command.name, None)
     dags.wake(command.name, None)
@@ -215,7 +215,7 @@ def kill_run(state: State, ask: int, command: KillDag, now: float) -> list[Effec
     work = state.dags.works.get(run.id)
     if work is None:
         return [Reply(ask)]
-    return [*kill(state, work, "somebody asked for its end", now), Reply(ask)]
+    return [*close(state, work, DagState.KILLED, "somebody asked for its end", now), Reply(ask)]
 
 
 def prune(state: State, now: float) -> None:

@@ -86,10 +86,6 @@ def _end_next(state: State, name: str, budget: int, now: float) -> list[Effect]:
     return effects
 
 
-def kill(state: State, work: Work, why: str, now: float) -> list[Effect]:
-    return close(state, work, DagState.KILLED, why, now)
-
-
 def resume(state: State, run: DagRun, now: float) -> list[Effect]:
     """A run that was over goes on. Shapes: `run` has its new resume already."""
     run = replace(run, state=DagState.RUNNING, ended_at=None, why="")

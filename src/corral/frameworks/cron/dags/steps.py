@@ -34,9 +34,18 @@ def end_key(end: ElementEnd) -> str:
     return f"dagend/{end.run}/{end.step}/{end.index}"
 
 
+def job_name(run: DagRun, step: str) -> str:
+    """The job that runs the elements of a step."""
+    return name_job(run.dag, run.version, step)
+
+
+def name_job(dag: str, version: int, step: str) -> str:
+    return f"{dag}/{step}@{version}"
+
+
 def need_job(state: State, dag: str, version: int, step: Step) -> Job:
     """The job that runs the elements of a step; it is made when the first of them begins, and is no record."""
-    name = f"{dag}/{step.name}@{version}"
+    name = name_job(dag, version, step.name)
     job = state.jobs.get(name)
     if job is None:
         spec = replace(step.job, name=name)
@@ -50,7 +59,7 @@ def take_up(state: State, run: DagRun) -> Work:
     dags = state.dags
     work = dags.works[run.id] = take_walk(dags, run)
     for name, elements in work.begun.items():
-        job = state.jobs.get(f"{run.dag}/{name}@{run.version}")
+        job = state.jobs.get(job_name(run, name))
         if job is not None:
             elements.live.update(each.index or 0 for each in job.runs.values() if each.round == run.id)
     dags.busy[run.id] = None
@@ -180,7 +189,7 @@ def close(state: State, work: Work, to: DagState, why: str, now: float) -> list[
     dags.works.pop(run.id)
     dags.busy.pop(run.id, None)
     for name in work.begun:
-        dags.closing[f"{run.dag}/{name}@{run.version}"] = None
+        dags.closing[job_name(run, name)] = None
     if run.dag in dags.grids:
         dags.wake(run.dag, 0)
     level = "info" if to is DagState.SUCCEEDED else "warning"

@@ -9,6 +9,7 @@ from corral.frameworks.cron.dags.dialect import write_dag
 from corral.frameworks.cron.dags.due import due_now
 from corral.frameworks.cron.dags.spec import DagRun, ElementEnd, GetDagRuns, Outcome, Step
 from corral.frameworks.cron.dags.state import Elements, Work, take_walk
+from corral.frameworks.cron.dags.steps import job_name
 from corral.frameworks.cron.schedule import write_moment
 from corral.frameworks.cron.spec import Run
 from corral.frameworks.cron.state import State
@@ -104,7 +105,7 @@ def _end_row(end: ElementEnd) -> dict[str, Json]:
 
 def _open_row(state: State, work: Work, elements: Elements) -> dict[str, Json]:
     """The step is under way: as what its elements stand, and why they wait if they do."""
-    job = state.jobs.get(f"{work.run.dag}/{elements.step.name}@{work.run.version}")
+    job = state.jobs.get(job_name(work.run, elements.step.name))
     runs = [] if job is None else [run for run in job.runs.values() if run.round == work.run.id]
     first: Run | None = max(runs, key=lambda run: run.token, default=None)
     shown: dict[str, Json] = {"state": "queued" if first is None else str(first.state), "running": len(runs)}
