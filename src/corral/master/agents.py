@@ -406,7 +406,7 @@ def _lose(
     claims.release_task(state, entry)
     state.live[entry.state] -= 1
     entry.state = entry.forwarded = TaskState.UNREACHABLE
-    entry.forwarded_uuid = entry.pending = None
+    entry.forwarded_uuid, entry.unacknowledged = None, ()
     if entry.kill is not None:
         framework.kills[entry.info.task_id] = entry.kill[0]
     del framework.tasks[entry.info.task_id]

@@ -121,7 +121,7 @@ class TaskEntry:
 
     __slots__ = (
         "_state", "agent_id", "at", "forwarded", "forwarded_uuid", "framework_id", "group", "holding", "info",
-        "key", "kill", "orphan", "pending", "preempted_by", "resources", "role", "shown", "statuses", "table",
+        "key", "kill", "orphan", "preempted_by", "resources", "role", "shown", "statuses", "table", "unacknowledged",
     )  # fmt: skip
 
     def __init__(
@@ -139,7 +139,7 @@ class TaskEntry:
         self.state = TaskState.STAGING
         self.forwarded = TaskState.STAGING
         self.forwarded_uuid: bytes | None = None
-        self.pending: TaskStatus | None = None
+        self.unacknowledged: tuple[TaskStatus, ...] = ()
         self.holding = False
         self.key = f"task/{framework_id}/{info.task_id}"
         self.kill: tuple[float | None] | None = None
