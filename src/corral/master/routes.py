@@ -62,9 +62,9 @@ from corral.net.answers import (
     refuse_media,
     write_gauges,
 )
+from corral.net.chunks import ChunkedBody
 from corral.net.forms import read_form
 from corral.net.routes import RawRoute, Request, Response, Route, Stream, json_response
-from corral.net.chunks import ChunkedBody
 from corral.net.stream import CONTENT_TYPE, ORDERS_PATH, REPORTS_PATH, FrameReader
 from corral.net.system import measure_system
 from corral.net.verbosity import change_verbosity, toggle_logging

@@ -33,7 +33,7 @@ MOST_EVENTS = 100_000
 MOST_ORDER_BYTES = 64 << 20
 MOST_WATCHERS = 1000
 MOST_WATCH_BYTES = 32 << 20
-LATE_S = 0.1
+LATE_S = 0.25
 """How long acknowledgements wait for an order that takes them along: no task waits for them."""
 _MOST_PREPARATIONS = 250
 
@@ -291,8 +291,10 @@ class MasterShell:
 
     def close(self) -> None:
         """The loop has ended: whoever listens here has to come again."""
-        for outlet in (*self._streams.values(), *self._watches.values(), *self._links.values()):
+        for outlet in (*self._streams.values(), *self._watches.values()):
             outlet.close()
+        for link in self._links.values():
+            link.close()
         self._streams.clear()
         self._watches.clear()
         self._links.clear()

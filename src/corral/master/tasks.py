@@ -35,7 +35,7 @@ def launch(
     """
     note = enter(state, framework, agent, role, info, resources, offer, now)
     assert agent.session is not None, "offers exist only of agents with a link"
-    agent.spoken_at = now
+    agent.contact.spoken_at = now
     starts = info.executor is not None and executors.enter(state, framework.id, agent, role, info.executor, now)
     return [SendOrder(agent.session, RunTask(state.epoch, framework.info, role, info, starts)), note]
 
@@ -52,7 +52,7 @@ def launch_group(
         instead_of = offer if index == 0 else None
         notes.append(enter(state, framework, agent, role, info, stripped(info.resources), instead_of, now))
     assert agent.session is not None, "offers exist only of agents with a link"
-    agent.spoken_at = now
+    agent.contact.spoken_at = now
     starts = executors.enter(state, framework.id, agent, role, executor, now)
     return [SendOrder(agent.session, RunGroup(state.epoch, framework.info, role, tuple(infos), starts)), *notes]
 
@@ -301,7 +301,7 @@ def acknowledge(state: MasterState, framework: FrameworkEntry, call: Acknowledge
                 _bury(state, framework, agent, entry)
             elif entry.unacknowledged and framework.stream is not None:
                 effects.append(_forward(framework, entry, entry.unacknowledged[0]))
-    agent.spoken_at = now
+    agent.contact.spoken_at = now
     order = AcknowledgeUpdate(state.epoch, framework.id, call.task_id, call.uuid)
     return [SendOrder(agent.session, order), *effects]
 
