@@ -93,7 +93,7 @@ def report(state: MasterState, input: AgentReported, now: float) -> list[Effect]
             effects += register(state, input.session, session, one, now)
             continue
         agent = state.agents[session.agent_id]
-        agent.heard_at = now
+        agent.contact.heard_at = now
         match one:
             case UpdateTask():
                 effects += tasks.update(state, agent, one, now)
@@ -154,7 +154,7 @@ def register(state: MasterState, session_id: str, session: SessionEntry, told: R
     inverse.place(state, agent, now)
     agent.session, session.agent_id = session_id, agent.id
     state.counts["registrations"] += 1
-    agent.heard_at = agent.spoken_at = now
+    agent.contact.heard_at = agent.contact.spoken_at = now
     claims.tell_agent(state, agent)
     if changed:
         offers.drop_filters_of(state, agent.id)
@@ -315,10 +315,12 @@ def watch(state: MasterState, now: float) -> list[Effect]:
     for agent in list(state.agents.values()):
         match agent.state:
             case AgentState.REACHABLE | AgentState.DISCONNECTED:
-                if now - agent.heard_at >= config.agent_timeout_s:
-                    effects += _give_up_in_turn(state, agent, f"nothing heard for {now - agent.heard_at:.0f} s", now)
-                elif agent.session is not None and now - agent.spoken_at >= watch_s(state) * 0.9:
-                    agent.spoken_at = now
+                if now - agent.contact.heard_at >= config.agent_timeout_s:
+                    effects += _give_up_in_turn(
+                        state, agent, f"nothing heard for {now - agent.contact.heard_at:.0f} s", now
+                    )
+                elif agent.session is not None and now - agent.contact.spoken_at >= watch_s(state) * 0.9:
+                    agent.contact.spoken_at = now
                     effects.append(SendOrder(agent.session, Ping(state.epoch)))
             case AgentState.RECOVERED:
                 if now - state.loaded_at >= config.reregister_timeout_s:
@@ -406,7 +408,7 @@ def _lose(
     claims.release_task(state, entry)
     state.live[entry.state] -= 1
     entry.state = entry.forwarded = TaskState.UNREACHABLE
-    entry.forwarded_uuid = entry.pending = None
+    entry.forwarded_uuid, entry.unacknowledged = None, ()
     if entry.kill is not None:
         framework.kills[entry.info.task_id] = entry.kill[0]
     del framework.tasks[entry.info.task_id]

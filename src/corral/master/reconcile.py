@@ -187,6 +187,7 @@ def _merge_task(
         entry = _learn(state, framework, agent, one, now)
     elif one.state is not entry.state and entry.state not in TERMINAL:
         tasks.set_state(state, entry, one.state)
+    entry.unacknowledged = ()  # the agent is about to tell anew what is
     if one.status is not None and not entry.statuses:
         entry.statuses[one.status.state] = one.status
     effects: list[Effect] = []

@@ -121,7 +121,7 @@ class TaskEntry:
 
     __slots__ = (
         "_state", "agent_id", "at", "forwarded", "forwarded_uuid", "framework_id", "group", "holding", "info",
-        "key", "kill", "orphan", "pending", "preempted_by", "resources", "role", "shown", "statuses", "table",
+        "key", "kill", "orphan", "preempted_by", "resources", "role", "shown", "statuses", "table", "unacknowledged",
     )  # fmt: skip
 
     def __init__(
@@ -139,7 +139,7 @@ class TaskEntry:
         self.state = TaskState.STAGING
         self.forwarded = TaskState.STAGING
         self.forwarded_uuid: bytes | None = None
-        self.pending: TaskStatus | None = None
+        self.unacknowledged: tuple[TaskStatus, ...] = ()
         self.holding = False
         self.key = f"task/{framework_id}/{info.task_id}"
         self.kill: tuple[float | None] | None = None
@@ -332,6 +332,16 @@ class FrameworkEntry:
             self.waiting.pop(want.want.id, None)
 
 
+class Contact:
+    """When an agent was last heard and spoken to; apart from the agent, as each message changes it and no view."""
+
+    __slots__ = ("heard_at", "spoken_at")
+
+    def __init__(self, now: float) -> None:
+        self.heard_at = now
+        self.spoken_at = now
+
+
 class AgentEntry:
     """One agent.
 
@@ -343,9 +353,9 @@ class AgentEntry:
     """
 
     __slots__ = (
-        "asked", "attributes", "awaits_removal", "counted", "deactivated", "drain", "executors", "heard_at", "id",
-        "in_window", "info", "inverse", "offers", "registered_at", "reregistered_at", "session", "shown", "spoken_at",
-        "state", "tasks", "unavailability", "unreachable_at",
+        "asked", "attributes", "awaits_removal", "contact", "counted", "deactivated", "drain", "executors", "id",
+        "in_window", "info", "inverse", "offers", "registered_at", "reregistered_at", "session", "shown", "state",
+        "tasks", "unavailability", "unreachable_at",
     )  # fmt: skip
 
     def __init__(self, id: AgentId, info: AgentInfo, now: float, state: AgentState) -> None:
@@ -357,8 +367,7 @@ class AgentEntry:
         self.registered_at = now
         self.reregistered_at: float | None = None
         self.unreachable_at: float | None = None
-        self.heard_at = now
-        self.spoken_at = now
+        self.contact = Contact(now)
         self.tasks: dict[tuple[FrameworkId, TaskId], TaskEntry] = {}
         self.executors: dict[tuple[FrameworkId, ExecutorId], ExecutorEntry] = {}
         self.offers: dict[OfferId, OfferEntry] = {}
@@ -410,7 +419,7 @@ class AgentEntry:
         return True
 
 
-_UNSEEN = frozenset({"asked", "shown", "counted", "heard_at", "spoken_at", "session"})
+_UNSEEN = frozenset({"asked", "shown", "counted", "contact", "session"})
 """What of an agent no view shows."""
 
 

@@ -421,7 +421,7 @@ def test_an_executor_that_keeps_a_task_which_has_to_go_is_ended_with_it(desk: De
     assert desk.agent.one(fx.Kill).container_id == desk.container
     desk.exit(signal=9)
     assert {t.state for t in desk.agent.core.state.tasks.values()} == {TaskState.FAILED}
-    assert desk.agent.status().reason is Reason.CONTAINER_PREEMPTED
+    assert {s.task_id: s.reason for s in desk.agent.statuses()}["t1"] is Reason.CONTAINER_PREEMPTED
 
 
 def test_a_kill_by_the_framework_itself_is_left_to_the_executor(desk: Desk) -> None:
