@@ -65,4 +65,10 @@ class ExecSession(Protocol):
 
     async def resize(self, rows: int, columns: int) -> None: ...
 
+    async def signal(self, number: int) -> None:
+        """Send a signal to the command. Once that has ended by it or after it, what it has started ends too.
+
+        Nothing happens when it has ended before. Errors: `Conflict` when its process is out of reach.
+        """
+
     async def exit_code(self) -> int: ...
