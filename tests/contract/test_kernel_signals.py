@@ -82,7 +82,7 @@ async def test_a_command_that_cannot_be_reached_is_ended_by_any_signal() -> None
     engine = FakeEngine(images=["busybox"])
     await engine.create("box", {"Image": "busybox", "Cmd": ["sleep", "60"]})
     await engine.start("box")
-    nested = Nested((ContainerId("n"), ContainerId("box")), DockerExec(engine, "box", "", ["sleep", "60"], tty=False))
+    nested = Nested((ContainerId("n"), ContainerId("box")), DockerExec(engine, "box", "", ["sh"], tty=False))
     await nested.start(None)
     await nested.kill(15)
     assert await nested.code == 128 + 15

@@ -46,6 +46,7 @@ class Nested:
         if window is not None:
             await self._session.resize(*window)
         self._work = asyncio.create_task(self._follow())
+        await asyncio.sleep(0)  # ended before its first step, it would never tell its end
 
     async def _follow(self) -> None:
         code = 128 + SIGKILL

@@ -157,13 +157,16 @@ class ProcessExec:
     async def signal(self, number: int) -> None:
         process = self._started()
         with suppress(ProcessLookupError):
+            if self._ending is None:
+                self._ending = asyncio.create_task(self._end_rest(os.pidfd_open(process.pid)))
             process.send_signal(number)
-        if self._ending is None:
-            self._ending = asyncio.create_task(self._end_rest(process))
 
-    async def _end_rest(self, process: asyncio.subprocess.Process) -> None:
-        """What the command has left behind would keep its output open."""
-        await process.wait()
+    async def _end_rest(self, handle: int) -> None:
+        """What the command has left behind would keep its output open, and with that its end from being told."""
+        try:
+            await _until(handle, writable=False)
+        finally:
+            os.close(handle)
         self._end()
 
     async def exit_code(self) -> int:
