@@ -44,6 +44,9 @@ class TaskRuntime(Protocol):
     async def remove(self, container_id: str) -> None:
         """Forget an ended task; its sandbox stays. Nothing happens when it is gone."""
 
+    def is_elsewhere(self, container_id: str) -> bool:
+        """Whether the processes of a task it runs are not surely this machine's: then their use cannot be measured."""
+
     def exec(self, container_id: str, argv: Sequence[str], *, tty: bool) -> "ExecSession":
         """Run a further command inside the task."""
 

@@ -266,6 +266,9 @@ class FakeRuntime:
             raise Conflict(f"container {container_id} runs; kill it before it is removed")
         del self.node.runs[container_id]
 
+    def is_elsewhere(self, container_id: str) -> bool:
+        return container_id in self.node.runs
+
     def exec(self, container_id: str, argv: Sequence[str], *, tty: bool) -> "FakeExec":
         return FakeExec(self.node, ContainerId(container_id), argv)
 
