@@ -167,7 +167,7 @@ def register(state: MasterState, session_id: str, session: SessionEntry, told: R
     executors.merge(state, agent, told.executors, now)
     effects += merge_agent(state, agent, known, returned, now)
     effects += answer_returned(state, agent, now)
-    effects += evictions.empty(state, agent)
+    effects += [*evictions.empty(state, agent), *executors.remind(state, agent)]
     if returned:
         # What it has brought back is known again; what is left was never started or ended unseen.
         for framework in state.frameworks.values():
