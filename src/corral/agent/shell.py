@@ -373,14 +373,16 @@ class AgentShell:
             raise Unavailable(f"the disk of the sandboxes cannot be measured: {_words(error)}") from None
 
     async def _measure_usage(self, effect: fx.MeasureUsage) -> UsageMeasured:
+        runtimes = self.runtimes.values()
+        here = [(id, pid) for id, pid in effect.tasks if not any(each.is_elsewhere(id) for each in runtimes)]
         try:
-            used = await measure_usage([pid for _, pid in effect.tasks])
+            used = await measure_usage([pid for _, pid in here])
         except OSError:
             return UsageMeasured()  # what is not measured counts as fully used
         return UsageMeasured(
             tuple(
                 MeasuredTask(container_id, used[pid].user_s + used[pid].system_s, used[pid].rss_bytes / 2**20)
-                for container_id, pid in effect.tasks
+                for container_id, pid in here
                 if pid in used
             )
         )

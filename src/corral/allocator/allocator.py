@@ -257,6 +257,7 @@ class Allocator:
         self.rescinding = {}
         waiting = [line for line in self._lines if line.view.missing > 0]
         rescinded: list[OfferId] = []
+        returned: list[OfferId] = []
         evictions: list[Eviction] = []
         kept: set[AgentId] = set()
         if waiting and not more:
@@ -267,17 +268,18 @@ class Allocator:
         if not more:
             back, ended, owed = reclaim(self, self._evictor.left(now))
             self._evictor.spend(now, len(ended))
-            rescinded += back
+            returned += back
             evictions += ended
             grants += self._offer_rest(kept, now, seed)
             back, ended, short = reclaim_kept(self, kept, self._evictor.left(now))
             self._evictor.spend(now, len(ended))
-            rescinded += [each for each in back if each not in rescinded]
+            returned += [each for each in back if each not in rescinded]
             evictions += ended
             owed = owed or short
         return Allocation(
             grants=tuple(grants),
-            rescind=tuple(rescinded),
+            rescind=(*rescinded, *returned),
+            returned=tuple(returned),
             evictions=tuple(evictions),
             waiting=tuple(line.key for line in waiting if line.view.missing > 0),
             more=more,

@@ -1,6 +1,7 @@
 """Plain Mesos offers: each agent's whole free bundle to the first claimant in fair order that has not refused it.
 
-Agents come in an order that changes with the seed. Source: Mesos' hierarchical allocator (section 17 of its contract).
+Agents come in an order that changes with the seed. Of one in its maintenance window what is not reserved is lent only.
+Source: Mesos' hierarchical allocator (section 17 of its contract).
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -52,21 +53,30 @@ def offer_rest(allocator: "Allocator", kept: Collection[AgentId], seed: int) -> 
             order = Order(allocator)
         lends = has_lendable(free)
         left = free
-        while (claim := _claim(allocator, order, agent, free)) is not None:
+        lends_plain = order.lends or bool(view.ineligible)
+        if view.ineligible:
+            free = _particular(free)
+            if not worth_offering(free):
+                free = ()
+        while free and (claim := _claim(allocator, order, agent, free)) is not None:
             yield claim
-            if order.lends:
+            if lends_plain:
                 left = subtract(left, unshared(claim.resources))
             if not lends:
                 break
             # What is reserved for others, or for nobody for good, has not been offered to anybody yet.
-            rest = subtract(free, unshared(claim.resources))
-            free = tuple(r for r in rest if r.identity.reservations or r.identity.revocable)
+            free = _particular(subtract(free, unshared(claim.resources)))
             if not worth_offering(free):
                 break
         if lends and (loan := _lend(allocator, order, agent, free, kept=False)) is not None:
             yield loan
-        if order.lends and (loan := _lend(allocator, order, agent, left, kept=True)) is not None:
+        if lends_plain and (loan := _lend(allocator, order, agent, left, kept=True)) is not None:
             yield loan
+
+
+def _particular(resources: Resources) -> Resources:
+    """What is not for everybody."""
+    return tuple(r for r in resources if r.identity.reservations or r.identity.revocable)
 
 
 def _mixed(seed: int, count: int) -> list[int]:
@@ -118,8 +128,8 @@ def part_for(
 def _lend(
     allocator: "Allocator", order: Order, agent: "AgentEntry", free: Resources, *, kept: bool
 ) -> Claim | None:  # fmt: skip
-    """The first in fair order who takes what is lent, or `kept` for guarantees: none of those for whom it is has just
-    taken it.
+    """The first in fair order who takes what is lent, or `kept` for guarantees or from new work: none of those for
+    whom it is has just taken it.
     """
     sparing = sparable(free) if kept else ()
     if kept and not worth_offering(sparing):

@@ -23,13 +23,13 @@ class Branch:
     """A role with claims at or below it, or (`framework_id` set) a framework of a role.
 
     Shapes: `order` holds the entries of the branches below, sorted; `scale` is 1 over the weight; each offer counts as
-    a task; `charged` are, of a claimant and those above it, the ones of which it matters what they hold, once it is
-    known.
+    a task; `lent` is what of `held` may have to be given back, known where there is a guarantee; `charged` are, of a
+    claimant and those above it, the ones of which it matters what they hold, once it is known.
     """
 
     __slots__ = (
-        "above", "charged", "entry", "framework_id", "guarantee", "held", "limit", "most_tasks", "name", "order",
-        "priority", "scale", "tasks",
+        "above", "charged", "entry", "framework_id", "guarantee", "held", "lent", "limit", "most_tasks", "name",
+        "order", "priority", "scale", "tasks",
     )  # fmt: skip
 
     def __init__(self, name: str, above: "Branch | None", framework_id: FrameworkId | None = None) -> None:
@@ -37,6 +37,7 @@ class Branch:
         self.above = above
         self.framework_id = framework_id
         self.held: dict[str, int] = {}
+        self.lent: dict[str, int] = {}
         self.scale = 1.0
         self.priority = 0
         self.guarantee: dict[str, int] = {}
@@ -54,7 +55,9 @@ class Branch:
             part = n * inverse[name]
             if part > share:
                 share = part
-        owed = bool(self.guarantee) and all(self.held.get(name, 0) < n for name, n in self.guarantee.items())
+        owed = bool(self.guarantee) and all(
+            self.held.get(name, 0) - self.lent.get(name, 0) < n for name, n in self.guarantee.items()
+        )
         self.entry = (not owed, -self.priority, share * self.scale, self.name, self.framework_id or "", self)
 
     @property
@@ -125,6 +128,8 @@ class Order:
                 found.scale, found.priority = 1 / settings.weight, settings.priority
                 found.most_tasks = settings.max_tasks
                 found.guarantee, found.limit = amounts_of(settings.guarantee), amounts_of(settings.limit)
+                if found.guarantee and row is not None:
+                    found.lent = self._allocator.engine.lent(row)
             found.settle(self._inverse)
             insort(above.order, found.entry)
         return found
@@ -199,6 +204,8 @@ class Order:
             held = branch.held
             for name, n in amounts.items():
                 held[name] = held.get(name, 0) + n
+                if lends:
+                    branch.lent[name] = branch.lent.get(name, 0) + n
             branch.settle(self._inverse)
             del order[at]
             insort(order, branch.entry)

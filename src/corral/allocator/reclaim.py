@@ -73,7 +73,8 @@ def reclaim_kept(
     borrowed.sort(key=lambda each: (not each.hold.leaving, each.hold.offer_id is None, -each.hold.since_at))
     for entry in borrowed:
         hold, agent = entry.hold, entry.agent
-        if (agent.view.ineligible and not agent.view.still_offered) or agent.view.id in kept:
+        # What is free or comes back in a maintenance window is lent again at most.
+        if agent.view.ineligible or agent.view.id in kept:
             continue
         leaf = _taker(allocator, order, entry)
         if leaf is None:

@@ -68,6 +68,11 @@ class Run:
         self.exit: asyncio.Task[Exit] = asyncio.create_task(self._await_exit(), name=f"exit of {self.name}")
         self.exit.add_done_callback(_look_at)
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether its first process is surely this machine's."""
+        return self._watch is not None
+
     def has_ended(self) -> bool:
         return self.exit.done()
 

@@ -326,6 +326,10 @@ class DockerRuntime:
 
     # Reach into.
 
+    def is_elsewhere(self, container_id: str) -> bool:
+        run = self._runs.get(container_id)
+        return run is not None and not run.is_watched
+
     def exec(self, container_id: str, argv: Sequence[str], *, tty: bool) -> DockerExec:
         run = self._runs.get(container_id)
         engine_id = run.engine_id if run is not None and self._local else ""

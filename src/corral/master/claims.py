@@ -341,11 +341,14 @@ def _siblings(found: Claim) -> str:
 
 
 def hold_executor(state: MasterState, entry: ExecutorEntry, since_at: float) -> None:
-    """Count what an executor holds besides its tasks. No want makes it go: its tasks go, and it goes with them."""
+    """Count what an executor holds besides its tasks. Unless it is lent, no want makes it go: its tasks go, and it goes
+    with them.
+    """
     if entry.resources:
         hold = Hold(
             key=entry.key, framework_id=entry.framework_id, role=entry.role, agent_id=entry.agent_id,
-            resources=entry.resources, priority=MOST_PRIORITY, since_at=since_at,
+            resources=entry.resources, priority=MOST_PRIORITY, revocable=entry.info.lent, since_at=since_at,
+            leaving=entry.preempted_by is not None,
         )  # fmt: skip
         state.allocator.hold(hold)
     state.executors[entry.key] = entry

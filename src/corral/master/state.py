@@ -173,10 +173,11 @@ class ExecutorEntry:
     """One executor that an agent has: it comes with its first task and holds its resources until the agent says that it
     has ended.
 
-    Shapes: `info` as it is compared with what later tasks bring; `resources` are counted by the allocator under `key`.
+    Shapes: `info` as it is compared with what later tasks bring; `resources` are counted by the allocator under `key`;
+    `preempted_by` is set once it has been asked to make room.
     """
 
-    __slots__ = ("agent_id", "framework_id", "info", "key", "role")
+    __slots__ = ("agent_id", "framework_id", "info", "key", "preempted_by", "role")
 
     def __init__(self, info: ExecutorInfo, framework_id: FrameworkId, agent_id: AgentId, role: str) -> None:
         self.info = info
@@ -184,6 +185,7 @@ class ExecutorEntry:
         self.agent_id = agent_id
         self.role = role
         self.key = f"executor/{agent_id}/{framework_id}/{info.executor_id}"
+        self.preempted_by: Eviction | None = None
 
     @property
     def resources(self) -> Resources:

@@ -17,7 +17,7 @@ from corral.model.ledger import Pool
 from corral.model.offer import Want, find_want_fault
 from corral.model.operations import is_volume, volume_key
 from corral.model.resources import Resource, ResourceKind, Resources, describe, total_milli
-from corral.model.task import Reason, TaskInfo
+from corral.model.task import ExecutorInfo, Reason, TaskInfo
 
 
 def check_wants(framework: FrameworkEntry, wants: Sequence[Want]) -> None:
@@ -134,9 +134,18 @@ def check_alone(
 
 def check_loan(info: TaskInfo) -> str | None:
     """Why a task must not run on what is lent: it has to know that it may be ended at any time."""
-    for r in info.resources:
+    return _find_firm(f"task {info.task_id}", info.resources)
+
+
+def check_executor_loan(executor: ExecutorInfo) -> str | None:
+    """The same of an executor as its framework gave it, which does not run yet."""
+    return _find_firm(f"executor {executor.executor_id}", executor.resources)
+
+
+def _find_firm(name: str, resources: Resources) -> str | None:
+    for r in resources:
         if r.kind is ResourceKind.SCALAR and not r.identity.revocable:
-            return f"task {info.task_id} takes {r.name} for good, but the offer is revocable; ask it as revocable"
+            return f"{name} takes {r.name} for good, but the offer is revocable; ask it as revocable"
     return None
 
 

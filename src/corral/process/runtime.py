@@ -386,6 +386,9 @@ class ProcessRuntime:
 
     # Beside the task.
 
+    def is_elsewhere(self, container_id: str) -> bool:
+        return False
+
     def exec(self, container_id: str, argv: Sequence[str], *, tty: bool) -> ProcessExec:
         """Errors: on entering, `NotFound` when it does not run; `Conflict` when it has ended."""
         return ProcessExec(lambda: self._running(container_id), argv, tty=tty)
