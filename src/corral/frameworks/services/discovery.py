@@ -33,8 +33,9 @@ def command(state: State, ask: int, command: DiscoveryCommand, now: float) -> li
             return [Reply(ask), *_watch(state, command, now)]
         case Drained(balancer=balancer, instances=instances):
             return [Reply(ask), *_drain(state, balancer, instances, now)]
-        case ReportTraffic(balancer=balancer, apps=apps):
+        case ReportTraffic(balancer=balancer, apps=apps, queues=queues):
             state.discovery.traffic[balancer] = {k: v for k, v in apps.items() if k in state.apps and v >= 0}
+            state.discovery.queues[balancer] = {k: v for k, v in queues.items() if k in state.apps and v >= 0}
             return [Reply(ask)]
         case GetTraffic():
             return [Reply(ask, view_traffic(state))]
@@ -73,6 +74,7 @@ def _watch(state: State, command: WatchBalancer, now: float) -> list[Effect]:
         return [Note("balancer follows", why, facts={"balancer": command.name})]
     known.balancers.pop(command.name, None)
     known.traffic.pop(command.name, None)
+    known.queues.pop(command.name, None)
     effects: list[Effect] = [Note("balancer has left", "its connection ended", facts={"balancer": command.name})]
     # Nobody waits for one that is gone.
     for app in state.apps.values():
