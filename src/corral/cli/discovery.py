@@ -83,8 +83,8 @@ def _masters(ctx: click.Context, masters: tuple[str, ...]) -> tuple[str, ...]:
 def lb(
     ctx: click.Context, masters: tuple[str, ...], groups: tuple[str, ...], name: str, http: str, https: str,
     certificates: tuple[str, ...], stats: str, bind: str, listen: str, haproxy: str, templates: str,
-    app_templates: bool, leave_running: bool, tells: tuple[str, ...], once: bool, work_dir: str, insecure: bool, log_format: str,
-    log_level: str,
+    app_templates: bool, leave_running: bool, tells: tuple[str, ...], once: bool, work_dir: str, insecure: bool,
+    log_format: str, log_level: str,
 ) -> int:  # fmt: skip
     """Balance load with HAProxy: follow the apps, reload only when needed, drain what is to end."""
     from corral.standalone.discovery import LbOptions, run_lb
