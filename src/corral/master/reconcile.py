@@ -227,9 +227,8 @@ def _learn(
     """A task this master has not known: it or its agent was away."""
     info = msgspec.structs.replace(one.info, agent_id=agent.id)
     before = framework.unreachable.pop(info.task_id, None)
-    entry = tasks.add_task(state, framework, agent, info, one.role, stripped(info.resources), now, one.state)
-    if one.status is not None:
-        entry.forwarded = one.status.state
+    held = stripped(info.resources)
+    entry = tasks.add_task(state, framework, agent, info, one.role, held, now, one.state, one.status)
     if before is not None:
         entry.preempted_by = before.preempted_by
     if one.state not in TERMINAL:
@@ -248,8 +247,8 @@ def _adopt_orphan(agent: AgentEntry, one: AgentTask, fresh: Fresh, now: float) -
     if key in agent.tasks or one.state in TERMINAL:
         return
     info = msgspec.structs.replace(one.info, agent_id=agent.id)
-    entry = TaskEntry(info, one.framework_id, one.role, stripped(info.resources), None, now)
-    entry.state = TaskState.KILLING
+    held = stripped(info.resources)
+    entry = TaskEntry(info, one.framework_id, one.role, held, None, now, state=TaskState.KILLING)
     entry.orphan = True
     # Its framework may run another task of this id elsewhere.
     entry.key = f"orphan/{agent.id}/{one.framework_id}/{info.task_id}"
