@@ -73,6 +73,15 @@ class Run:
         """Whether its first process is surely this machine's."""
         return self._watch is not None
 
+    @property
+    def process(self) -> int | None:
+        """The pid of its first process, where that is one of this machine's."""
+        return self._watch.pid if self._watch is not None else None
+
+    @property
+    def stop_signal(self) -> int:
+        return _signal_number(self._stop_signal)
+
     def has_ended(self) -> bool:
         return self.exit.done()
 
