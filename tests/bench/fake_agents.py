@@ -61,6 +61,8 @@ class FakeRuntime:
     async def kill(self, container_id: str, grace_s: float) -> None:
         self._running.discard(container_id)
 
+    async def signal(self, container_id: str, number: int) -> None: ...
+
     async def recover(self) -> Sequence[Found]:
         return ()
 

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from corral.discovery.balancer import Balancer, Choice
+from corral.discovery.balancer import Balancer, Choice, Told
 from corral.discovery.haproxy import Settings
 from corral.discovery.haproxy_process import HaproxyProcess
 from corral.discovery.registry import App, Endpoint, Instance, Port
@@ -29,6 +29,14 @@ class Source:
 
     async def post(self, path: str, body: Any) -> None:
         self.posted.append((path, body))
+
+    def measured(self) -> list[Any]:
+        return [body for path, body in self.posted if path.endswith("traffic")]
+
+    def queue(self, app_id: str) -> float | None:
+        """What was told last."""
+        told = self.measured()
+        return told[-1]["queues"].get(app_id) if told else None
 
     def drained(self) -> set[str]:
         return {i for path, body in self.posted if path.endswith("drained") for i in body["instances"]}
@@ -108,11 +116,11 @@ class World:
 
 
 @asynccontextmanager
-async def balanced(directory: Path) -> AsyncIterator[World]:
+async def balanced(directory: Path, told: Told | None = None) -> AsyncIterator[World]:
     source, servers, http = Source(), Servers(), free_port()
     process = HaproxyProcess(directory, require_haproxy())
     settings = Settings(socket=process.socket, http=f"127.0.0.1:{http}", most_connections=200, threads=1)
-    balancer = Balancer(source, process, settings, Choice(bind="127.0.0.1"))
+    balancer = Balancer(source, process, settings, Choice(bind="127.0.0.1"), told or Told())
     work = asyncio.ensure_future(balancer.run())
     try:
         yield World(balancer, source, servers, process, http)
@@ -255,6 +263,29 @@ async def test_traffic_is_measured_by_app(world: World) -> None:
         await get(world)
     await world.until(lambda: world.balancer.traffic.get("/web", 0) > 1)
     await world.until(lambda: any(path.endswith("traffic") for path, _ in world.source.posted))
+
+
+async def test_what_waits_in_the_queue_of_an_app_is_told(world: World) -> None:
+    await world.servers.start("a")
+    server = "  server {serverName} {host}:{port} weight {weight}{otherOptions} maxconn 1"
+    world.register("/web", "a", labels={"HAPROXY_0_BACKEND_SERVER_OPTIONS": server})
+    await world.settled("/web", "a")
+    asked = [asyncio.ensure_future(get(world, path="/slow")) for _ in range(4)]
+    await world.until(lambda: world.source.queue("/web") == 3)
+    world.servers.hold.set()
+    assert await asyncio.gather(*asked) == [(200, "a")] * 4
+    await world.until(lambda: world.source.queue("/web") == 0)
+
+
+async def test_what_is_not_to_be_told_is_measured_and_kept(tmp_path: Path) -> None:
+    async with balanced(tmp_path, Told(queue=False)) as world:
+        await world.servers.start("a")
+        world.register("/web", "a")
+        await world.settled("/web", "a")
+        await world.until(lambda: "/web" in world.balancer.queues)
+        await world.until(lambda: world.source.measured())
+        assert world.source.measured()[-1]["queues"] == {}
+        assert "/web" in world.source.measured()[-1]["apps"]
 
 
 async def test_a_configuration_that_cannot_be_started_leaves_the_old_one_at_work(world: World) -> None:

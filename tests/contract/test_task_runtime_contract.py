@@ -244,6 +244,26 @@ async def test_the_limits_of_what_runs_are_changed_and_those_of_what_ended_are_l
     await world.runtime.resize("t-unknown", 1500, 128)
 
 
+async def test_no_signal_reaches_what_has_ended_or_never_was(world: World) -> None:
+    execution, _ = await world.run("true")
+    for container_id in (execution.container_id, "t-unknown"):
+        with pytest.raises(NotFound):
+            await world.runtime.signal(container_id, 10)
+
+
+async def test_a_signal_reaches_the_tasks_own_process_also_after_a_restart(real_world: World) -> None:
+    script = "trap 'echo heard' USR1; echo ready; while true; do sleep 0.05; done"
+    execution = real_world.execution(script)
+    await real_world.runtime.start(execution)
+    await eventually(says(execution, "ready"))
+    await real_world.runtime.signal(execution.container_id, 10)
+    await eventually(says(execution, "heard"))
+    await real_world.restart()
+    await real_world.runtime.recover()
+    await real_world.runtime.signal(execution.container_id, 10)
+    await eventually(says(execution, "heard\nheard"))
+
+
 async def test_a_removed_task_is_forgotten(world: World) -> None:
     execution, _ = await world.run("exit 0")
     await world.runtime.remove(execution.container_id)

@@ -33,6 +33,7 @@ from corral.agent.spec import (
     ExecutorClosed,
     Exited,
     Fetched,
+    FindSecretFiles,
     FindTask,
     KillFailed,
     ListContainers,
@@ -243,6 +244,8 @@ class AgentCore:
                 return [Reply(ask, views.list_tasks(state, command))]
             case FindTask():
                 return [Reply(ask, views.find_task(state, command))]
+            case FindSecretFiles():
+                return [Reply(ask, views.find_secret_files(state, command))]
             case ReadState():
                 return [Reply(ask, views.read_state(state, now))]
             case ListContainers():

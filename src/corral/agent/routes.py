@@ -23,7 +23,7 @@ from corral.agent.executor_routes import executor_routes
 from corral.agent.runtimes import ExecSession
 from corral.agent.sandbox import Sandboxes
 from corral.agent.shell import AgentShell
-from corral.agent.spec import AgentView, FindTask, ListTasks, ReadState, TaskView
+from corral.agent.spec import AgentView, FindSecretFiles, FindTask, ListTasks, ReadState, TaskView
 from corral.agent.usage import Usage, measure_usage
 from corral.lib.clock import system_clock
 from corral.lib.errors import CorralError, Invalid, NotFound
@@ -35,6 +35,7 @@ from corral.mesos.pieces import pieces
 from corral.mesos.snapshot import RunRow
 from corral.model.ids import TaskId
 from corral.model.resources import Resources, total_milli
+from corral.model.signals import read_signal
 from corral.net.answers import (
     NOT_ACCEPTABLE,
     TEXT,
@@ -65,6 +66,7 @@ def routes(loop: Loop, shell: AgentShell) -> list[Route | RawRoute]:
         Route(method="GET", path="/corral/v1/tasks", handler=doors.list_tasks),
         Route(method="GET", path="/corral/v1/tasks/{task}", handler=doors.show_task),
         Route(method="GET", path="/corral/v1/tasks/{task}/logs", handler=doors.read_log),
+        Route(method="POST", path="/corral/v1/tasks/{task}/signal", handler=doors.signal),
         RawRoute(method="GET", path="/corral/v1/tasks/{task}/exec", handler=doors.open_session),
         Route(method="GET", path="/corral/v1/agent", handler=doors.show_agent),
         Route(method="GET", path="/health/live", handler=doors.answer_health),
@@ -86,6 +88,11 @@ def routes(loop: Loop, shell: AgentShell) -> list[Route | RawRoute]:
 def write_text_error(error: CorralError, request: Request) -> Response:
     """Mesos endpoints say in plain text what is wrong."""
     return Response(status=error.status, body=error.message.encode(), content_type="text/plain; charset=utf-8")
+
+
+class _Signal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    signal: str
+    renew: bool = False
 
 
 class _Doors:
@@ -211,6 +218,20 @@ class _Doors:
             await socket.prepare(raw)
             await _hold_session(socket, session)
         return socket
+
+    async def signal(self, request: Request) -> Response:
+        """A signal to the task's own process; with `renew` its files of secrets are written anew before."""
+        try:
+            body = msgspec.json.decode(request.body, type=_Signal)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Invalid(f'the body is not of the form {{"signal": "SIGHUP", "renew": true}}: {error}') from None
+        number = read_signal(body.signal)
+        task = await self._find(request)
+        sources = None
+        if body.renew:
+            sources = await self._loop.ask(FindSecretFiles(task_id=task.id, framework_id=task.framework))
+        await self._shell.signal(task, number, sources)
+        return Response(status=204)
 
     # The agent itself.
 

@@ -38,6 +38,12 @@ class TaskRuntime(Protocol):
         Nothing happens when it has ended. Errors: `Failed` when it cannot be done.
         """
 
+    async def signal(self, container_id: str, number: int) -> None:
+        """Send a signal to the task's own process, and to that alone.
+
+        Errors: `NotFound` when it does not run; `Failed` when it cannot be sent.
+        """
+
     async def recover(self) -> Sequence[Found]:
         """All that this agent ever started here and that has not been removed, running or ended."""
 

@@ -9,7 +9,7 @@ import json
 import os
 import pwd
 import shutil
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -84,6 +84,25 @@ class SecretFiles:
             execution, mounts=tuple(mounts), hidden=hidden if in_image else (), hidden_file=environment_file
         )
 
+    async def renew(self, framework_id: str, task_id: str, container_id: str, sources: Sequence[str]) -> None:
+        """Give the files of a run the newest values, in the order in which it was started with them.
+
+        Each file stays the same one, as it is mounted; it is written by one call, so that nobody sees it half old and
+        half new. Errors: as `fill`.
+        """
+        if self._root is None:
+            return
+        values = await self._fetch(framework_id, task_id)
+        wanted = [_need(values, source).reveal() for source in sources]
+        await asyncio.to_thread(self._rewrite, os.path.join(self._root, container_id), wanted)
+
+    def _rewrite(self, directory: str, values: Sequence[bytes]) -> None:
+        try:
+            for index, data in enumerate(values):
+                _overwrite(os.path.join(directory, str(index)), data)
+        except OSError as error:
+            raise Failed(f"secrets below {self._root} cannot be written anew: {error.strerror}") from None
+
     def clear(self, container_id: str) -> None:
         """The run is over."""
         if self._root is not None:
@@ -122,6 +141,20 @@ def _check_text(name: str, value: Secret) -> None:
 
 def _write_variables(hidden: tuple[tuple[str, Secret], ...]) -> bytes:
     return json.dumps({name: secret.reveal().decode() for name, secret in hidden}).encode()
+
+
+def _overwrite(path: str, data: bytes) -> None:
+    mode = os.stat(path).st_mode & 0o777
+    os.chmod(path, mode | 0o200)  # an agent that is not root may not write even into what is its own
+    try:
+        handle = os.open(path, os.O_WRONLY)
+        try:
+            os.pwrite(handle, data, 0)
+            os.ftruncate(handle, len(data))
+        finally:
+            os.close(handle)
+    finally:
+        os.chmod(path, mode)
 
 
 def _create(path: str, data: bytes, mode: int, user: str | None) -> None:

@@ -424,6 +424,16 @@ class AgentShell:
         """Errors: `Failed` when the task's runtime is not enabled on this agent."""
         return self._runtime(task.runtime).exec(task.container, argv, tty=tty)
 
+    async def signal(self, task: TaskView, number: int, sources: Sequence[str] | None) -> None:
+        """Send a signal to a task; before that its files of secrets, in order of their `sources`, get newest values.
+
+        Errors: `NotFound` when it does not run, `Unavailable` or `Failed` when the values cannot be had.
+        """
+        runtime = self._runtime(task.runtime)
+        if sources and self.secrets is not None:
+            await self.secrets.renew(task.framework, task.id, task.container, sources)
+        await runtime.signal(task.container, number)
+
     async def wait_for_code(self, runtime: str, container_id: str) -> int:
         """How it ended, as shells tell it. Errors: `Failed` when nobody saw it, `NotFound` when it is not known."""
         exit = await self._runtime(runtime).wait(container_id)

@@ -256,7 +256,14 @@ class TakeCall(msgspec.Struct, frozen=True, gc=False, tag=True):
     call: executor.Update | executor.Message | executor.Heartbeat
 
 
-Command = ListTasks | FindTask | ReadState | ListContainers | SubscribeExecutor | TakeCall
+class FindSecretFiles(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The sources of a task's files of secrets, in their order; asked when these files are to be written anew."""
+
+    task_id: TaskId
+    framework_id: str
+
+
+Command = ListTasks | FindTask | FindSecretFiles | ReadState | ListContainers | SubscribeExecutor | TakeCall
 
 
 class TaskView(msgspec.Struct, frozen=True, gc=False, kw_only=True):

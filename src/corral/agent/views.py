@@ -4,7 +4,16 @@ import msgspec
 
 from corral.agent import updates
 from corral.agent.session import describe_agent
-from corral.agent.spec import AgentView, ContainerView, FindTask, ListTasks, RuntimeView, Stage, TaskView
+from corral.agent.spec import (
+    AgentView,
+    ContainerView,
+    FindSecretFiles,
+    FindTask,
+    ListTasks,
+    RuntimeView,
+    Stage,
+    TaskView,
+)
 from corral.agent.state import AgentState, Task
 from corral.lib.errors import Conflict, NotFound
 from corral.mesos.snapshot import AgentFrameworkRow, AgentSnapshot, RunRow
@@ -66,6 +75,13 @@ def find_task(state: AgentState, command: FindTask) -> TaskView:
             return view_task(state, task)
     host = state.config.hostname
     raise NotFound(f"agent {host} has no task {command.task_id}; corral ps says where it is")
+
+
+def find_secret_files(state: AgentState, command: FindSecretFiles) -> tuple[str, ...]:
+    """Shapes: empty when it has none, or is not there."""
+    task = state.tasks.get((FrameworkId(command.framework_id), command.task_id))
+    container = task.info.container if task is not None else None
+    return tuple(v.secret for v in container.volumes if v.secret is not None) if container is not None else ()
 
 
 def list_containers(state: AgentState) -> list[ContainerView]:

@@ -6,8 +6,7 @@ What is not revocable stays where it is, whoever waits. Offers come back before 
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from corral.allocator.book import amounts_of
-from corral.allocator.bundles import worth_offering
+from corral.allocator.bundles import amounts_of, worth_offering
 from corral.allocator.coarse import part_for
 from corral.allocator.order import Branch, Order
 from corral.allocator.view import Eviction

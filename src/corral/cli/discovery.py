@@ -66,6 +66,15 @@ def _masters(ctx: click.Context, masters: tuple[str, ...]) -> tuple[str, ...]:
 @click.option(
     "--leave-running", is_flag=True, help="Let HAProxy serve on when this program ends; the next one takes over."
 )
+@click.option(
+    "--tell",
+    "tells",
+    multiple=True,
+    type=click.Choice(["requests", "queue", "nothing"]),
+    default=("requests", "queue"),
+    show_default=True,
+    help="Which measurements of apps the master is told, for scaling by them; repeatable.",
+)
 @click.option("--once", is_flag=True, help="Print the configuration and end.")
 @click.option("--work-dir", default="", help="Where HAProxy's configuration and sockets are kept.")
 @click.option("--insecure", is_flag=True, help="Allow --listen beyond loopback.")
@@ -74,8 +83,8 @@ def _masters(ctx: click.Context, masters: tuple[str, ...]) -> tuple[str, ...]:
 def lb(
     ctx: click.Context, masters: tuple[str, ...], groups: tuple[str, ...], name: str, http: str, https: str,
     certificates: tuple[str, ...], stats: str, bind: str, listen: str, haproxy: str, templates: str,
-    app_templates: bool, leave_running: bool, once: bool, work_dir: str, insecure: bool, log_format: str,
-    log_level: str,
+    app_templates: bool, leave_running: bool, tells: tuple[str, ...], once: bool, work_dir: str, insecure: bool,
+    log_format: str, log_level: str,
 ) -> int:  # fmt: skip
     """Balance load with HAProxy: follow the apps, reload only when needed, drain what is to end."""
     from corral.standalone.discovery import LbOptions, run_lb
@@ -84,7 +93,7 @@ def lb(
         LbOptions(
             masters=_masters(ctx, masters), access=find_access(), groups=groups, name=name, http=http, https=https,
             certificates=certificates, stats=stats, bind=bind, listen=listen, haproxy=haproxy, templates=templates,
-            app_templates=app_templates, leave_running=leave_running, once=once, work_dir=work_dir,
+            app_templates=app_templates, leave_running=leave_running, tells=tells, once=once, work_dir=work_dir,
             log_format=log_format, log_level=log_level, insecure=insecure,
         )
     )  # fmt: skip

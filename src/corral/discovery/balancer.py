@@ -14,7 +14,7 @@ import msgspec
 from corral.discovery.haproxy import Settings, TemplateError, blame, render
 from corral.discovery.haproxy_process import HaproxyProcess
 from corral.discovery.registry import App
-from corral.discovery.runtime_api import ServerCount, count_old, count_servers, set_servers, talk
+from corral.discovery.runtime_api import ServerCount, count_old, count_servers, measure, set_servers, talk
 from corral.discovery.services import Services, make_services
 from corral.discovery.slots import Slot, after, commands, place, same_shape, slot_name
 from corral.lib.errors import CorralError, Failed, Unavailable
@@ -48,14 +48,27 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     templates: bool = True
 
 
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """Which measurements the registry is told, for apps that are scaled by them."""
+
+    requests: bool = True
+    queue: bool = True
+
+
+TELL_ALL = Told()
+
+
 class Balancer:
     """Shapes: `changed` has to be called when the registry is another one; `run` works until it is cancelled."""
 
-    def __init__(self, source: Source, haproxy: HaproxyProcess, settings: Settings, choice: Choice) -> None:
+    def __init__(
+        self, source: Source, haproxy: HaproxyProcess, settings: Settings, choice: Choice, told: Told = TELL_ALL
+    ) -> None:
         self._source = source
         self._haproxy = haproxy
         self._settings = settings
         self._choice = choice
+        self._tells = told
         self._news = asyncio.Event()
         self._slots: dict[str, tuple[Slot, ...]] = {}
         self._services = Services()
@@ -66,6 +79,7 @@ class Balancer:
         self._totals: dict[tuple[str, str], int] = {}
         self._measured_at = time.monotonic()
         self.traffic: dict[str, float] = {}
+        self.queues: dict[str, float] = {}
         self.error = ""
         self.commands = 0
         self.ready = asyncio.Event()
@@ -230,11 +244,31 @@ class Balancer:
             if not self._structure:
                 continue
             try:
-                self._take_counts(await count_servers(self._haproxy.socket))
-                body = {"balancer": self._source.connection, "apps": self.traffic}
-                await self._source.post("/corral/v1/registry/traffic", body)
+                counts, waiting = await measure(self._haproxy.socket)
+                self._take_counts(counts)
+                self.queues = self._share_out(waiting)
+                await self._tell()
             except CorralError as error:
                 log.debug("traffic not told", why=error.message)
+
+    async def _tell(self) -> None:
+        if not self._tells.requests and not self._tells.queue:
+            return
+        body = {
+            "balancer": self._source.connection,
+            "apps": self.traffic if self._tells.requests else {},
+            "queues": self.queues if self._tells.queue else {},
+        }
+        await self._source.post("/corral/v1/registry/traffic", body)
+
+    def _share_out(self, waiting: Mapping[str, int]) -> dict[str, float]:
+        """What waits, by app; apps that share a backend have equal parts in its queue."""
+        found: dict[str, float] = {}
+        for service in self._services.services:
+            for app in service.apps:
+                share = waiting.get(service.name, 0) / len(service.apps)
+                found[app] = round(found.get(app, 0.0) + share, 3)
+        return found
 
     def _take_counts(self, counts: list[ServerCount]) -> None:
         now = time.monotonic()
@@ -283,6 +317,7 @@ class Balancer:
             "refused": self._services.errors,
             "ignored": {app: list(labels) for app, labels in self._services.ignored.items()},
             "traffic": self.traffic,
+            "queues": self.queues,
         }  # fmt: skip
 
 

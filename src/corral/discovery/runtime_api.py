@@ -17,6 +17,7 @@ MOST_PER_LINE = 64
 MOST_ANSWER_BYTES = 64 << 20
 
 _SERVERS = "show stat -1 4 -1"
+_BACKENDS_TOO = "show stat -1 6 -1"
 
 
 class Worker(msgspec.Struct, frozen=True):
@@ -111,6 +112,21 @@ def read_servers(text: str) -> Iterator[ServerCount]:
                 row.get("pxname") or "", name, int(row.get("scur") or 0), int(row.get("stot") or 0),
                 row.get("status") or "",
             )  # fmt: skip
+
+
+def read_queues(text: str) -> dict[str, int]:
+    """How many requests wait, by backend: for any of its servers, or for one of them."""
+    found: dict[str, int] = {}
+    for row in csv.DictReader(text.lstrip().removeprefix("# ").splitlines()):
+        backend = row.get("pxname") or ""
+        found[backend] = found.get(backend, 0) + int(row.get("qcur") or 0)
+    return found
+
+
+async def measure(path: str) -> tuple[list[ServerCount], dict[str, int]]:
+    """The servers, and what waits by backend."""
+    text = await talk(path, _BACKENDS_TOO)
+    return list(read_servers(text)), read_queues(text)
 
 
 async def count_servers(path: str) -> list[ServerCount]:

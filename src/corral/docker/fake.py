@@ -102,7 +102,7 @@ def _foresee_script(script: str) -> Fate:
 
 
 class _FakeRun:
-    __slots__ = ("ended", "execution", "exit", "fate", "launched", "timers")
+    __slots__ = ("ended", "execution", "exit", "fate", "launched", "signals", "timers")
 
     def __init__(self, execution: Execution, fate: Fate, launched: Launched) -> None:
         self.execution = execution
@@ -111,6 +111,7 @@ class _FakeRun:
         self.exit: Exit | None = None
         self.ended = asyncio.Event()
         self.timers: list[asyncio.TimerHandle] = []
+        self.signals: list[int] = []
 
 
 class FakeNode:
@@ -244,6 +245,12 @@ class FakeRuntime:
             run.execution = msgspec.structs.replace(
                 run.execution, cpu_milli=cpu_milli, mem_mb=run.execution.mem_mb if mem_mb is None else mem_mb
             )
+
+    async def signal(self, container_id: str, number: int) -> None:
+        run = self.node.runs.get(container_id)
+        if run is None or run.exit is not None:
+            raise NotFound(f"container {container_id} does not run, so that no signal reaches it")
+        run.signals.append(number)
 
     async def recover(self) -> Sequence[Found]:
         return [

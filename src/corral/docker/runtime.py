@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from signal import Signals
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -286,6 +287,12 @@ class DockerRuntime:
             changes |= {"Memory": memory, "MemorySwap": memory}
         with suppress(NotFound, Conflict):
             await self.engine.update(container_name(container_id), changes)
+
+    async def signal(self, container_id: str, number: int) -> None:
+        try:
+            await self.engine.kill(container_name(container_id), Signals(number).name)
+        except Conflict:
+            raise NotFound(f"container {container_id} does not run, so that no signal reaches it") from None
 
     async def remove(self, container_id: str) -> None:
         """Errors: `Conflict` while it runs; `Unavailable` when Docker is away for longer than a restart takes."""

@@ -5,11 +5,11 @@ and a launch changes no sum. What is free on an agent, and what a role holds, is
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import msgspec
 
-from corral.allocator.book import PORTS, plain
+from corral.allocator.bundles import PORTS, plain
 from corral.allocator.view import AgentView, Filter, FrameworkView, Grant, Hold, HoldKind, WantView
 from corral.master.state import (
     AgentEntry,
@@ -312,6 +312,15 @@ def hold_task(state: MasterState, entry: TaskEntry, since_at: float, offer: Offe
     _change(state, entry.agent_id)
     if offer is not None:
         _count_out(state, offer)
+
+
+def hold_tasks(state: MasterState, agent_id: AgentId, fresh: Sequence[tuple[TaskEntry, float]]) -> None:
+    """Count what tasks hold that an agent has just told of, each with when it began."""
+    if fresh:
+        for entry, _ in fresh:
+            entry.holding = True
+        state.allocator.hold_all(agent_id, [_task_hold(entry, since_at) for entry, since_at in fresh])
+        _change(state, agent_id)
 
 
 def hold_anew(state: MasterState, entry: TaskEntry, since_at: float) -> None:

@@ -61,8 +61,8 @@ class _Statuses(dict[TaskState, TaskStatus]):
 
     __slots__ = ("_task",)
 
-    def __init__(self, task: "TaskEntry") -> None:
-        super().__init__()
+    def __init__(self, task: "TaskEntry", first: TaskStatus | None) -> None:
+        super().__init__({} if first is None else {first.state: first})
         self._task = task
 
     def __setitem__(self, state: TaskState, status: TaskStatus) -> None:
@@ -125,8 +125,9 @@ class TaskEntry:
     )  # fmt: skip
 
     def __init__(
-        self, info: TaskInfo, framework_id: FrameworkId, role: str, resources: Resources, group: str | None, at: float
-    ) -> None:
+        self, info: TaskInfo, framework_id: FrameworkId, role: str, resources: Resources, group: str | None, at: float,
+        *, state: TaskState = TaskState.STAGING, status: TaskStatus | None = None,
+    ) -> None:  # fmt: skip
         self.info = info
         self.at = at
         self.framework_id = framework_id
@@ -135,9 +136,9 @@ class TaskEntry:
         self.resources = resources
         self.group = group
         self.table: TaskTable | None = None
-        self.statuses: dict[TaskState, TaskStatus] = _Statuses(self)
-        self.state = TaskState.STAGING
-        self.forwarded = TaskState.STAGING
+        self.statuses: dict[TaskState, TaskStatus] = _Statuses(self, status)
+        self._state = state
+        self.forwarded = state if status is None else status.state
         self.forwarded_uuid: bytes | None = None
         self.unacknowledged: tuple[TaskStatus, ...] = ()
         self.holding = False
@@ -145,6 +146,7 @@ class TaskEntry:
         self.kill: tuple[float | None] | None = None
         self.orphan = False
         self.preempted_by: Eviction | None = None
+        self.show()
 
     @property
     def state(self) -> TaskState:

@@ -79,10 +79,10 @@ def add_task(
     resources: Resources,
     now: float,
     task_state: TaskState = TaskState.STAGING,
+    status: TaskStatus | None = None,
 ) -> TaskEntry:
     """Enter a task on its agent and with its framework; nothing is accounted yet."""
-    entry = TaskEntry(info, framework.id, role, resources, group_of(info), now)
-    entry.state = entry.forwarded = task_state
+    entry = TaskEntry(info, framework.id, role, resources, group_of(info), now, state=task_state, status=status)
     framework.tasks[info.task_id] = entry
     agent.tasks[framework.id, info.task_id] = entry
     if agent.unavailability is not None:

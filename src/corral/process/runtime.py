@@ -273,6 +273,21 @@ class ProcessRuntime:
             except OSError as error:
                 raise Failed(f"limits of container {container_id} cannot be changed: {error.strerror}") from None
 
+    async def signal(self, container_id: str, number: int) -> None:
+        watch = self._watch(container_id)
+        pids: Pids | None = record.read_record(watch.directory, record.PIDS)
+        handle = (
+            tree.open_process(pids["pid"], pids["pid_start"]) if pids is not None and not watch.ended.done() else None
+        )
+        if handle is None:
+            raise NotFound(f"container {container_id} does not run, so that no signal reaches it")
+        try:
+            signal.pidfd_send_signal(handle, number)
+        except ProcessLookupError:
+            raise NotFound(f"container {container_id} has just ended") from None
+        finally:
+            os.close(handle)
+
     async def _end_start(self, container_id: str) -> None:
         """Let a start under way come to its end, or take it back when it hangs."""
         starting = self._starting.get(container_id)

@@ -102,6 +102,22 @@ class AgentClient:
             raise self._lost(error) from None
         return TaskSession(socket)
 
+    async def signal(self, task_id: str, signal: str, *, renew: bool = False, framework: str = "") -> None:
+        """Send a signal to a task; with `renew` its files of secrets get the newest values before.
+
+        Errors: `NotFound` when it does not run; `Unavailable` when the agent does not answer.
+        """
+        url = f"{self._url}/corral/v1/tasks/{quote(task_id, safe='')}/signal"
+        query = {"framework": framework} if framework else {}
+        limits = aiohttp.ClientTimeout(total=READ_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
+        body = {"signal": signal, "renew": renew}
+        try:
+            async with self._connection().post(url, params=query, json=body, timeout=limits) as response:
+                if response.status >= 300:
+                    raise await _refusal(response)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise self._lost(error) from None
+
     def _connection(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = open_session(self._access, to_master=False)

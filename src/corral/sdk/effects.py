@@ -8,6 +8,7 @@
 | `Publish` | the framework's feed: everybody who follows it gets the event |
 | `Notify` | `sdk/notify.py`: a mail or a POST to the world outside |
 | `Measure` | `sdk/measure.py`: agents are asked what their tasks use |
+| `Signal` | `sdk/signals.py`: an agent is asked to send a signal to a task |
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from typing import Any
 import msgspec
 
 from corral.model import calls
+from corral.model.ids import FrameworkId, TaskId
 from corral.runtime.core import Effect
 
 
@@ -82,3 +84,22 @@ class Measured(msgspec.Struct, frozen=True, tag="Measured"):
     """
 
     usage: dict[str, tuple[float, int]]
+
+
+class Signal(Effect, frozen=True):
+    """Send a signal to a task; with `renew` its files of secrets get the newest values before. Shapes: `node` is
+    `host:port`. It is tried once; what became of it comes back as `Signalled`.
+    """
+
+    node: str
+    framework_id: FrameworkId
+    task_id: TaskId
+    signal: str
+    renew: bool = False
+
+
+class Signalled(msgspec.Struct, frozen=True, tag="Signalled"):
+    """An input: the task was sent its signal, or was not, and why. Shapes: `why` is empty when it was."""
+
+    task_id: TaskId
+    why: str = ""

@@ -22,11 +22,12 @@ from corral.runtime.core import Effect
 from corral.runtime.loop import Fence, Loop
 from corral.runtime.notes import Notes
 from corral.runtime.turn import Recorder
-from corral.sdk.effects import Call, Connect, Disconnect, Measure, Notify, Publish
+from corral.sdk.effects import Call, Connect, Disconnect, Measure, Notify, Publish, Signal
 from corral.sdk.feed import Feed
 from corral.sdk.measure import Measurer
 from corral.sdk.notify import MailServer, Notifier
 from corral.sdk.scheduler import CallFailed, Disconnected, FrameworkCore, Session
+from corral.sdk.signals import Signaller
 from corral.sdk.transport import PipelinedTransport, Transport
 from corral.store.base import Store
 
@@ -110,6 +111,7 @@ class FrameworkShell:
         self._feed = feed
         self._notifier = Notifier(mail, webhook_secret_file)
         self._measurer = Measurer(access)
+        self._signaller = Signaller(access)
         self._tell: Callable[[Any], None] = _nobody
         self._connection = 0
         self._stream: asyncio.Task[Disconnected] | None = None
@@ -150,6 +152,8 @@ class FrameworkShell:
                 return self._notifier.send(effect)
             case Measure():
                 return self._measurer.measure(effect)
+            case Signal():
+                return self._signaller.send(effect)
         raise TypeError(f"no framework has the effect {type(effect).__name__}")
 
     def _tell_failure(self, call: calls.Call, connection: int, error: CorralError) -> None:
@@ -239,6 +243,7 @@ class FrameworkService:
             recorder=recorder,
             notes=notes,
             fence=fence,
+            asks_first=True,
             check=check,
         )
         self.name = self.loop.name

@@ -14,7 +14,7 @@ import jinja2
 import msgspec
 
 from corral.discovery import routes as lb_routes
-from corral.discovery.balancer import Balancer, Choice
+from corral.discovery.balancer import Balancer, Choice, Told
 from corral.discovery.dns_server import DnsServer, read_resolvers
 from corral.discovery.etcd_keys import KeyFollower
 from corral.discovery.follow import RegistryFollower
@@ -79,6 +79,7 @@ class LbOptions(msgspec.Struct, frozen=True, kw_only=True):
     templates: str = ""
     app_templates: bool = True
     leave_running: bool = False
+    tells: tuple[str, ...] = ("requests", "queue")
     once: bool = False
     work_dir: str = ""
     log_format: str = "text"
@@ -107,7 +108,10 @@ async def _lb(options: LbOptions) -> int:
 
     follower = _follower(options, changed, work_dir / "registry.json")
     haproxy = HaproxyProcess(work_dir, options.haproxy)
-    balancer = Balancer(follower, haproxy, lb_settings(options, haproxy.socket), _choice(options))
+    told = Told(requests="requests" in options.tells, queue="queue" in options.tells)
+    if "nothing" in options.tells and len(options.tells) > 1:
+        raise Invalid("--tell nothing stands beside other values; give it alone or leave it out")
+    balancer = Balancer(follower, haproxy, lb_settings(options, haproxy.socket), _choice(options), told)
     host, port = parse_listen(options.listen, "--listen")
     check_exposure(host, options.insecure, "--listen")
     server = Server(lb_routes.routes(balancer), bind(host, port), name="lb server")

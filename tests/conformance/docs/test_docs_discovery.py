@@ -44,6 +44,20 @@ def test_the_worked_setup_goes_as_the_page_says(daemons: Site, etcd: Etcd, tmp_p
     assert get(http) == get(service) == 200
     status, told = ask(lb.url, "GET", "/corral/v1/lb")
     assert (status, told["refused"], told["services"][0]["hosts"]) == (200, {}, ["shop.test"])
+    rules = {"min": 1, "max": 3, "targets": {"requests": 0.5}}
+    assert ask(url, "PUT", "/corral/v1/scaling/shop/web", rules)[0] == 200
+
+    def grown() -> bool:
+        """Requests go on meanwhile: what the balancer measures of them is what the app grows by."""
+        assert get(http) == 200
+        return len(ask(url, "GET", "/v2/apps/shop/web/tasks")[1]["tasks"]) == 3
+
+    wait_until(grown, "a third instance, as the balancer measures more requests than two shall have")
+    (moved,) = ask(url, "GET", "/corral/v1/scaling/shop/web")[1]["history"]
+    assert (moved["by"], moved["why"].split()[0]) == ("auto", "requests")
+    assert ask(url, "DELETE", "/corral/v1/scaling/shop/web")[0] == 204
+    wait_until(lambda: len(look_up(dns, "_http._tcp.web.shop.corral", "SRV")) == 3, "the third instance in DNS")
+
     shown = run_corral(url, "lb", "--once", "--http", f"127.0.0.1:{http}")
     assert "backend shop_web_" in shown.out
 
@@ -55,7 +69,7 @@ def test_the_worked_setup_goes_as_the_page_says(daemons: Site, etcd: Etcd, tmp_p
     )
     made = tmp_path / "made"
     words = ("template", str(template), str(made), "--etcd", keys, "--no-master", "--once", "--prefix", "/services")
-    wait_until(lambda: run_corral(url, *words).code == 0 and made.read_text().count("\n") == 2, "the keys in a file")
+    wait_until(lambda: run_corral(url, *words).code == 0 and made.read_text().count("\n") == 3, "the keys in a file")
     told = [f"127.0.0.1:{rr.rdata.port}" for rr in look_up(dns, "_http._tcp.web.shop.corral", "SRV")]
     assert made.read_text().split() == sorted(told)
 

@@ -48,3 +48,29 @@ def test_a_task_gets_its_secrets_and_no_disk_log_or_view_has_them(daemons: Site,
     assert run_corral(url, "exec", new, "--", "sh", "-c", "echo $DB").out.strip() == "another"
     assert run_corral(url, "secret", "set", "db/password", "x", "--expect", "1").code == 4
     assert run_corral(url, "secret", "get", "none").code == 3
+
+
+def test_a_pod_hears_by_a_signal_that_a_value_in_its_file_is_another_one(daemons: Site, tmp_path: Path) -> None:
+    url = daemons.dev().url
+    assert run_corral(url, "secret", "set", "db/password", stdin="first").code == 0
+    assert run_corral(url, "config", "set", "app.conf", "color=blue").code == 0
+    script = "trap 'echo now $PW $(cat conf)' USR1; echo now $PW $(cat conf); while true; do sleep 0.05; done"
+    pod = {
+        "id": "/pod", "environment": {"PW": {"secret": "pw"}}, "labels": {"CORRAL_SECRETS_CHANGE": "signal:SIGUSR1"},
+        "secrets": {"pw": {"source": "db/password"}, "c": {"source": "config:app.conf"}},
+        "volumes": [{"name": "conf", "secret": "c"}],
+        "containers": [
+            {"name": "main", "exec": {"command": {"shell": script}}, "resources": {"cpus": 0.1, "mem": 32},
+             "volumeMounts": [{"name": "conf", "mountPath": "conf"}]},
+        ],
+    }  # fmt: skip
+    assert ask(url, "POST", "/v2/pods", pod)[0] == 201
+
+    def tasks() -> list[str]:
+        return [t["id"] for t in ask(url, "GET", "/corral/v1/tasks")[1]["tasks"] if t["state"] == "TASK_RUNNING"]
+
+    (task,) = wait_until(tasks, "the pod")
+    wait_until(lambda: run_corral(url, "logs", task).out == "now first color=blue\n", "its first words")
+    assert run_corral(url, "config", "set", "app.conf", "color=red and longer").code == 0
+    wait_until(lambda: run_corral(url, "logs", task).out.endswith("now first color=red and longer\n"), "its next words")
+    assert tasks() == [task]

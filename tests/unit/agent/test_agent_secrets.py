@@ -81,6 +81,23 @@ async def test_a_process_gets_files_and_a_file_of_variables_that_only_it_can_rea
         environment_of(run)
 
 
+async def test_files_get_newer_values_in_place_whatever_their_length(tmp_path: Path) -> None:
+    files = SecretFiles("x", fetch, str(tmp_path / "memory"))
+    (mount,) = (await files.fill(planned(), None)).mounts
+    before = os.stat(mount.source)
+    for value in (b"longer than it was before", b""):
+        VALUES["config:c"] = Secret(value)
+        await files.renew("F", "t", "c1", ("config:c",))
+        assert Path(mount.source).read_bytes() == value
+    VALUES["config:c"] = Secret(b"\xffraw")
+    after = os.stat(mount.source)
+    assert (after.st_ino, after.st_mode, after.st_uid) == (before.st_ino, before.st_mode, before.st_uid)
+    with pytest.raises(Failed, match="gave no value for secret:gone"):
+        await files.renew("F", "t", "c1", ("secret:gone",))
+    with pytest.raises(Failed, match="cannot be written anew"):
+        await files.renew("F", "t", "other", ("config:c",))
+
+
 async def test_a_container_gets_mounts_that_cannot_be_written_and_its_variables(tmp_path: Path) -> None:
     filled = await SecretFiles("x", fetch, str(tmp_path / "memory")).fill(planned(image="i"), "bob")
     (mount,) = [m for m in filled.mounts if m.target.endswith("conf/file")]

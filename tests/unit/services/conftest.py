@@ -33,7 +33,7 @@ from corral.runtime.core import (
     decide,
     encode_record,
 )
-from corral.sdk.effects import Call, Measure, Notify, Publish
+from corral.sdk.effects import Call, Measure, Notify, Publish, Signal
 from corral.sdk.feed import Followed
 from corral.sdk.scheduler import Disconnected
 
@@ -63,6 +63,7 @@ class Cluster:
         self.killed: list[TaskId] = []
         self.declined: list[str] = []
         self.measured: list[tuple[str, ...]] = []
+        self.signals: list[Signal] = []
         self.replies: dict[int, Any] = {}
         self._asks = 0
         self._offers = 0
@@ -98,6 +99,8 @@ class Cluster:
                 case Publish(kind=kind, body=body):
                     assert body["eventType"] == kind
                     self.published.append(dict(msgspec.json.decode(msgspec.json.encode(body))))
+                case Signal():
+                    self.signals.append(effect)
                 case Measure(nodes=nodes):
                     self.measured.append(nodes)
                 case Call(call=call):

@@ -53,3 +53,30 @@ def test_an_inverse_offer_is_accepted(cluster: Any) -> None:
     )  # fmt: skip
     cluster.send(events.InverseOffers(inverse_offers=(offer,)))
     assert cluster.calls == [calls.AcceptInverseOffers(framework_id=FrameworkId("F"), inverse_offer_ids=(offer.id,))]
+
+
+@pytest.mark.parametrize("told", [[], [Reason.AGENT_DRAINING], [None, Reason.AGENT_DRAINING]])
+def test_a_drain_that_a_new_leader_tells_of_by_reconciliation_alone_moves_the_instance_at_once(
+    cluster: Any, told: list[Reason | None]
+) -> None:
+    cluster.create(id="/web", cmd="sleep 1000", cpus=0.1, mem=32, instances=1)
+    cluster.work()
+    (first,) = cluster.task_ids()
+    cluster.crash()
+    cluster.subscribe()
+    for reason in [*told, Reason.RECONCILIATION]:
+        cluster.update(first, TaskState.KILLING, reason=reason)
+    (second,) = cluster.run()
+    assert {i.condition for i in cluster.app().instances.values()} == {"Killing", "Running"}
+    cluster.update(first, TaskState.KILLED, reason=Reason.AGENT_DRAINING)
+    assert cluster.task_ids() == [second]
+
+
+def test_an_instance_that_was_known_to_be_ending_moves_when_its_agent_says_that_it_is_drained(cluster: Any) -> None:
+    cluster.create(id="/web", cmd="sleep 1000", cpus=0.1, mem=32, instances=1)
+    cluster.work()
+    (first,) = cluster.task_ids()
+    cluster.update(first, TaskState.KILLING, message="its node ends it")
+    assert not cluster.wants, "it may end for reasons of its own"
+    cluster.update(first, TaskState.KILLING, reason=Reason.AGENT_DRAINING)
+    assert len(cluster.run()) == 1

@@ -314,7 +314,7 @@ def container(**more: Any) -> dict[str, Any]:
         ("/containers(0)/volumeMounts", {"containers": [container(volumeMounts=[{"name": "v", "mountPath": "x"}])]}),
         ("/environment", {"containers": [container()], "environment": {"1x": "a"}}),
         ("/networks(0)/mode", {"containers": [container()], "networks": [{"mode": "container", "name": "n"}]}),
-        ("/secrets", {"containers": [container()], "secrets": {"a": {"source": "b"}}}),
+        ("/secrets/a", {"containers": [container()], "secrets": {"a": "b"}}),
         ("/volumes(0)/persistent", {"containers": [container()], "volumes": [{"name": "v", "persistent": {}}]}),
         ("/scaling/kind", {"containers": [container()], "scaling": {"kind": "elastic"}}),
     ],

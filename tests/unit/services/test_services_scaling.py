@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from corral.frameworks.services.discovery_spec import ReportTraffic
+from corral.frameworks.services.discovery_spec import ReportTraffic, WatchBalancer
 from corral.frameworks.services.scaling import bounds_at, decide
 from corral.frameworks.services.scaling_routes import read_scaling
 from corral.frameworks.services.scaling_spec import (
@@ -170,6 +170,21 @@ def test_what_balancers_measure_scales(cluster: Any) -> None:
         cluster.ask(ReportTraffic(balancer=name, apps={"/web": rate}))
     cluster.advance(11)
     assert cluster.app().spec.instances == 5
+
+
+def test_what_waits_at_balancers_scales_beside_what_is_pushed_until_the_balancer_has_left(cluster: Any) -> None:
+    cluster.create(instances=2)
+    cluster.work()
+    set_rules(cluster, min=1, targets={"queue": 10}, downCooldownSeconds=0)
+    cluster.ask(WatchBalancer(name="a", groups=("external",)))
+    cluster.ask(ReportTraffic(balancer="a", apps={}, queues={"/web": 30.0, "/other": 7.0, "/gone": -1.0}))
+    cluster.ask(Push(id="/web", metric=Metric.QUEUE, value=20, source="rabbit"))
+    assert cluster.ask(GetUsage(id="/web"))["balanced"] == {"queue": {"a": 30.0}}
+    cluster.advance(11)
+    cluster.work()
+    assert len(cluster.running()) == 5
+    cluster.ask(WatchBalancer(name="a", present=False))
+    assert cluster.ask(GetUsage(id="/web"))["balanced"] == {}
 
 
 def test_the_app_itself_may_grow_within_its_bounds_by_its_token(cluster: Any) -> None:

@@ -20,6 +20,7 @@ from corral.frameworks.services import (
     pods,
     recovery,
     scaling_spec,
+    signals,
     steering,
     updates,
     upkeep,
@@ -83,14 +84,14 @@ from corral.model import calls, events
 from corral.model.ids import TaskId
 from corral.runtime.core import Asked, Effect, Loaded, Reply, Tick
 from corral.sdk import notices
-from corral.sdk.effects import Measured, Notified
+from corral.sdk.effects import Measured, Notified, Signalled
 from corral.sdk.feed import Followed
 from corral.sdk.scheduler import CallFailed, Disconnected
 
 Input = (
     Loaded | Tick | Asked[Command] | Followed | Disconnected | CallFailed | events.Subscribed | events.Offers
     | events.Rescind | events.Update | events.Message | events.Explanations | events.Failure | events.Error
-    | events.Heartbeat | Measured | Notified
+    | events.Heartbeat | Measured | Notified | Signalled
 )  # fmt: skip
 """Everything that the loop of this framework may be told; some of it the session around the core answers alone."""
 
@@ -172,6 +173,10 @@ class ServicesCore:
                 state.followed = by_anybody
                 state.listen()
                 return []
+            case Signalled():
+                return signals.signalled(state, input)
+            case Tick(name=name) if name.startswith(signals.SIGNAL):
+                return signals.tick(state, TaskId(name.removeprefix(signals.SIGNAL)))
             case Notified():
                 return notices.notified(state.outbox, input)
             case Tick(name=name) if name.startswith(notices.NOTICE):

@@ -3,6 +3,7 @@
 An instance that is leaving is killed when every balancer that serves its app has drained it, or its time is over.
 """
 
+from corral.frameworks.services import signals
 from corral.frameworks.services.deployments import Change, deploy
 from corral.frameworks.services.discovery_spec import (
     DiscoveryCommand,
@@ -15,7 +16,7 @@ from corral.frameworks.services.discovery_spec import (
 )
 from corral.frameworks.services.draining import LEAVE, is_drained
 from corral.frameworks.services.registry import view_registry
-from corral.frameworks.services.secrets import wants_restart
+from corral.frameworks.services.secrets import Reaction, reaction_to
 from corral.frameworks.services.spec import Goal, Instance
 from corral.frameworks.services.state import App, State, replace, task_id_of
 from corral.frameworks.services.upkeep import app_of_instance, kill
@@ -33,8 +34,9 @@ def command(state: State, ask: int, command: DiscoveryCommand, now: float) -> li
             return [Reply(ask), *_watch(state, command, now)]
         case Drained(balancer=balancer, instances=instances):
             return [Reply(ask), *_drain(state, balancer, instances, now)]
-        case ReportTraffic(balancer=balancer, apps=apps):
+        case ReportTraffic(balancer=balancer, apps=apps, queues=queues):
             state.discovery.traffic[balancer] = {k: v for k, v in apps.items() if k in state.apps and v >= 0}
+            state.discovery.queues[balancer] = {k: v for k, v in queues.items() if k in state.apps and v >= 0}
             return [Reply(ask)]
         case GetTraffic():
             return [Reply(ask, view_traffic(state))]
@@ -52,9 +54,14 @@ def view_traffic(state: State) -> dict[str, float]:
 
 
 def _react(state: State, source: str, now: float) -> list[Effect]:
-    """Replace the instances of apps that want to be when this value changes."""
+    """Replace the instances of apps that want to be when this value changes, and signal those of others."""
     effects: list[Effect] = []
-    for app in [app for app in state.visible_apps() if wants_restart(app.spec, source)]:
+    for app in state.visible_apps():
+        reaction, signal = reaction_to(app.spec, source)
+        if reaction is Reaction.SIGNAL:
+            effects += signals.begin(state, app, signal, source, now)
+        if reaction is not Reaction.RESTART:
+            continue
         if app.spec.id in state.locks:
             why = f"{source} has changed while it is being deployed; restart it when that is done"
             effects.append(Note("app not restarted", why, "warning", {"app": app.spec.id}))
@@ -73,6 +80,7 @@ def _watch(state: State, command: WatchBalancer, now: float) -> list[Effect]:
         return [Note("balancer follows", why, facts={"balancer": command.name})]
     known.balancers.pop(command.name, None)
     known.traffic.pop(command.name, None)
+    known.queues.pop(command.name, None)
     effects: list[Effect] = [Note("balancer has left", "its connection ended", facts={"balancer": command.name})]
     # Nobody waits for one that is gone.
     for app in state.apps.values():

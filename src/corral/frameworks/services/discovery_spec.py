@@ -29,10 +29,11 @@ class Drained(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class ReportTraffic(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """What a balancer measured. Units: requests a second by app."""
+    """What a balancer measured. Units: `apps` requests a second, `queues` requests that wait, both by app."""
 
     balancer: str
     apps: dict[str, float]
+    queues: dict[str, float] = {}
 
 
 class GetTraffic(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -50,11 +51,13 @@ DiscoveryCommand = GetRegistry | WatchBalancer | Drained | ReportTraffic | GetTr
 
 class Discovery:
     """What is known of those who follow. Shapes: `balancers` maps the name of a connection to its groups, `drained` an
-    instance to the balancers that are done with it, `traffic` a balancer to requests a second by app."""
+    instance to the balancers that are done with it, `traffic` a balancer to requests a second by app, `queues` one to
+    how many requests wait, by app."""
 
-    __slots__ = ("balancers", "drained", "traffic")
+    __slots__ = ("balancers", "drained", "queues", "traffic")
 
     def __init__(self) -> None:
         self.balancers: dict[str, tuple[str, ...]] = {}
         self.drained: dict[str, set[str]] = {}
         self.traffic: dict[str, dict[str, float]] = {}
+        self.queues: dict[str, dict[str, float]] = {}

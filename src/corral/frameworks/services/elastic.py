@@ -221,11 +221,16 @@ def values_of(state: State, app: App, now: float) -> dict[Metric, float]:
         found[Metric.MEMORY] = average([s.mem_bytes / (spec.mem_mb * (1 << 20)) * 100 for s in fresh])
     for metric in (Metric.REQUESTS, Metric.QUEUE):
         told = [v for at, v in state.elastic.pushed.get((spec.id, metric), {}).values() if now - at <= STALE_S]
-        if metric is Metric.REQUESTS:
-            told += [rates[spec.id] for rates in state.discovery.traffic.values() if spec.id in rates]
+        told += _balanced(state, metric, spec.id).values()
         if told:
             found[metric] = sum(told) / max(1, spec.instances)
     return {metric: round(value, 3) for metric, value in found.items() if value is not None}
+
+
+def _balanced(state: State, metric: Metric, app_id: str) -> dict[str, float]:
+    """What balancers have measured of an app, by balancer."""
+    found = state.discovery.traffic if metric is Metric.REQUESTS else state.discovery.queues
+    return {balancer: values[app_id] for balancer, values in found.items() if app_id in values}
 
 
 # Shown.
@@ -258,6 +263,11 @@ def _view_usage(state: State, app: App) -> Json:
             str(metric): {source: value for source, (_, value) in told.items()}
             for (app_id, metric), told in state.elastic.pushed.items()
             if app_id == app.spec.id
+        },
+        "balanced": {
+            str(metric): told
+            for metric in (Metric.REQUESTS, Metric.QUEUE)
+            if (told := _balanced(state, metric, app.spec.id))
         },
     }
 

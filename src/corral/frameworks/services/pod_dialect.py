@@ -8,13 +8,14 @@ their own are refused; they share the node's network and the pod's volumes.
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Set
 from typing import Any
 
 from msgspec.structs import replace
 
 from corral.frameworks.services.marathon import read_artifact, read_roles, read_unreachable
 from corral.frameworks.services.reader import Json, Reader
+from corral.frameworks.services.secrets import find_secret_faults, read_env, read_secrets
 from corral.frameworks.services.shown import number, write_fetch, write_unreachable
 from corral.frameworks.services.spec import (
     AppRecord,
@@ -54,9 +55,10 @@ def read_pod_in(reader: Reader, base: str, pod_id: str | None = None) -> AppSpec
         reader.refuse("id", "id must be given")
     own = canonical_id(reader.text("id", pod_id or ""), base)
     pod = _read_parts(reader)
-    for field in ("secrets", "linuxInfo"):
-        if reader.any(field):
-            reader.refuse(field, f"{field} {_NOT_HERE}")
+    if reader.any("linuxInfo"):
+        reader.refuse("linuxInfo", f"linuxInfo {_NOT_HERE}")
+    shared: dict[str, Any] = {}
+    read_secrets(reader, shared)
     for field in _SHOWN_ONLY:
         reader.has(field)
     containers = pod.containers
@@ -64,7 +66,8 @@ def read_pod_in(reader: Reader, base: str, pod_id: str | None = None) -> AppSpec
     spec = AppSpec(
         id=own,
         user=reader.text_or_none("user"),
-        env=_read_environment(reader),
+        **_read_environment(reader),
+        **shared,
         labels=reader.text_map("labels"),
         cpus=round(pod.cpus + sum(c.cpus for c in containers), 3),
         mem_mb=pod.mem_mb + sum(c.mem_mb for c in containers),
@@ -84,8 +87,11 @@ def _read_parts(reader: Reader) -> PodSpec:
     containers = tuple(_read_container(item) for item in reader.objects("containers"))
     if not containers:
         reader.refuse("containers", "a pod has at least one container")
-    volumes = dict(_read_volume(item) for item in reader.objects("volumes"))
-    _check_names(reader, containers, volumes)
+    volumes: dict[str, str | None] = {}
+    secret_volumes: dict[str, str] = {}
+    for item in reader.objects("volumes"):
+        _read_volume(item, volumes, secret_volumes)
+    _check_names(reader, containers, {*volumes, *secret_volumes})
     for network in reader.objects("networks"):
         if network.choice("mode", "host", ("host", "container", "container/bridge")) != "host":
             network.refuse("mode", "containers of a pod share the node's network here; use host")
@@ -96,18 +102,21 @@ def _read_parts(reader: Reader) -> PodSpec:
         kept = {name: overhead.number(name, default) for name, default in kept.items()}
         overhead.has("gpus")
         overhead.done()
-    return PodSpec(containers=containers, volumes=volumes, cpus=kept["cpus"], mem_mb=kept["mem"], disk_mb=kept["disk"])
+    return PodSpec(
+        containers=containers, volumes=volumes, secret_volumes=secret_volumes, cpus=kept["cpus"], mem_mb=kept["mem"],
+        disk_mb=kept["disk"],
+    )  # fmt: skip
 
 
-def _read_environment(reader: Reader) -> dict[str, str]:
+def _read_environment(reader: Reader) -> dict[str, Any]:
+    """Texts as `env`, references to secrets as `env_secrets`."""
     value = reader.any("environment")
     for name in value if isinstance(value, dict) else ():
-        if isinstance(value[name], dict):
-            reader.refuse(f"environment/{name}", f"a secret {_NOT_HERE}, or give a string")
-            return {}
         if _VARIABLE.fullmatch(name) is None:
             reader.refuse("environment", f"variable {name!r} must be letters, digits and _, and start with no digit")
-    return reader.text_map("environment")
+    found: dict[str, Any] = {}
+    read_env(reader, found, "environment")
+    return found
 
 
 def _read_scaling(reader: Reader) -> dict[str, Any]:
@@ -157,18 +166,24 @@ def _read_constraint(item: Reader) -> tuple[str, ...]:
     return found if value is None else (*found, value)
 
 
-def _read_volume(item: Reader) -> tuple[str, str | None]:
+def _read_volume(item: Reader, volumes: dict[str, str | None], secret_volumes: dict[str, str]) -> None:
     name = item.text("name", "")
     if _NAME.fullmatch(name) is None:
         item.refuse("name", f"got {name!r}, must be lower-case letters, digits and dashes")
-    for kind in ("persistent", "secret"):
-        if item.any(kind) is not None:
-            item.refuse(kind, f"a {kind} volume {_NOT_HERE}")
-    host = item.text_or_none("host")
+    if item.any("persistent") is not None:
+        item.refuse("persistent", f"a persistent volume {_NOT_HERE}")
+    host, secret = item.text_or_none("host"), item.text_or_none("secret")
     if host is not None and not host.startswith("/"):
         item.refuse("host", f"got {host!r}, must be an absolute path of the node")
+    if host is not None and secret is not None:
+        item.refuse("secret", "a volume is a path of the host or a secret, not both")
+    if name in volumes or name in secret_volumes:
+        item.refuse("name", f"volume {name!r} is there twice; names must be unique")
+    if secret is not None:
+        secret_volumes[name] = secret
+    else:
+        volumes[name] = host
     item.done()
-    return name, host
 
 
 def _read_container(item: Reader) -> PodContainer:
@@ -189,7 +204,7 @@ def _read_container(item: Reader) -> PodContainer:
         command=command,
         argv=argv,
         user=item.text_or_none("user"),
-        env=_read_environment(item),
+        **_read_environment(item),
         labels=item.text_map("labels"),
         endpoints=tuple(_read_endpoint(e) for e in item.objects("endpoints")),
         check=_read_check(item),
@@ -202,7 +217,7 @@ def _read_container(item: Reader) -> PodContainer:
     return found
 
 
-def _read_resources(item: Reader) -> dict[str, float]:
+def _read_resources(item: Reader) -> dict[str, Any]:
     resources = item.object("resources")
     if resources is None:
         return {}
@@ -292,7 +307,7 @@ def _read_mount(item: Reader) -> tuple[str, str, bool]:
     return found
 
 
-def _check_names(reader: Reader, containers: tuple[PodContainer, ...], volumes: Mapping[str, str | None]) -> None:
+def _check_names(reader: Reader, containers: tuple[PodContainer, ...], volumes: Set[str]) -> None:
     """What names something names what is there, and once."""
     endpoints = [e.name for c in containers for e in c.endpoints]
     for what, names in (("container", [c.name for c in containers]), ("endpoint", endpoints)):
@@ -313,14 +328,15 @@ def check_pod(spec: AppSpec, config: Config) -> None:
     """Errors: `Unprocessable` with every rule that the pod breaks, by field."""
     details: dict[str, list[str]] = {}
     assert spec.pod is not None, "this is asked of pods"
-    for path, text in _find_faults(spec.pod):
+    for path, text in (*_find_faults(spec.pod), *find_secret_faults(spec)):
         details.setdefault(path, []).append(text)
     try:
         # What a pod has in common with an app is checked as an app; it stands elsewhere in the pod's JSON.
-        check_app(replace(spec, pod=None, args=("pod",)), config)
+        check_app(replace(spec, pod=None, args=("pod",), secrets={}, env_secrets={}), config)
     except Unprocessable as error:
         for path, texts in error.details.items():
-            details.setdefault(_PATHS.get(path, path), []).extend(texts)
+            known = details.setdefault(_PATHS.get(path, path), [])
+            known += [text for text in texts if text not in known]
     if details:
         raise Unprocessable("Object is not valid", details)
 
@@ -372,10 +388,13 @@ def write_pod(record: AppRecord | VersionRecord) -> dict[str, Json]:
     out: dict[str, Json] = {
         "id": spec.id,
         "labels": spec.labels,
-        "environment": spec.env,
+        "environment": _write_environment(spec.env, spec.env_secrets),
         "containers": [_write_container(c) for c in pod.containers],
-        "secrets": {},
-        "volumes": [{"name": n} if h is None else {"name": n, "host": h} for n, h in pod.volumes.items()],
+        "secrets": {name: {"source": source} for name, source in spec.secrets.items()},
+        "volumes": [
+            *({"name": n} if h is None else {"name": n, "host": h} for n, h in pod.volumes.items()),
+            *({"name": n, "secret": s} for n, s in pod.secret_volumes.items()),
+        ],
         "networks": [{"mode": "host"}],
         "scaling": {"kind": "fixed", "instances": spec.instances},
         "scheduling": _write_scheduling(spec),
@@ -387,6 +406,10 @@ def write_pod(record: AppRecord | VersionRecord) -> dict[str, Json]:
     if spec.role is not None:
         out["role"] = spec.role
     return out
+
+
+def _write_environment(texts: dict[str, str], secrets: dict[str, str]) -> dict[str, Json]:
+    return {**texts, **{variable: {"secret": name} for variable, name in secrets.items()}}
 
 
 def _write_scheduling(spec: AppSpec) -> dict[str, Json]:
@@ -427,7 +450,7 @@ def _write_container(container: PodContainer) -> dict[str, Json]:
             {"name": e.name, "hostPort": e.host_port, "protocol": list(e.protocols), "labels": e.labels}
             for e in container.endpoints
         ],
-        "environment": container.env,
+        "environment": _write_environment(container.env, container.env_secrets),
         "volumeMounts": [{"name": n, "mountPath": p, "readOnly": r} for n, p, r in container.mounts],
         "artifacts": [write_fetch(f) for f in container.fetch],
         "labels": container.labels,

@@ -11,6 +11,7 @@ import msgspec
 
 from corral.frameworks.services import partition
 from corral.frameworks.services.launch import dns_id, label_variables, merge_environment
+from corral.frameworks.services.secrets import make_pod_volume, make_variables
 from corral.frameworks.services.spec import AppSpec, Config, Instance, PodCheck, PodContainer
 from corral.frameworks.services.state import App, task_id_of
 from corral.model import calls
@@ -78,14 +79,17 @@ def _build_task(
         list(_context_variables(app, container, labels)),
         [("MESOS_TASK_ID", task_id), (config.env_prefix + "HOST", placement.offer.hostname)],
         list(_endpoint_variables(spec, instance)),
-        tuple(sorted({**spec.env, **container.env}.items())),
+        # A text of the pod gives way to a secret that the container has under the same name.
+        tuple(sorted((k, v) for k, v in {**spec.env, **container.env}.items() if k not in container.env_secrets)),
     )
     return TaskInfo(
         task_id=task_id,
         name=container.name,
         agent_id=placement.offer.agent_id,
         resources=resources,
-        command=msgspec.structs.replace(_make_command(spec, container), environment=environment),
+        command=msgspec.structs.replace(
+            _make_command(spec, container), environment=environment, secrets=make_variables(spec, container)
+        ),
         container=_make_container(spec, container),
         kill_grace_s=partition.container_grace_s(spec, container.kill_grace_s),
         labels=(
@@ -138,7 +142,9 @@ def _make_container(spec: AppSpec, container: PodContainer) -> wire.ContainerInf
         return None
     assert spec.pod is not None
     volumes = tuple(
-        wire.Volume(
+        make_pod_volume(spec, name, path)
+        if name in spec.pod.secret_volumes
+        else wire.Volume(
             container_path=path,
             host_path=spec.pod.volumes[name] or f"volumes/{name}",
             mode=wire.VolumeMode.RO if read_only else wire.VolumeMode.RW,

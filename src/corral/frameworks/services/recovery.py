@@ -4,6 +4,7 @@ Instances that were waiting have no record: the app's number says how many are m
 reconciled with the master by the session as soon as it is subscribed. Source: Marathon's contract, sections 7 to 9.
 """
 
+from corral.frameworks.services import signals
 from corral.frameworks.services.draining import LEAVE
 from corral.frameworks.services.pace import DEADLINE
 from corral.frameworks.services.scaling_spec import MEASURE, MEASURE_S, ScalingRecord
@@ -51,6 +52,7 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
         effects.append(SetTimer(MEASURE, MEASURE_S, if_unset=True))
     hooks = decode_records(loaded, WEBHOOK, Webhook).values()
     state.webhooks.update({hook.url: hook for hook in sorted(hooks, key=lambda hook: hook.since_at)})
+    effects += signals.take_up(state, loaded)
     state.listen()
     effects += notices.take_up(state.outbox, loaded)
     outcomes = decode_records(loaded, "outcome/", OutcomeRecord).values()

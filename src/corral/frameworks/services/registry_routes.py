@@ -125,7 +125,7 @@ class _Registry:
 
     async def take_traffic(self, request: Request) -> Response:
         body = _read(request.body, _TrafficBody)
-        await self._ask(ReportTraffic(balancer=body.balancer, apps=body.apps))
+        await self._ask(ReportTraffic(balancer=body.balancer, apps=body.apps, queues=body.queues))
         return json_response({})
 
     async def get_traffic(self, request: Request) -> Response:
@@ -140,6 +140,7 @@ class _DrainedBody(msgspec.Struct, frozen=True):
 class _TrafficBody(msgspec.Struct, frozen=True):
     balancer: str
     apps: dict[str, float]
+    queues: dict[str, float] = {}
 
 
 def _read(body: bytes, kind: Any) -> Any:

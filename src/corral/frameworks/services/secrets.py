@@ -5,44 +5,49 @@ config. Variables and volumes refer to that name. Source: Marathon's contract, s
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any
 
 from corral.frameworks.services.reader import Reader
-from corral.frameworks.services.spec import AppSpec, SecretVolume
+from corral.frameworks.services.spec import AppSpec, PodContainer, SecretVolume
+from corral.lib.errors import Invalid
 from corral.model import container as wire
+from corral.model.signals import read_signal
 
 REACTION_LABEL = "CORRAL_SECRETS_CHANGE"
+DEFAULT_SIGNAL = "SIGHUP"
 _SOURCE = re.compile(r"(config:|secret:)?/?[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
 
 class Reaction(StrEnum):
-    """What becomes of an app when a value that it names is another one: replaced instance by instance, or nothing."""
+    """What becomes of an app when a value that it names is another one: its instances are replaced one by one, or get
+    the value in their files and then a signal, or nothing happens."""
 
     RESTART = "restart"
+    SIGNAL = "signal"
     NOTHING = "nothing"
 
 
-def read_env(reader: Reader, given: dict[str, Any]) -> None:
-    """`env` with its strings and its references to secrets."""
-    if not reader.has("env"):
+def read_env(reader: Reader, given: dict[str, Any], field: str = "env") -> None:
+    """Variables with their strings and their references to secrets."""
+    if not reader.has(field):
         return
-    value = reader.any("env")
+    value = reader.any(field)
     refs: dict[str, str] = {}
     if isinstance(value, dict):
         if "" in value:
-            reader.refuse("env", "names of variables must not be empty")
+            reader.refuse(field, "names of variables must not be empty")
         for name, text in value.items():
             if isinstance(text, dict):
                 if set(text) == {"secret"} and isinstance(text["secret"], str):
                     refs[name] = text["secret"]
                 else:
                     reader.refuse(
-                        f"env/{name}", 'a variable is a string, or {"secret": NAME} of one of the app\'s secrets'
+                        f"{field}/{name}", 'a variable is a string, or {"secret": NAME} of one of the secrets declared'
                     )
-        reader.fields["env"] = {name: text for name, text in value.items() if not isinstance(text, dict)}
-    given["env"] = reader.text_map("env")
+        reader.fields[field] = {name: text for name, text in value.items() if not isinstance(text, dict)}
+    given["env"] = reader.text_map(field)
     given["env_secrets"] = refs
 
 
@@ -71,40 +76,59 @@ def find_secret_faults(spec: AppSpec) -> Iterator[tuple[str, str]]:
                 f"/secrets/{name}/source",
                 f"source {source!r} is not a name such as db/password, or config:NAME for a config",
             )
-    for variable, name in spec.env_secrets.items():
+    for path, name in _references(spec):
         if name not in spec.secrets:
-            yield (
-                f"/env/{variable}/secret",
-                f"secret {name!r} is not among the app's secrets; declare it with its source",
-            )
+            yield path, f"secret {name!r} is not among the declared secrets; declare it with its source"
     for index, volume in enumerate(_volumes(spec)):
-        path = f"/container/volumes({index})"
-        if volume.secret not in spec.secrets:
-            yield (
-                f"{path}/secret",
-                f"secret {volume.secret!r} is not among the app's secrets; declare it with its source",
-            )
         if ".." in volume.container_path.split("/") or "\0" in volume.container_path:
-            yield f"{path}/containerPath", "containerPath must not lead upwards"
-    text = spec.labels.get(REACTION_LABEL, "")
-    if text and text not in list(Reaction):
-        yield f"/labels/{REACTION_LABEL}", f"{text!r} is neither {' nor '.join(Reaction)}"
+            yield f"/container/volumes({index})/containerPath", "containerPath must not lead upwards"
+    try:
+        read_reaction(spec.labels)
+    except Invalid as error:
+        yield f"/labels/{REACTION_LABEL}", error.message
+
+
+def _references(spec: AppSpec) -> Iterator[tuple[str, str]]:
+    """Where a secret is used, and by which of its names in the app."""
+    within = "/environment" if spec.pod is not None else "/env"
+    for variable, name in spec.env_secrets.items():
+        yield f"{within}/{variable}/secret", name
+    for index, volume in enumerate(_volumes(spec)):
+        yield f"/container/volumes({index})/secret", volume.secret
+    if spec.pod is None:
+        return
+    for volume_name, name in spec.pod.secret_volumes.items():
+        yield f"/volumes/{volume_name}/secret", name
+    for index, container in enumerate(spec.pod.containers):
+        for variable, name in container.env_secrets.items():
+            yield f"/containers({index})/environment/{variable}/secret", name
 
 
 def _volumes(spec: AppSpec) -> tuple[SecretVolume, ...]:
     return spec.container.secret_volumes if spec.container is not None else ()
 
 
-def make_variables(spec: AppSpec) -> tuple[tuple[str, str], ...]:
-    """Variables with the sources of their values."""
-    return tuple((variable, _source(spec, name)) for variable, name in sorted(spec.env_secrets.items()))
+def make_variables(spec: AppSpec, container: PodContainer | None = None) -> tuple[tuple[str, str], ...]:
+    """Variables with the sources of their values, of an app or of one container of a pod."""
+    named = spec.env_secrets
+    if container is not None:
+        # What a container says itself wins, whether it is a text or a secret.
+        named = {v: n for v, n in named.items() if v not in container.env} | container.env_secrets
+    return tuple((variable, _source(spec, name)) for variable, name in sorted(named.items()))
 
 
 def make_volumes(spec: AppSpec) -> tuple[wire.Volume, ...]:
-    return tuple(
-        wire.Volume(container_path=v.container_path, mode=wire.VolumeMode.RO, secret=_source(spec, v.secret))
-        for v in _volumes(spec)
-    )
+    return tuple(_make_volume(spec, v.container_path, v.secret) for v in _volumes(spec))
+
+
+def make_pod_volume(spec: AppSpec, name: str, path: str) -> wire.Volume:
+    """A secret volume of a pod where a container mounts it."""
+    assert spec.pod is not None, "this is asked of pods"
+    return _make_volume(spec, path, spec.pod.secret_volumes[name])
+
+
+def _make_volume(spec: AppSpec, path: str, name: str) -> wire.Volume:
+    return wire.Volume(container_path=path, mode=wire.VolumeMode.RO, secret=_source(spec, name))
 
 
 def _source(spec: AppSpec, name: str) -> str:
@@ -114,9 +138,34 @@ def _source(spec: AppSpec, name: str) -> str:
     return f"{kind}:{rest.strip('/')}" if colon else f"secret:{source.strip('/')}"
 
 
-def wants_restart(spec: AppSpec, source: str) -> bool:
-    """Whether the app shall be replaced when this value is another one."""
-    if spec.labels.get(REACTION_LABEL, "") != Reaction.RESTART:
-        return False
-    used = {*spec.env_secrets.values(), *(v.secret for v in _volumes(spec))}
-    return any(_source(spec, name) == source for name in used if name in spec.secrets)
+def read_reaction(labels: Mapping[str, str]) -> tuple[Reaction, str]:
+    """What the label says, and the name of the signal. Errors: `Invalid` with what it may say."""
+    kind, _, rest = labels.get(REACTION_LABEL, "").partition(":")
+    if kind not in ("", *Reaction) or (rest and kind != Reaction.SIGNAL):
+        raise Invalid(f"{labels[REACTION_LABEL]!r} is none of {', '.join(Reaction)} and signal:NAME")
+    if kind == Reaction.SIGNAL:
+        read_signal(rest or DEFAULT_SIGNAL)
+    return Reaction(kind or Reaction.NOTHING), rest or DEFAULT_SIGNAL
+
+
+def users_of(spec: AppSpec, source: str) -> frozenset[str]:
+    """The containers of a pod that name this value."""
+    assert spec.pod is not None, "this is asked of pods"
+    return frozenset(
+        container.name
+        for container in spec.pod.containers
+        if source in (named for _, named in make_variables(spec, container))
+        or any(
+            _source(spec, spec.pod.secret_volumes[name]) == source
+            for name, _, _ in container.mounts
+            if name in spec.pod.secret_volumes
+        )
+    )
+
+
+def reaction_to(spec: AppSpec, source: str) -> tuple[Reaction, str]:
+    """What becomes of the app when this value is another one, and the name of the signal."""
+    reaction = read_reaction(spec.labels)
+    used = {name for _, name in _references(spec)}
+    uses = any(_source(spec, name) == source for name in used if name in spec.secrets)
+    return reaction if uses else (Reaction.NOTHING, "")

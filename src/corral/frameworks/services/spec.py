@@ -200,6 +200,7 @@ class PodContainer(msgspec.Struct, frozen=True, kw_only=True):
     disk_mb: float = 0.0
     user: str | None = None
     env: dict[str, str] = {}
+    env_secrets: dict[str, str] = {}
     labels: dict[str, str] = {}
     endpoints: tuple[Endpoint, ...] = ()
     check: PodCheck | None = None
@@ -212,11 +213,13 @@ class PodSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What makes an app a pod: several programs that live together on one agent.
 
     Shapes: `volumes` map a name to a path of the host, or to None for a directory that the containers share and that
-    ends with them. Units: as in `AppSpec`, for what holds the containers together.
+    ends with them; `secret_volumes` map a name to one of the pod's secrets. Units: as in `AppSpec`, for what holds the
+    containers together.
     """
 
     containers: tuple[PodContainer, ...]
     volumes: dict[str, str | None] = {}
+    secret_volumes: dict[str, str] = {}
     cpus: float = 0.1
     mem_mb: float = 32.0
     disk_mb: float = 10.0

@@ -14,6 +14,7 @@ import msgspec
 
 from corral.frameworks.services.discovery_spec import Discovery
 from corral.frameworks.services.scaling_spec import Elastic
+from corral.frameworks.services.signal_spec import Telling
 from corral.frameworks.services.spec import (
     AppRecord,
     AppSpec,
@@ -210,13 +211,14 @@ class State:
     `outcomes` are the deployments that ended last, `progress` is how far each app of a deployment with a deadline got.
     Those are who follows the feed (`followed`) and `webhooks`, what waits for which is in `outbox`.
     `history` holds what each change of the newest root versions replaced, by version; `nodes` remembers what failed
-    where.
+    where. `signalling` apps are being told of a value that has changed.
     """
 
     __slots__ = (
         "apps", "backlog", "config", "connected", "deployments", "dirty", "discovery", "done", "elastic", "explained",
         "failures", "followed", "framework_id", "groups", "heard", "history", "last_version_at", "locks", "master",
-        "nodes", "outbox", "outcomes", "progress", "random", "restless", "sentenced", "service_ports", "versions",
+        "nodes", "outbox", "outcomes", "progress", "random", "restless", "sentenced", "service_ports", "signalling",
+        "versions",
         "wants", "wants_changed", "wants_of", "watched", "webhooks",
     )  # fmt: skip
 
@@ -242,6 +244,7 @@ class State:
         self.webhooks: dict[str, Webhook] = {}
         self.outbox: Outbox = {}
         self.service_ports: Counter[int] = Counter()
+        self.signalling: dict[str, Telling] = {}
         self.dirty: dict[str, None] = {}
         self.restless: dict[str, None] = {}
         self.sentenced: dict[str, str] = {}

@@ -99,7 +99,7 @@ def _container(state: State, app: App, instance: Instance, status: TaskStatus, n
     assert name is not None, "the instance was found by this name"
     before, (instance, told) = instance, take_container(instance, name.container, status)
     if instance is before:
-        return []
+        return _leave(state, app, instance, now) if _is_leaving(instance, status) else []
     app.place(instance)
     state.dirty[app.spec.id] = None
     if told.state in TERMINAL:
@@ -115,7 +115,7 @@ def _live(state: State, app: App, instance: Instance, status: TaskStatus, now: f
     ips = _addresses(status) or instance.ips
     before, instance = instance, take_health(instance, status)
     if condition is instance.condition and ips == instance.ips and instance is before:
-        return []
+        return _leave(state, app, instance, now) if _is_leaving(instance, status) else []
     again = status.reason is Reason.AGENT_RESTARTED
     if _goes_back(instance.condition, condition) and not again:
         return []
@@ -148,15 +148,30 @@ def _live(state: State, app: App, instance: Instance, status: TaskStatus, now: f
         effects.append(Note("instance runs", status.message or "", facts=_facts(instance)))
     if condition is not Condition.KILLING and condition is not before.condition:
         backoff.advance(app, now)
-    if condition is Condition.KILLING and status.reason is Reason.AGENT_DRAINING and instance.goal is Goal.RUNNING:
-        # Another may start elsewhere while this one still has its grace.
-        decommission(state, app, instance, "its node is drained", effects, now)
-        state.dirty[app.spec.id] = None
-        return effects
+    if _is_leaving(instance, status):
+        return effects + _leave(state, app, instance, now)
     if condition is Condition.RUNNING or returned:
         # The steps before can be learned again from the master; what is shown of a running one cannot.
         effects.append(Persist(f"instance/{instance.id}", instance))
         state.dirty[app.spec.id] = None
+    return effects
+
+
+def _is_leaving(instance: Instance, status: TaskStatus) -> bool:
+    """Whether the instance's node ends it though nobody here wants that: it is drained, as the agent says, or as may be
+    concluded when a master that has just come to lead knows no more than that the task is being ended."""
+    if status.state is not TaskState.KILLING or instance.goal is not Goal.RUNNING:
+        return False
+    return status.reason is Reason.AGENT_DRAINING or (
+        status.reason is Reason.RECONCILIATION and not instance.containers
+    )
+
+
+def _leave(state: State, app: App, instance: Instance, now: float) -> list[Effect]:
+    """Another may start elsewhere while this one still has its grace."""
+    effects: list[Effect] = []
+    decommission(state, app, instance, "its node is drained", effects, now)
+    state.dirty[app.spec.id] = None
     return effects
 
 

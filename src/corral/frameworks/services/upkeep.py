@@ -211,6 +211,8 @@ def forget_app(state: State, app: App, effects: list[Effect]) -> None:
         effects.append(Persist(f"version{app_id}@{version}", None))
     if state.failures.pop(app_id, None) is not None:
         effects.append(Persist(f"failure{app_id}", None))
+    if state.signalling.pop(app_id, None) is not None:
+        effects.append(Persist(f"signal{app_id}", None))
     if state.elastic.forget(app_id):
         effects.append(Persist(f"scaling{app_id}", None))
     release_ports(state, app)
