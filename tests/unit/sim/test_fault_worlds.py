@@ -111,6 +111,7 @@ def test_leaders_stay_as_long_as_all_is_well() -> None:
 def test_a_leader_that_trusted_its_lease_for_longer_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reign, "acts_until", lambda asked_at, ttl_s: election.acts_until(asked_at, 5 * ttl_s))
     cluster = make_cluster()
+    cluster.run(2.0)
     cluster.master.ask(GetNodes())
     cluster.master.freeze(8.0)
     with pytest.raises(AssertionError, match="leads"):
