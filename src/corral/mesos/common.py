@@ -143,12 +143,13 @@ def read_agent_info(found: wire.AgentInfo) -> AgentInfo:
     )
 
 
-def write_agent_info(info: AgentInfo, *, refinement: bool = True) -> wire.AgentInfo:
+def write_agent_info(info: AgentInfo, *, refinement: bool = True, both: bool = True) -> wire.AgentInfo:
+    """Shapes: `both` forms of resources are for operators."""
     return wire.AgentInfo(
         id=write_id(info.id),
         hostname=info.hostname,
         port=info.port,
-        resources=write_resources(info.resources, refinement=refinement),
+        resources=write_resources(info.resources, refinement=refinement, both=both),
         attributes=tuple(write_attribute(a) for a in info.attributes),
         runtimes=info.runtimes,
         domain=write_domain(info.domain),
