@@ -28,7 +28,7 @@ from corral.model.resources import (
 
 ANY_ROLE = "*"
 _EMPTY = wire.Empty()
-_MOST_SCALAR = 1e15
+MOST_SCALAR = 1e15
 
 
 def read_resources(found: Sequence[wire.Resource], at: str, *, needed: Collection[str] = ()) -> Resources:
@@ -111,8 +111,8 @@ def write_ranges(ranges: Iterable[tuple[int, int]]) -> wire.Ranges:
 
 
 def _amount(value: float, name: str, at: str) -> float:
-    if not isfinite(value) or abs(value) > _MOST_SCALAR:
-        raise Invalid(f"{at} resource {name}: scalar value {value} is not a finite number below {_MOST_SCALAR:.0e}")
+    if not isfinite(value) or abs(value) > MOST_SCALAR:
+        raise Invalid(f"{at} resource {name}: scalar value {value} is not a finite number below {MOST_SCALAR:.0e}")
     return value
 
 
