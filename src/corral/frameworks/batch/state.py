@@ -40,9 +40,13 @@ _RATE_S = 60
 
 
 class BundleEntry:
-    """The jobs of one record. Shapes: a place is None once its job is forgotten; `left` counts the others."""
+    """The jobs of one record.
 
-    __slots__ = ("at", "digest", "duplicates", "head", "jobs", "left", "request", "seq", "tail")
+    Shapes: a place is None once its job is forgotten; `left` counts the others, `gone` has the keys of the former's
+    records.
+    """
+
+    __slots__ = ("at", "digest", "duplicates", "gone", "head", "jobs", "left", "request", "seq", "tail")
 
     def __init__(self, seq: int, record: Bundle) -> None:
         self.seq = seq
@@ -54,6 +58,7 @@ class BundleEntry:
         self.duplicates = record.duplicates
         self.jobs: list[Job | None] = []
         self.left = 0
+        self.gone: list[str] = []
 
 
 class ArrayEntry:
