@@ -33,6 +33,10 @@ OLD_S = 1800.0
 NODE = (scalar("cpus", 512.0), scalar("mem", 2_000_000.0), ports((31000, 31999)))
 
 
+if JOBS > 2000:
+    pytestmark = pytest.mark.timeout(0)
+
+
 def make_batch(random: Random) -> Core:
     framework = build(Config(unreachable_timeout_s=60.0), random)
     return Session(framework.info, framework.core, random)
