@@ -433,7 +433,8 @@ def test_a_disabled_child_is_passed_over_and_fires_at_the_next_round_after_it_is
     assert run_all(cluster) == ["a", "child"]
 
 
-def test_many_children_hear_of_a_success_even_when_the_process_dies_in_between(cluster) -> None:
+def test_many_children_hear_of_a_success_even_when_the_process_dies_in_between(make_cluster) -> None:
+    cluster = make_cluster(most_writes=64)
     cluster.put("root", schedule=FAR)
     for n in range(70):
         cluster.put(f"c{n:02}", parents=["root"])

@@ -24,7 +24,7 @@ _MOST_AGENTS = 20_000
 
 def take_offers(state: State, event: events.Offers, now: float) -> list[Effect]:
     """Launch on them, as many as one input may write about; the rest is taken next."""
-    state.backlog.extend(event.offers)
+    state.backlog.add(event.offers)
     return work_off(state, now)
 
 
@@ -39,7 +39,7 @@ def work_off(state: State, now: float) -> list[Effect]:
     used: dict[str, tuple[list[OfferId], list[TaskInfo]]] = {}
     left = state.config.most_writes - 1
     while state.backlog and left > 0:
-        offer = state.backlog.popleft()
+        offer = state.backlog.take()
         if offer.want_id is None:
             coarse.append(offer.id)
             continue
@@ -152,8 +152,6 @@ def tell_never(shape: Shape) -> str:
 
 
 def rescind(state: State, event: events.Rescind) -> list[Effect]:
-    """The offer is no longer ours; if it was used already, the master says so about the task."""
-    for offer in [offer for offer in state.backlog if offer.id == event.offer_id]:
-        state.backlog.remove(offer)
+    state.backlog.drop(event.offer_id)
     state.wants_changed = True
     return []

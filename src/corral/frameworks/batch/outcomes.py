@@ -162,12 +162,15 @@ def retain(state: State, job: Job, now: float) -> None:
 
 
 def forget(state: State, job: Job) -> None:
-    """The job's time is up: nobody knows it any more. Its records are deleted with the next few."""
+    """The job's time is up: nobody knows it any more.
+
+    Its records stay as long as its bundle's: a job of a bundle that has none is one that waits for its first launch.
+    """
     bundle, array = job.bundle, job.array
     if job.run is not None:
-        state.trash.append(job_key(job))
+        bundle.gone.append(job_key(job))
     if array is not None:
-        state.trash.extend(job_key(each) for each in array.elements.values())
+        bundle.gone.extend(job_key(each) for each in array.elements.values())
         for state_of, count in array.counts.items():
             state.counts[state_of] -= count
     else:
@@ -181,9 +184,21 @@ def forget(state: State, job: Job) -> None:
         drop_bundle(state, bundle)
 
 
+def forget_old(state: State, now: float) -> None:
+    """What was forgotten in the last life, and whatever else had its time since."""
+    while state.ended and state.ended[0][0] <= now:
+        _, seq, place = heapq.heappop(state.ended)
+        bundle = state.bundles.get(seq)
+        job = None if bundle is None else bundle.jobs[place]
+        if job is not None:
+            forget(state, job)
+
+
 def drop_bundle(state: State, bundle: BundleEntry) -> None:
+    """Nothing of the bundle is left to know. Shapes: its own record goes first, what it leaves is nobody's job then."""
     del state.bundles[bundle.seq]
     state.trash.append(bundle_key(bundle))
+    state.trash.extend(bundle.gone)
     if bundle.request:
         state.requests.pop(bundle.request, None)
 

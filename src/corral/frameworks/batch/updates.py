@@ -143,15 +143,5 @@ def end_again(state: State) -> list[Effect]:
 
 def subscribed(state: State, event: events.Subscribed) -> list[Effect]:
     """Say again all that the master may not have heard."""
-    state.framework_id = event.framework_id
-    state.connected = True
-    state.demands.forget()
-    state.wants_changed = True
+    state.subscribe(event)
     return end_again(state)
-
-
-def disconnected(state: State) -> list[Effect]:
-    """Nothing that was offered counts any more; tasks are not touched."""
-    state.connected = False
-    state.backlog.clear()
-    return []

@@ -30,11 +30,11 @@ from corral.frameworks.cron.spec import (
     Run,
     Signal,
 )
-from corral.model.ids import FrameworkId, TaskId, WantId
-from corral.model.offer import Explanation, Offer, Want
-from corral.sdk.answers import Demands
+from corral.model.ids import TaskId, WantId
+from corral.model.offer import Explanation, Want
 from corral.sdk.nodes import NodeScores
 from corral.sdk.notices import Outbox
+from corral.sdk.subscription import Subscription
 from corral.sdk.tokens import TokenCounter
 
 replace = msgspec.structs.replace
@@ -139,23 +139,21 @@ class Job:
         return self.grid is not None and self.progress.left == 0 and not scheduled
 
 
-class State:
-    """Shapes: `dirty` jobs have to be looked at; `demands` is what the master was told last; `heap` holds when to
+class State(Subscription):
+    """Shapes: `dirty` jobs have to be looked at; `heap` holds when to
     look at a job again, with entries that no longer count; `trash` are keys of records to be deleted bit by bit;
     `tasks` finds a run by its present task; `nodes` remembers what failed where.
     """
 
     __slots__ = (
-        "backlog", "children", "config", "connected", "dags", "demands", "dirty", "endings", "explained", "fire_at",
-        "framework_id", "heap", "jobs", "leaving", "nodes", "notices", "purged", "queues", "random", "roots", "signals",
-        "tasks", "tokens", "trash", "wants_changed",
+        "children", "config", "dags", "dirty", "endings", "explained", "fire_at", "heap", "jobs", "leaving", "nodes",
+        "notices", "purged", "queues", "random", "roots", "signals", "tasks", "tokens", "trash",
     )  # fmt: skip
 
     def __init__(self, config: Config, random: Random) -> None:
+        super().__init__()
         self.config = config
         self.random = random
-        self.framework_id: FrameworkId | None = None
-        self.connected = False
         self.jobs: dict[str, Job] = {}
         self.dags = Dags()
         self.children: dict[str, set[str]] = {}
@@ -164,10 +162,7 @@ class State:
         self.tasks: dict[TaskId, tuple[str, str]] = {}
         self.dirty: OrderedDict[str, None] = OrderedDict()
         self.heap: list[tuple[int, str]] = []
-        self.backlog: list[Offer] = []
-        self.demands = Demands()
         self.nodes = NodeScores()
-        self.wants_changed = False
         self.explained: set[WantId] = set()
         self.signals: dict[str, Signal] = {}
         self.notices: Outbox = {}
@@ -231,8 +226,8 @@ class State:
 
     # Runs.
 
-    def place(self, job: Job, run: Run) -> None:
-        """Add the run, or put its new form in the place of the old one."""
+    def place(self, job: Job, run: Run, *, look: bool = True) -> None:
+        """Add the run, or put its new form in the place of the old one; with `look` the job's plan is made anew."""
         old = job.runs.get(run.id)
         assert old is None or old.state is run.state or (old.state, run.state) in _MOVES, f"{run.id}: {old} to {run}"
         if old is not None and old.task_id is not None and old.task_id != run.task_id:
@@ -242,7 +237,8 @@ class State:
             if run.ending:
                 self.endings[run.task_id] = None
         job.runs[run.id] = run
-        self.dirty[job.name] = None
+        if look:
+            self.dirty[job.name] = None
 
     def drop_run(self, job: Job, run: Run) -> None:
         del job.runs[run.id]
