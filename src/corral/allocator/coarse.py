@@ -106,6 +106,8 @@ def part_for(
     if is_for_some and not may_see(framework, leaf.name, agent.view):
         return ()
     bundle = usable(free, leaf.name, refined=framework.refined, shared=framework.shared)
+    if framework.only_reserved:
+        bundle = tuple(r for r in bundle if r.identity.reservations)
     if order.is_bounded:
         bundle = order.allowed(leaf, bundle)
     # What is offered whole has been seen to be worth it.

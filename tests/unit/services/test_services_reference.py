@@ -61,7 +61,7 @@ FILES: dict[str, dict[str, Any]] = {
         "maxLaunchDelaySeconds": 3600, "taskKillGracePeriodSeconds": 30, "killSelection": "OLDEST_FIRST",
         "uris": ["http://files.example.org/app.tgz"], "dependencies": ["/slow/db", "../cache"],
         "upgradeStrategy": {"minimumHealthCapacity": 0.5, "maximumOverCapacity": 0.2},
-        "acceptedResourceRoles": ["*"], "requirePorts": False, "storeUrls": [],
+        "acceptedResourceRoles": ["*"], "requirePorts": False,
         "unreachableStrategy": {"inactiveAfterSeconds": 300, "expungeAfterSeconds": 600},
         "constraints": [["rack_id", "GROUP_BY", "3"], ["hostname", "UNIQUE"], ["kernel", "LIKE", "5\\..*"]],
     },

@@ -14,6 +14,7 @@ from corral.frameworks.services.spec import (
     Fetch,
     Network,
     NetworkSpec,
+    PersistentVolume,
     PortDefinition,
     PortMapping,
     Unreachable,
@@ -41,7 +42,7 @@ def write_app(spec: AppSpec) -> dict[str, Json]:
         "env": {**spec.env, **{variable: {"secret": name} for variable, name in spec.env_secrets.items()}},
         "executor": spec.executor,
         "fetch": [write_fetch(f) for f in spec.fetch],
-        "gpus": 0,
+        "gpus": spec.gpus,
         "healthChecks": [write_health_check(c) for c in spec.health_checks],
         "instances": spec.instances,
         "killSelection": spec.kill_selection,
@@ -77,6 +78,13 @@ def write_app(spec: AppSpec) -> dict[str, Json]:
         out["role"] = spec.role
     if spec.check is not None:
         out["check"] = write_check(spec.check)
+    if spec.executor_resources:
+        out["executorResources"] = {name: number(value) for name, value in spec.executor_resources.items()}
+    if spec.residency is not None:
+        out["residency"] = {
+            "relaunchEscalationTimeoutSeconds": spec.residency.relaunch_after_s,
+            "taskLostBehavior": str(spec.residency.task_lost),
+        }
     if spec.limits:
         out["resourceLimits"] = {n: "unlimited" if v is None else number(v) for n, v in spec.limits}
     return out
@@ -139,12 +147,20 @@ def _write_mapping(port: PortMapping) -> Json:
     return out
 
 
+def _write_persistent(volume: PersistentVolume) -> Json:
+    persistent: dict[str, Json] = {"size": volume.size_mb, "type": "root"}
+    if volume.profile_name is not None:
+        persistent["profileName"] = volume.profile_name
+    return {"containerPath": volume.container_path, "mode": "RW", "persistent": persistent}
+
+
 def _write_container(container: Container) -> Json:
     out: dict[str, Json] = {
         "type": container.kind,
         "volumes": [
             *({"containerPath": v.container_path, "hostPath": v.host_path, "mode": v.mode} for v in container.volumes),
             *({"containerPath": v.container_path, "secret": v.secret} for v in container.secret_volumes),
+            *(_write_persistent(v) for v in container.persistent_volumes),
         ],
     }
     if container.docker is not None:
