@@ -124,8 +124,21 @@ def _framework() -> Framework:
 @asynccontextmanager
 async def fake_agents(directory: Path, master: str, count: int, *options: str) -> AsyncIterator[None]:
     """So many agents in a process of their own."""
-    command = [sys.executable, "-m", "tests.bench.fake_agents", "--master", master, "--directory", str(directory)]
-    process = subprocess.Popen([*command, "--agents", str(count), *options], stdin=subprocess.PIPE)
+    async with _agents("tests.bench.fake_agents", master, count, "--directory", str(directory), *options):
+        yield
+
+
+@asynccontextmanager
+async def light_agents(master: str, count: int, *options: str) -> AsyncIterator[None]:
+    """The same of agents that are only voices, which leave their process the time to be a thousand."""
+    async with _agents("tests.bench.light_agents", master, count, *options):
+        yield
+
+
+@asynccontextmanager
+async def _agents(module: str, master: str, count: int, *options: str) -> AsyncIterator[None]:
+    command = [sys.executable, "-m", module, "--master", master, "--agents", str(count), *options]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
 """Many apps of many instances through the services framework: how long until all run, and what its API and memory cost.
 
-Three processes: the master with the framework in it, agents of which only the executor is fake, and a client that
+Three processes: the master with the framework in it, agents that are only voices on the real wire, and a client that
 creates the apps over HTTP and goes on reading while they are deployed. Memory is that of a framework alone.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 
 import uvloop
-from tests.bench.bench_control_plane import fake_agents, until_registered
+from tests.bench.bench_control_plane import light_agents, until_registered
 from tests.bench.report import Measure
 
 from corral.frameworks.services import Config, ServicesCore, build
@@ -47,7 +47,7 @@ AGENT_RESOURCES = "cpus:64;mem:262144;disk:100000;ports:[31000-32000]"
 def measure(*, short: bool) -> list[Measure]:
     apps, instances, agents = (20, 20, 20) if short else (1000, 100, 1000)
     took_s, latencies = _deploy(apps, instances, agents)
-    note = f"{apps} apps of {instances} instances on {agents} agents; executors are simulated"
+    note = f"{apps} apps of {instances} instances on {agents} agents that are only voices"
     p99 = latencies[min(len(latencies) - 1, round(len(latencies) * 0.99))]
     p50 = latencies[len(latencies) // 2]
     kept = _measure_memory(20 if short else 200, 100)
@@ -92,8 +92,7 @@ async def _run_cluster(directory: Path, apps: int, instances: int, agents: int) 
     try:
         await master.ready.wait()
         await server.start()
-        options = ("--hold", "86400", "--resources", AGENT_RESOURCES)
-        async with fake_agents(directory, server.url, agents, *options):
+        async with light_agents(server.url, agents, "--hold", "inf", "--resources", AGENT_RESOURCES):
             await until_registered(master, agents, work)
             work.append(asyncio.create_task(service.run()))
             await service.loop.ready.wait()

@@ -69,6 +69,9 @@ class FakeRuntime:
     async def remove(self, container_id: str) -> None:
         self._running.discard(container_id)
 
+    def is_elsewhere(self, container_id: str) -> bool:
+        return True
+
     def exec(self, container_id: str, argv: Sequence[str], *, tty: bool) -> ExecSession:
         raise NotFound("a fake task runs no commands")
 

@@ -1,12 +1,13 @@
 """Many agents in one process that only speak: the real wire and its frames, no core and no journal behind it.
 
 `python -m tests.bench.light_agents --master URL --agents N [--hold SECONDS] [--resources TEXT]`. Every task passes
-STARTING, RUNNING and FINISHED, each told when the one before has been acknowledged, as real agents do. At the end of
-its standard input it prints how many frames came and went, and ends.
+STARTING, RUNNING and, after `hold`, FINISHED; what follows at once leaves together. At the end of its standard input it
+prints how many frames came and went, and ends.
 """
 
 import argparse
 import asyncio
+import math
 import sys
 import time
 from random import Random
@@ -20,7 +21,7 @@ from corral.lib.ids import mint_uuid_bytes
 from corral.lib.log import configure_log
 from corral.model.agent import AgentInfo
 from corral.model.flags import parse_resources
-from corral.model.ids import AgentId, TaskId
+from corral.model.ids import AgentId
 from corral.model.orders import (
     AcknowledgeUpdate,
     Ping,
@@ -42,17 +43,14 @@ STEPS = (TaskState.STARTING, TaskState.RUNNING, TaskState.FINISHED)
 class Counts(msgspec.Struct):
     orders: int = 0
     reports: int = 0
-    ended: int = 0
+    acknowledged: int = 0
 
 
 class LightAgent:
-    """Shapes: `steps` says of each task which of `STEPS` was told last."""
-
     def __init__(self, number: int, master: str, hold_s: float, resources: str, counts: Counts) -> None:
         self._random = Random(number)
         self._hold_s = hold_s
         self._counts = counts
-        self._steps: dict[TaskId, tuple[int, RunTask]] = {}
         self._id: AgentId | None = None
         self._info = AgentInfo(
             hostname=f"light{number}", port=1, ip="127.0.0.1", resources=parse_resources(resources),
@@ -72,10 +70,9 @@ class LightAgent:
                     case Registered():
                         self._id = order.agent_id
                     case RunTask():
-                        self._steps[order.info.task_id] = (0, order)
-                        self._report(order, 0)
+                        self._run(order)
                     case AcknowledgeUpdate():
-                        self._go_on(order.task_id)
+                        self._counts.acknowledged += 1
                     case Ping():
                         self._send(Pong())
                     case Refused():
@@ -85,17 +82,15 @@ class LightAgent:
             case _:
                 pass
 
-    def _go_on(self, task_id: TaskId) -> None:
-        step, order = self._steps[task_id]
-        if step == 2:
-            del self._steps[task_id]
-            self._counts.ended += 1
+    def _run(self, order: RunTask) -> None:
+        self._report(order, 0)
+        self._report(order, 1)
+        if self._hold_s == math.inf:
             return
-        self._steps[task_id] = (step + 1, order)
-        if step == 1 and self._hold_s:
+        if self._hold_s:
             asyncio.get_running_loop().call_later(self._hold_s, self._report, order, 2)
         else:
-            self._report(order, step + 1)
+            self._report(order, 2)
 
     def _report(self, order: RunTask, step: int) -> None:
         status = TaskStatus(

@@ -136,6 +136,7 @@ async def test_a_start_cut_short_between_its_calls_is_taken_up(node: Node) -> No
     await node.engine.create(container_name(execution.container_id), body)
     launched = await node.runtime.start(execution)
     assert launched.pid is not None
+    assert node.runtime.is_elsewhere(launched.container_id), "the fake's pids are nobody's here"
     assert len(await node.runtime.recover()) == 1
 
 

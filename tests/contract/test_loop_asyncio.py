@@ -245,6 +245,51 @@ async def test_who_does_not_wait_is_called_with_the_answer_in_order() -> None:
     assert [type(a) for a in answers[2:]] == [Unavailable, Unavailable]
 
 
+async def test_who_asks_goes_before_what_happens_meanwhile_in_half_of_a_turn_and_in_order() -> None:
+    core, store = Echo(), SlowStore()
+    loop = Loop(core, Hands(), store, prefix="", drain=4, asks_first=True)
+    before = asyncio.create_task(loop.ask(lambda ask: [Reply(ask, "before")]))
+    task = await started(loop)
+    loop.tell([Persist("a", Row(1))])
+    await rest()
+    for n in range(4):
+        loop.tell([Say(n)])
+    asks = [asyncio.create_task(loop.ask(lambda ask, n=n: [Reply(ask, n)])) for n in range(3)]
+    await rest()
+    assert loop.waiting == 7
+    store.gate.set()
+    assert [await each for each in (before, *asks)] == ["before", 0, 1, 2]
+    kinds = [type(input).__name__ for input in core.seen]
+    assert kinds == ["Loaded", "Asked", "list", *["Asked"] * 2, *["list"] * 2, "Asked", *["list"] * 2]
+    loop.stop()
+    assert await task == 0
+
+
+async def test_commands_that_a_full_transaction_left_behind_stay_before_newer_ones() -> None:
+    store = SlowStore()
+    store.most_writes = 1
+    order: list[int] = []
+
+    def command(n: int) -> Callable[[int], list[Effect]]:
+        def effects(ask: int) -> list[Effect]:
+            order.append(n)
+            return [Persist(f"k{n}", Row(n)), Reply(ask, n)]
+
+        return effects
+
+    loop = Loop(Echo(), Hands(), store, prefix="", asks_first=True)
+    task = await started(loop)
+    first = [asyncio.create_task(loop.ask(command(n))) for n in range(4)]
+    await rest()
+    later = asyncio.create_task(loop.ask(command(4)))
+    await rest()
+    store.gate.set()
+    await asyncio.gather(*first, later)
+    assert order == [0, 1, 2, 3, 4]
+    loop.stop()
+    assert await task == 0
+
+
 async def test_who_stops_asking_is_forgotten() -> None:
     loop = Loop(Echo(), Hands(), MemoryStore(), prefix="")
     await started(loop)

@@ -91,7 +91,7 @@ class Doors:
             case ContainerCall.WAIT_NESTED_CONTAINER | ContainerCall.WAIT_CONTAINER:
                 return _finish(Response(body=containers.write_wait(target.kind, await self._wait(target))))
             case ContainerCall.KILL_NESTED_CONTAINER | ContainerCall.KILL_CONTAINER:
-                self._nested.get(target.path).kill(target.signal)
+                await self._kill(target)
                 return _finish(Response())
             case ContainerCall.REMOVE_NESTED_CONTAINER | ContainerCall.REMOVE_CONTAINER:
                 self._nested.remove(target.path)
@@ -129,6 +129,14 @@ class Doors:
         if not view.runtime:
             raise Invalid(f"container {view.id} is an executor without a process; wait for those of its tasks")
         return await self._hands.wait_for_code(view.runtime, view.id)
+
+    async def _kill(self, target: Target) -> None:
+        if not target.parents:
+            view = await self._find(target.id)
+            raise Invalid(
+                f"container {view.id} is that of {view.executor}, which its framework ends; a nested one can be killed"
+            )
+        await self._nested.get(target.path).kill(target.signal)
 
     # Launching.
 

@@ -184,7 +184,7 @@ class AgentCore:
                     return executors.kill(state, order, now)
                 return tasks.kill(state, order, now)
             case ShutdownExecutor():
-                return executor_life.shut_down_one(state, order.framework_id, order.executor_id, now)
+                return executor_life.shut_down_one(state, order, now)
             case MessageExecutor():
                 return executor_words.message(state, order)
             case ApplyOperation():

@@ -4,11 +4,13 @@ Rules: contact counts from a sign of life that a master has answered, not from t
 on its way makes it look younger than it is. It counts by the steady clock of the node, what the disk has of it is never
 younger than it was, and nothing is known of it after a boot. A task with a bound does not start on an order that may be
 old: first the master has to answer once more. Tasks without a bound run on for ever.
+An agent that is itself stopped or dead ends nothing: whoever supervises such a task counts along, from a file that says
+the same.
 """
 
 from corral.agent import executors, tasks
 from corral.agent.cutoff_state import CutOffState
-from corral.agent.effects import ReadClock, Send
+from corral.agent.effects import KeepContact, ReadClock, Send
 from corral.agent.spec import ClockRead, ContactRecord, Ending, Stage
 from corral.agent.state import AgentState, Task
 from corral.model.orders import Heard, KillTask, Pong
@@ -84,7 +86,8 @@ def heard(state: AgentState, order: Heard, now: float) -> list[Effect]:
 def _settle_contact(state: AgentState, at: float, now: float) -> list[Effect]:
     cut = state.cutoff
     cut.contact_at = at if cut.contact_at is None else max(cut.contact_at, at)
-    effects: list[Effect] = []
+    # Before any start that waits for it: a supervisor counts from nothing else.
+    effects: list[Effect] = [KeepContact(cut.boot, cut.contact_at)]
     if cut.saved_at is None or cut.contact_at - cut.saved_at >= min(_bounds(state)) / SAVES_PER_BOUND:
         cut.saved_at = cut.contact_at
         effects.append(Persist(RECORD, ContactRecord(cut.boot, cut.contact_at)))

@@ -23,6 +23,7 @@
 | `MeasureDisk`     | the sandboxes                        | `DiskMeasured`                       |
 | `MeasureUsage`    | the process table                    | `UsageMeasured`                      |
 | `ReadClock`       | the node's steady clock              | `ClockRead`                          |
+| `KeepContact`     | the contact file                     |                                      |
 | `DeleteSandbox`   | the sandboxes                        |                                      |
 | `DeleteVolume`    | `volumes.py`                         | `VolumeDeleted`                      |
 """
@@ -179,6 +180,16 @@ class MeasureUsage(Effect, frozen=True):
 
 class ReadClock(Effect, frozen=True):
     """Ask the clock that nobody sets."""
+
+
+class KeepContact(Effect, frozen=True):
+    """Say to those who end tasks without this agent when a master last heard of it.
+
+    Units: `at` by the steady clock of the boot `boot`.
+    """
+
+    boot: str
+    at: float
 
 
 class DeleteSandbox(Effect, frozen=True):

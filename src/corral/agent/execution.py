@@ -14,7 +14,7 @@ from corral.lib.errors import Invalid
 from corral.lib.units import format_duration
 from corral.model.boot import starts_after_reboot
 from corral.model.container import ContainerKind, DockerInfo, PortMapping, Volume, VolumeMode
-from corral.model.execution import Execution, Mount
+from corral.model.execution import Bound, Execution, Mount
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, ContainerId, FrameworkId, TaskId
 from corral.model.operations import is_volume, volume_key
@@ -114,9 +114,25 @@ def plan_execution(config: AgentConfig, agent_id: AgentId | None, framework: Fra
         mem_mb=_mem_limit_mb(info),
         secrets=command.secrets,
         secret_files=_secret_files(info, in_image=docker is not None),
+        bound=_bound(config, info),
     )
     volumes = tuple(mount.source for mount in kept)
     return Plan(execution, directories, own_user if docker is None else None, volumes)
+
+
+def _bound(config: AgentConfig, info: TaskInfo) -> Bound | None:
+    """What ends the task if this agent cannot; what is held for a master's answer counts from nothing else."""
+    stop_s = stop_after_s(info)
+    if stop_s is None:
+        return None
+    grace_s = config.kill_grace_s if info.kill_grace_s is None else info.kill_grace_s
+    return Bound(
+        contact=contact_path(config.work_dir), stop_after_s=stop_s, grace_s=grace_s, strict=info.executor is None
+    )
+
+
+def contact_path(work_dir: str) -> str:
+    return join(work_dir, "contact")
 
 
 def plan_executor(

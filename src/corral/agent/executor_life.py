@@ -38,8 +38,8 @@ from corral.agent.state import AgentState
 from corral.model import executor as api
 from corral.model.execution import Exit, Launched
 from corral.model.framework import Capability
-from corral.model.ids import ContainerId, ExecutorId, FrameworkId
-from corral.model.orders import ExecutorEnded
+from corral.model.ids import ContainerId, FrameworkId
+from corral.model.orders import ExecutorEnded, ShutdownExecutor
 from corral.model.task import Reason, Source, TaskState, seen_state
 from corral.runtime.core import Effect, Note
 
@@ -162,7 +162,7 @@ def bury(
 ) -> list[Effect]:
     """The executor is over: its tasks end with it, its stream is closed, the master hears of it."""
     ending = executor.ending or Ending(now, TaskState.FAILED, Reason.EXECUTOR_TERMINATED)
-    to = TaskState.KILLED if ending.reason is Reason.FRAMEWORK_REMOVED else TaskState.FAILED
+    to = TaskState.KILLED if ending.state is TaskState.KILLED else TaskState.FAILED
     framework = state.frameworks[executor.framework_id]
     effects: list[Effect] = []
     for task in executor.live_tasks:
@@ -241,13 +241,15 @@ def shutdown_grace_s(state: AgentState, executor: Executor) -> float:
     return state.config.executor_shutdown_grace_s if own is None else own
 
 
-def shut_down_one(state: AgentState, framework_id: FrameworkId, executor_id: ExecutorId, now: float) -> list[Effect]:
-    """Its framework asked for it."""
-    executor = state.executors.get((framework_id, executor_id))
+def shut_down_one(state: AgentState, order: ShutdownExecutor, now: float) -> list[Effect]:
+    """Its framework asked for it, or it has to make room."""
+    executor = state.executors.get((order.framework_id, order.executor_id))
     if executor is None:
-        return [Note("shutdown ignored", "the executor is not here", facts={"executor": executor_id})]
+        return [Note("shutdown ignored", "the executor is not here", facts={"executor": order.executor_id})]
     by = now + shutdown_grace_s(state, executor)
-    why = f"framework {framework_id} shut executor {executor_id} down"
+    if order.reason is not None:
+        return shut_down(state, executor, Ending(by, TaskState.KILLED, order.reason, order.why), now)
+    why = f"framework {order.framework_id} shut executor {order.executor_id} down"
     return shut_down(state, executor, Ending(by, TaskState.FAILED, Reason.EXECUTOR_TERMINATED, why), now)
 
 

@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from signal import SIGKILL
 
 from corral.agent.runtimes import ExecSession
 from corral.lib.errors import Conflict, CorralError, NotFound
@@ -45,9 +46,10 @@ class Nested:
         if window is not None:
             await self._session.resize(*window)
         self._work = asyncio.create_task(self._follow())
+        await asyncio.sleep(0)  # ended before its first step, it would never tell its end
 
     async def _follow(self) -> None:
-        code = 128 + 9
+        code = 128 + SIGKILL
         try:
             async for piece in self._session.output():
                 self._keep(piece)
@@ -90,14 +92,26 @@ class Nested:
     async def resize(self, rows: int, columns: int) -> None:
         await self._session.resize(rows, columns)
 
-    def kill(self, signal: int) -> None:
-        """End it. Deviates: it is always ended; the signal is only what is told."""
+    async def kill(self, signal: int) -> None:
+        """Send it a signal; 9 ends it with all that it has started.
+
+        Deviates: one that cannot be reached, with an Engine elsewhere, is ended by any, and that is what is told.
+        """
+        if not self.runs:
+            return
+        if signal != SIGKILL:
+            with suppress(Conflict):
+                await self._session.signal(signal)
+                return
+        self._end(signal)
+
+    def _end(self, signal: int) -> None:
         if self.runs and self._work is not None:
             self._killed = signal
             self._work.cancel()
 
     async def close(self) -> None:
-        self.kill(9)
+        self._end(SIGKILL)
         if self._work is not None:
             with suppress(asyncio.CancelledError):
                 await self._work

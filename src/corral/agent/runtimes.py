@@ -50,6 +50,9 @@ class TaskRuntime(Protocol):
     async def remove(self, container_id: str) -> None:
         """Forget an ended task; its sandbox stays. Nothing happens when it is gone."""
 
+    def is_elsewhere(self, container_id: str) -> bool:
+        """Whether the processes of a task it runs are not surely this machine's: then their use cannot be measured."""
+
     def exec(self, container_id: str, argv: Sequence[str], *, tty: bool) -> "ExecSession":
         """Run a further command inside the task."""
 
@@ -70,5 +73,11 @@ class ExecSession(Protocol):
         """Feed the command's standard input; empty data closes it."""
 
     async def resize(self, rows: int, columns: int) -> None: ...
+
+    async def signal(self, number: int) -> None:
+        """Send a signal to the command. Once that has ended by it or after it, what it has started ends too.
+
+        Nothing happens when it has ended before. Errors: `Conflict` when its process is out of reach.
+        """
 
     async def exit_code(self) -> int: ...

@@ -44,9 +44,13 @@ from corral.agent.spec import (
 from corral.agent.streams import ExecutorStreams
 from corral.agent.usage import measure_usage
 from corral.lib.clock import read_boot_id, steady_clock
+from corral.lib.contact import ContactFile
 from corral.lib.errors import CorralError, Failed, NotFound, Unavailable
+from corral.lib.log import get_logger
 from corral.model.execution import Execution, Launched
 from corral.model.orders import Report
+
+log = get_logger("agent")
 
 READY_TIMEOUT_S = 15.0
 RECOVER_TIMEOUT_S = 120.0
@@ -73,7 +77,9 @@ class AgentShell:
         fetcher: Fetcher | None = None,
         mint: Mint | None = None,
         secrets: SecretFiles | None = None,
+        contact: ContactFile | None = None,
     ) -> None:
+        self._contact = contact
         self._mint = mint
         self.runtimes = runtimes
         self.sandboxes = sandboxes
@@ -112,6 +118,7 @@ class AgentShell:
             fx.MeasureDisk: self._measure_disk,
             fx.MeasureUsage: self._measure_usage,
             fx.ReadClock: self._read_clock,
+            fx.KeepContact: self._keep_contact,
             fx.DeleteSandbox: self._delete_sandbox,
             fx.DeleteVolume: self._delete_volume,
         }
@@ -173,6 +180,15 @@ class AgentShell:
 
     async def _read_clock(self, effect: fx.ReadClock) -> ClockRead:
         return ClockRead(steady_clock(), self._boot)
+
+    def _keep_contact(self, effect: fx.KeepContact) -> None:
+        if self._contact is None:
+            return
+        try:
+            self._contact.write(effect.boot, effect.at)
+        except OSError as error:
+            why = f"{_words(error)}; tasks that may not outlive the contact are ended"
+            log.warning("contact not kept", path=self._contact.path, why=why)
 
     # Fetching.
 
@@ -373,14 +389,16 @@ class AgentShell:
             raise Unavailable(f"the disk of the sandboxes cannot be measured: {_words(error)}") from None
 
     async def _measure_usage(self, effect: fx.MeasureUsage) -> UsageMeasured:
+        runtimes = self.runtimes.values()
+        here = [(id, pid) for id, pid in effect.tasks if not any(each.is_elsewhere(id) for each in runtimes)]
         try:
-            used = await measure_usage([pid for _, pid in effect.tasks])
+            used = await measure_usage([pid for _, pid in here])
         except OSError:
             return UsageMeasured()  # what is not measured counts as fully used
         return UsageMeasured(
             tuple(
                 MeasuredTask(container_id, used[pid].user_s + used[pid].system_s, used[pid].rss_bytes / 2**20)
-                for container_id, pid in effect.tasks
+                for container_id, pid in here
                 if pid in used
             )
         )

@@ -1,7 +1,7 @@
 """Measures what tasks use, tells the master what may be lent of the rest, and ends work on it under pressure.
 
-Rule: nothing happens unless `oversubscribe` is on. Only tasks of the process runtime are measured: their processes are
-surely of this machine. Source: `oversubscription.py`, which decides.
+Rule: nothing happens unless `oversubscribe` is on. Only processes that are surely of this machine are measured.
+Source: `oversubscription.py`, which decides.
 """
 
 from corral.agent import executors, tasks
@@ -27,7 +27,6 @@ from corral.runtime.core import Effect, Note, SetTimer
 
 TIMER = "slack"
 EVERY_S = 5.0
-MEASURED_RUNTIME = "process"
 
 
 def watch(state: AgentState) -> list[Effect]:
@@ -39,8 +38,7 @@ def check(state: AgentState) -> list[Effect]:
     found = (
         (task.container_id, task.launched.pid)
         for _, task in sorted(state.tasks.items())
-        if task.stage is Stage.RUNNING and task.runtime == MEASURED_RUNTIME and not task.custom
-        and not task.unsettled and task.launched is not None
+        if task.stage is Stage.RUNNING and not task.custom and not task.unsettled and task.launched is not None
     )  # fmt: skip
     return [MeasureUsage(tuple((container_id, pid) for container_id, pid in found if pid is not None))]
 

@@ -152,7 +152,8 @@ class Task:
         self.launched: Launched | None = None
         self.started_at: float | None = None
         self.ending: Ending | None = None
-        self.told = False
+        self.told = 0
+        """How many of `pending`, from its head, the master of this session was told."""
         self.tries = 0
         self.boot = ""
         self.plan: Plan | None = None
@@ -389,7 +390,7 @@ class AgentState:
             assert task.key == key
             assert self.by_container.get(task.container_id) is task, f"container of {key}"
             assert task.framework_id in self.frameworks, f"framework of {key} is known"
-            assert not task.told or task.pending, f"{key} tells an update that it has not"
+            assert task.told <= len(task.pending), f"{key} tells an update that it has not"
             assert not task.told or self.registered, f"{key} tells an update to nobody"
             assert not (self.registered and task.pending) or task.told, f"an update of {key} is not told"
             assert task.live == (task.state not in TERMINAL), f"{key} is {task.stage} and {task.state}"

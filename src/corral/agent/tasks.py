@@ -381,6 +381,9 @@ def settle_exit(
     if ending is not None:
         told = f"{ending.why}: {message}" if ending.why else message
         return end(state, task, ending.state, now, message=told, reason=ending.reason)
+    if exit.fenced:
+        told = f"{exit.message}: {describe_exit(exit)}"
+        return end(state, task, TaskState.KILLED, now, message=told, reason=Reason.AGENT_DISCONNECTED)
     if exit.oom:
         mem = tuple(r for r in task.info.resources if r.name == "mem") or (scalar("mem", 0),)
         return end(

@@ -1,8 +1,11 @@
-"""One ordered stream of status updates per task: only the oldest that is not acknowledged is told, again and again.
+"""One ordered stream of status updates per task: each is told once it is on disk, the oldest again and again.
 
-Retry after 10 s, doubling, at most every 10 min; an acknowledgement or a new registration starts anew. An update is on
-disk before it is told, and a task is forgotten when its last one is acknowledged. Source: Mesos, status update manager.
+Retry after 10 s, doubling, at most every 10 min; an acknowledgement or a new registration starts anew. A task is
+forgotten when its last one is acknowledged. Deviates: Mesos' status update manager tells the next update only when the
+one before is acknowledged; here the master keeps it for that moment, and the way to the agent is spared.
 """
+
+from itertools import islice
 
 from msgspec import structs
 
@@ -23,6 +26,8 @@ from corral.runtime.core import Effect
 
 FIRST_RETRY_S = 10.0
 MOST_RETRY_S = 600.0
+MOST_TOLD = 8
+"""How many updates of a task are on their way before the oldest is acknowledged."""
 
 _REPLACEABLE = (Reason.TASK_HEALTH_CHECK_STATUS_UPDATED, Reason.TASK_CHECK_STATUS_UPDATED)
 """An update for one of these that nobody was told yet says no more than what is past, once there is a newer one."""
@@ -78,7 +83,7 @@ def append(state: AgentState, task: Task, status: TaskStatus, now: float) -> lis
         status = _with_health(task, status)
     if task.check_status is not None:
         status = structs.replace(status, check=task.check_status)
-    if reason in _REPLACEABLE and len(task.pending) > 1 and task.pending[-1].reason is reason:
+    if reason in _REPLACEABLE and len(task.pending) > task.told and task.pending[-1].reason is reason:
         task.pending.pop()
     task.pending.append(status)
     task.latest = status
@@ -87,10 +92,7 @@ def append(state: AgentState, task: Task, status: TaskStatus, now: float) -> lis
     if to in TERMINAL:
         task.move(Event.END)
         state.counters[COUNTER.get(to, "lost")] += 1
-    effects: list[Effect] = [state.save_run(task)]
-    if not task.told:
-        effects += tell(state, task, now)
-    return effects
+    return [state.save_run(task), *tell(state, task, now)]
 
 
 def _with_health(task: Task, status: TaskStatus) -> TaskStatus:
@@ -127,25 +129,38 @@ def container_status(state: AgentState, task: Task) -> ContainerStatus:
 
 
 def tell(state: AgentState, task: Task, now: float) -> list[Effect]:
-    """Send the head of the task's stream and arrange for its retry; nothing without a master."""
-    if not state.registered or not task.pending:
+    """Send what the master has not been sent of the task's stream; nothing without a master."""
+    if not state.registered:
         return []
-    task.told = True
+    fresh = list(islice(task.pending, task.told, MOST_TOLD))
+    if not fresh:
+        return []
+    if task.told == 0:
+        _wait_for_acknowledgement(state, task, now)
+    task.told += len(fresh)
+    state.spoke_at = now
+    return [Send(UpdateTask(task.framework_id, status, task.state)) for status in fresh]
+
+
+def _wait_for_acknowledgement(state: AgentState, task: Task, now: float) -> None:
+    """The head is told, or has become the head: it is told again unless it is acknowledged in time."""
     task.tries += 1
     delay_s = grow_delay_s(task.tries, first_s=FIRST_RETRY_S, factor=2.0, most_s=MOST_RETRY_S)
     state.deadlines.set(task.container_id, Due.UPDATE, now + delay_s)
+
+
+def retry(state: AgentState, container_id: ContainerId, now: float) -> list[Effect]:
+    """No acknowledgement of the head came in time; what follows it waits at the master."""
+    task = state.by_container.get(container_id)
+    if task is None or not state.registered or not task.told:
+        return []
+    _wait_for_acknowledgement(state, task, now)
     state.spoke_at = now
     return [Send(UpdateTask(task.framework_id, task.pending[0], task.state))]
 
 
-def retry(state: AgentState, container_id: ContainerId, now: float) -> list[Effect]:
-    """No acknowledgement came in time."""
-    task = state.by_container.get(container_id)
-    return [] if task is None else tell(state, task, now)
-
-
 def acknowledge(state: AgentState, order: AcknowledgeUpdate, now: float) -> list[Effect]:
-    """The framework has the update: tell the next one, or forget the task after its last.
+    """The framework has the update: the next one is the head, or the task is forgotten after its last.
 
     Shapes: returns [] for an acknowledgement of anything but the head; it is a repeated one.
     """
@@ -153,12 +168,14 @@ def acknowledge(state: AgentState, order: AcknowledgeUpdate, now: float) -> list
     if task is None or not task.pending or task.pending[0].uuid != order.uuid:
         return []
     status = task.pending.popleft()
-    task.told = False
+    task.told = max(task.told - 1, 0)
     task.tries = 0
     state.deadlines.cancel(task.container_id, Due.UPDATE)
     told = _tell_executor(task, status)
     if status.state in TERMINAL:
         return [*state.forget(task), *told]
+    if task.told:
+        _wait_for_acknowledgement(state, task, now)
     return [state.save_run(task), *told, *tell(state, task, now)]
 
 
@@ -173,11 +190,11 @@ def _tell_executor(task: Task, status: TaskStatus) -> list[Effect]:
 
 
 def tell_all(state: AgentState, now: float) -> list[Effect]:
-    """After a registration every stream starts with its head at once."""
+    """After a registration every stream is told anew from its head."""
     effects: list[Effect] = []
     for key in sorted(state.tasks):
         task = state.tasks[key]
-        task.tries = 0
+        task.tries = task.told = 0
         effects += tell(state, task, now)
     return effects
 
@@ -186,5 +203,5 @@ def hush(state: AgentState) -> None:
     """The master is gone: nothing is on its way any more."""
     for task in state.tasks.values():
         if task.told:
-            task.told = False
+            task.told = 0
             state.deadlines.cancel(task.container_id, Due.UPDATE)

@@ -5,11 +5,12 @@ Deterministic: equal calls give equal decisions, down to the ports, with and wit
 section 4 of the design, and 17 of the Mesos contract.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from corral.allocator.book import GPUS, PORTS, AgentEntry, Book, HoldEntry, amounts_of, devices_of, plain
+from corral.allocator.book import AgentEntry, Book, HoldEntry, devices_of
+from corral.allocator.bundles import GPUS, PORTS, amounts_of, plain
 from corral.allocator.coarse import offer_rest
 from corral.allocator.demands import check_want, group_of, mark
 from corral.allocator.engine import Engine, Mode, Placements, Tuning
@@ -210,8 +211,23 @@ class Allocator:
             if self._book.replace(instead_of, hold) is not None:
                 return
             self._book.release(instead_of)
-        self.learn(amounts_of(hold.resources))
-        self._book.hold(hold, self._claimants.row(hold.role, hold.framework_id, hold.priority))
+        self.hold_all(hold.agent_id, (hold,))
+
+    def hold_all(self, agent_id: AgentId, holds: Sequence[Hold]) -> None:
+        """Count at once what many tasks take of one agent, as after the agent has registered.
+
+        Errors: `Conflict` when a key is taken, `NotFound` when the agent is not known; then nothing is counted.
+        """
+        amounts = [amounts_of(each.resources) for each in holds]
+        self.learn(name for found in amounts for name in found)
+        self._book.check_new(agent_id, holds)
+        rows: dict[tuple[str, FrameworkId, int], int] = {}
+        for each in holds:
+            by = each.role, each.framework_id, each.priority
+            if by not in rows:
+                rows[by] = self._claimants.row(*by)
+        leaves = [rows[each.role, each.framework_id, each.priority] for each in holds]
+        self._book.hold_all(agent_id, holds, leaves, amounts)
 
     def release(self, key: str) -> None:
         """Give back what is held by a key; nothing when nothing is."""
@@ -221,7 +237,7 @@ class Allocator:
 
     def learn(self, names: Iterable[str]) -> None:
         """Know these resources too. A new one makes everything be counted anew."""
-        new = sorted(set(names) - set(self._names))
+        new = sorted(set(names).difference(self._names))
         if new:
             view = self.view()
             self._names = (*self._names, *new)
@@ -257,6 +273,7 @@ class Allocator:
         self.rescinding = {}
         waiting = [line for line in self._lines if line.view.missing > 0]
         rescinded: list[OfferId] = []
+        returned: list[OfferId] = []
         evictions: list[Eviction] = []
         kept: set[AgentId] = set()
         if waiting and not more:
@@ -267,17 +284,18 @@ class Allocator:
         if not more:
             back, ended, owed = reclaim(self, self._evictor.left(now))
             self._evictor.spend(now, len(ended))
-            rescinded += back
+            returned += back
             evictions += ended
             grants += self._offer_rest(kept, now, seed)
             back, ended, short = reclaim_kept(self, kept, self._evictor.left(now))
             self._evictor.spend(now, len(ended))
-            rescinded += [each for each in back if each not in rescinded]
+            returned += [each for each in back if each not in rescinded]
             evictions += ended
             owed = owed or short
         return Allocation(
             grants=tuple(grants),
-            rescind=tuple(rescinded),
+            rescind=(*rescinded, *returned),
+            returned=tuple(returned),
             evictions=tuple(evictions),
             waiting=tuple(line.key for line in waiting if line.view.missing > 0),
             more=more,
@@ -400,7 +418,8 @@ class Allocator:
         """Hold one instance there, out of turn; it has been seen to fit."""
         line.view = msgspec.structs.replace(line.view, missing=line.view.missing - 1)
         bundle = self.bundle(line, agent, agent.free(), self._grants)
-        entry = self._book.hold(self.describe(line, agent, 0, bundle, now, key), line.claimant)
+        hold = self.describe(line, agent, 0, bundle, now, key)
+        (entry,) = self._book.hold_all(agent.view.id, (hold,), (line.claimant,), (amounts_of(bundle),))
         self._book.flush()
         entry.hold = msgspec.structs.replace(entry.hold, devices=devices_of(entry.held.devices))
         self._book.mark_ports()
@@ -514,18 +533,16 @@ class Allocator:
         if not any(each.coarse_roles for each in self._frameworks.values()):
             return []
         grants = []
-        rows: dict[tuple[str, FrameworkId], int] = {}
-        for claim in offer_rest(self, kept, seed):
-            by = claim.role, claim.framework_id
-            row = rows.get(by)
-            if row is None:
-                row = rows[by] = self._claimants.row(claim.role, claim.framework_id, 0)
+        for leaf, agent, resources, amounts, revocable in offer_rest(self, kept, seed):
+            assert leaf.framework_id is not None, "claims are of frameworks"
+            if leaf.row < 0:
+                leaf.row = self._claimants.row(leaf.name, leaf.framework_id, 0)
             hold = Hold(
-                key=self._next_key(), framework_id=claim.framework_id, role=claim.role, agent_id=claim.agent_id,
-                resources=claim.resources, kind=HoldKind.GRANT, since_at=now, revocable=claim.revocable,
+                key=self._next_key(), framework_id=leaf.framework_id, role=leaf.name, agent_id=agent.view.id,
+                resources=resources, kind=HoldKind.GRANT, since_at=now, revocable=revocable,
             )  # fmt: skip
             # What an agent has is known: nothing is to be learned of it.
-            self._book.hold(hold, row, claim.amounts)
+            self._book.grant(hold, leaf.row, agent, amounts)
             grants.append(_grant_of(hold))
         return grants
 

@@ -10,6 +10,7 @@ from itertools import repeat
 
 import msgspec
 
+from corral.allocator.bundles import GPUS, PORTS, Rest, amounts_of, plain
 from corral.allocator.engine import AGENT, Engine, Held, Rule, Tally
 from corral.allocator.engine.catalog import MOST_RULES
 from corral.allocator.view import AgentView, Hold, HoldKind
@@ -26,32 +27,8 @@ from corral.model.resources import (
     total_milli,
 )
 
-CPUS, MEM, GPUS, PORTS = "cpus", "mem", "gpus", "ports"
 RUNTIME = "@runtime:"
 """The field, by the runtime's name, that every agent with that runtime has."""
-
-PORT_UNIT = 1000
-
-
-def plain(resources: Resources) -> Resources:
-    """What anybody may be given for good: not reserved, not revocable, no volume."""
-    return tuple(r for r in resources if r.identity is PLAIN or r.identity == PLAIN)
-
-
-def amounts_of(resources: Resources) -> dict[str, int]:
-    """Plain scalars in thousandths, and `ports` as a count in thousandths."""
-    found: dict[str, int] = {}
-    for r in resources:
-        if not (r.identity is PLAIN or r.identity == PLAIN):
-            continue
-        if r.kind is ResourceKind.SCALAR:
-            found[r.name] = found.get(r.name, 0) + r.milli
-        elif r.name == PORTS:
-            count = 0
-            for low, high in r.ranges:
-                count += high - low + 1
-            found[PORTS] = found.get(PORTS, 0) + PORT_UNIT * count
-    return found
 
 
 def group_tag(framework_id: FrameworkId, group: str) -> str:
@@ -88,7 +65,7 @@ def _has_ranges(total: Resources, resources: Resources) -> bool:
         if r.ranges:
             for of in total:
                 if of.name == r.name and of.identity == r.identity:
-                    if of.ranges != r.ranges and cut_ranges(r.ranges, of.ranges):
+                    if of.ranges != r.ranges and not _lie_in(r.ranges, of.ranges):
                         return False
                     break
             else:
@@ -96,11 +73,21 @@ def _has_ranges(total: Resources, resources: Resources) -> bool:
     return True
 
 
+def _lie_in(ranges: tuple[tuple[int, int], ...], there: tuple[tuple[int, int], ...]) -> bool:
+    for low, high in ranges:
+        for least, most in there:
+            if least <= low and high <= most:
+                break
+        else:
+            return False
+    return True
+
+
 class AgentEntry:
     """One agent. Shapes: `row` is the engine's; `amounts` what it has that is plain, in thousandths; `holds` by key,
     those that are noted but not carried out included; `has_gpus` whatever their reservation."""
 
-    __slots__ = ("_free_amounts", "_pool", "_weighed", "amounts", "has_gpus", "holds", "row", "view")
+    __slots__ = ("_pool", "_rest", "amounts", "has_gpus", "holds", "row", "view")
 
     def __init__(self, view: AgentView, row: int) -> None:
         self.view = view
@@ -109,9 +96,7 @@ class AgentEntry:
         self.row = row
         self.holds: dict[str, HoldEntry] = {}
         self._pool = Pool(view.total)
-        # What was free when it was last summed up: an offer that is declined is made again of the same.
-        self._weighed: Resources = ()
-        self._free_amounts: dict[str, int] = {}
+        self._rest = Rest((), {})
 
     def describe(self, view: AgentView) -> None:
         """Take what is new about the agent."""
@@ -135,6 +120,13 @@ class AgentEntry:
             is_there = not any(r.items for r in resources) and _has_ranges(self.view.total, resources)
             self._pool.add(resources if is_there else _within(resources, self.view.total))
 
+    def take_all(self, bundles: Sequence[Resources]) -> None:
+        """Let less be free, by many bundles at once."""
+        if len(bundles) == 1:
+            self.take(bundles[0], 1)
+        else:
+            self._pool.take_all([unshared(each) for each in bundles])
+
     def free_ports(self) -> tuple[tuple[int, int], ...]:
         return all_ranges(plain(self.free()), PORTS)
 
@@ -142,13 +134,12 @@ class AgentEntry:
         """All that is free, whatever its kind."""
         return self._pool.bundle()
 
-    def free_amounts(self) -> Mapping[str, int]:
-        """What is free and plain, in thousandths."""
+    def rest(self) -> Rest:
+        """All that is free, looked at once: an offer that is declined is made again of the same bundle."""
         free = self._pool.bundle()
-        if free is not self._weighed:
-            self._weighed = free
-            self._free_amounts = self.amounts if free == self.view.total else amounts_of(free)
-        return self._free_amounts
+        if self._rest.free is not free:
+            self._rest = Rest(free, self.amounts if free == self.view.total else amounts_of(free))
+        return self._rest
 
 
 class HoldEntry:
@@ -218,17 +209,17 @@ class Book:
     def _recount_ports(self, entries: Iterable[HoldEntry], view: AgentView) -> None:
         """Let the engine count of held ports those that the agent has."""
         for each in entries:
-            held = each.held._replace(amounts=self._amounts(each.hold, view))
+            resources = each.hold.resources
+            held = each.held._replace(amounts=self._counted(resources, amounts_of(resources), view))
             if held != each.held:
                 self.engine.hold([each.held, held], [-1, 1])
                 each.held = held
 
-    def _amounts(self, hold: Hold, view: AgentView) -> tuple[int, ...]:
+    def _counted(self, resources: Resources, amounts: Mapping[str, int], view: AgentView) -> tuple[int, ...]:
         """What the engine counts for a hold: of ports only those that its agent has."""
-        amounts = amounts_of(hold.resources)
-        if PORTS in amounts and not _has_ranges(view.total, hold.resources):
-            amounts = amounts_of(_within(hold.resources, view.total))
-        return tuple([amounts.get(name, 0) for name in self.engine.resources])
+        if PORTS in amounts and not _has_ranges(view.total, resources):
+            amounts = amounts_of(_within(resources, view.total))
+        return tuple(map(amounts.get, self.engine.resources, repeat(0)))
 
     def remove_agent(self, agent_id: AgentId) -> None:
         """Forget an agent with all that is held there; nothing when it is not known."""
@@ -247,24 +238,45 @@ class Book:
 
     # Holds.
 
-    def hold(self, hold: Hold, leaf: int, amounts: Mapping[str, int] | None = None) -> HoldEntry:
-        """Count a hold. Shapes: `amounts` is what it comes to, for one of resources that its agent has.
+    def check_new(self, agent_id: AgentId, holds: Sequence[Hold]) -> None:
+        """Errors: `Conflict` when one of these keys is taken, `NotFound` when the agent is not known."""
+        keys: set[str] = set()
+        for each in holds:
+            if each.key in self.holds or each.key in keys:
+                raise Conflict(f"hold {each.key} is there already; release it before")
+            keys.add(each.key)
+        if holds and agent_id not in self.agents:
+            raise NotFound(f"hold {holds[0].key} is on agent {agent_id}, which is not known; tell of the agent first")
 
-        Errors: `Conflict` when its key is taken, `NotFound` when its agent is not known.
+    def hold_all(
+        self, agent_id: AgentId, holds: Sequence[Hold], leaves: Sequence[int], amounts: Sequence[Mapping[str, int]]
+    ) -> list[HoldEntry]:
+        """Count holds on one agent that have been checked. Shapes: claimants' rows, and what each comes to."""
+        if not holds:
+            return []
+        agent = self.agents[agent_id]
+        entries = []
+        for hold, leaf, found in zip(holds, leaves, amounts, strict=True):
+            counted = self._counted(hold.resources, found, agent.view)
+            entry = HoldEntry(hold, agent, Held(leaf, agent.row, counted, hold.revocable, mask_of(hold.devices)))
+            self._list(entry)
+            self._noted.append((entry, 1))
+            entries.append(entry)
+        agent.take_all([each.resources for each in holds])
+        self._dirty.add(agent.row)
+        return entries
+
+    def grant(self, hold: Hold, leaf: int, agent: AgentEntry, amounts: Mapping[str, int]) -> None:
+        """Count a coarse grant under a key that nobody has, of all or part of what an agent has free.
+
+        Shapes: `amounts` is what it comes to.
         """
-        if hold.key in self.holds:
-            raise Conflict(f"hold {hold.key} is there already; release it before")
-        agent = self.agents.get(hold.agent_id)
-        if agent is None:
-            raise NotFound(f"hold {hold.key} is on agent {hold.agent_id}, which is not known; tell of the agent first")
-        if amounts is None:
-            counted = self._amounts(hold, agent.view)
-        else:
-            counted = tuple(map(amounts.get, self.engine.resources, repeat(0)))
-        entry = HoldEntry(hold, agent, Held(leaf, agent.row, counted, hold.revocable, mask_of(hold.devices)))
-        self._keep(entry)
+        counted = tuple(map(amounts.get, self.engine.resources, repeat(0)))
+        entry = HoldEntry(hold, agent, Held(leaf, agent.row, counted, hold.revocable))
+        self.holds[hold.key] = agent.holds[hold.key] = entry
+        agent.take(hold.resources, 1)
+        self._dirty.add(agent.row)
         self._noted.append((entry, 1))
-        return entry
 
     def adopt(self, hold: Hold, leaf: int, agent: AgentEntry, devices: int, fed: Sequence[Tally]) -> HoldEntry:
         """Keep a hold that the engine counts already, as it placed it itself; `fed` is where its class counts it."""

@@ -1,12 +1,35 @@
 """What of a bundle of resources may be offered to whom: for good, or lent because it is kept for others."""
 
-from corral.allocator.book import CPUS, GPUS, MEM
+from collections.abc import Mapping
+
 from corral.allocator.view import AgentView, FrameworkView
 from corral.model.resources import PLAIN, Resource, ResourceKind, Resources, total_milli
 
-DISK = "disk"
+CPUS, MEM, GPUS, DISK, PORTS = "cpus", "mem", "gpus", "disk", "ports"
+PORT_UNIT = 1000
 LEAST_CPUS_MILLI = 10
 LEAST_MEM_MILLI = 32_000
+
+
+def plain(resources: Resources) -> Resources:
+    """What anybody may be given for good: not reserved, not revocable, no volume."""
+    return tuple(r for r in resources if r.identity is PLAIN or r.identity == PLAIN)
+
+
+def amounts_of(resources: Resources) -> dict[str, int]:
+    """Plain scalars in thousandths, and `ports` as a count in thousandths."""
+    found: dict[str, int] = {}
+    for r in resources:
+        if not (r.identity is PLAIN or r.identity == PLAIN):
+            continue
+        if r.kind is ResourceKind.SCALAR:
+            found[r.name] = found.get(r.name, 0) + r.milli
+        elif r.name == PORTS:
+            count = 0
+            for low, high in r.ranges:
+                count += high - low + 1
+            found[PORTS] = found.get(PORTS, 0) + PORT_UNIT * count
+    return found
 
 
 def worth_offering(resources: Resources) -> bool:
@@ -20,6 +43,22 @@ def worth_offering(resources: Resources) -> bool:
         elif r.name == MEM:
             mem += r.milli
     return cpus >= LEAST_CPUS_MILLI or mem >= LEAST_MEM_MILLI
+
+
+class Rest:
+    """What is free on an agent, and what offers ask of it.
+
+    Shapes: `amounts` of what is plain, in thousandths; `is_for_all` when every role could be offered the whole of it,
+    and nothing of it is lent.
+    """
+
+    __slots__ = ("amounts", "free", "is_for_all", "is_worth_offering")
+
+    def __init__(self, free: Resources, amounts: Mapping[str, int]) -> None:
+        self.free = free
+        self.amounts = amounts
+        self.is_worth_offering = worth_offering(free)
+        self.is_for_all = all(r.identity is PLAIN and r.milli >= 0 for r in free)
 
 
 def usable(resources: Resources, role: str, *, refined: bool = False, shared: bool = False) -> Resources:

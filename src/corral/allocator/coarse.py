@@ -1,6 +1,7 @@
 """Plain Mesos offers: each agent's whole free bundle to the first claimant in fair order that has not refused it.
 
-Agents come in an order that changes with the seed. Source: Mesos' hierarchical allocator (section 17 of its contract).
+Agents come in an order that changes with the seed. Of one in its maintenance window what is not reserved is lent only.
+Source: Mesos' hierarchical allocator (section 17 of its contract).
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -8,11 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from corral.allocator.book import amounts_of
-from corral.allocator.bundles import has_lendable, lendable, may_see, sparable, usable, worth_offering
+from corral.allocator.bundles import amounts_of, has_lendable, lendable, may_see, sparable, usable, worth_offering
 from corral.allocator.order import Branch, Order
 from corral.allocator.strategies import mix
-from corral.model.ids import AgentId, FrameworkId
+from corral.model.ids import AgentId
 from corral.model.operations import unshared
 from corral.model.resources import Resources, subtract
 
@@ -26,9 +26,8 @@ class Claim(NamedTuple):
     reserved or kept for others, or held by tasks that do not use it, and may have to be given back at any time.
     """
 
-    framework_id: FrameworkId
-    role: str
-    agent_id: AgentId
+    leaf: Branch
+    agent: "AgentEntry"
     resources: Resources
     amounts: Mapping[str, int]
     revocable: bool = False
@@ -45,28 +44,47 @@ def offer_rest(allocator: "Allocator", kept: Collection[AgentId], seed: int) -> 
         view = agent.view
         if (view.ineligible and not view.still_offered) or view.id in kept:
             continue
-        free = agent.free()
-        if not worth_offering(free):
+        rest = agent.rest()
+        if not rest.is_worth_offering:
             continue
+        free = rest.free
         if order is None:
             order = Order(allocator)
+        if rest.is_for_all and not (
+            order.is_bounded or view.ineligible or agent.has_gpus or view.remote or view.barred
+        ):
+            # Nearly always: whoever is first takes all, unless it has refused that.
+            leaf = order.first()
+            if leaf is not None and not order.is_refused(leaf, view.id, free):
+                order.charge(leaf, rest.amounts)
+                yield Claim(leaf, agent, free, rest.amounts)
+                continue
         lends = has_lendable(free)
         left = free
-        while (claim := _claim(allocator, order, agent, free)) is not None:
+        lends_plain = order.lends or bool(view.ineligible)
+        if view.ineligible:
+            free = _particular(free)
+            if not worth_offering(free):
+                free = ()
+        while free and (claim := _claim(allocator, order, agent, free)) is not None:
             yield claim
-            if order.lends:
+            if lends_plain:
                 left = subtract(left, unshared(claim.resources))
             if not lends:
                 break
             # What is reserved for others, or for nobody for good, has not been offered to anybody yet.
-            rest = subtract(free, unshared(claim.resources))
-            free = tuple(r for r in rest if r.identity.reservations or r.identity.revocable)
+            free = _particular(subtract(free, unshared(claim.resources)))
             if not worth_offering(free):
                 break
         if lends and (loan := _lend(allocator, order, agent, free, kept=False)) is not None:
             yield loan
-        if order.lends and (loan := _lend(allocator, order, agent, left, kept=True)) is not None:
+        if lends_plain and (loan := _lend(allocator, order, agent, left, kept=True)) is not None:
             yield loan
+
+
+def _particular(resources: Resources) -> Resources:
+    """What is not for everybody."""
+    return tuple(r for r in resources if r.identity.reservations or r.identity.revocable)
 
 
 def _mixed(seed: int, count: int) -> list[int]:
@@ -91,10 +109,10 @@ def _claim(allocator: "Allocator", order: Order, agent: "AgentEntry", free: Reso
         else:
             return None
     assert leaf is not None, "somebody took it"
-    assert leaf.framework_id is not None, "claims are of frameworks"
-    amounts = agent.free_amounts() if bundle is agent.free() else amounts_of(bundle)
+    rest = agent.rest()
+    amounts = rest.amounts if bundle is rest.free else amounts_of(bundle)
     order.charge(leaf, amounts)
-    return Claim(leaf.framework_id, leaf.name, view.id, bundle, amounts)
+    return Claim(leaf, agent, bundle, amounts)
 
 
 def part_for(
@@ -113,15 +131,14 @@ def part_for(
     # What is offered whole has been seen to be worth it.
     if bundle is not free and not worth_offering(bundle):
         return ()
-    blocked = allocator.filters.block(leaf.framework_id, leaf.name, agent.view.id, bundle)
-    return () if blocked else bundle
+    return () if order.is_refused(leaf, agent.view.id, bundle) else bundle
 
 
 def _lend(
     allocator: "Allocator", order: Order, agent: "AgentEntry", free: Resources, *, kept: bool
 ) -> Claim | None:  # fmt: skip
-    """The first in fair order who takes what is lent, or `kept` for guarantees: none of those for whom it is has just
-    taken it.
+    """The first in fair order who takes what is lent, or `kept` for guarantees or from new work: none of those for
+    whom it is has just taken it.
     """
     sparing = sparable(free) if kept else ()
     if kept and not worth_offering(sparing):
@@ -134,9 +151,9 @@ def _lend(
         bundle = order.allowed(leaf, sparing if kept else lendable(free, leaf.name), lends=kept)
         if not worth_offering(bundle):
             continue
-        if allocator.filters.block(leaf.framework_id, leaf.name, agent.view.id, bundle):
+        if order.is_refused(leaf, agent.view.id, bundle):
             continue
         amounts = amounts_of(bundle)
         order.charge(leaf, amounts, lends=kept)
-        return Claim(leaf.framework_id, leaf.name, agent.view.id, bundle, amounts, revocable=True)
+        return Claim(leaf, agent, bundle, amounts, revocable=True)
     return None

@@ -7,7 +7,8 @@ an agent is empty. Only tags that somebody looks at are counted, so that wants w
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from corral.allocator.book import GPUS, PORT_UNIT, PORTS, RUNTIME, amounts_of, group_tag, port_tally
+from corral.allocator.book import RUNTIME, group_tag, port_tally
+from corral.allocator.bundles import GPUS, PORT_UNIT, PORTS, amounts_of
 from corral.allocator.engine import AGENT, Rule, Tally
 from corral.allocator.engine.catalog import MOST_RULES
 from corral.allocator.engine.columns import BELOW, CLEAR, EVEN, NEAR, TABLE, TARGET

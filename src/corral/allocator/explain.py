@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from corral.allocator.book import GPUS, PORT_TAG, PORTS, amounts_of, plain
+from corral.allocator.book import PORT_TAG
+from corral.allocator.bundles import GPUS, PORTS, amounts_of, plain
 from corral.allocator.demands import shape_of
 from corral.allocator.engine import Rule
 from corral.allocator.engine.catalog import Demand

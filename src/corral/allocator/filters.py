@@ -1,6 +1,6 @@
 """Which refused resources hold an offer back. Source: Mesos v1, DECLINE filters (section 17.3 of its contract)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from math import inf
 
 from corral.allocator.view import Filter
@@ -37,6 +37,10 @@ class Filters:
     def of(self, framework_id: FrameworkId, role: str, agent_id: AgentId) -> list[Filter]:
         """What a framework refuses of an agent for a role, what has ended lately included."""
         return self._found.get((framework_id, role), {}).get(agent_id, [])
+
+    def agents(self, framework_id: FrameworkId, role: str) -> Collection[AgentId]:
+        """The agents of which a framework refuses something for a role."""
+        return self._found.get((framework_id, role), ())
 
     def forget(self, framework_id: FrameworkId) -> None:
         for key in [each for each in self._found if each[0] == framework_id]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from corral.allocator.book import CPUS, GPUS, MEM
+from corral.allocator.bundles import CPUS, GPUS, MEM
 from corral.allocator.demands import shape_of
 from corral.allocator.engine import Engine
 from corral.allocator.engine.catalog import Demand as ClassDemand

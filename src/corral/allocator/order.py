@@ -4,12 +4,11 @@ Source: Mesos' hierarchical allocator (section 17 of its contract).
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from corral.allocator.book import PORTS, amounts_of
-from corral.allocator.bundles import chop
-from corral.model.ids import FrameworkId
+from corral.allocator.bundles import PORTS, amounts_of, chop
+from corral.model.ids import AgentId, FrameworkId
 from corral.model.resources import Resources
 
 if TYPE_CHECKING:
@@ -22,14 +21,16 @@ Entry = tuple[bool, int, float, str, str, "Branch"]
 class Branch:
     """A role with claims at or below it, or (`framework_id` set) a framework of a role.
 
-    Shapes: `order` holds the entries of the branches below, sorted; `scale` is 1 over the weight; each offer counts as
-    a task; `charged` are, of a claimant and those above it, the ones of which it matters what they hold, once it is
-    known.
+    Shapes: `order` holds the entries of the branches below, sorted; `scale` is 1 over the weight, `share` the dominant
+    one without it; each offer counts as a task; `lent` is what of `held` may have to be given back, known where there
+    is a guarantee; `charged` are, of a claimant and those above it, the ones of which it matters what they hold, and
+    `row` is the claimant's row in the engine, both once they are known. `refused` are the agents of which a claimant
+    refuses something.
     """
 
     __slots__ = (
-        "above", "charged", "entry", "framework_id", "guarantee", "held", "limit", "most_tasks", "name", "order",
-        "priority", "scale", "tasks",
+        "above", "charged", "entry", "framework_id", "guarantee", "held", "lent", "limit", "most_tasks", "name",
+        "order", "priority", "refused", "row", "scale", "share", "tasks",
     )  # fmt: skip
 
     def __init__(self, name: str, above: "Branch | None", framework_id: FrameworkId | None = None) -> None:
@@ -37,7 +38,11 @@ class Branch:
         self.above = above
         self.framework_id = framework_id
         self.held: dict[str, int] = {}
+        self.lent: dict[str, int] = {}
         self.scale = 1.0
+        self.share = 0.0
+        self.row = -1
+        self.refused: Container[AgentId] = ()
         self.priority = 0
         self.guarantee: dict[str, int] = {}
         self.limit: dict[str, int] = {}
@@ -54,8 +59,28 @@ class Branch:
             part = n * inverse[name]
             if part > share:
                 share = part
-        owed = bool(self.guarantee) and all(self.held.get(name, 0) < n for name, n in self.guarantee.items())
-        self.entry = (not owed, -self.priority, share * self.scale, self.name, self.framework_id or "", self)
+        self.share = share
+        self.stand()
+
+    def grow(self, amounts: Mapping[str, int], inverse: dict[str, float], *, lends: bool) -> None:
+        """Hold so much more, and one task: only what it takes can have become the dominant share."""
+        self.tasks += 1
+        held, share = self.held, self.share
+        for name, n in amounts.items():
+            now = held[name] = held.get(name, 0) + n
+            if lends:
+                self.lent[name] = self.lent.get(name, 0) + n
+            part = now * inverse[name]
+            if part > share:
+                share = part
+        self.share = share
+        self.stand()
+
+    def stand(self) -> None:
+        """The entry for what it holds now."""
+        guarantee, held, lent = self.guarantee, self.held, self.lent
+        owed = bool(guarantee) and all(held.get(name, 0) - lent.get(name, 0) < n for name, n in guarantee.items())
+        self.entry = (not owed, -self.priority, self.share * self.scale, self.name, self.framework_id or "", self)
 
     @property
     def owed(self) -> bool:
@@ -96,6 +121,7 @@ class Order:
                 above = self._own(role)
                 leaf = Branch(role, above, framework.id)
                 leaf.held = self._held.get((role, framework.id), {})
+                leaf.refused = allocator.filters.agents(framework.id, role)
                 leaf.settle(self._inverse)
                 insort(above.order, leaf.entry)
 
@@ -125,6 +151,8 @@ class Order:
                 found.scale, found.priority = 1 / settings.weight, settings.priority
                 found.most_tasks = settings.max_tasks
                 found.guarantee, found.limit = amounts_of(settings.guarantee), amounts_of(settings.limit)
+                if found.guarantee and row is not None:
+                    found.lent = self._allocator.engine.lent(row)
             found.settle(self._inverse)
             insort(above.order, found.entry)
         return found
@@ -153,6 +181,13 @@ class Order:
                 yield branch
             else:
                 waiting.append(iter(branch.order))
+
+    def is_refused(self, leaf: Branch, agent_id: AgentId, resources: Resources) -> bool:
+        """Whether a claimant has refused all of these resources there."""
+        if agent_id not in leaf.refused:
+            return False
+        assert leaf.framework_id is not None, "claimants are frameworks"
+        return self._allocator.filters.block(leaf.framework_id, leaf.name, agent_id, resources)
 
     def owes(self, leaf: Branch) -> bool:
         """Whether a claimant asks for a role that is below its guarantee."""
@@ -195,11 +230,7 @@ class Order:
             order = branch.above.order
             entry = branch.entry
             at = 0 if order[0] is entry else bisect_left(order, entry)
-            branch.tasks += 1
-            held = branch.held
-            for name, n in amounts.items():
-                held[name] = held.get(name, 0) + n
-            branch.settle(self._inverse)
+            branch.grow(amounts, self._inverse, lends=lends)
             del order[at]
             insort(order, branch.entry)
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from corral.allocator.book import GPUS, PORTS, AgentEntry, HoldEntry, amounts_of, devices_of, is_port_rule
+from corral.allocator.book import AgentEntry, HoldEntry, devices_of, is_port_rule
+from corral.allocator.bundles import GPUS, PORTS, amounts_of
 from corral.allocator.demands import shape_of
 from corral.allocator.engine.rules import WHOLE
 from corral.allocator.lines import Key, Line

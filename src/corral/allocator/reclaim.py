@@ -6,8 +6,7 @@ What is not revocable stays where it is, whoever waits. Offers come back before 
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from corral.allocator.book import amounts_of
-from corral.allocator.bundles import worth_offering
+from corral.allocator.bundles import amounts_of, worth_offering
 from corral.allocator.coarse import part_for
 from corral.allocator.order import Branch, Order
 from corral.allocator.view import Eviction
@@ -73,7 +72,8 @@ def reclaim_kept(
     borrowed.sort(key=lambda each: (not each.hold.leaving, each.hold.offer_id is None, -each.hold.since_at))
     for entry in borrowed:
         hold, agent = entry.hold, entry.agent
-        if (agent.view.ineligible and not agent.view.still_offered) or agent.view.id in kept:
+        # What is free or comes back in a maintenance window is lent again at most.
+        if agent.view.ineligible or agent.view.id in kept:
             continue
         leaf = _taker(allocator, order, entry)
         if leaf is None:

@@ -19,9 +19,9 @@ from corral.model.role import RoleSettings
 class AgentView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `attributes` hold constraint texts.
 
-    `ineligible` says why the agent takes nothing new (`draining`, `unreachable`...), empty when it does; coarse offers
-    are made all the same while `still_offered`. `barred` lists frameworks and roles that want no coarse offers of it;
-    of a `remote` one only frameworks with `regions` get them.
+    `ineligible` says why the agent takes nothing new (`draining`, `unreachable`...), empty when it does; while
+    `still_offered` what is reserved is offered all the same, and the rest is lent. `barred` lists frameworks and roles
+    that want no coarse offers of it; of a `remote` one only frameworks with `regions` get them.
     """
 
     id: AgentId
@@ -165,12 +165,14 @@ class Eviction(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 class Allocation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `rescind` offers and `evictions` must come back before the wants they block can be served, in later runs.
 
-    With `more` the bound was reached: run again at once, for nothing is said yet of what has not had its turn. `due_at`
-    is when to run again even if nothing else is told, None when there is no need.
+    `returned` are those of `rescind` that were lent and go back to those for whom it is kept. With `more` the bound was
+    reached: run again at once, for nothing is said yet of what has not had its turn. `due_at` is when to run again even
+    if nothing else is told, None when there is no need.
     """
 
     grants: tuple[Grant, ...] = ()
     rescind: tuple[OfferId, ...] = ()
+    returned: tuple[OfferId, ...] = ()
     evictions: tuple[Eviction, ...] = ()
     waiting: tuple[tuple[FrameworkId, WantId], ...] = ()
     more: bool = False

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from corral.allocator.allocator import Allocator
-from corral.allocator.book import amounts_of
+from corral.allocator.bundles import amounts_of
 from corral.allocator.view import View, WantView
 from corral.lib.errors import Invalid, NotFound
 from corral.model.constraints import describe

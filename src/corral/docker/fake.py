@@ -273,6 +273,9 @@ class FakeRuntime:
             raise Conflict(f"container {container_id} runs; kill it before it is removed")
         del self.node.runs[container_id]
 
+    def is_elsewhere(self, container_id: str) -> bool:
+        return container_id in self.node.runs
+
     def exec(self, container_id: str, argv: Sequence[str], *, tty: bool) -> "FakeExec":
         return FakeExec(self.node, ContainerId(container_id), argv)
 
@@ -289,6 +292,7 @@ class FakeExec:
         self._argv = list(argv)
         self._input: asyncio.Queue[bytes] = asyncio.Queue()
         self.size: tuple[int, int] | None = None
+        self._signal: int | None = None
 
     async def __aenter__(self) -> "FakeExec":
         """Errors: `NotFound` when there is no such task, `Conflict` when it does not run."""
@@ -320,7 +324,14 @@ class FakeExec:
     async def resize(self, rows: int, columns: int) -> None:
         self.size = (rows, columns)
 
+    async def signal(self, number: int) -> None:
+        """It ends by any."""
+        self._signal = number
+        self._input.put_nowait(b"")
+
     async def exit_code(self) -> int:
+        if self._signal is not None:
+            return 128 + self._signal
         fate = foresee(self._argv)
         if fate.missing is not None:
             return 127

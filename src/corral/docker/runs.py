@@ -68,6 +68,20 @@ class Run:
         self.exit: asyncio.Task[Exit] = asyncio.create_task(self._await_exit(), name=f"exit of {self.name}")
         self.exit.add_done_callback(_look_at)
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether its first process is surely this machine's."""
+        return self._watch is not None
+
+    @property
+    def process(self) -> int | None:
+        """The pid of its first process, where that is one of this machine's."""
+        return self._watch.pid if self._watch is not None else None
+
+    @property
+    def stop_signal(self) -> int:
+        return _signal_number(self._stop_signal)
+
     def has_ended(self) -> bool:
         return self.exit.done()
 

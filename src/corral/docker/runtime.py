@@ -13,7 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from signal import Signals
+from typing import Protocol
 from urllib.parse import urlsplit
+
+import msgspec
 
 from corral.docker.containers import (
     LABEL_AGENT,
@@ -32,7 +35,7 @@ from corral.docker.runs import Pause, Run, while_answering
 from corral.docker.session import DockerExec
 from corral.lib.backoff import grow_delay_s
 from corral.lib.errors import Conflict, CorralError, Failed, NotFound, Unavailable
-from corral.model.execution import Execution, Exit, Found, Launched
+from corral.model.execution import Bound, Execution, Exit, Found, Launched
 from corral.model.ids import ContainerId
 
 INSPECTS = 8
@@ -41,13 +44,24 @@ PATIENCE_S = 20.0
 """How long a start or a recovery waits for an Engine that is away, such as one being restarted."""
 
 
+class Guards(Protocol):
+    """Who ends a container whose agent is cut off, stopped or dead."""
+
+    async def begin(self, container: str, bound: Bound) -> None: ...
+    def check(self, bound: Bound) -> None: ...
+    def target(self, container: str, pid: int, engine_id: str, stop_signal: int) -> None: ...
+    async def resume(self, container: str) -> None: ...
+    def why_fenced(self, container: str) -> str: ...
+    async def end(self, container: str) -> None: ...
+
+
 class _ImageMissing(Exception):
     pass
 
 
 class DockerRuntime:
     """The docker half of an agent. `owner` tells its containers from those of other agents on the same Engine; it must
-    be the same after a restart.
+    be the same after a restart. Without `guards` nobody but the agent ends a task that is cut off for too long.
     """
 
     name = "docker"
@@ -60,7 +74,9 @@ class DockerRuntime:
         say: Callable[[str], None] = lambda words: None,
         pause: Pause = asyncio.sleep,
         patience_s: float = PATIENCE_S,
+        guards: Guards | None = None,
     ) -> None:
+        self._guards = guards
         self.engine = engine
         self.owner = owner
         self._say = say
@@ -90,7 +106,10 @@ class DockerRuntime:
         assert docker is not None  # create_body has refused it otherwise
         name = container_name(execution.container_id)
         self._starting.add(name)
+        begun = False
         try:
+            if self._guards is not None and execution.bound is not None:
+                await self._guards.begin(name, execution.bound)
             if docker.force_pull_image:
                 await self._pull(docker.image)
             try:
@@ -98,6 +117,7 @@ class DockerRuntime:
             except _ImageMissing:
                 await self._pull(docker.image)
                 inspected = await self._start_patiently(name, execution, body)
+            begun = True
         except _ImageMissing:
             raise Failed(f"image {docker.image}: pulled, but Docker still does not find it; check its name") from None
         except asyncio.CancelledError:
@@ -106,6 +126,9 @@ class DockerRuntime:
             raise
         finally:
             self._starting.discard(name)
+            if not begun and self._guards is not None and execution.bound is not None:
+                # Guarded until it is sure that nothing of it is there.
+                self._clear_away(name, doubtful=True)
         self._adopt(execution.container_id, inspected)
         return read_launched(execution.container_id, inspected)
 
@@ -144,6 +167,7 @@ class DockerRuntime:
                 return there
         except Failed as error:
             raise explain_start(execution, error) from None
+        self._check_bound(execution)
         try:
             await self.engine.start(name)
         except Unavailable:
@@ -156,6 +180,16 @@ class DockerRuntime:
                 self._clear_away(name)
             raise explain_start(execution, error) from None
         return await self.engine.inspect(name)
+
+    def _check_bound(self, execution: Execution) -> None:
+        """Errors: `Failed` when this agent was stopped for so long that the task may run elsewhere by now."""
+        if self._guards is None or execution.bound is None:
+            return
+        self._guards.check(execution.bound)
+
+    async def _unguard(self, name: str) -> None:
+        if self._guards is not None and name not in self._starting:
+            await self._guards.end(name)
 
     async def _pull(self, image: str) -> None:
         """Pull an image once for all who want it at this moment."""
@@ -178,7 +212,7 @@ class DockerRuntime:
             while looks and name not in self._starting:
                 try:
                     await self.engine.remove(name, force=True)
-                    return
+                    break
                 except NotFound:
                     looks -= 1
                 except CorralError:
@@ -186,6 +220,7 @@ class DockerRuntime:
                 tries += 1
                 if looks:
                     await self._pause(grow_delay_s(tries, first_s=0.5, factor=2.0, most_s=5.0))
+            await self._unguard(name)
 
         task = asyncio.create_task(clear(), name=f"clear away {name}")
         self._background.add(task)
@@ -200,15 +235,22 @@ class DockerRuntime:
         run = self._runs[container_id] = Run(
             self.engine, container_id, inspected, local=self._local, say=self._say, pause=self._pause
         )
+        if self._guards is not None and run.process is not None:
+            self._guards.target(run.name, run.process, run.engine_id, run.stop_signal)
         return run
 
     async def wait(self, container_id: str) -> Exit:
         run = self._runs.get(container_id) or await self._find(container_id)
         try:
-            return await asyncio.shield(run.exit)
+            return self._explain(await asyncio.shield(run.exit))
         except NotFound:
             await self._forget(run)
             raise
+
+    def _explain(self, exit: Exit) -> Exit:
+        """Say of an end that its guard brought it about."""
+        why = self._guards.why_fenced(container_name(exit.container_id)) if self._guards is not None else ""
+        return msgspec.structs.replace(exit, fenced=True, message=why) if why else exit
 
     async def _find(self, container_id: str) -> Run:
         """Errors: `NotFound` when the Engine does not know it or never started it."""
@@ -277,6 +319,7 @@ class DockerRuntime:
                     raise
             tries += 1
             await self._pause(grow_delay_s(tries, first_s=0.1, factor=2.0, most_s=2.0))
+        await self._unguard(name)
         if run is not None:
             await self._forget(run)
 
@@ -296,8 +339,10 @@ class DockerRuntime:
                 continue
             one = read_found(inspected)
             if one is not None:
+                if self._guards is not None:
+                    await self._guards.resume(container_name(one.container_id))
                 self._adopt(one.container_id, inspected)
-                found.append(one)
+                found.append(one if one.exit is None else msgspec.structs.replace(one, exit=self._explain(one.exit)))
         return found
 
     async def _inspect_all(self) -> list[Json]:
@@ -332,6 +377,10 @@ class DockerRuntime:
             self._clear_away(name)
 
     # Reach into.
+
+    def is_elsewhere(self, container_id: str) -> bool:
+        run = self._runs.get(container_id)
+        return run is not None and not run.is_watched
 
     def exec(self, container_id: str, argv: Sequence[str], *, tty: bool) -> DockerExec:
         run = self._runs.get(container_id)

@@ -60,9 +60,13 @@ class DockerExec:
                 return told
             await asyncio.sleep(0.01)
 
+    def _reaches(self, pid: int) -> bool:
+        """Whether the command is a process of this machine. Errors: `OSError` when it has ended."""
+        return bool(pid and self._engine_id and self._engine_id in Path(f"/proc/{pid}/cgroup").read_text())
+
     def _end(self, pid: int) -> None:
         try:
-            if not pid or not self._engine_id or self._engine_id not in Path(f"/proc/{pid}/cgroup").read_text():
+            if not self._reaches(pid):
                 return
             # It leads a session of its own, and so a group.
             if os.getpgid(pid) == pid:
@@ -88,6 +92,17 @@ class DockerExec:
 
     async def resize(self, rows: int, columns: int) -> None:
         await self._opened().resize(rows, columns)
+
+    async def signal(self, number: int) -> None:
+        """Shapes: the Engine ends the command's streams itself when that has ended, whatever it has started."""
+        told = await self._begun(self._opened())
+        if not told.get("Running"):
+            return
+        pid = int(told.get("Pid") or 0)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if not self._reaches(pid):
+                raise Conflict(f"the command in container {self._name} is out of reach: its Engine is elsewhere")
+            os.kill(pid, number)
 
     async def exit_code(self) -> int:
         """Wait for the command's end and return its code."""

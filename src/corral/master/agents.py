@@ -93,7 +93,7 @@ def report(state: MasterState, input: AgentReported, now: float) -> list[Effect]
             effects += register(state, input.session, session, one, now)
             continue
         agent = state.agents[session.agent_id]
-        agent.heard_at = now
+        agent.contact.heard_at = now
         match one:
             case UpdateTask():
                 effects += tasks.update(state, agent, one, now)
@@ -154,7 +154,7 @@ def register(state: MasterState, session_id: str, session: SessionEntry, told: R
     inverse.place(state, agent, now)
     agent.session, session.agent_id = session_id, agent.id
     state.counts["registrations"] += 1
-    agent.heard_at = agent.spoken_at = now
+    agent.contact.heard_at = agent.contact.spoken_at = now
     claims.tell_agent(state, agent)
     if changed:
         offers.drop_filters_of(state, agent.id)
@@ -167,7 +167,7 @@ def register(state: MasterState, session_id: str, session: SessionEntry, told: R
     executors.merge(state, agent, told.executors, now)
     effects += merge_agent(state, agent, known, returned, now)
     effects += answer_returned(state, agent, now)
-    effects += evictions.empty(state, agent)
+    effects += [*evictions.empty(state, agent), *executors.remind(state, agent)]
     if returned:
         # What it has brought back is known again; what is left was never started or ended unseen.
         for framework in state.frameworks.values():
@@ -293,8 +293,10 @@ def _know_frameworks(
     return unwanted, effects
 
 
-def _disconnect(state: MasterState, agent: AgentEntry, why: str) -> list[Effect]:
-    """Take the agent off its link: its offers go, its tasks stay.
+def _disconnect(
+    state: MasterState, agent: AgentEntry, why: str, reason: Reason = Reason.AGENT_DISCONNECTED
+) -> list[Effect]:  # fmt: skip
+    """Take the agent off its link: its offers go, its tasks stay. Shapes: `reason` is what a late ACCEPT is told.
 
     Deviates: Mesos declares the tasks of frameworks without checkpointing lost here; ours outlive their agent anyway.
     """
@@ -302,8 +304,8 @@ def _disconnect(state: MasterState, agent: AgentEntry, why: str) -> list[Effect]
     agent.session = None
     agent.move(AgentEvent.LINK_BROKE)
     claims.tell_agent(state, agent)
-    short = f"agent {agent.id} disconnected"
-    effects = offers.rescind(state, list(agent.offers.values()), short, Reason.AGENT_DISCONNECTED)
+    short = f"agent {agent.id} " + ("disconnected" if reason is Reason.AGENT_DISCONNECTED else "was removed")
+    effects = offers.rescind(state, list(agent.offers.values()), short, reason)
     effects += operations.lose_sight(state, agent)
     return [*effects, Note("agent disconnected", why, "warning", _facts(agent))]
 
@@ -315,10 +317,12 @@ def watch(state: MasterState, now: float) -> list[Effect]:
     for agent in list(state.agents.values()):
         match agent.state:
             case AgentState.REACHABLE | AgentState.DISCONNECTED:
-                if now - agent.heard_at >= config.agent_timeout_s:
-                    effects += _give_up_in_turn(state, agent, f"nothing heard for {now - agent.heard_at:.0f} s", now)
-                elif agent.session is not None and now - agent.spoken_at >= watch_s(state) * 0.9:
-                    agent.spoken_at = now
+                if now - agent.contact.heard_at >= config.agent_timeout_s:
+                    effects += _give_up_in_turn(
+                        state, agent, f"nothing heard for {now - agent.contact.heard_at:.0f} s", now
+                    )
+                elif agent.session is not None and now - agent.contact.spoken_at >= watch_s(state) * 0.9:
+                    agent.contact.spoken_at = now
                     effects.append(SendOrder(agent.session, Ping(state.epoch)))
             case AgentState.RECOVERED:
                 if now - state.loaded_at >= config.reregister_timeout_s:
@@ -360,7 +364,7 @@ def give_up(state: MasterState, agent: AgentEntry, why: str, now: float) -> list
     effects: list[Effect] = []
     session = agent.session
     if session is not None:
-        effects += _disconnect(state, agent, why)
+        effects += _disconnect(state, agent, why, Reason.AGENT_REMOVED)
         state.sessions.pop(session, None)
         effects.append(CloseSession(session, why))
     heir = _heir(state, agent)
@@ -406,7 +410,7 @@ def _lose(
     claims.release_task(state, entry)
     state.live[entry.state] -= 1
     entry.state = entry.forwarded = TaskState.UNREACHABLE
-    entry.forwarded_uuid = entry.pending = None
+    entry.forwarded_uuid, entry.unacknowledged = None, ()
     if entry.kill is not None:
         framework.kills[entry.info.task_id] = entry.kill[0]
     del framework.tasks[entry.info.task_id]
@@ -428,7 +432,7 @@ def leave(state: MasterState, agent: AgentEntry, now: float) -> list[Effect]:
     state.counts["leaves"] += 1
     session = agent.session
     assert session is not None
-    effects = _disconnect(state, agent, "it leaves the cluster")
+    effects = _disconnect(state, agent, "it leaves the cluster", Reason.AGENT_REMOVED)
     state.sessions.pop(session, None)
     return [*effects, CloseSession(session, "goodbye"), *_remove(state, agent, "it has left the cluster", now)]
 
@@ -441,7 +445,7 @@ def expel(
     effects: list[Effect] = []
     session = agent.session
     if session is not None:
-        effects += _disconnect(state, agent, why)
+        effects += _disconnect(state, agent, why, Reason.AGENT_REMOVED)
         state.sessions.pop(session, None)
         effects += [SendOrder(session, Refused(state.epoch, why, True)), CloseSession(session, why)]
     return effects + _remove(state, agent, why, now, over, reason)

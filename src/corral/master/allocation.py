@@ -17,8 +17,10 @@ def run(state: MasterState, now: float) -> list[Effect]:
     state.allocation_runs += 1
     found = state.allocator.run(now, state.random.getrandbits(32), state.config.most_grants)
     effects = offers.make_offers(state, found.grants, now)
-    blocking = [state.offers[offer_id] for offer_id in found.rescind if offer_id in state.offers]
-    effects += offers.rescind(state, blocking, "a want needs its resources")
+    back = [state.offers[offer_id] for offer_id in found.rescind if offer_id in state.offers]
+    lent = set(found.returned)
+    effects += offers.rescind(state, [e for e in back if e.offer.id not in lent], "a want needs its resources")
+    effects += offers.rescind(state, [e for e in back if e.offer.id in lent], "those for whom it is kept would take it")
     effects += evictions.evict(state, found.evictions)
     if found.more:
         # The rest has its turn after what came in meanwhile; only then is it known what still waits.

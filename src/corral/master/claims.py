@@ -5,11 +5,11 @@ and a launch changes no sum. What is free on an agent, and what a role holds, is
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import msgspec
 
-from corral.allocator.book import PORTS, plain
+from corral.allocator.bundles import PORTS, plain
 from corral.allocator.view import AgentView, Filter, FrameworkView, Grant, Hold, HoldKind, WantView
 from corral.master.state import (
     AgentEntry,
@@ -315,6 +315,15 @@ def hold_task(state: MasterState, entry: TaskEntry, since_at: float, offer: Offe
         _count_out(state, offer)
 
 
+def hold_tasks(state: MasterState, agent_id: AgentId, fresh: Sequence[tuple[TaskEntry, float]]) -> None:
+    """Count what tasks hold that an agent has just told of, each with when it began."""
+    if fresh:
+        for entry, _ in fresh:
+            entry.holding = True
+        state.allocator.hold_all(agent_id, [_task_hold(entry, since_at) for entry, since_at in fresh])
+        _change(state, agent_id)
+
+
 def hold_anew(state: MasterState, entry: TaskEntry, since_at: float) -> None:
     """The task has begun to run: its stated run time counts from now on."""
     if entry.holding:
@@ -342,11 +351,14 @@ def _siblings(found: Claim) -> str:
 
 
 def hold_executor(state: MasterState, entry: ExecutorEntry, since_at: float) -> None:
-    """Count what an executor holds besides its tasks. No want makes it go: its tasks go, and it goes with them."""
+    """Count what an executor holds besides its tasks. Unless it is lent, no want makes it go: its tasks go, and it goes
+    with them.
+    """
     if entry.resources:
         hold = Hold(
             key=entry.key, framework_id=entry.framework_id, role=entry.role, agent_id=entry.agent_id,
-            resources=entry.resources, priority=MOST_PRIORITY, since_at=since_at,
+            resources=entry.resources, priority=MOST_PRIORITY, revocable=entry.info.lent, since_at=since_at,
+            leaving=entry.preempted_by is not None,
         )  # fmt: skip
         state.allocator.hold(hold)
     state.executors[entry.key] = entry

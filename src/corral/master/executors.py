@@ -15,23 +15,37 @@ from corral.master.state import AgentEntry, ExecutorEntry, FrameworkEntry, Maste
 from corral.model import events
 from corral.model.calls import Message, Shutdown
 from corral.model.ids import ExecutorId, FrameworkId
-from corral.model.ledger import owned, stripped
+from corral.model.ledger import drawn, lent, owned, stripped
 from corral.model.orders import AgentExecutor, ExecutorEnded, ExecutorMessage, MessageExecutor, ShutdownExecutor
-from corral.model.task import ExecutorInfo, ExecutorKind
+from corral.model.resources import Resources
+from corral.model.task import ExecutorInfo, ExecutorKind, Reason
 from corral.runtime.core import Effect, Note
 
 
-def normal_executor(info: ExecutorInfo, framework_id: FrameworkId, *, lends: bool = False) -> ExecutorInfo:
-    """The executor as it is kept and compared: what may be left out is filled in.
-
-    Shapes: where the offer `lends`, resources may be marked as lent or not, as those of tasks.
-    """
+def normal_executor(info: ExecutorInfo, framework_id: FrameworkId) -> ExecutorInfo:
+    """The executor as it is kept and compared: what may be left out is filled in."""
     return msgspec.structs.replace(
         info,
         framework_id=framework_id,
-        resources=stripped(owned(info.resources) if lends else info.resources),
+        resources=stripped(info.resources),
         kind=info.kind if info.kind is not None else ExecutorKind.CUSTOM,
     )
+
+
+def lent_executor(
+    info: ExecutorInfo, framework_id: FrameworkId, have: Resources, running: ExecutorEntry | None
+) -> ExecutorInfo:  # fmt: skip
+    """The same of one that is launched on a loan, of which it takes what it asks as revocable out of what is left.
+
+    Shapes: one that runs already has what it needs: it is compared by what it asked then, lent or not.
+    """
+    found = normal_executor(info, framework_id)
+    if running is None:
+        return msgspec.structs.replace(found, resources=drawn(have, found.resources), lent=True)
+    if not running.info.lent:
+        return msgspec.structs.replace(found, resources=owned(found.resources))
+    same = lent(found.resources) == lent(running.resources)
+    return msgspec.structs.replace(found, resources=running.resources if same else found.resources, lent=True)
 
 
 def enter(
@@ -87,6 +101,25 @@ def empty(state: MasterState, agent: AgentEntry) -> list[Effect]:
         SendOrder(agent.session, ShutdownExecutor(state.epoch, framework_id, executor_id))
         for framework_id, executor_id in agent.executors
     ]
+
+
+def order_end(state: MasterState, agent: AgentEntry, entry: ExecutorEntry) -> list[Effect]:
+    """Have an executor ended that makes room; [] without a link, for then it is ordered once there is one."""
+    one = entry.preempted_by
+    if one is None or agent.session is None:
+        return []
+    reason = Reason.CONTAINER_PREEMPTED
+    return [
+        SendOrder(
+            agent.session,
+            ShutdownExecutor(state.epoch, entry.framework_id, entry.info.executor_id, one.why, reason),
+        )
+    ]
+
+
+def remind(state: MasterState, agent: AgentEntry) -> list[Effect]:
+    """The agent is back: those that make room may not have heard of it."""
+    return [effect for entry in agent.executors.values() for effect in order_end(state, agent, entry)]
 
 
 def send_message(state: MasterState, framework: FrameworkEntry, call: Message) -> list[Effect]:

@@ -277,12 +277,16 @@ def remove(state: MasterState, framework: FrameworkEntry, why: str, now: float) 
 
 
 def _acknowledge_for(state: MasterState, entry: TaskEntry) -> list[Effect]:
-    """Let the update that the framework may not have acknowledged stand in nobody's way."""
+    """Let the updates that the framework may not have acknowledged stand in nobody's way."""
     session = state.agents[entry.agent_id].session
-    uuid = entry.forwarded_uuid
-    if session is None or uuid is None:
+    if session is None:
         return []
-    return [SendOrder(session, AcknowledgeUpdate(state.epoch, entry.framework_id, entry.info.task_id, uuid))]
+    uuids = dict.fromkeys((entry.forwarded_uuid, *(status.uuid for status in entry.unacknowledged)))
+    return [
+        SendOrder(session, AcknowledgeUpdate(state.epoch, entry.framework_id, entry.info.task_id, uuid))
+        for uuid in uuids
+        if uuid is not None
+    ]
 
 
 def _orphan(state: MasterState, framework: FrameworkEntry, entry: TaskEntry, why: str, now: float) -> None:

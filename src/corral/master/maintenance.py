@@ -71,14 +71,13 @@ def _place_all(state: MasterState, now: float) -> list[Effect]:
 
 
 def _turn(state: MasterState, agent: AgentEntry) -> list[Effect]:
-    """The agent's window has begun or ended: offers for wants are taken back, or may be made again."""
+    """The agent's window has begun or ended: in it what is not reserved is lent, and wants get nothing."""
     claims.tell_agent(state, agent)
-    shaped = [entry for entry in agent.offers.values() if entry.want is not None] if agent.in_window else []
     why = "begun" if agent.in_window else "ended"
     facts = {"agent": agent.id, "hostname": agent.info.hostname}
     return [
         Note(f"maintenance window {why}", "it was scheduled", "info", facts),
-        *offers.rescind(state, shaped, "the agent's maintenance window has begun"),
+        *offers.rescind(state, list(agent.offers.values()), f"the agent's maintenance window has {why}"),
         *timers.ask_allocation(state),
     ]
 

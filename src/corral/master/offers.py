@@ -13,18 +13,18 @@ import msgspec
 from corral.allocator.view import Filter, Grant
 from corral.master import claims, operations, tasks, timers, watchdog
 from corral.master.effects import SendEvent
-from corral.master.executors import normal_executor
+from corral.master.executors import lent_executor, normal_executor
 from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry, WantEntry
-from corral.master.validate import BadOffers, check_accept, check_loan, check_task
+from corral.master.validate import BadOffers, check_accept, check_executor_loan, check_loan, check_task
 from corral.master.validate_executors import check_executor, check_group, needed_by
 from corral.model import events
 from corral.model.calls import Accept, Decline, Launch, LaunchGroup, Unsupported
 from corral.model.ids import AgentId, OfferId
-from corral.model.ledger import Pool, charged, drawn, lent, owned, stripped
+from corral.model.ledger import Pool, charged, drawn, lent, stripped
 from corral.model.offer import Offer
 from corral.model.operations import ResourceOperation, unshared
 from corral.model.resources import Resources, contains
-from corral.model.task import Claim, Reason, TaskInfo, TaskState, group_of
+from corral.model.task import Claim, ExecutorInfo, Reason, TaskInfo, TaskState, group_of
 from corral.runtime.core import Effect, Note
 
 _MOST_REFUSE_S = 365 * 86400.0
@@ -251,12 +251,12 @@ def _launch(
     if standing.revocable:
         resources = drawn(left.bundle(), resources)
     lends = standing.revocable
-    executor = normal_executor(info.executor, framework.id, lends=lends) if info.executor is not None else None
+    executor = _executor_of(framework, agent, info.executor, (resources,), left, lends=lends)
     why = check_task(framework, agent, role, info, resources, left)
     if why is None and executor is not None:
         why = check_executor(framework, agent, role, info, executor, resources, left)
     if why is None and lends and want is None:
-        why = check_loan(info)
+        why = check_loan(info) or _check_new(framework, agent, info.executor)
     if why is not None:
         return tasks.reject(framework, (info,), TaskState.ERROR, Reason.TASK_INVALID, why, now)
     left.take(unshared(resources))
@@ -268,6 +268,45 @@ def _launch(
         claim = Claim(revocable=True, group=group_of(info) or "")
     info = msgspec.structs.replace(info, resources=charged(resources, role), claim=claim, executor=executor)
     return tasks.launch(state, framework, agent, role, info, resources, offer, now)
+
+
+def _executor_of(
+    framework: FrameworkEntry, agent: AgentEntry, info: ExecutorInfo | None, found: Sequence[Resources], left: Pool, *,
+    lends: bool,
+) -> ExecutorInfo | None:  # fmt: skip
+    """The executor as it would be counted. Shapes: `found` is what its tasks take of what is `left` of the offers."""
+    if info is None:
+        return None
+    if not lends:
+        return normal_executor(info, framework.id)
+    rest = _after(left, found).bundle()
+    return lent_executor(info, framework.id, rest, agent.executors.get((framework.id, info.executor_id)))
+
+
+def _check_new(framework: FrameworkEntry, agent: AgentEntry, info: ExecutorInfo | None) -> str | None:
+    if info is None or (framework.id, info.executor_id) in agent.executors:
+        return None
+    return check_executor_loan(info)
+
+
+def _draw_each(left: Pool, infos: Sequence[TaskInfo]) -> list[Resources]:
+    """What each task takes of a loan, in the form in which it is held, none of it twice."""
+    rest = Pool(left.bundle())
+    found = []
+    for info in infos:
+        found.append(drawn(rest.bundle(), stripped(info.resources)))
+        if rest.holds(found[-1]):
+            rest.take(unshared(found[-1]))
+    return found
+
+
+def _after(left: Pool, taken: Sequence[Resources]) -> Pool:
+    """What these leave; what is not there is not taken, and is told where it is looked at."""
+    rest = Pool(left.bundle())
+    for resources in taken:
+        if rest.holds(resources):
+            rest.take(unshared(resources))
+    return rest
 
 
 def _claim(want: WantEntry | None, offer: OfferEntry | None) -> Claim | None:
@@ -286,21 +325,27 @@ def _launch_group(
     """All tasks of the group or none. Shapes: the whole group takes the place of one offer."""
     standing = unused[0] if unused else last
     want, lends = standing.want, standing.revocable
-    executor = normal_executor(group.executor, framework.id, lends=lends)
-    found = [stripped(owned(info.resources) if lends else info.resources) for info in group.tasks]
+    found = _draw_each(left, group.tasks) if lends else [stripped(info.resources) for info in group.tasks]
+    executor = _executor_of(framework, agent, group.executor, found, left, lends=lends)
+    assert executor is not None, "a group has an executor"
     why = check_group(framework, agent, role, group, executor, found, left)
-    if lends and want is None:
-        why = "no group runs on what is lent; launch its tasks one by one"
+    if why is None and lends and want is None:
+        loans = (check_loan(info) for info in group.tasks)
+        why = next((each for each in loans if each), None) or _check_new(framework, agent, group.executor)
     if why is not None:
         return tasks.reject(framework, group.tasks, TaskState.ERROR, Reason.TASK_GROUP_INVALID, why, now)
     for resources in (*found, needed_by(framework, agent, executor)):
         left.take(unshared(resources))
     offer = unused.pop(0) if unused else None
     claim = _claim(want, offer)
+    is_loan = want is None and lends
     infos = [
-        msgspec.structs.replace(info, resources=charged(resources, role), claim=claim, executor=executor)
+        msgspec.structs.replace(
+            info, resources=charged(resources, role), executor=executor,
+            claim=Claim(revocable=True, group=group_of(info) or "") if is_loan else claim,
+        )
         for info, resources in zip(group.tasks, found, strict=True)
-    ]
+    ]  # fmt: skip
     return tasks.launch_group(state, framework, agent, role, infos, offer, now)
 
 

@@ -115,6 +115,10 @@ def _known(state: MasterState, entry: TaskEntry, now: float) -> TaskStatus:
     )
 
 
+Fresh = list[tuple[TaskEntry, float]]
+"""Tasks that an agent has told of first, with when they began: what they hold is counted at once, in the end."""
+
+
 def merge_agent(
     state: MasterState, agent: AgentEntry, told: dict[tuple[FrameworkId, TaskId], AgentTask], returned: bool, now: float
 ) -> list[Effect]:
@@ -140,15 +144,17 @@ def merge_agent(
     for key, one in told.items():
         if one.state in TERMINAL and key in agent.tasks:
             _end_known(state, agent, agent.tasks[key], one.state)
+    fresh: Fresh = []
     for key, one in told.items():
         framework = state.frameworks.get(key[0])
         if framework is None:
-            _adopt_orphan(state, agent, one, now)
+            _adopt_orphan(agent, one, fresh, now)
         elif _is_double(framework, agent, key):
-            _adopt_orphan(state, agent, one, now)
+            _adopt_orphan(agent, one, fresh, now)
             effects += _end_double(state, framework, agent, one)
         else:
-            effects += _merge_task(state, framework, agent, one, returned, now)
+            effects += _merge_task(state, framework, agent, one, returned, fresh, now)
+    claims.hold_tasks(state, agent.id, fresh)
     return effects
 
 
@@ -179,14 +185,16 @@ def _end_known(state: MasterState, agent: AgentEntry, entry: TaskEntry, ended_as
 
 
 def _merge_task(
-    state: MasterState, framework: FrameworkEntry, agent: AgentEntry, one: AgentTask, returned: bool, now: float
-) -> list[Effect]:
+    state: MasterState, framework: FrameworkEntry, agent: AgentEntry, one: AgentTask, returned: bool, fresh: Fresh,
+    now: float,
+) -> list[Effect]:  # fmt: skip
     task_id = one.info.task_id
     entry = agent.tasks.get((framework.id, task_id))
     if entry is None:
-        entry = _learn(state, framework, agent, one, now)
+        entry = _learn(state, framework, agent, one, fresh, now)
     elif one.state is not entry.state and entry.state not in TERMINAL:
         tasks.set_state(state, entry, one.state)
+    entry.unacknowledged = ()  # the agent is about to tell anew what is
     if one.status is not None and not entry.statuses:
         entry.statuses[one.status.state] = one.status
     effects: list[Effect] = []
@@ -213,17 +221,18 @@ def _merge_task(
     return effects
 
 
-def _learn(state: MasterState, framework: FrameworkEntry, agent: AgentEntry, one: AgentTask, now: float) -> TaskEntry:
+def _learn(
+    state: MasterState, framework: FrameworkEntry, agent: AgentEntry, one: AgentTask, fresh: Fresh, now: float
+) -> TaskEntry:  # fmt: skip
     """A task this master has not known: it or its agent was away."""
     info = msgspec.structs.replace(one.info, agent_id=agent.id)
     before = framework.unreachable.pop(info.task_id, None)
-    entry = tasks.add_task(state, framework, agent, info, one.role, stripped(info.resources), now, one.state)
-    if one.status is not None:
-        entry.forwarded = one.status.state
+    held = stripped(info.resources)
+    entry = tasks.add_task(state, framework, agent, info, one.role, held, now, one.state, one.status)
     if before is not None:
         entry.preempted_by = before.preempted_by
     if one.state not in TERMINAL:
-        claims.hold_task(state, entry, _start_at(one, now))
+        fresh.append((entry, _start_at(one, now)))
     return entry
 
 
@@ -232,19 +241,19 @@ def _start_at(one: AgentTask, now: float) -> float:
     return one.status.at if one.status is not None and one.state is TaskState.RUNNING else now
 
 
-def _adopt_orphan(state: MasterState, agent: AgentEntry, one: AgentTask, now: float) -> None:
+def _adopt_orphan(agent: AgentEntry, one: AgentTask, fresh: Fresh, now: float) -> None:
     """A task that no framework owns: it holds its resources until the agent says that it ended."""
     key = (one.framework_id, one.info.task_id)
     if key in agent.tasks or one.state in TERMINAL:
         return
     info = msgspec.structs.replace(one.info, agent_id=agent.id)
-    entry = TaskEntry(info, one.framework_id, one.role, stripped(info.resources), None, now)
-    entry.state = TaskState.KILLING
+    held = stripped(info.resources)
+    entry = TaskEntry(info, one.framework_id, one.role, held, None, now, state=TaskState.KILLING)
     entry.orphan = True
     # Its framework may run another task of this id elsewhere.
     entry.key = f"orphan/{agent.id}/{one.framework_id}/{info.task_id}"
     agent.tasks[key] = entry
-    claims.hold_task(state, entry, now)
+    fresh.append((entry, now))
 
 
 def answer_kill(state: MasterState, framework: FrameworkEntry, call: Kill, now: float) -> list[Effect]:

@@ -62,6 +62,7 @@ from corral.net.answers import (
     refuse_media,
     write_gauges,
 )
+from corral.net.chunks import ChunkedBody
 from corral.net.forms import read_form
 from corral.net.routes import RawRoute, Request, Response, Route, Stream, json_response
 from corral.net.stream import CONTENT_TYPE, ORDERS_PATH, REPORTS_PATH, FrameReader
@@ -491,12 +492,12 @@ class _Doors:
         why = "the agent closed its link"
         try:
             response = web.StreamResponse(headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
-            response.enable_chunked_encoding()
-            await response.prepare(raw)
+            chunks = await ChunkedBody.begin(response, raw)
             self._loop.tell(AgentOpened(session, raw.remote or ""))
-            while data := await link.batch():
-                await response.write(data)
-            await response.write_eof()
+            if await link.hold(chunks):
+                await response.write_eof()
+            else:
+                chunks.abort()
         except ConnectionError as error:
             why = f"its orders broke: {error or type(error).__name__}"
         finally:

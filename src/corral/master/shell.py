@@ -26,13 +26,15 @@ from corral.mesos.snapshot import ClusterSnapshot
 from corral.mesos.watch import write_event
 from corral.model import calls, events
 from corral.model.framework import Capability
-from corral.model.orders import Order
+from corral.model.orders import AcknowledgeUpdate, Order
 from corral.net.stream import pack
 
 MOST_EVENTS = 100_000
 MOST_ORDER_BYTES = 64 << 20
 MOST_WATCHERS = 1000
 MOST_WATCH_BYTES = 32 << 20
+LATE_S = 0.25
+"""How long acknowledgements wait for an order that takes them along: no task waits for them."""
 _MOST_PREPARATIONS = 250
 
 
@@ -140,50 +142,62 @@ class WatchStream(_Outlet):
         return found
 
 
-class AgentLink(_Outlet):
-    """The orders half of an agent's session: what a turn sends leaves as one write."""
+class Sink(Protocol):
+    """Where a link's bytes go."""
 
-    __slots__ = ("_bytes", "_most", "_parts", "_turn", "session")
+    def write(self, data: bytes) -> int:
+        """Send the data, never waiting; returns how many bytes have not left yet."""
+
+
+class AgentLink:
+    """The orders half of an agent's session: what a turn sends leaves as one write.
+
+    Shapes: `most` bounds the bytes that wait for the agent to read them.
+    """
+
+    __slots__ = ("_closed", "_ended", "_keeps_up", "_most", "_orders", "_sink", "session")
 
     def __init__(self, session: str, *, most: int = MOST_ORDER_BYTES) -> None:
-        super().__init__()
         self.session = session
         self._most = most
-        self._turn: list[Order] = []
-        self._parts: list[bytes] = []
-        self._bytes = 0
+        self._orders: list[Order] = []
+        self._sink: Sink | None = None
+        self._ended: asyncio.Future[None] | None = None
+        self._closed = False
+        self._keeps_up = True
 
     def put(self, order: Order) -> None:
-        self._turn.append(order)
+        self._orders.append(order)
 
     def flush(self) -> bool:
-        """Pack the turn's orders; False when the agent is too far behind."""
-        if self._turn:
-            part = pack(self._turn)
-            self._turn.clear()
-            if not self._closed:
-                self._parts.append(part)
-                self._bytes += len(part)
-                self._wake()
-        return self._bytes <= self._most
+        """Send what was put; False when the agent is too far behind."""
+        if self._orders and self._sink is not None:
+            self._keeps_up = self._sink.write(pack(self._orders)) <= self._most
+            self._orders.clear()
+        return self._keeps_up
 
     @property
     def closed(self) -> bool:
         return self._closed
 
     def close(self) -> None:
-        """What is packed is still sent, then the link ends."""
+        """What was put is still sent, then the link ends."""
+        if self._closed:
+            return
         self.flush()
-        super().close()
+        self._closed = True
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
 
-    async def batch(self) -> bytes:
-        """The bytes to write next; empty when the link has ended."""
-        while not self._parts and not self._closed:
-            await self._wait()
-        found = b"".join(self._parts)
-        self._parts.clear()
-        self._bytes = 0
-        return found
+    async def hold(self, sink: Sink) -> bool:
+        """Send to `sink` from now on, what was put before too; returns when the link has ended, whether all was read
+        in time."""
+        self._sink = sink
+        self.flush()
+        if not self._closed:
+            self._ended = asyncio.get_running_loop().create_future()
+            await self._ended
+        return self._keeps_up
 
 
 async def prepare_views(loop: LoopHandle) -> None:
@@ -216,6 +230,8 @@ class MasterShell:
         self._watches: dict[str, WatchStream] = {}
         self._links: dict[str, AgentLink] = {}
         self._touched: dict[str, AgentLink] = {}
+        self._late: dict[str, AgentLink] = {}
+        self._late_timer: asyncio.TimerHandle | None = None
 
     def attach(self, loop: LoopHandle) -> None:
         self._loop = loop
@@ -241,7 +257,7 @@ class MasterShell:
                 link = self._links.get(session)
                 if link is not None:
                     link.put(order)
-                    self._touched[session] = link
+                    (self._late if order.__class__ is AcknowledgeUpdate else self._touched)[session] = link
             case CloseStream(stream, _):
                 ended = self._streams.pop(stream, None)
                 if ended is not None:
@@ -249,6 +265,7 @@ class MasterShell:
             case CloseSession(session, _):
                 closed = self._links.pop(session, None)
                 self._touched.pop(session, None)
+                self._late.pop(session, None)
                 if closed is not None:
                     closed.close()
             case _:
@@ -256,18 +273,35 @@ class MasterShell:
 
     def flush(self) -> None:
         for session, link in self._touched.items():
-            if not link.flush():
-                self.end_link(session, "the agent read its orders too slowly")
+            self._late.pop(session, None)
+            self._flush(link)
         self._touched.clear()
+        if self._late and self._late_timer is None:
+            self._late_timer = asyncio.get_running_loop().call_later(LATE_S, self._flush_late)
+
+    def _flush_late(self) -> None:
+        self._late_timer = None
+        for link in self._late.values():
+            self._flush(link)
+        self._late.clear()
+
+    def _flush(self, link: AgentLink) -> None:
+        if not link.flush():
+            self.end_link(link.session, "the agent read its orders too slowly")
 
     def close(self) -> None:
         """The loop has ended: whoever listens here has to come again."""
-        for outlet in (*self._streams.values(), *self._watches.values(), *self._links.values()):
+        for outlet in (*self._streams.values(), *self._watches.values()):
             outlet.close()
+        for link in self._links.values():
+            link.close()
         self._streams.clear()
         self._watches.clear()
         self._links.clear()
         self._touched.clear()
+        self._late.clear()
+        if self._late_timer is not None:
+            self._late_timer.cancel()
 
     # Event streams.
 

@@ -61,8 +61,8 @@ class _Statuses(dict[TaskState, TaskStatus]):
 
     __slots__ = ("_task",)
 
-    def __init__(self, task: "TaskEntry") -> None:
-        super().__init__()
+    def __init__(self, task: "TaskEntry", first: TaskStatus | None) -> None:
+        super().__init__({} if first is None else {first.state: first})
         self._task = task
 
     def __setitem__(self, state: TaskState, status: TaskStatus) -> None:
@@ -121,12 +121,13 @@ class TaskEntry:
 
     __slots__ = (
         "_state", "agent_id", "at", "forwarded", "forwarded_uuid", "framework_id", "group", "holding", "info",
-        "key", "kill", "orphan", "pending", "preempted_by", "resources", "role", "shown", "statuses", "table",
+        "key", "kill", "orphan", "preempted_by", "resources", "role", "shown", "statuses", "table", "unacknowledged",
     )  # fmt: skip
 
     def __init__(
-        self, info: TaskInfo, framework_id: FrameworkId, role: str, resources: Resources, group: str | None, at: float
-    ) -> None:
+        self, info: TaskInfo, framework_id: FrameworkId, role: str, resources: Resources, group: str | None, at: float,
+        *, state: TaskState = TaskState.STAGING, status: TaskStatus | None = None,
+    ) -> None:  # fmt: skip
         self.info = info
         self.at = at
         self.framework_id = framework_id
@@ -135,16 +136,17 @@ class TaskEntry:
         self.resources = resources
         self.group = group
         self.table: TaskTable | None = None
-        self.statuses: dict[TaskState, TaskStatus] = _Statuses(self)
-        self.state = TaskState.STAGING
-        self.forwarded = TaskState.STAGING
+        self.statuses: dict[TaskState, TaskStatus] = _Statuses(self, status)
+        self._state = state
+        self.forwarded = state if status is None else status.state
         self.forwarded_uuid: bytes | None = None
-        self.pending: TaskStatus | None = None
+        self.unacknowledged: tuple[TaskStatus, ...] = ()
         self.holding = False
         self.key = f"task/{framework_id}/{info.task_id}"
         self.kill: tuple[float | None] | None = None
         self.orphan = False
         self.preempted_by: Eviction | None = None
+        self.show()
 
     @property
     def state(self) -> TaskState:
@@ -173,10 +175,11 @@ class ExecutorEntry:
     """One executor that an agent has: it comes with its first task and holds its resources until the agent says that it
     has ended.
 
-    Shapes: `info` as it is compared with what later tasks bring; `resources` are counted by the allocator under `key`.
+    Shapes: `info` as it is compared with what later tasks bring; `resources` are counted by the allocator under `key`;
+    `preempted_by` is set once it has been asked to make room.
     """
 
-    __slots__ = ("agent_id", "framework_id", "info", "key", "role")
+    __slots__ = ("agent_id", "framework_id", "info", "key", "preempted_by", "role")
 
     def __init__(self, info: ExecutorInfo, framework_id: FrameworkId, agent_id: AgentId, role: str) -> None:
         self.info = info
@@ -184,6 +187,7 @@ class ExecutorEntry:
         self.agent_id = agent_id
         self.role = role
         self.key = f"executor/{agent_id}/{framework_id}/{info.executor_id}"
+        self.preempted_by: Eviction | None = None
 
     @property
     def resources(self) -> Resources:
@@ -332,6 +336,16 @@ class FrameworkEntry:
             self.waiting.pop(want.want.id, None)
 
 
+class Contact:
+    """When an agent was last heard and spoken to; apart from the agent, as each message changes it and no view."""
+
+    __slots__ = ("heard_at", "spoken_at")
+
+    def __init__(self, now: float) -> None:
+        self.heard_at = now
+        self.spoken_at = now
+
+
 class AgentEntry:
     """One agent.
 
@@ -343,9 +357,9 @@ class AgentEntry:
     """
 
     __slots__ = (
-        "asked", "attributes", "awaits_removal", "counted", "deactivated", "drain", "executors", "heard_at", "id",
-        "in_window", "info", "inverse", "offers", "registered_at", "reregistered_at", "session", "shown", "spoken_at",
-        "state", "tasks", "unavailability", "unreachable_at",
+        "asked", "attributes", "awaits_removal", "contact", "counted", "deactivated", "drain", "executors", "id",
+        "in_window", "info", "inverse", "offers", "registered_at", "reregistered_at", "session", "shown", "state",
+        "tasks", "unavailability", "unreachable_at",
     )  # fmt: skip
 
     def __init__(self, id: AgentId, info: AgentInfo, now: float, state: AgentState) -> None:
@@ -357,8 +371,7 @@ class AgentEntry:
         self.registered_at = now
         self.reregistered_at: float | None = None
         self.unreachable_at: float | None = None
-        self.heard_at = now
-        self.spoken_at = now
+        self.contact = Contact(now)
         self.tasks: dict[tuple[FrameworkId, TaskId], TaskEntry] = {}
         self.executors: dict[tuple[FrameworkId, ExecutorId], ExecutorEntry] = {}
         self.offers: dict[OfferId, OfferEntry] = {}
@@ -410,7 +423,7 @@ class AgentEntry:
         return True
 
 
-_UNSEEN = frozenset({"asked", "shown", "counted", "heard_at", "spoken_at", "session"})
+_UNSEEN = frozenset({"asked", "shown", "counted", "contact", "session"})
 """What of an agent no view shows."""
 
 

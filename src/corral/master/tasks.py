@@ -35,7 +35,7 @@ def launch(
     """
     note = enter(state, framework, agent, role, info, resources, offer, now)
     assert agent.session is not None, "offers exist only of agents with a link"
-    agent.spoken_at = now
+    agent.contact.spoken_at = now
     starts = info.executor is not None and executors.enter(state, framework.id, agent, role, info.executor, now)
     return [SendOrder(agent.session, RunTask(state.epoch, framework.info, role, info, starts)), note]
 
@@ -52,7 +52,7 @@ def launch_group(
         instead_of = offer if index == 0 else None
         notes.append(enter(state, framework, agent, role, info, stripped(info.resources), instead_of, now))
     assert agent.session is not None, "offers exist only of agents with a link"
-    agent.spoken_at = now
+    agent.contact.spoken_at = now
     starts = executors.enter(state, framework.id, agent, role, executor, now)
     return [SendOrder(agent.session, RunGroup(state.epoch, framework.info, role, tuple(infos), starts)), *notes]
 
@@ -79,10 +79,10 @@ def add_task(
     resources: Resources,
     now: float,
     task_state: TaskState = TaskState.STAGING,
+    status: TaskStatus | None = None,
 ) -> TaskEntry:
     """Enter a task on its agent and with its framework; nothing is accounted yet."""
-    entry = TaskEntry(info, framework.id, role, resources, group_of(info), now)
-    entry.state = entry.forwarded = task_state
+    entry = TaskEntry(info, framework.id, role, resources, group_of(info), now, state=task_state, status=status)
     framework.tasks[info.task_id] = entry
     agent.tasks[framework.id, info.task_id] = entry
     if agent.unavailability is not None:
@@ -95,8 +95,8 @@ def add_task(
 def update(state: MasterState, agent: AgentEntry, report: UpdateTask, now: float) -> list[Effect]:
     """A status update from an agent: remember it and pass it on to the framework if that is listening.
 
-    Shapes: a framework that is away gets nothing now but when it is back; the agent repeats the update until it is
-    acknowledged.
+    Shapes: a framework that is away gets nothing now but when it is back, and one that has not acknowledged the update
+    before gets this one when it has; the agent repeats the oldest until it is acknowledged.
     """
     status = report.status
     state.counts["updates"] += 1
@@ -115,7 +115,12 @@ def update(state: MasterState, agent: AgentEntry, report: UpdateTask, now: float
     entry.statuses[status.state] = status
     if before is None or before.uuid != status.uuid:
         news.update_task(state, entry, status)
-    entry.pending = status if status.uuid is not None else None
+    if entry.unacknowledged and status.uuid != entry.unacknowledged[0].uuid:
+        if status.uuid is not None and all(each.uuid != status.uuid for each in entry.unacknowledged):
+            entry.unacknowledged += (status,)
+        return effects
+    if not entry.unacknowledged and status.uuid is not None:
+        entry.unacknowledged = (status,)
     if framework.stream is not None:
         effects.append(_forward(framework, entry, status))
     if status.uuid is None and status.state in TERMINAL:
@@ -132,7 +137,9 @@ def _forward(framework: FrameworkEntry, entry: TaskEntry, status: TaskStatus) ->
 def tell_pending(framework: FrameworkEntry) -> list[Effect]:
     """What a framework that has just come back has not acknowledged, without waiting for the agents to repeat it."""
     return [
-        _forward(framework, entry, entry.pending) for entry in framework.tasks.values() if entry.pending is not None
+        _forward(framework, entry, entry.unacknowledged[0])
+        for entry in framework.tasks.values()
+        if entry.unacknowledged
     ]
 
 
@@ -283,15 +290,20 @@ def acknowledge(state: MasterState, framework: FrameworkEntry, call: Acknowledge
     if agent is None or agent.session is None:
         return []
     entry = agent.tasks.get((framework.id, call.task_id))
+    effects: list[Effect] = []
     if entry is not None:
         if entry.forwarded_uuid is None:
             return []
-        if entry.pending is not None and entry.pending.uuid == call.uuid:
-            entry.pending = None
-        if entry.forwarded in TERMINAL and entry.forwarded_uuid == call.uuid:
-            _bury(state, framework, agent, entry)
-    agent.spoken_at = now
-    return [SendOrder(agent.session, AcknowledgeUpdate(state.epoch, framework.id, call.task_id, call.uuid))]
+        if entry.unacknowledged and entry.unacknowledged[0].uuid == call.uuid:
+            entry.unacknowledged = entry.unacknowledged[1:]
+        if entry.forwarded_uuid == call.uuid:
+            if entry.forwarded in TERMINAL:
+                _bury(state, framework, agent, entry)
+            elif entry.unacknowledged and framework.stream is not None:
+                effects.append(_forward(framework, entry, entry.unacknowledged[0]))
+    agent.contact.spoken_at = now
+    order = AcknowledgeUpdate(state.epoch, framework.id, call.task_id, call.uuid)
+    return [SendOrder(agent.session, order), *effects]
 
 
 def kill(state: MasterState, framework: FrameworkEntry, call: Kill) -> list[Effect] | None:

@@ -3,7 +3,7 @@
 Nothing here changes anything. Source: Mesos v1 scheduler API, SUBSCRIBE and ACCEPT validation.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from corral.allocator.demands import check_want
 from corral.allocator.strategies import STRATEGIES
@@ -17,7 +17,7 @@ from corral.model.ledger import Pool
 from corral.model.offer import Want, find_want_fault
 from corral.model.operations import is_volume, volume_key
 from corral.model.resources import Resource, ResourceKind, Resources, describe, total_milli
-from corral.model.task import Reason, TaskInfo
+from corral.model.task import ExecutorInfo, Reason, TaskInfo
 
 
 def check_wants(framework: FrameworkEntry, wants: Sequence[Want]) -> None:
@@ -134,9 +134,18 @@ def check_alone(
 
 def check_loan(info: TaskInfo) -> str | None:
     """Why a task must not run on what is lent: it has to know that it may be ended at any time."""
-    for r in info.resources:
+    return _find_firm(f"task {info.task_id}", info.resources)
+
+
+def check_executor_loan(executor: ExecutorInfo) -> str | None:
+    """The same of an executor as its framework gave it, which does not run yet."""
+    return _find_firm(f"executor {executor.executor_id}", executor.resources)
+
+
+def _find_firm(name: str, resources: Resources) -> str | None:
+    for r in resources:
         if r.kind is ResourceKind.SCALAR and not r.identity.revocable:
-            return f"task {info.task_id} takes {r.name} for good, but the offer is revocable; ask it as revocable"
+            return f"{name} takes {r.name} for good, but the offer is revocable; ask it as revocable"
     return None
 
 
@@ -176,7 +185,7 @@ def check_program(name: str, command: CommandInfo | None, container: ContainerIn
     """What keeps a command and its container from being run; `name` is whose they are."""
     if container is not None and container.kind is ContainerKind.DOCKER and container.docker is None:
         return f"{name} has a container of type DOCKER without docker.image"
-    if any("\0" in text for text in _texts(command, container)):
+    if "\0" in "".join(_texts(command, container)):
         return f"{name} has a NUL byte in its command, environment, URIs, user or volumes; no system takes that"
     if command is not None and any(not key or "=" in key for key, _ in command.environment):
         return f"{name} has an environment variable without a name, or with = in its name"
@@ -187,27 +196,24 @@ def check_program(name: str, command: CommandInfo | None, container: ContainerIn
     return None
 
 
-def _texts(command: CommandInfo | None, container: ContainerInfo | None) -> Iterator[str]:
+def _texts(command: CommandInfo | None, container: ContainerInfo | None) -> list[str]:
     """Every text that reaches the operating system."""
+    found: list[str] = []
     if command is not None:
-        yield command.value or ""
-        yield command.user or ""
-        yield from command.arguments
+        found += (command.value or "", command.user or "", *command.arguments)
         for pair in command.environment:
-            yield from pair
+            found += pair
         for uri in command.uris:
-            yield uri.value
-            yield uri.output_file or ""
+            found += (uri.value, uri.output_file or "")
     if container is not None:
-        yield container.hostname or ""
+        found.append(container.hostname or "")
         for volume in container.volumes:
-            yield volume.container_path
-            yield volume.host_path or ""
+            found += (volume.container_path, volume.host_path or "")
         if container.docker is not None:
-            yield container.docker.image
+            found.append(container.docker.image)
             for parameter in container.docker.parameters:
-                yield parameter.key
-                yield parameter.value
+                found += (parameter.key, parameter.value)
+    return found
 
 
 def _find_health_fault(info: TaskInfo) -> str | None:

@@ -112,7 +112,7 @@ def _check_overhead(name: str, executor: ExecutorInfo) -> str | None:
         return f"{name} has {cpus / 1000:g} cpus; give it {LEAST_CPUS_MILLI / 1000:g} or more"
     if mem < LEAST_MEM_MILLI:
         return f"{name} has {mem / 1000:g} MB of mem; give it {LEAST_MEM_MILLI / 1000:g} or more"
-    if not total_milli(executor.resources, "disk"):
+    if not total_milli(executor.resources, "disk") and not executor.lent:  # disk is never lent
         return f"{name} has no disk; give it some"
     return None
 
@@ -121,6 +121,8 @@ def _check_running(framework: FrameworkEntry, agent: AgentEntry, name: str, exec
     running = agent.executors.get((framework.id, executor.executor_id))
     if running is None or running.info == executor:
         return None
+    if running.info.lent and not executor.lent:
+        return f"{name} runs on what is lent; launch its tasks from revocable offers, or choose a new id"
     return f"{name} differs from the executor of this id on agent {agent.id}; bring the same, or choose a new id"
 
 

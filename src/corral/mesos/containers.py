@@ -18,6 +18,7 @@ from corral.model.ids import ContainerId, check_id
 from corral.model.task import ContainerStatus
 
 MOST_ID_LENGTH = 242
+MOST_SIGNAL = 64
 HEARTBEAT_S = 30.0
 
 
@@ -180,10 +181,13 @@ def read_call(body: bytes) -> Target:
     command = read_command(found.command) if found.command is not None else None
     if kind in LAUNCHES:
         _check_launch(found, command, member)
+    signal = 9 if found.signal is None else found.signal
+    if not 1 <= signal <= MOST_SIGNAL:
+        raise Invalid(f"field '{member}.signal': {signal} is no signal; give 1 to {MOST_SIGNAL}")
     tty = found.container.tty_info if found.container is not None else None
     return Target(
         kind=kind, id=id, parents=parents, command=command, tty=tty is not None, window=_read_window(tty),
-        signal=9 if found.signal is None else found.signal,
+        signal=signal,
     )  # fmt: skip
 
 

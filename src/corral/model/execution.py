@@ -19,6 +19,21 @@ class Mount(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     read_only: bool = False
 
 
+class Bound(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """When the run has to end without anybody's order.
+
+    Shapes: `contact` is the file in which the agent says when a master last heard of it; with `strict` the run never
+    counts from its own start.
+
+    Units: `stop_after_s` from that contact, `grace_s` between SIGTERM and SIGKILL.
+    """
+
+    contact: str
+    stop_after_s: float
+    grace_s: float
+    strict: bool = True
+
+
 class Execution(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `argv` is complete (a shell command is already `/bin/sh -c ...`); empty runs the image's own command.
 
@@ -54,6 +69,7 @@ class Execution(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     secret_files: tuple[tuple[str, str], ...] = ()
     hidden: tuple[tuple[str, Any], ...] = ()
     hidden_file: str = ""
+    bound: Bound | None = None
 
 
 class Launched(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -67,7 +83,8 @@ class Launched(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 class Exit(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """How a run ended. Shapes: exactly one of `code` and `signal`, or neither when nobody saw it.
 
-    `oom` tells that the kernel ended it for memory; `at` is float seconds UTC.
+    `oom` tells that the kernel ended it for memory, `fenced` that it was ended for its agent was cut off and did not do
+    it itself; `at` is float seconds UTC.
     """
 
     container_id: ContainerId
@@ -76,6 +93,7 @@ class Exit(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     oom: bool = False
     message: str = ""
     at: float = 0.0
+    fenced: bool = False
 
 
 class Found(msgspec.Struct, frozen=True, gc=False, kw_only=True):

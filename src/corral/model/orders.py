@@ -112,11 +112,16 @@ class ShutdownFramework(msgspec.Struct, frozen=True, gc=False, array_like=True, 
 
 
 class ShutdownExecutor(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="shutdown executor"):
-    """Ask an executor to end, and end it when it does not within its grace."""
+    """Ask an executor to end, and end it when it does not within its grace.
+
+    Shapes: `why` and `reason` are told with the ends of its tasks; without, its framework asked for it.
+    """
 
     epoch: int
     framework_id: FrameworkId
     executor_id: ExecutorId
+    why: str = ""
+    reason: Reason | None = None
 
 
 class MessageExecutor(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="message executor"):

@@ -127,7 +127,8 @@ class ExecutorInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A task-running half: the framework's own, or the agent's default one for groups of tasks.
 
     Units: `shutdown_grace_s` seconds, None for the agent's default. Shapes: `kind` is a name of `ExecutorKind`, None
-    when it was not said, which means CUSTOM; `source` is shown and nothing more.
+    when it was not said, which means CUSTOM; `source` is shown and nothing more. `lent` is the master's word for one
+    that may have to give its resources back.
     """
 
     executor_id: ExecutorId
@@ -142,6 +143,7 @@ class ExecutorInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     discovery: DiscoveryInfo | None = None
     shutdown_grace_s: float | None = None
     labels: tuple[Label, ...] = ()
+    lent: bool = False
 
     @property
     def is_default(self) -> bool:

@@ -173,6 +173,7 @@ def run_beside(arguments: list[str]) -> NoReturn:
     Shapes: `arguments` are the run's directory, `tty` or an empty text, and the command.
     """
     directory, tty, argv = arguments[0], arguments[1] == "tty", arguments[2:]
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # meant for the command, it may come before that is run
     run: Run = record.read_record(directory, record.RUN)
     pids: record.Pids = record.read_record(directory, record.PIDS)
     try:

@@ -10,6 +10,7 @@ import os
 import struct
 import termios
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 
 from corral.lib.errors import Failed, Invalid
 from corral.model.execution import Exit
@@ -33,6 +34,7 @@ class ProcessExec:
         self._process: asyncio.subprocess.Process | None = None
         self._start = 0
         self._task_ended: asyncio.Future[Exit] | None = None
+        self._ending: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "ProcessExec":
         directory, self._task_ended = self._find()
@@ -73,6 +75,8 @@ class ProcessExec:
         if self._terminal is not None:
             os.close(self._terminal)
             self._terminal = None
+        if self._ending is not None:
+            self._ending.cancel()
         if self._process is not None:
             if self._process.stdin is not None:
                 self._process.stdin.close()
@@ -149,6 +153,21 @@ class ProcessExec:
     async def resize(self, rows: int, columns: int) -> None:
         if self._terminal is not None:
             fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    async def signal(self, number: int) -> None:
+        process = self._started()
+        with suppress(ProcessLookupError):
+            if self._ending is None:
+                self._ending = asyncio.create_task(self._end_rest(os.pidfd_open(process.pid)))
+            process.send_signal(number)
+
+    async def _end_rest(self, handle: int) -> None:
+        """What the command has left behind would keep its output open, and with that its end from being told."""
+        try:
+            await _until(handle, writable=False)
+        finally:
+            os.close(handle)
+        self._end()
 
     async def exit_code(self) -> int:
         """Shapes: 128 and the number when a signal ended it, as shells tell it."""

@@ -15,6 +15,8 @@ import json
 import os
 from typing import Any, NotRequired, TypedDict
 
+from corral.lib.contact import Fence
+
 
 class Cgroup(TypedDict):
     """One directory to make for the task. Shapes: `files` are pairs of a file's name and what to write into it."""
@@ -41,6 +43,7 @@ class Run(TypedDict):
     most_log_bytes: int | None
     boot_id: str
     hidden: NotRequired[str]
+    fence: NotRequired[Fence | None]
 
 
 class Pids(TypedDict):
@@ -60,7 +63,9 @@ class Kill(TypedDict):
 
 
 class Ended(TypedDict):
-    """Shapes: `failed` when the command never ran; otherwise at most one of `code` and `signal`."""
+    """Shapes: `failed` when the command never ran; otherwise at most one of `code` and `signal`. `fenced` when the
+    supervisor ended it by itself.
+    """
 
     code: int | None
     signal: int | None
@@ -68,6 +73,7 @@ class Ended(TypedDict):
     failed: bool
     message: str
     at: float
+    fenced: NotRequired[bool]
 
 
 RUN, PIDS, KILL, EXIT, LOCK = "run.json", "pids.json", "kill.json", "exit.json", "lock"

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from corral.lib.clock import read_boot_id
+from corral.lib.contact import Fence
 from corral.lib.errors import Conflict, Failed, NotFound, Unavailable
-from corral.model.execution import Execution, Exit, Found, Launched
+from corral.model.execution import Bound, Execution, Exit, Found, Launched
 from corral.model.ids import ContainerId, FrameworkId, TaskId
 from corral.process import cgroup, record, tree
 from corral.process.exec import ProcessExec
@@ -145,6 +146,7 @@ class ProcessRuntime:
             "most_log_bytes": self._most_log_bytes,
             "boot_id": self._boot_id,
             "hidden": execution.hidden_file,
+            "fence": read_fence(execution.bound),
         }
         try:
             os.mkdir(directory, 0o700)
@@ -401,6 +403,9 @@ class ProcessRuntime:
 
     # Beside the task.
 
+    def is_elsewhere(self, container_id: str) -> bool:
+        return False
+
     def exec(self, container_id: str, argv: Sequence[str], *, tty: bool) -> ProcessExec:
         """Errors: on entering, `NotFound` when it does not run; `Conflict` when it has ended."""
         return ProcessExec(lambda: self._running(container_id), argv, tty=tty)
@@ -450,6 +455,14 @@ class _Watch:
             self.handle = None
 
 
+def read_fence(bound: Bound | None) -> Fence | None:
+    if bound is None:
+        return None
+    return {
+        "path": bound.contact, "stop_after_s": bound.stop_after_s, "grace_s": bound.grace_s, "strict": bound.strict,
+    }  # fmt: skip
+
+
 def _read_exit(container_id: str, ended: Ended) -> Exit:
     return Exit(
         container_id=ContainerId(container_id),
@@ -458,4 +471,5 @@ def _read_exit(container_id: str, ended: Ended) -> Exit:
         oom=ended["oom"],
         message=ended["message"],
         at=ended["at"],
+        fenced=ended.get("fenced", False),
     )

@@ -15,6 +15,7 @@ import time
 from contextlib import suppress
 from typing import NoReturn
 
+from corral.lib.contact import LOOK_S, Lease
 from corral.process import cgroup, enter, record, tree
 from corral.process.record import Ended, Kill, Pids, Run
 
@@ -53,7 +54,18 @@ def _detach() -> None:
 class Supervisor:
     """The life of one task."""
 
-    __slots__ = ("_deadline", "_directory", "_ended", "_groups", "_logs", "_pid", "_reports", "_run")
+    __slots__ = (
+        "_deadline",
+        "_directory",
+        "_ended",
+        "_fenced",
+        "_groups",
+        "_lease",
+        "_logs",
+        "_pid",
+        "_reports",
+        "_run",
+    )
 
     def __init__(self, directory: str, run: Run, reports: socket.socket) -> None:
         self._directory = directory
@@ -64,6 +76,9 @@ class Supervisor:
         self._pid = 0
         self._ended = False
         self._deadline: float | None = None
+        fence = run.get("fence")
+        self._lease = Lease(fence, run["boot_id"]) if fence else None
+        self._fenced = False
 
     def run(self) -> None:
         try:
@@ -80,6 +95,8 @@ class Supervisor:
     # Starting.
 
     def _start(self) -> None:
+        if self._lease is not None and self._lease.left_s() <= 0.0:
+            raise enter.CannotEnter(self._lease.why())
         # The exit and the order to end must find room also on a disk that has become full.
         record.reserve(self._directory, record.EXIT)
         record.reserve(self._directory, record.KILL)
@@ -171,6 +188,7 @@ class Supervisor:
         """Until the command and everything it left behind have ended."""
         while True:
             self._apply_kill()
+            self._apply_fence()
             alone = self._reap()
             if alone and self._ended:
                 return
@@ -185,6 +203,8 @@ class Supervisor:
         timeout = None
         if self._deadline is not None:
             timeout = max(0.0, self._deadline - time.monotonic())
+        elif self._lease is not None:
+            timeout = min(LOOK_S, max(0.0, self._lease.left_s()))
         if self._run["most_log_bytes"] is not None:
             timeout = _LOG_CHECK_S if timeout is None else min(_LOG_CHECK_S, timeout)
             for path, handle in self._logs:
@@ -203,6 +223,13 @@ class Supervisor:
             self._deadline = order["deadline"]
             self._send(signal.SIGTERM)
         self._deadline = min(self._deadline, order["deadline"])
+
+    def _apply_fence(self) -> None:
+        """End a task whose agent has lost the masters for too long and has not ended it: it may be stopped or dead."""
+        if self._lease is not None and self._deadline is None and self._lease.left_s() <= 0.0:
+            self._fenced = not self._ended
+            self._deadline = time.monotonic() + self._lease.fence["grace_s"]
+            self._send(signal.SIGTERM)
 
     def _reap(self) -> bool:
         """Collect the dead; True when no child is left."""
@@ -223,6 +250,8 @@ class Supervisor:
         self._write_exit(_ended(code=code, oom=oom) if code >= 0 else _ended(number=-code, oom=oom))
 
     def _write_exit(self, ended: Ended) -> None:
+        if self._fenced and self._lease is not None:
+            ended["fenced"], ended["message"] = True, ended["message"] or self._lease.why()
         while True:
             try:
                 record.write_record(self._directory, record.EXIT, ended, durable=True)

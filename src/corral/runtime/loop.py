@@ -53,8 +53,9 @@ class Loop:
     """One component at work. All methods belong to the thread of the asyncio loop that runs it.
 
     Shapes: `prefix` is put before every key; `name` (the prefix unless told) is the component in notes; `notes` may be
-    shared with other loops; without a `fence` nobody else writes these records. Units: `drain` inputs at most per turn.
-    `check` asserts the core's invariants every turn.
+    shared with other loops; without a `fence` nobody else writes these records. With `asks_first` who waits for an
+    answer is not behind all that happens meanwhile: half of a turn is for commands of `ask`, in their own order.
+    Units: `drain` inputs at most per turn. `check` asserts the core's invariants every turn.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Loop:
         name: str | None = None,
         notes: Notes | None = None,
         fence: Fence | None = None,
+        asks_first: bool = False,
         check: bool = False,
     ) -> None:
         self.core = core
@@ -98,6 +100,8 @@ class Loop:
             recorder=recorder,
         )
         self._queue: deque[Any] = deque()
+        self._asked: deque[Asked[Any]] = deque() if asks_first else self._queue
+        self._most_asked = max(1, drain // 2)
         self._waiter: asyncio.Future[None] | None = None
         self._proofs: list[asyncio.Future[None]] = []
         self._proved: list[asyncio.Future[None]] = []
@@ -152,7 +156,8 @@ class Loop:
             return self._look(command)
         self._last_ask = ask = self._last_ask + 1
         future = self._asks[ask] = asyncio.get_running_loop().create_future()
-        self.tell(Asked(ask, command))
+        self._asked.append(Asked(ask, command))
+        self._wake()
         try:
             if timeout_s is None:
                 return await future
@@ -209,7 +214,7 @@ class Loop:
     @property
     def waiting(self) -> int:
         """How many inputs have not been decided yet."""
-        return len(self._queue)
+        return len(self._queue) + (len(self._asked) if self._asked is not self._queue else 0)
 
     def stop(self, code: int = 0) -> None:
         """Finish the turn under way and return from `run`; what is still queued is not decided."""
@@ -229,19 +234,21 @@ class Loop:
             if self._code is not None:
                 return self._code
             self._proved, self._proofs = self._proofs, []
-            if not self._queue and not self._decider.carries:
+            if not self.waiting and not self._decider.carries:
                 _pass(self._proved)
                 self._waiter = self._aio.create_future()
                 await self._waiter
                 continue
             await self._take_turn()
             _pass(self._proved)
-            if self._queue:
+            if self.waiting:
                 # A store that never waits would otherwise keep everybody else from running.
                 await asyncio.sleep(0)
 
     async def _take_turn(self) -> None:
         self._now = self._clock()
+        if self._asked is not self._queue:
+            self._put_asked_first()
         turn = self._decider.take(self._queue, self._now)
         if turn.writes:
             await self._commit(turn)
@@ -260,6 +267,13 @@ class Loop:
             self._note(Note("journal ended", why, "warning"))
         if not self.ready.is_set():
             self.ready.set()
+
+    def _put_asked_first(self) -> None:
+        """Nothing comes before what is loaded, nor before commands that a full transaction has left behind."""
+        queue = self._queue
+        if self.ready.is_set() and not (queue and isinstance(queue[0], Asked)):
+            first = [self._asked.popleft() for _ in range(min(len(self._asked), self._most_asked))]
+            queue.extendleft(reversed(first))
 
     async def _wait_at(self, fence: Fence) -> None:
         """What is decided stays undone until it is sure that it may be done. Who waits here hangs nowhere."""
@@ -372,6 +386,7 @@ class Loop:
             timer.cancel()
         self._timers.clear()
         self._queue.clear()
+        self._asked.clear()
         for future in self._asks.values():
             if not future.done():
                 future.set_exception(self._lost_answer())

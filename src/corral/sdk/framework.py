@@ -243,6 +243,7 @@ class FrameworkService:
             recorder=recorder,
             notes=notes,
             fence=fence,
+            asks_first=True,
             check=check,
         )
         self.name = self.loop.name

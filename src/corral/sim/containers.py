@@ -9,9 +9,10 @@ from functools import partial
 
 import msgspec
 
-from corral.model.execution import Execution, Exit, Found, Launched
+from corral.lib.contact import LATER_S
+from corral.model.execution import Bound, Execution, Exit, Found, Launched
 from corral.model.ids import ContainerId, FrameworkId, TaskId
-from corral.sim.world import World
+from corral.sim.world import EPOCH_S, World
 
 SIGTERM = 15
 SIGKILL = 9
@@ -47,7 +48,7 @@ def run_for_ever(execution: Execution) -> Behaviour:
 class Container:
     """One container, from the order to start it until it is removed."""
 
-    __slots__ = ("aborted", "behaviour", "ended_at", "execution", "exit", "launched", "started_at", "waiters")
+    __slots__ = ("aborted", "behaviour", "ended_at", "execution", "exit", "fenced", "launched", "started_at", "waiters")
 
     def __init__(self, execution: Execution, behaviour: Behaviour) -> None:
         self.execution = execution
@@ -55,6 +56,7 @@ class Container:
         self.launched: Launched | None = None
         self.exit: Exit | None = None
         self.aborted = False
+        self.fenced = False
         self.started_at = 0.0
         self.ended_at: float | None = None
         self.waiters: list[Callable[[Exit], None]] = []
@@ -107,6 +109,7 @@ class SimRuntime:
         self._ledger = ledger
         self._pids = 1000
         self.powerless_at = 0.0
+        self.contact_at: float | None = None
 
     def start(self, execution: Execution, done: Callable[[Launched | str], None]) -> None:
         """Start it some time later; `done` gets what came of it, a text when it failed."""
@@ -139,9 +142,10 @@ class SimRuntime:
 
     def _come_up(self, container: Container, done: Callable[[Launched | str], None]) -> None:
         execution, behaviour = container.execution, container.behaviour
-        if container.aborted or behaviour.fails:
+        cut_off = execution.bound is not None and self._left_s(container, execution.bound) <= 0.0
+        if container.aborted or behaviour.fails or cut_off:
             self.containers.pop(execution.container_id, None)
-            done("the start was taken back" if container.aborted else behaviour.fails)
+            done("the start was taken back" if container.aborted else behaviour.fails or "no master has answered")
             return
         self._pids += 1
         container.launched = Launched(container_id=execution.container_id, pid=self._pids)
@@ -150,7 +154,26 @@ class SimRuntime:
         self.world.tell(self.node, f"runs {execution.task_id} in {execution.container_id[:8]}")
         if behaviour.run_s is not None:
             self.world.after(behaviour.run_s, lambda: self._end(container, code=behaviour.code))
+        if execution.bound is not None:
+            self._look_at_bound(container, execution.bound)
         done(container.launched)
+
+    def _left_s(self, container: Container, bound: Bound) -> float:
+        since = float("-inf") if bound.strict else container.started_at or self.world.now
+        at = since if self.contact_at is None else max(since, EPOCH_S + self.contact_at)
+        return at + bound.stop_after_s + LATER_S - self.world.now
+
+    def _look_at_bound(self, container: Container, bound: Bound) -> None:
+        """What a supervisor does without the agent."""
+        if not container.runs:
+            return
+        left_s = self._left_s(container, bound)
+        if left_s > 0.0:
+            self.world.after(left_s + 0.001, lambda: self._look_at_bound(container, bound))
+            return
+        container.fenced = True
+        self.world.tell(self.node, f"fences {container.execution.task_id}")
+        self.kill(container.execution.container_id, bound.grace_s)
 
     def abort(self, container_id: ContainerId) -> bool:
         """Take back a start under way; False when there is none."""
@@ -218,6 +241,7 @@ class SimRuntime:
     def lose_power(self) -> None:
         """Everything ends without anybody seeing how, as when a node is reset."""
         self.powerless_at = self.world.now
+        self.contact_at = None
         for container in self.containers.values():
             container.aborted = True
             self._end(container, signal=SIGKILL, tell=False)
@@ -230,8 +254,9 @@ class SimRuntime:
             return
         container.ended_at = self.world.now
         container.exit = Exit(
-            container_id=container.execution.container_id, code=code, signal=signal, at=self.world.now
-        )
+            container_id=container.execution.container_id, code=code, signal=signal, at=self.world.now,
+            fenced=container.fenced,
+        )  # fmt: skip
         self.world.tell(self.node, f"ends {container.execution.task_id} code={code} signal={signal}")
         waiters, container.waiters = container.waiters, []
         if tell and self._ledger.on_end is not None:

@@ -68,7 +68,7 @@ KEEPER = FrameworkInfo(
 )
 PLAN = Trouble(
     every_s=1.2, cut_s=14.0, crash=1.5, cut=2.0, isolate=1.0, reset=0.4, errand=5.0, step=3.0, hold=2.0, freeze=1.0,
-    commit=1.5,
+    freeze_s=25.0, commit=1.5,
 )  # fmt: skip
 TROUBLE_S = 40.0
 SETTLE_S = 600.0

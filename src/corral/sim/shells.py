@@ -284,6 +284,9 @@ class AgentHands:
                 self._later(lambda: self._measure(tasks))
             case agent_effects.ReadClock():
                 self._later(lambda: ClockRead(self._world.now - EPOCH_S, "boot"))
+            case agent_effects.KeepContact(at=at):
+                for each in self._runtimes.values():
+                    each.contact_at = at
             case agent_effects.DeleteSandbox():
                 pass
             case agent_effects.DeleteVolume(path):

@@ -18,6 +18,7 @@ from corral.agent import routes as agent_routes
 from corral.agent.core import AgentCore
 from corral.agent.core import Input as AgentInput
 from corral.agent.detect import detect_resources, named_in
+from corral.agent.execution import contact_path
 from corral.agent.fetcher import Fetcher
 from corral.agent.link import Link
 from corral.agent.runtimes import TaskRuntime
@@ -26,6 +27,7 @@ from corral.agent.secrets import SecretFiles
 from corral.agent.shell import AgentShell
 from corral.agent.spec import AgentConfig
 from corral.lib.clock import FollowingClock, read_boot_id
+from corral.lib.contact import ContactFile
 from corral.lib.errors import Invalid
 from corral.lib.log import get_logger
 from corral.master import routes as master_routes
@@ -379,7 +381,9 @@ async def open_agent(
     mint = trust.executors.make if trust is not None else None
     secret_files = SecretFiles(draw_name(work_dir), link.fetch_secrets)
     fetcher = Fetcher(str(work_dir / "fetched"))
-    shell = AgentShell(runtimes, link, Sandboxes(str(work_dir)), fetcher, mint, secret_files)
+    shell = AgentShell(
+        runtimes, link, Sandboxes(str(work_dir)), fetcher, mint, secret_files, ContactFile(contact_path(str(work_dir)))
+    )
     recording = Recording(work_dir if section.journal else None)
     store = await open_store("", work_dir, "agent")
     core = AgentCore(agent_config, Random(seed))
@@ -434,6 +438,7 @@ async def _open_runtimes(section: AgentSection, work_dir: Path) -> dict[str, Tas
 
     Imported late: an agent without Docker does without the Docker client.
     """
+    from corral.process.guards import Guards
     from corral.process.runtime import ProcessRuntime
 
     wanted = section.runtime or ("docker", "process")
@@ -449,7 +454,9 @@ async def _open_runtimes(section: AgentSection, work_dir: Path) -> dict[str, Tas
         from corral.docker.runtime import DockerRuntime
 
         owner = work_dir / "owner"
-        docker = DockerRuntime(DockerEngine(engine_url(section.docker_host or None)), owner=read_owner(owner))
+        url = engine_url(section.docker_host or None)
+        guards = Guards(str(work_dir / "guards"), url.removeprefix("unix://") if url.startswith("unix://") else "")
+        docker = DockerRuntime(DockerEngine(url), owner=read_owner(owner), guards=guards)
         why = await docker.ready()
         # An Engine that is only away may hold tasks of this agent: it is kept, and looked for until it is back.
         if why is None or section.runtime or owner.exists():

@@ -89,17 +89,14 @@ def test_a_start_that_came_up_while_no_agent_ran_is_told_as_running(agent: Drive
     restart(agent, agent.found())
     assert agent.one(fx.Wait)
     finish(agent)
-    assert agent.status().state is TaskState.STARTING
-    agent.acknowledge()
-    assert agent.status().state is TaskState.RUNNING
+    assert [s.state for s in agent.statuses()] == [TaskState.STARTING, TaskState.RUNNING]
 
 
 def test_a_start_that_came_up_and_ended_while_no_agent_ran_is_told_by_its_exit(agent: Driver) -> None:
     agent.launch(make_task())
     restart(agent, agent.found(exit=Exit(container_id=agent.task().container_id, code=3)))
     finish(agent)
-    agent.acknowledge()
-    assert agent.status().message == "Command exited with status 3"
+    assert agent.statuses()[-1].message == "Command exited with status 3"
 
 
 @pytest.mark.parametrize(("aware", "state"), [(True, TaskState.DROPPED), (False, TaskState.LOST)])
@@ -193,7 +190,7 @@ def test_unacknowledged_updates_survive_in_their_order(agent: Driver) -> None:
     restart(agent, agent.found())
     finish(agent)
     assert list(agent.task().pending) == before
-    assert agent.status() == before[0]
+    assert agent.statuses() == before
 
 
 def test_a_max_completion_time_goes_on_from_the_first_start(agent: Driver) -> None:

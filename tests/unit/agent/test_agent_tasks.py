@@ -44,12 +44,10 @@ def test_a_task_is_on_disk_before_it_is_told_and_started(agent: Driver) -> None:
     assert len(agent.status().uuid or b"") == 16
 
 
-def test_a_task_runs_and_finishes_with_every_step_told_after_its_acknowledgement(agent: Driver) -> None:
+def test_a_task_runs_and_finishes_with_every_step_told_as_it_happens(agent: Driver) -> None:
     agent.launch(make_task())
     agent.started(pid=42)
     assert agent.one(fx.Wait).container_id == agent.task().container_id
-    assert agent.statuses() == [], "the framework has not acknowledged TASK_STARTING yet"
-    agent.acknowledge()
     status = agent.status()
     assert status.state is TaskState.RUNNING
     assert status.source is Source.EXECUTOR
@@ -57,15 +55,15 @@ def test_a_task_runs_and_finishes_with_every_step_told_after_its_acknowledgement
     assert status.container_status.executor_pid == 42
     assert status.container_status.network_infos[0].ip_addresses == ("10.0.0.1",)
     agent.exit(code=0)
-    assert agent.statuses() == []
-    agent.acknowledge()
     status = agent.status()
     assert (status.state, status.message, status.reason) == (
         TaskState.FINISHED,
         "Command exited with status 0",
         None,
     )
-    agent.acknowledge()
+    for _ in range(3):
+        agent.acknowledge()
+        assert agent.statuses() == [], "all has been told"
     assert agent.core.state.tasks == {}
     assert set(agent.records) == {"identity", f"frameworks/{FRAMEWORK}"}
 
@@ -73,7 +71,6 @@ def test_a_task_runs_and_finishes_with_every_step_told_after_its_acknowledgement
 def test_a_container_with_an_address_of_its_own_is_told_by_it(agent: Driver) -> None:
     agent.launch(make_task(container=DOCKER))
     agent.started(ip="172.17.0.2")
-    agent.acknowledge()
     status = agent.status().container_status
     assert status is not None
     assert status.network_infos[0].ip_addresses == ("172.17.0.2",)
@@ -150,7 +147,6 @@ def test_a_failed_fetch_fails_the_task_with_the_fetchers_words(agent: Driver) ->
 def test_a_failed_start_fails_the_task_with_the_runtimes_words(agent: Driver) -> None:
     agent.launch(make_task(container=DOCKER))
     agent.tell(StartFailed(agent.task().container_id, "image busybox: not found"))
-    agent.acknowledge()
     status = agent.status()
     assert (status.state, status.reason, status.source) == (
         TaskState.FAILED,
@@ -288,7 +284,6 @@ def test_killing_is_told_to_frameworks_that_know_the_state(agent: Driver) -> Non
     assert agent.statuses() == [], "once"
     assert agent.one(fx.Kill).grace_s == 0.0
     agent.exit(signal=15)
-    agent.acknowledge()
     assert agent.status().state is TaskState.KILLED
 
 

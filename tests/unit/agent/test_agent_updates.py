@@ -15,7 +15,7 @@ def told_at(agent: Driver, seconds: float, step: float = 1.0) -> list[float]:
     start, found = agent.now, []
     while agent.now < start + seconds:
         agent.wait(step)
-        found += [agent.now - start] * len(agent.statuses())
+        found += [agent.now - start for status in agent.statuses() if status.state is TaskState.STARTING]
     return found
 
 
@@ -31,14 +31,23 @@ def test_a_retried_update_is_the_same_update(agent: Driver) -> None:
     assert agent.status() == first
 
 
-def test_an_acknowledgement_is_on_disk_before_the_next_update_is_told(agent: Driver) -> None:
+def test_an_update_is_on_disk_before_it_is_told(agent: Driver) -> None:
     agent.launch(make_task())
     agent.started()
-    agent.acknowledge()
     kinds = [type(e) for e in agent.effects]
     assert kinds.index(Persist) < kinds.index(fx.Send)
     (saved,) = persists(agent.effects)
+    assert [s.state for s in saved.record.pending] == [TaskState.STARTING, TaskState.RUNNING]  # type: ignore[union-attr]
+    agent.acknowledge()
+    (saved,) = persists(agent.effects)
     assert [s.state for s in saved.record.pending] == [TaskState.RUNNING]  # type: ignore[union-attr]
+
+
+def test_only_the_oldest_update_is_told_again(agent: Driver) -> None:
+    agent.launch(make_task())
+    agent.started()
+    agent.wait(10.0)
+    assert agent.status().state is TaskState.STARTING
 
 
 def test_the_retry_starts_anew_with_the_next_update(agent: Driver) -> None:

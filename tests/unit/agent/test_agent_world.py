@@ -37,7 +37,8 @@ class World:
         self.ended_by_itself: dict[TaskId, int] = {}
         self.asked_to_end: set[TaskId] = set()
         self.launched: list[TaskId] = []
-        self.told: dict[TaskId, bytes] = {}
+        self.told: dict[TaskId, list[bytes]] = {}
+        self.heard: set[bytes] = set()
         self.states: dict[TaskId, list[TaskState]] = {}
         self.connected = False
         self.perform(self.agent.effects)
@@ -72,9 +73,12 @@ class World:
                 case fx.Send(report=UpdateTask(status=status)):
                     assert self.connected
                     assert status.uuid is not None
-                    if self.told.get(status.task_id) != status.uuid:
+                    told = self.told.setdefault(status.task_id, [])
+                    if status.uuid not in self.heard:
+                        self.heard.add(status.uuid)
                         self.states.setdefault(status.task_id, []).append(status.state)
-                    self.told[status.task_id] = status.uuid
+                    if status.uuid not in told:
+                        told.append(status.uuid)
 
     def tell(self, input: object) -> None:
         self.perform(self.agent.tell(input))
@@ -159,7 +163,10 @@ class World:
     def acknowledge(self, n: int) -> None:
         if self.connected and self.told:
             task_id = sorted(self.told)[n % len(self.told)]
-            self.perform(self.agent.order(AcknowledgeUpdate(1, FRAMEWORK, task_id, self.told[task_id])))
+            uuid = self.told[task_id].pop(0)
+            if not self.told[task_id]:
+                del self.told[task_id]
+            self.perform(self.agent.order(AcknowledgeUpdate(1, FRAMEWORK, task_id, uuid)))
 
     def crash(self, n: int) -> None:
         """The agent's process ends; starts under way come up or do not, the runtime keeps what it has."""

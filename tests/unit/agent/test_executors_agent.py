@@ -421,7 +421,7 @@ def test_an_executor_that_keeps_a_task_which_has_to_go_is_ended_with_it(desk: De
     assert desk.agent.one(fx.Kill).container_id == desk.container
     desk.exit(signal=9)
     assert {t.state for t in desk.agent.core.state.tasks.values()} == {TaskState.FAILED}
-    assert desk.agent.status().reason is Reason.CONTAINER_PREEMPTED
+    assert {s.task_id: s.reason for s in desk.agent.statuses()}["t1"] is Reason.CONTAINER_PREEMPTED
 
 
 def test_a_kill_by_the_framework_itself_is_left_to_the_executor(desk: Desk) -> None:
@@ -668,3 +668,13 @@ def test_killing_one_of_a_group_that_waits_ends_them_all(desk: Desk) -> None:
     assert [(s.task_id, s.reason) for s in desk.agent.statuses()] == [
         ("a", Reason.TASK_KILLED_DURING_LAUNCH), ("b", Reason.TASK_KILLED_DURING_LAUNCH),
     ]  # fmt: skip
+
+
+def test_an_executor_that_makes_room_ends_its_tasks_as_killed_with_the_reason_it_was_given(desk: Desk) -> None:
+    desk.ready(of_executor())
+    desk.agent.order(ShutdownExecutor(1, FRAMEWORK, ExecutorId("e"), "the owner is back", Reason.CONTAINER_PREEMPTED))
+    assert desk.told() == [api.Shutdown()]
+    desk.exit(code=0)
+    found = desk.agent.status()
+    assert (found.state, found.reason) == (TaskState.KILLED, Reason.CONTAINER_PREEMPTED)
+    assert "the owner is back" in found.message

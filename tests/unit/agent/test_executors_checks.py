@@ -88,9 +88,11 @@ def test_check_and_health_check_of_one_task_stand_side_by_side(agent: Driver) ->
 
 def test_updates_that_nobody_was_told_are_replaced_by_what_is_newer(agent: Driver) -> None:
     agent.run(make_task(check=COMMAND))
-    for code in (1, 2, 3):
+    for code in range(1, 30):
         probe(agent, code=code)
-    assert [status.check and status.check.code for status in agent.task().pending] == [1, 3]
+    assert [status.check and status.check.code for status in agent.task().pending] == [*range(1, 9), 29]
+    agent.acknowledge()
+    assert [status.check and status.check.code for status in agent.statuses()] == [29]
 
 
 def test_a_restarted_agent_goes_on_from_what_it_told_last(agent: Driver) -> None:

@@ -132,7 +132,6 @@ def test_a_task_that_does_not_start_fails_its_group(agent: Driver) -> None:
     launch(agent, member("a"), member("b"))
     agent.started("b")
     agent.tell(StartFailed(agent.task("a").container_id, "no such command"))
-    agent.acknowledge("a")
     assert agent.status().reason is Reason.CONTAINER_LAUNCH_FAILED
     assert agent.task("b").ending is not None
 

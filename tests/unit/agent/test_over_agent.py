@@ -13,7 +13,10 @@ from corral.agent.link import Link
 from corral.agent.shell import AgentShell
 from corral.agent.slack import TIMER
 from corral.agent.spec import MeasuredTask, UsageMeasured
-from corral.model.ids import ContainerId
+from corral.docker.fake import FakeNode, FakeRuntime
+from corral.model.container import ContainerInfo, ContainerKind, DockerInfo
+from corral.model.execution import Execution
+from corral.model.ids import ContainerId, FrameworkId, TaskId
 from corral.model.orders import Slack
 from corral.model.resources import Identity, Resources, scalar
 from corral.model.task import Claim, Reason, TaskInfo, TaskState
@@ -124,3 +127,20 @@ async def test_the_shell_measures_real_processes_and_leaves_out_those_that_are_g
     assert own.container_id == "a"
     assert own.cpu_s > 0
     assert own.mem_mb > 1
+
+
+def test_tasks_in_docker_containers_lend_like_others_once_they_are_measured(over: Driver) -> None:
+    box = ContainerInfo(kind=ContainerKind.DOCKER, docker=DockerInfo(image="busybox"))
+    over.run(make_task("t1", "cpus:2;mem:1000", container=box))
+    assert over.task("t1").runtime == "docker"
+    assert pass_time(over, 70, t1=0.5) == [(scalar("cpus", 1.3), scalar("mem", 832))]
+
+
+async def test_the_shell_leaves_out_what_runs_on_another_machine() -> None:
+    node = FakeNode()
+    a = ContainerId("a")
+    node.begin(Execution(container_id=a, task_id=TaskId("t"), framework_id=FrameworkId("f"), sandbox=""))
+    shell = AgentShell({"docker": FakeRuntime(node)}, Link(["http://127.0.0.1:1"], Random(1)))
+    performed = shell.perform(fx.MeasureUsage(((a, os.getpid()),)))
+    assert performed is not None
+    assert (await performed).found == ()

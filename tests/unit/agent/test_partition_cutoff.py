@@ -231,3 +231,46 @@ def test_tasks_with_a_bound_are_kept_apart_by_their_ids(agent: Driver) -> None:
     assert agent.core.state.tasks[FRAMEWORK, TaskId("t1")].ending is None
     clock(agent, 170.0)
     assert [e.container_id for e in agent.all(fx.Kill)] == [agent.task("t1").container_id]
+
+
+# For those who end it when this agent cannot.
+
+
+def kept(agent: Driver) -> list[tuple[str, float]]:
+    return [(e.boot, e.at) for e in agent.all(fx.KeepContact)]
+
+
+def test_the_contact_is_kept_for_others_before_anything_starts_on_it(agent: Driver) -> None:
+    agent.launch(bound())
+    clock(agent, 100.0)
+    effects = list(agent.order(Heard(1, 100.0)))
+    kinds = [type(effect) for effect in effects]
+    assert kinds.index(fx.KeepContact) < kinds.index(fx.Start)
+    assert kept(agent)[-1] == (BOOT, 100.0)
+    limit = agent.one(fx.Start).execution.bound
+    assert limit is not None
+    assert (limit.stop_after_s, limit.grace_s, limit.strict) == (60.0, 2.0, True)
+    assert limit.contact == f"{agent.core.state.config.work_dir}/contact"
+
+
+def test_every_answer_moves_the_contact_and_none_moves_it_back(agent: Driver) -> None:
+    run(agent)
+    clock(agent, 115.0)
+    agent.order(Heard(1, 115.0))
+    assert kept(agent) == [(BOOT, 115.0)]
+    agent.order(Heard(1, 110.0))
+    assert kept(agent) == [(BOOT, 115.0)]
+
+
+def test_a_task_without_a_bound_has_nobody_who_ends_it(agent: Driver) -> None:
+    agent.launch(make_task("t2"))
+    assert agent.one(fx.Start).execution.bound is None
+    assert not agent.all(fx.KeepContact)
+
+
+def test_an_end_that_others_brought_about_is_told_as_the_agents_own_would_be(agent: Driver) -> None:
+    run(agent)
+    agent.exit(signal=9, fenced=True, message="no master has heard of the agent for 60 s")
+    status = agent.status()
+    assert (status.state, status.reason) == (TaskState.KILLED, Reason.AGENT_DISCONNECTED)
+    assert status.message == "no master has heard of the agent for 60 s: Command terminated with signal Killed"

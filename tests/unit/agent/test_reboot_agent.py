@@ -59,13 +59,12 @@ def test_its_framework_hears_once_why_it_starts_and_then_that_it_runs(agent: Dri
     agent.started()
     agent.recover(runtime="docker")
     agent.register()
-    told = agent.status()
+    told, then = agent.statuses()
     assert (told.state, told.reason, told.source) == (TaskState.STARTING, Reason.AGENT_RESTARTED, Source.AGENT)
     assert told.message is not None
     assert "the node was started again while the task ran (nobody saw how it ended)" in told.message
-    agent.acknowledge()
-    assert agent.status().state is TaskState.RUNNING
-    agent.acknowledge()
+    assert then.state is TaskState.RUNNING
+    agent.acknowledge_all()
     assert agent.none(fx.Send)
 
 
@@ -75,11 +74,7 @@ def test_what_was_not_told_yet_is_told_first(agent: Driver) -> None:
     reboot(agent)
     agent.recover(runtime="docker")
     agent.register()
-    seen = []
-    while agent.task().pending:
-        seen.append(agent.status().state)
-        agent.acknowledge()
-    assert seen == [TaskState.STARTING, TaskState.RUNNING, TaskState.STARTING]
+    assert [s.state for s in agent.statuses()] == [TaskState.STARTING, TaskState.RUNNING, TaskState.STARTING]
 
 
 def test_a_service_of_which_nothing_is_left_or_that_was_just_starting_is_started_too(agent: Driver) -> None:
@@ -169,9 +164,9 @@ def test_an_agent_that_dies_before_the_start_tells_of_it_as_of_any_other(agent: 
     agent.recover()
     agent.recover(runtime="docker")
     agent.register()
-    assert agent.status().state is TaskState.STARTING
-    agent.acknowledge()
-    assert (agent.status().state, agent.status().reason) == (TaskState.LOST, Reason.AGENT_RESTARTED)
+    first, last = agent.statuses()
+    assert first.state is TaskState.STARTING
+    assert (last.state, last.reason) == (TaskState.LOST, Reason.AGENT_RESTARTED)
 
 
 def test_a_service_waits_for_a_docker_that_comes_up_after_the_agent(agent: Driver) -> None:

@@ -142,6 +142,36 @@ class TestHolds:
         with pytest.raises(NotFound, match="hold t is on agent b, which is not known"):
             told(agent("a"), task("t", "b"))
 
+    def test_tasks_told_of_together_are_counted_as_if_told_one_by_one(self) -> None:
+        tasks = [
+            task("a", "x", "cpus:1;mem:64;ports:[31000-31001]", group="g", tags=("web",)),
+            task("b", "x", "cpus:0.5;licences:2;ports:[31005-31005]", role="s/t", priority=3),
+            task("c", "x", "cpus:0.5;ports:[99-99]", framework="g", revocable=True),
+            task("d", "x", "mem:9999", role="s/t"),
+        ]
+        facts = (agent("x"), agent("y"), want("w", 9, group="g", constraints=UNIQUE), want("v", 3, role="s"))
+        together, one_by_one = told(*facts), told(*facts)
+        together.hold_all(AgentId("x"), tasks)
+        for each in tasks:
+            one_by_one.hold(each)
+        assert together.view() == one_by_one.view()
+        for now in (0.0, 1.0):
+            assert run(together, now) == run(one_by_one, now)
+        for allocator in (together, one_by_one):
+            end(allocator, ("a", "b", "c", "d"))
+        assert run(together, 2.0) == run(one_by_one, 2.0)
+
+    def test_of_tasks_told_of_together_none_is_counted_when_one_is_refused(self) -> None:
+        allocator = told(agent("x"), task("t", "x"))
+        before = allocator.view()
+        for keys in (("u", "t"), ("u", "u")):
+            with pytest.raises(Conflict, match=f"hold {keys[1]} is there already"):
+                allocator.hold_all(AgentId("x"), [task(key, "x") for key in keys])
+        with pytest.raises(NotFound, match="hold u is on agent y, which is not known"):
+            allocator.hold_all(AgentId("y"), [task("u", "y")])
+        allocator.hold_all(AgentId("y"), ())
+        assert allocator.view() == before
+
     def test_releasing_what_is_not_held_changes_nothing(self) -> None:
         allocator = told(agent("a"), task("t", "a", "cpus:4"), want("w"))
         allocator.release("other")

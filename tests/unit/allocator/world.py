@@ -12,7 +12,7 @@ from random import Random
 import msgspec
 
 from corral.allocator.allocator import OWN_KEYS, Allocator
-from corral.allocator.book import amounts_of
+from corral.allocator.bundles import amounts_of
 from corral.allocator.engine import Mode
 from corral.allocator.view import (
     AgentView,

@@ -32,7 +32,8 @@ def run_all(framework: Framework, agent: Agent, prefix: str) -> list[TaskInfo]:
         framework.accept([offer], task_info(f"{prefix}{len(found)}", offer.agent_id, offer.resources))
         found += [run.info for run in agent.take(RunTask)]
     for info in found:
-        agent.update(info.task_id, TaskState.RUNNING, framework.id)
+        uuid = agent.update(info.task_id, TaskState.RUNNING, framework.id)
+        framework.acknowledge(agent, info.task_id, uuid)
     return found
 
 

@@ -21,9 +21,10 @@ from corral.mesos.scheduler import write_call
 from corral.model import calls
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import FrameworkId, OfferId
-from corral.model.orders import Register
+from corral.model.orders import Order, Register, Registered, RunTask
 from corral.net.routes import RawRoute, Request, Response, Route, Stream
 from corral.net.server import Router
+from corral.net.stream import FrameReader
 from corral.runtime.loop import Loop
 from corral.store.memory import MemoryStore
 
@@ -165,11 +166,23 @@ async def test_calls_of_a_framework_are_202_and_its_update_200(door: Door) -> No
     assert text(await door.call(revive, subscription.id))[0] == 403
 
 
+class Wire:
+    """An agent's end of its link. Shapes: `orders` in the order they came."""
+
+    def __init__(self) -> None:
+        self.orders: list[Order] = []
+        self._reader: FrameReader[Order] = FrameReader(Order)
+
+    def write(self, data: bytes) -> int:
+        self.orders += self._reader.feed(data)
+        return 0
+
+
 async def test_a_framework_runs_a_task_and_everybody_can_see_it(door: Door) -> None:
-    link = door.shell.open_link("s")
+    agent = Wire()
+    held = asyncio.ensure_future(door.shell.open_link("s").hold(agent))
     door.loop.tell(AgentOpened("s"))
     door.loop.tell(AgentReported("s", (Register(agent_info()),)))
-    assert await link.batch()
     subscription = await door.subscribe()
     framework_id = FrameworkId((await subscription.next("SUBSCRIBED"))["subscribed"]["framework_id"]["value"])
     offer = (await subscription.next("OFFERS"))["offers"]["offers"][0]
@@ -178,7 +191,7 @@ async def test_a_framework_runs_a_task_and_everybody_can_see_it(door: Door) -> N
         framework_id=framework_id, offer_ids=(OfferId(offer["id"]["value"]),), operations=(launch,)
     )  # fmt: skip
     assert text(await door.call(accept, subscription.id))[0] == 202
-    assert await link.batch()
+    assert [type(order) for order in agent.orders] == [Registered, RunTask]
     assert (await door.get("/corral/v1/tasks"))["tasks"][0]["state"] == "TASK_STAGING"
     assert (await door.get("/corral/v1/nodes"))["nodes"][0]["tasks"] == 1
     assert (await door.get("/tasks", task_id="t1"))["tasks"][0]["id"] == "t1"
@@ -188,6 +201,8 @@ async def test_a_framework_runs_a_task_and_everybody_can_see_it(door: Door) -> N
     assert (await door.get("/frameworks", framework_id="other"))["frameworks"] == []
     assert (await door.get("/slaves", slave_id="other"))["slaves"] == []
     assert (await door.get("/metrics/snapshot", timeout="5secs"))["master/tasks_staging"] == 1.0
+    door.shell.close()
+    assert await held
 
 
 @pytest.mark.parametrize("path", ["/state", "/state-summary", "/frameworks"])

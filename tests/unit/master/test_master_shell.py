@@ -8,12 +8,12 @@ from master_stage import agent_info
 
 from corral.lib.errors import Conflict, Invalid
 from corral.master.effects import CloseSession, CloseStream, SendEvent, SendOrder
-from corral.master.shell import AgentLink, EventStream, MasterShell
+from corral.master.shell import EventStream, MasterShell
 from corral.master.spec import AgentClosed, SchedulerCall, SchedulerClosed, SubscribeStream
 from corral.model import calls, events
 from corral.model.framework import Capability, FrameworkInfo
-from corral.model.ids import FrameworkId
-from corral.model.orders import Order, Ping, Register
+from corral.model.ids import FrameworkId, TaskId
+from corral.model.orders import AcknowledgeUpdate, Order, Ping, Register
 from corral.net.stream import FrameReader
 
 
@@ -111,27 +111,80 @@ async def test_a_stream_knows_whether_its_framework_understands_refined_reservat
     assert not (await shell.open_stream(SUBSCRIBE)).refinement
 
 
+class FakeSink:
+    """Shapes: `writes` are the orders of each write; `left` counts the bytes that nobody reads."""
+
+    def __init__(self, *, reads: bool = True) -> None:
+        self.writes: list[list[Order]] = []
+        self._reader: FrameReader[Order] = FrameReader(Order)
+        self._reads = reads
+        self._left = 0
+
+    def write(self, data: bytes) -> int:
+        self.writes.append(self._reader.feed(data))
+        self._left += 0 if self._reads else len(data)
+        return self._left
+
+
+async def hold(shell: MasterShell, session: str, sink: FakeSink) -> "asyncio.Task[bool]":
+    task = asyncio.ensure_future(shell.open_link(session).hold(sink))
+    await asyncio.sleep(0)
+    return task
+
+
 async def test_what_a_turn_orders_leaves_as_one_write(shell: MasterShell) -> None:
-    link = shell.open_link("s")
+    sink = FakeSink()
+    held = await hold(shell, "s", sink)
     shell.perform(SendOrder("s", Ping(1)))
     shell.perform(SendOrder("s", Ping(2)))
     shell.perform(SendOrder("nobody", Ping(3)))
-    waiting = asyncio.ensure_future(link.batch())
-    await asyncio.sleep(0)
-    assert not waiting.done(), "nothing leaves before the end of the turn"
+    assert sink.writes == [], "nothing leaves before the end of the turn"
     shell.flush()
-    reader: FrameReader[Order] = FrameReader(Order)
-    assert reader.feed(await waiting) == [Ping(1), Ping(2)]
+    assert sink.writes == [[Ping(1), Ping(2)]]
+    shell.close()
+    assert await held
+
+
+async def test_an_order_that_comes_before_the_answer_has_begun_is_its_first(shell: MasterShell) -> None:
+    sink = FakeSink()
+    link = shell.open_link("s")
+    shell.perform(SendOrder("s", Ping(1)))
+    shell.flush()
+    held = asyncio.ensure_future(link.hold(sink))
+    await asyncio.sleep(0)
+    assert sink.writes == [[Ping(1)]]
+    link.close()
+    assert await held
+
+
+async def test_acknowledgements_wait_a_little_for_an_order_to_go_with(
+    shell: MasterShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("corral.master.shell.LATE_S", 0.02)
+    one, two = FakeSink(), FakeSink()
+    held = [await hold(shell, "one", one), await hold(shell, "two", two)]
+    done = AcknowledgeUpdate(1, FrameworkId("f"), TaskId("t"), bytes(16))
+    for session in ("one", "two"):
+        shell.perform(SendOrder(session, done))
+    shell.flush()
+    assert one.writes == two.writes == []
+    shell.perform(SendOrder("one", Ping(1)))
+    shell.flush()
+    assert one.writes == [[done, Ping(1)]]
+    await asyncio.sleep(0.05)
+    assert (len(one.writes), two.writes) == (1, [[done]])
+    shell.close()
+    assert await asyncio.gather(*held) == [True, True]
 
 
 async def test_the_last_order_before_a_close_is_still_sent(shell: MasterShell, loop: FakeLoop) -> None:
-    link = shell.open_link("s")
+    sink = FakeSink()
+    held = await hold(shell, "s", sink)
     shell.perform(SendOrder("s", Ping(1)))
     shell.perform(CloseSession("s"))
     shell.flush()
-    reader: FrameReader[Order] = FrameReader(Order)
-    assert reader.feed(await link.batch()) == [Ping(1)]
-    assert await link.batch() == b""
+    assert sink.writes == [[Ping(1)]]
+    assert await held
     shell.end_link("s", "both halves ended")
     assert loop.told == []
 
@@ -139,11 +192,11 @@ async def test_the_last_order_before_a_close_is_still_sent(shell: MasterShell, l
 async def test_an_agent_that_does_not_read_is_cut_off(loop: FakeLoop) -> None:
     shell = MasterShell(most_order_bytes=20)
     shell.attach(loop)
-    link = shell.open_link("s")
+    held = await hold(shell, "s", FakeSink(reads=False))
     for _ in range(5):
         shell.perform(SendOrder("s", Ping(1)))
         shell.flush()
-    assert link.closed
+    assert not await held
     assert loop.told == [AgentClosed("s", "the agent read its orders too slowly")]
 
 
@@ -179,12 +232,10 @@ async def test_the_endpoint_passes_on_how_the_core_refuses(shell: MasterShell, l
         await shell.subscribe(calls.Revive(framework_id=FrameworkId("f")))
 
 
-async def test_streams_and_links_can_be_read_by_one_waiter_after_another() -> None:
-    stream, link = EventStream("x", refinement=False), AgentLink("s")
+async def test_streams_can_be_read_by_one_waiter_after_another() -> None:
+    stream = EventStream("x", refinement=False)
     for _ in range(3):
         first = asyncio.ensure_future(stream.batch())
         await asyncio.sleep(0)
         stream.put(events.Heartbeat())
         assert len(await first) == 1
-    link.close()
-    assert await link.batch() == b""

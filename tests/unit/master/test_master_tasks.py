@@ -62,6 +62,45 @@ def test_a_repeated_update_is_passed_on_again_and_a_second_acknowledgement_does_
     assert stage.core.state.ended[TaskState.FINISHED] == 1
 
 
+def test_updates_that_come_ahead_of_acknowledgements_have_their_turns_in_order() -> None:
+    stage = Stage()
+    agent = stage.agent()
+    framework = stage.framework()
+    framework.launch(agent)
+    sent = [
+        (state, agent.update("t1", state, framework.id))
+        for state in (TaskState.STARTING, TaskState.RUNNING, TaskState.FINISHED)
+    ]
+    for state, uuid in sent:
+        assert [s.uuid for s in framework.updates()] == [uuid], "the next is told when this one is acknowledged"
+        agent.update("t1", state, framework.id, uuid=uuid)
+        if state is not TaskState.FINISHED:
+            agent.update("t1", TaskState.FINISHED, framework.id, uuid=sent[-1][1])
+        assert [s.uuid for s in framework.updates()] == [uuid], "only the oldest is told again"
+        framework.acknowledge(agent, "t1", uuid)
+        assert len(agent.take(AcknowledgeUpdate)) == 1
+        assert ("t1" in framework.entry().tasks) == (state is not TaskState.FINISHED)
+    assert framework.updates() == []
+
+
+def test_an_agent_that_comes_back_tells_anew_what_was_not_acknowledged() -> None:
+    stage = Stage()
+    agent = stage.agent()
+    framework = stage.framework()
+    info = framework.launch(agent)
+    first = agent.update("t1", TaskState.STARTING, framework.id)
+    later = agent.update("t1", TaskState.RUNNING, framework.id)
+    framework.acknowledge(agent, "t1", first)
+    assert [s.uuid for s in framework.updates()] == [first, later]
+    agent.close()
+    agent.connect([AgentTask(info, framework.id, "*", TaskState.RUNNING)], [framework.info])
+    for uuid, state in ((first, TaskState.STARTING), (later, TaskState.RUNNING)):
+        agent.update("t1", state, framework.id, uuid=uuid)
+    assert [s.uuid for s in framework.updates()] == [first], "its acknowledgement was lost with the link"
+    framework.acknowledge(agent, "t1", first)
+    assert [s.uuid for s in framework.updates()] == [later]
+
+
 def test_the_newest_state_frees_resources_even_when_an_older_update_is_still_under_way() -> None:
     stage = Stage()
     agent = stage.agent()

@@ -49,6 +49,15 @@ def test_a_pool_adds_as_the_algebra_does(parts: list[Resources]) -> None:
     assert pool.bundle() == add(*parts)
 
 
+@given(bundles, st.lists(bundles, max_size=4))
+def test_a_pool_gives_many_bundles_at_once_as_one_by_one(have: Resources, parts: list[Resources]) -> None:
+    together, one_by_one = Pool(have), Pool(have)
+    together.take_all(parts)
+    for part in parts:
+        one_by_one.take(part, overdraw=True)
+    assert together.bundle() == one_by_one.bundle()
+
+
 @given(bundles, bundles)
 def test_a_pool_holds_what_the_algebra_contains_and_takes_it_away_alike(have: Resources, want: Resources) -> None:
     pool = Pool(have)

@@ -576,6 +576,11 @@ class Engine:
         width = len(self.resources) + 1
         return {name: int(self._state.roles.held[role * width + d]) for d, name in enumerate(self.resources)}
 
+    def lent(self, role: int) -> dict[str, int]:
+        """What of it is revocable."""
+        width = len(self.resources)
+        return {name: int(self._state.roles.lent[role * width + d]) for d, name in enumerate(self.resources)}
+
     def tasks_held(self, role: int) -> int:
         """How many tasks and offers a role and all below it have."""
         width = len(self.resources) + 1
