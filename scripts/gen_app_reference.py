@@ -27,11 +27,13 @@ NOT_SHOWN = {"AppSpec": {"pod"}, "PortMapping": set[str](), "Container": set[str
 PARTS: tuple[tuple[type[msgspec.Struct], str, Names], ...] = (
     (
         spec.Container, "container",
-        {"kind": "type", "secret_volumes": "volumes[].secret", "persistent_volumes": "volumes[].persistent"},
+        {"kind": "type", "secret_volumes": "volumes[].secret", "persistent_volumes": "volumes[].persistent",
+         "external_volumes": "volumes[].external"},
     ),
     (spec.Docker, "container.docker", {"force_pull_image": "forcePullImage"}),
     (spec.HostVolume, "container.volumes[]", {}),
     (spec.PersistentVolume, "container.volumes[].persistent", {"size_mb": "size"}),
+    (spec.ExternalVolume, "container.volumes[].external", {"size_gb": "size"}),
     (spec.PortMapping, "container.portMappings[]", {}),
     (spec.NetworkSpec, "networks[]", {}),
     (spec.PortDefinition, "portDefinitions[]", {}),

@@ -211,7 +211,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
         {"container": {**DOCKER, "volumes": [{"containerPath": "/a", "hostPath": "/b", "mode": "WO"}]}},
     ),
     (
-        "/container/volumes(0)/external",
+        "/container/volumes(0)/external/provider",
         {"container": {**DOCKER, "volumes": [{"containerPath": "/a", "mode": "RW", "external": {"name": "x"}}]}},
     ),
     ("/portDefinitions", {"portDefinitions": [{"port": 80, "name": "a"}, {"port": 81, "name": "a"}]}),

@@ -98,6 +98,73 @@ FILES: dict[str, dict[str, Any]] = {
         "healthChecks": [{"path": "/health", "protocol": "MESOS_HTTP", "intervalSeconds": 5}],
         "env": {"DB_HOST": "db.talk.example.org"},
     },
+    "an image without the Engine's word": {
+        "id": "/universal", "cmd": "nginx -g 'daemon off;'", "cpus": 0.1, "mem": 64,
+        "container": {"type": "MESOS", "docker": {"image": "nginx:1", "forcePullImage": True}},
+    },
+    "a database that keeps its data": {
+        "id": "/pg", "cpus": 1, "mem": 256, "instances": 1, "networks": [{"mode": "container/bridge"}],
+        "container": {"type": "DOCKER", "docker": {"image": "postgres:16"},
+                      "portMappings": [{"containerPort": 5432, "hostPort": 0, "protocol": "tcp", "name": "pg"}],
+                      "volumes": [{"containerPath": "pgdata", "mode": "RW",
+                                   "persistent": {"type": "root", "size": 512, "constraints": []}}]},
+        "residency": {"taskLostBehavior": "WAIT_FOREVER", "relaunchEscalationTimeoutSeconds": 3600},
+        "upgradeStrategy": {"minimumHealthCapacity": 0.5, "maximumOverCapacity": 0},
+        "unreachableStrategy": "disabled",
+    },
+    "a file that stays between runs": {
+        "id": "notes", "cmd": "touch data/`date +%s` && sleep 60", "cpus": 0.1, "mem": 32, "instances": 2,
+        "container": {"volumes": [{"containerPath": "data", "mode": "RW", "persistent": {"size": 100}}],
+                      "type": "MESOS"},
+    },
+    "a volume of a driver": {
+        "id": "/vol", "instances": 1, "cpus": 0.1, "mem": 32,
+        "container": {"type": "DOCKER", "docker": {"image": "alpine:3", "network": "HOST", "forcePullImage": True},
+                      "volumes": [{"containerPath": "/data", "mode": "RW",
+                                   "external": {"name": "orders", "provider": "dvdi", "size": 5,
+                                                "options": {"dvdi/driver": "rexray"}}}]},
+        "upgradeStrategy": {"minimumHealthCapacity": 0, "maximumOverCapacity": 0},
+    },
+    "secrets as variables and files": {
+        "id": "/sealed", "cmd": "env; cat pw", "cpus": 0.1, "mem": 32,
+        "env": {"PW": {"secret": "one"}, "PLAIN": "x"}, "secrets": {"one": {"source": "team/password"}},
+        "container": {"type": "MESOS", "volumes": [{"containerPath": "pw", "secret": "one"}]},
+    },
+    "two GPUs": {"id": "/train", "cmd": "nvidia-smi && ./train", "cpus": 1, "mem": 512, "gpus": 2, "instances": 1},
+    "limits above what is asked": {
+        "id": "/burst", "cmd": "./burst", "cpus": 0.5, "mem": 128, "executorResources": {"cpus": 0.1, "mem": 64},
+        "resourceLimits": {"cpus": "unlimited", "mem": 512},
+    },
+    "all forms of checks": {
+        "id": "/checked", "cmd": "serve $PORT0 $PORT1", "cpus": 0.1, "mem": 32, "ports": [0, 0],
+        "healthChecks": [
+            {"protocol": "TCP", "portIndex": 1, "maxConsecutiveFailures": 0},
+            {"protocol": "HTTPS", "port": 443, "path": "/up", "ignoreHttp1xx": True},
+            {"protocol": "COMMAND", "command": {"value": "test -f /tmp/up"}, "delaySeconds": 5},
+            {"protocol": "MESOS_HTTP", "path": "/api", "portIndex": 0, "timeoutSeconds": 10},
+        ],
+        "check": {"exec": {"command": {"shell": "true"}}, "intervalSeconds": 30},
+    },
+    "every operator of constraints": {
+        "id": "/placed", "cmd": "sleep 100", "cpus": 0.1, "mem": 32, "instances": 4,
+        "constraints": [["hostname", "UNIQUE"], ["rack", "CLUSTER", "r1"], ["rack", "GROUP_BY"],
+                        ["zone", "MAX_PER", "2"], ["os", "LIKE", "linux|bsd"], ["os", "UNLIKE", "windows.*"],
+                        ["cores", "IS", "8"],
+                        ["@zone", "group_by", "3"], ["@hostname", "like", "n[1-9]"]],
+    },
+    "fields that nobody has used for years": {
+        "id": "/old", "cmd": "sleep 100", "cpus": 0.1, "mem": 32, "ports": [8080, 9000], "requirePorts": True,
+        "uris": ["https://files.example.org/a.tar.gz", "hdfs.sh"], "user": "nobody", "executor": "//cmd",
+        "upgradeStrategy": {"minimumHealthCapacity": 1}, "healthChecks": [{"protocol": "HTTP", "path": None}],
+        "container": None, "args": None, "labels": {"a": ""},
+        "unreachableStrategy": {"unreachableInactiveAfterSeconds": 300, "unreachableExpungeAfterSeconds": 600},
+    },
+    "what a server tells of an app, sent back": {
+        "id": "/again", "cmd": "sleep 100", "cpus": 0.1, "mem": 32, "tasksStaged": 0, "tasksRunning": 1,
+        "tasksHealthy": 0, "tasksUnhealthy": 0, "deployments": [{"id": "x"}], "tasks": [{"id": "t"}],
+        "lastTaskFailure": {"appId": "/again"}, "version": "2026-01-01T00:00:00.000Z",
+        "versionInfo": {"lastScalingAt": "2026-01-01T00:00:00.000Z"}, "readinessCheckResults": [], "tty": False,
+    },
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from corral.frameworks.services.marathon import read_app
 from corral.frameworks.services.shown import write_app
-from corral.frameworks.services.spec import DeleteApp, KillTasks
+from corral.frameworks.services.spec import DeleteApp, GetQueue, KillTasks
 from corral.lib.errors import Unprocessable
 from corral.model.ids import TaskId
 from corral.model.operations import is_volume
@@ -76,6 +76,20 @@ def test_an_instance_that_ends_is_started_again_on_its_volumes(
     assert cluster.show()["tasks"][0]["ports"] == [p for r in first.resources for p, _ in r.ranges]
     cluster.update(second, TaskState.RUNNING)
     assert len(cluster.running()) == 1
+
+
+def test_the_queue_says_where_the_volumes_are_that_an_instance_waits_for(cluster: Any) -> None:
+    cluster.create(**APP, backoffSeconds=30)
+    cluster.work()
+    (task,) = cluster.launched
+    cluster.update(task.task_id, TaskState.FAILED)
+    (item,) = cluster.ask(GetQueue())
+    (reason,) = item["processedOffersSummary"]["reasons"]
+    assert (reason["reason"], reason["best"]) == ("reserved", task.agent_id.removeprefix("agent-"))
+    rows = {r["reason"]: r for r in item["processedOffersSummary"]["rejectSummaryLastOffers"]}
+    assert rows["NoCorrespondingReservationFound"]["declined"] == 1
+    assert rows["UnfulfilledRole"]["processed"] == rows["NoCorrespondingReservationFound"]["processed"] == 1
+    assert rows["InsufficientCpus"]["processed"] == 0
 
 
 def test_what_is_reserved_waits_for_the_backoff_of_its_app(cluster: Any) -> None:

@@ -165,12 +165,27 @@ def _completed(state: State, change: Change, taken: Counter[int], *, several: bo
         raise Unprocessable(error.message, named) from None
     app = state.visible(change.id)
     changed = find_changed(app.spec, spec) if app is not None else {}
+    changed |= _find_taken(state, spec)
     if changed:
         raise Unprocessable("Object is not valid", changed)
     spec = assign_service_ports(spec, app.spec if app is not None else None, taken, state.config)
     if several:
         taken.update(p for p in spec.service_ports if p)
     return replace(change, spec=spec)
+
+
+def _find_taken(state: State, spec: AppSpec) -> dict[str, list[str]]:
+    """External volumes that another app has for itself, by path."""
+    own = {v.name: v.shared for v in spec.external_volumes}
+    if not own:
+        return {}
+    found: dict[str, list[str]] = {}
+    for app in state.visible_apps():
+        for volume in app.spec.external_volumes if app.spec.id != spec.id else ():
+            if volume.name in own and not (volume.shared and own[volume.name]):
+                text = f"volume {volume.name} is that of app {app.spec.id}; choose another name, or share it in both"
+                found.setdefault("/container/volumes", []).append(text)
+    return found
 
 
 def _describe(state: State, change: Change) -> AppChange:

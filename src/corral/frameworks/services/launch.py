@@ -10,6 +10,7 @@ import msgspec
 
 from corral.frameworks.services import partition, residency
 from corral.frameworks.services.checks import make_checks
+from corral.frameworks.services.external import make_parameters
 from corral.frameworks.services.readiness import make_check, make_readiness_check
 from corral.frameworks.services.secrets import make_variables, make_volumes
 from corral.frameworks.services.spec import (
@@ -351,7 +352,9 @@ def make_container(spec: AppSpec, host_ports: tuple[int, ...]) -> wire.Container
         network=_NETWORKS[spec.network],
         port_mappings=_wire_mappings(spec, host_ports),
         privileged=container.docker.privileged,
-        parameters=tuple(wire.Parameter(key=k, value=v) for k, v in container.docker.parameters),
+        parameters=tuple(
+            wire.Parameter(key=k, value=v) for k, v in (*container.docker.parameters, *make_parameters(spec))
+        ),
         force_pull_image=container.docker.force_pull_image,
     )
     networks = tuple(

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from corral.frameworks.services.checks import read_health_checks
+from corral.frameworks.services.external import read_external
 from corral.frameworks.services.reader import INVALID_JSON, NOT_VALID, Json, Reader, kind_of
 from corral.frameworks.services.readiness import read_check, read_limits, read_readiness_checks, read_residency
 from corral.frameworks.services.secrets import read_env, read_secrets
@@ -20,6 +21,7 @@ from corral.frameworks.services.spec import (
     AppUpdate,
     Container,
     Docker,
+    ExternalVolume,
     Fetch,
     HostVolume,
     Network,
@@ -318,6 +320,7 @@ def _read_container(reader: Reader, given: dict[str, Any]) -> None:
         volumes=tuple(v for v in found if isinstance(v, HostVolume)),
         secret_volumes=tuple(v for v in found if isinstance(v, SecretVolume)),
         persistent_volumes=tuple(v for v in found if isinstance(v, PersistentVolume)),
+        external_volumes=tuple(v for v in found if isinstance(v, ExternalVolume)),
         port_mappings=mappings,
     )
 
@@ -365,7 +368,7 @@ def _read_mapping(item: Reader) -> PortMapping:
     return found
 
 
-def _read_volume(item: Reader) -> HostVolume | SecretVolume | PersistentVolume | None:
+def _read_volume(item: Reader) -> HostVolume | SecretVolume | PersistentVolume | ExternalVolume | None:
     kinds = [k for k in ("hostPath", "persistent", "external", "secret") if item.has(k)]
     path = item.text("containerPath", "")
     if not path:
@@ -377,11 +380,10 @@ def _read_volume(item: Reader) -> HostVolume | SecretVolume | PersistentVolume |
         return secret
     if kinds == ["persistent"]:
         return _read_persistent(item, path)
-    if "external" in kinds:
-        item.refuse("external", "external volumes are not supported by this release; use a hostPath volume")
-        return None
+    if kinds == ["external"]:
+        return read_external(item, path)
     if kinds != ["hostPath"]:
-        item.refuse("", "a volume must be of one kind; give hostPath, persistent or secret")
+        item.refuse("", "a volume must be of one kind; give hostPath, persistent, external or secret")
         return None
     if not item.has("mode"):
         item.refuse("mode", "mode must be given: RO or RW")

@@ -11,6 +11,7 @@ from corral.frameworks.services.spec import (
     AppRecord,
     AppSpec,
     Container,
+    ExternalVolume,
     Fetch,
     Network,
     NetworkSpec,
@@ -154,6 +155,15 @@ def _write_persistent(volume: PersistentVolume) -> Json:
     return {"containerPath": volume.container_path, "mode": "RW", "persistent": persistent}
 
 
+def _write_external(volume: ExternalVolume) -> Json:
+    external: dict[str, Json] = {"name": volume.name, "provider": "dvdi", "options": volume.options}
+    if volume.size_gb is not None:
+        external["size"] = volume.size_gb
+    if volume.shared:
+        external["shared"] = True
+    return {"containerPath": volume.container_path, "mode": volume.mode, "external": external}
+
+
 def _write_container(container: Container) -> Json:
     out: dict[str, Json] = {
         "type": container.kind,
@@ -161,6 +171,7 @@ def _write_container(container: Container) -> Json:
             *({"containerPath": v.container_path, "hostPath": v.host_path, "mode": v.mode} for v in container.volumes),
             *({"containerPath": v.container_path, "secret": v.secret} for v in container.secret_volumes),
             *(_write_persistent(v) for v in container.persistent_volumes),
+            *(_write_external(v) for v in container.external_volumes),
         ],
     }
     if container.docker is not None:

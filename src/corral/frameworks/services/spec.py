@@ -75,6 +75,21 @@ class PersistentVolume(msgspec.Struct, frozen=True, kw_only=True):
     profile_name: str | None = None
 
 
+class ExternalVolume(msgspec.Struct, frozen=True, kw_only=True):
+    """A volume of a driver of the Docker Engine, which exists apart from any node. Units: GiB."""
+
+    container_path: str
+    name: str
+    mode: str
+    options: dict[str, str] = {}
+    size_gb: int | None = None
+    shared: bool = False
+
+    @property
+    def driver(self) -> str:
+        return self.options.get("dvdi/driver", "")
+
+
 class TaskLost(StrEnum):
     """Whether an instance whose agent is lost is waited for, or is started anew after a time."""
 
@@ -107,6 +122,7 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     volumes: tuple[HostVolume, ...] = ()
     secret_volumes: tuple[SecretVolume, ...] = ()
     persistent_volumes: tuple[PersistentVolume, ...] = ()
+    external_volumes: tuple[ExternalVolume, ...] = ()
     port_mappings: tuple[PortMapping, ...] | None = None
 
 
@@ -311,6 +327,10 @@ class AppSpec(msgspec.Struct, frozen=True, kw_only=True):
     def volumes(self) -> tuple[PersistentVolume, ...]:
         """What outlives the tasks of an instance; an app that has any is resident."""
         return self.container.persistent_volumes if self.container is not None else ()
+
+    @property
+    def external_volumes(self) -> tuple[ExternalVolume, ...]:
+        return self.container.external_volumes if self.container is not None else ()
 
     @property
     def ports(self) -> "tuple[PortDefinition | PortMapping, ...]":

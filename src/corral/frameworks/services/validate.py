@@ -11,6 +11,7 @@ import msgspec
 
 from corral.frameworks.services import residency, retry
 from corral.frameworks.services.checks import find_faults
+from corral.frameworks.services.external import find_external_faults
 from corral.frameworks.services.partition import SINGLE_INSTANCE, find_label_faults, is_single
 from corral.frameworks.services.readiness import find_readiness_faults
 from corral.frameworks.services.secrets import find_secret_faults
@@ -91,6 +92,7 @@ def _errors(spec: AppSpec, config: Config) -> Errors:
     yield from find_readiness_faults(spec)
     yield from find_secret_faults(spec)
     yield from residency.find_volume_faults(spec)
+    yield from find_external_faults(spec)
     yield from _constraint_errors(spec)
     yield from _role_errors(spec, config)
 
@@ -374,7 +376,7 @@ def complete(spec: AppSpec, config: Config) -> AppSpec:
             )
     if is_single(spec) and spec.upgrade == Upgrade():
         changes["upgrade"] = Upgrade(minimum_health_capacity=0.0, maximum_over_capacity=0.0)
-    elif spec.volumes and spec.upgrade == Upgrade():
+    elif (spec.volumes or spec.external_volumes) and spec.upgrade == Upgrade():
         changes["upgrade"] = Upgrade(minimum_health_capacity=0.5, maximum_over_capacity=0.0)
     if spec.volumes:
         changes["unreachable"] = None

@@ -5,6 +5,7 @@ Source: Marathon's contract, sections 2, 8, 9, 10, 16 and 19.
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -277,6 +278,8 @@ def view_queue(state: State, command: GetQueue, now: float) -> list[Json]:
             "delay": {"timeLeftSeconds": math.ceil(wait_s), "overdue": wait_s <= 0},
             "processedOffersSummary": _offers_summary(app.explanation, state.nodes.avoided(app.spec.id, now)),
         }
+        if app.spec.volumes:
+            _add_reserved(item["processedOffersSummary"], app)
         if offers:
             item["lastUnusedOffers"] = _unused_offers(app.explanation)
         out.append(item)
@@ -325,6 +328,23 @@ def _offers_summary(explanation: Explanation | None, avoided: tuple[Avoided, ...
             {"reason": "avoided", "agents": 1, "detail": f"{one.hostname} is used last: {one.why}"} for one in avoided
         )
     return out
+
+
+def _add_reserved(summary: dict[str, Json], app: App) -> None:
+    """Instances that have volumes wait for the one agent that these are on."""
+    hosts = Counter(i.hostname for i in app.up_to_date[Phase.SCHEDULED].values() if i.kept)
+    for host, count in sorted(hosts.items()):
+        what = "an instance waits" if count == 1 else f"{count} instances wait"
+        detail = f"{what} for {host}, where their volumes are; DELETE its tasks with wipe=true to give these up"
+        summary.setdefault("reasons", []).append({"reason": "reserved", "agents": 1, "detail": detail, "best": host})
+    if hosts:
+        rows = summary["rejectSummaryLastOffers"]  # both summaries are of the same rows
+        row = next(r for r in rows if r["reason"] == "NoCorrespondingReservationFound")
+        row["declined"] += len(hosts)
+        for each in rows[: rows.index(row) + 1]:
+            each["processed"] += len(hosts)
+        summary["processedOffersCount"] += len(hosts)
+        summary["unusedOffersCount"] += len(hosts)
 
 
 def view_avoided(state: State, now: float) -> list[Json]:
@@ -437,7 +457,7 @@ def view_info(state: State) -> Json:
             "default_network_name": config.default_network,
             "executor": "//cmd",
             "failover_timeout": int(config.failover_timeout_s),
-            "features": ["gpu_resources", "secrets", "task_killing"],
+            "features": ["external_volumes", "gpu_resources", "secrets", "task_killing"],
             "framework_name": config.name,
             "ha": False,
             "hostname": config.hostname or host,
