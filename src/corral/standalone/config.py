@@ -62,6 +62,7 @@ class ServicesSection:
     env_prefix: str = ""
     webhook_secret_file: str = ""
     volume_role: str = ""
+    principal: str = ""
     drain_s: float = 30.0
 
 

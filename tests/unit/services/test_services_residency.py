@@ -1,13 +1,16 @@
 """Apps with persistent volumes: reserved once, started again on the same, freed when they are wiped or deleted."""
 
+from random import Random
 from typing import Any
 
 import pytest
 
+from corral.frameworks.services import Config, build
 from corral.frameworks.services.marathon import read_app
 from corral.frameworks.services.shown import write_app
 from corral.frameworks.services.spec import DeleteApp, GetQueue, KillTasks
 from corral.lib.errors import Unprocessable
+from corral.model import calls
 from corral.model.ids import TaskId
 from corral.model.operations import is_volume
 from corral.model.resources import total_milli
@@ -235,6 +238,21 @@ def test_deleting_the_app_frees_everything_also_what_was_stopped_and_on_an_agent
     assert cluster.revived
     cluster.offer_reserved()
     assert cluster.reserved == {}
+
+
+def test_reservations_bear_the_name_of_the_token_that_the_framework_shows(make_cluster: Any) -> None:
+    config = Config(principal="ci", role="web")
+    framework = build(config, Random(1))
+    assert (framework.info.principal, framework.info.roles) == ("ci", ("web",))
+    assert build(Config(), Random(1)).info.roles == ("*", "services")
+    cluster = make_cluster(config)
+    cluster.subscribe()
+    cluster.create(**APP)
+    cluster.run()
+    (task,) = cluster.launched
+    (reserve, create, _) = next(c for c in cluster.calls if isinstance(c, calls.Accept)).operations
+    assert {r.identity.reservations[-1].principal for r in (*reserve.resources, *create.volumes)} == {"ci"}
+    assert {r.identity.disk.principal for r in task.resources if is_volume(r)} == {"ci"}
 
 
 def test_what_others_have_reserved_is_left_alone(cluster: Any) -> None:

@@ -161,7 +161,7 @@ def _launch(state: State, placement: Placement, now: float) -> list[Effect]:
     if app.spec.volumes:
         waiting = residency.settle_down(state, app, waiting)
         before, resources = residency.first_operations(
-            app, waiting, placement.resources, offer.role, state.framework_id
+            app, waiting, placement.resources, offer.role, state.framework_id, state.config.principal or None
         )
         placement = replace(placement, resources=resources)
         effects += _become_resident(state, now)

@@ -80,10 +80,11 @@ def settle_down(state: State, app: App, instance: Instance) -> Instance:
 
 
 def first_operations(
-    app: App, instance: Instance, resources: Resources, role: str, framework_id: FrameworkId
+    app: App, instance: Instance, resources: Resources, role: str, framework_id: FrameworkId, principal: str | None
 ) -> tuple[tuple[calls.Operation, ...], Resources]:
     """RESERVE and CREATE on what an offer has for the instance, and what to launch with then."""
-    reservation = Reservation(role=role, labels=((OWNER, framework_id), (NAME, instance.reservation)))
+    labels = ((OWNER, framework_id), (NAME, instance.reservation))
+    reservation = Reservation(role=role, principal=principal, labels=labels)
     reserved = normal(
         replace(r, identity=Identity(reservations=(*r.identity.reservations, reservation))) for r in resources
     )
@@ -100,7 +101,11 @@ def make_volumes(spec: AppSpec, instance: Instance, reservation: Reservation) ->
             milli=sizes[volume.container_path] * 1000,
             identity=Identity(
                 reservations=(reservation,),
-                disk=Disk(persistence_id=volume.persistence_id, container_path=volume.container_path),
+                disk=Disk(
+                    persistence_id=volume.persistence_id,
+                    principal=reservation.principal,
+                    container_path=volume.container_path,
+                ),
             ),
         )
         for volume in instance.volumes
