@@ -172,12 +172,13 @@ def _scalars(found: dict[str, int]) -> dict[str, int]:
 def tell_framework(state: MasterState, framework: FrameworkEntry) -> None:
     """The framework listens, or listens for other roles than before."""
     info = framework.info
-    coarse = () if framework.uses_wants else (r for r in info.subscribed_roles if r not in framework.suppressed)
+    coarse = (r for r in info.subscribed_roles if r not in framework.suppressed)
     view = FrameworkView(
         id=framework.id, coarse_roles=tuple(coarse), gpus=info.can(Capability.GPU_RESOURCES),
         regions=info.can(Capability.REGION_AWARE), refined=info.can(Capability.RESERVATION_REFINEMENT),
         shared=info.can(Capability.SHARED_RESOURCES), revocable=info.can(Capability.REVOCABLE_RESOURCES),
         least={one.role: tuple(map(dict, one.least)) for one in info.offer_filters},
+        only_reserved=framework.uses_wants,
     )  # fmt: skip
     _constrain(state, framework.id, framework.constraints)
     if state.allocator.frameworks.get(framework.id) != view:

@@ -17,7 +17,7 @@ def asks(state: MasterState, framework: FrameworkEntry) -> bool:
     if framework.stream is None or framework.offers:
         return False
     view = state.allocator.frameworks.get(framework.id)
-    return bool(framework.waiting) or (view is not None and bool(view.coarse_roles))
+    return bool(framework.waiting) or (view is not None and bool(view.coarse_roles) and not view.only_reserved)
 
 
 def waited_s(state: MasterState, framework: FrameworkEntry, now: float) -> float:
