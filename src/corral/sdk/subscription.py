@@ -12,35 +12,26 @@ from corral.model.offer import Offer
 from corral.sdk.answers import Demands
 
 
-class Backlog:
-    """Offers that have not been answered, first come first served. What one offer costs does not grow with them."""
+class Backlog(OrderedDict[OfferId, Offer]):
+    """Offers that have not been answered, first come first served. What one offer costs does not grow with them.
 
-    __slots__ = ("_offers",)
-
-    def __init__(self) -> None:
-        # Not a plain dict: taking the first of many again and again would walk over all that were taken before.
-        self._offers: OrderedDict[OfferId, Offer] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._offers)
+    Not a plain dict: taking the first of many again and again would walk over all that were taken before.
+    """
 
     def add(self, offers: Iterable[Offer]) -> None:
         for offer in offers:
-            self._offers[offer.id] = offer
+            self[offer.id] = offer
 
     def take(self) -> Offer:
         """The next offer. Errors: `KeyError` when there is none."""
-        return self._offers.popitem(last=False)[1]
+        return self.popitem(last=False)[1]
 
     def take_many(self, most: int) -> list[Offer]:
-        return [self.take() for _ in range(min(most, len(self._offers)))]
+        return [self.take() for _ in range(min(most, len(self)))]
 
     def drop(self, offer_id: OfferId) -> None:
         """The offer is no longer ours; if it was used already, the master says so about the task."""
-        self._offers.pop(offer_id, None)
-
-    def clear(self) -> None:
-        self._offers.clear()
+        self.pop(offer_id, None)
 
 
 class Subscription:

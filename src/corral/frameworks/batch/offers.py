@@ -91,9 +91,9 @@ def _launch(state: State, job: Job, offer: Offer, effects: list[Effect], now: fl
         )  # fmt: skip
     state.demands.launched(offer.want_id or "")
     state.wants_changed = True
-    effects += move(state, job, JobEvent.LAUNCH, run)
-    assert job.run is not None
-    return build_task(job, job.run, offer, offer.resources)
+    job_id = job.id
+    effects += move(state, job, JobEvent.LAUNCH, run, job_id)
+    return build_task(job, job_id, run, offer)
 
 
 def _address(offer: Offer) -> str:
@@ -124,6 +124,7 @@ def take_explanations(state: State, event: events.Explanations, now: float) -> l
         named.add(explanation.want_id)
         shape.explanation = explanation
         shape.blocked = True
+        queue.note_urgent(state, shape)
         if not explanation.never:
             shape.proven = shape.proven or explanation.agents > 0
             shape.never_at = None

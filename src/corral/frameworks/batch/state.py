@@ -247,6 +247,9 @@ class Rate:
 WAIT = "wait/"
 """The timers of those who wait for jobs to end."""
 
+URGENT = 50
+"""From this priority on jobs may have others ended."""
+
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 
 
@@ -291,6 +294,7 @@ class State(Subscription):
         "submitted",
         "tokens",
         "trash",
+        "urgent",
         "waiters",
         "waiting",
     )  # fmt: skip
@@ -328,6 +332,7 @@ class State(Subscription):
         self.counts: Counter[JobState] = Counter()
         self.submitted, self.started, self.finished = Rate(), Rate(), Rate()
         self.evicted = 0
+        self.urgent = False
         self.refused = 0
         self.start_buckets = [0] * (len(BUCKETS_S) + 1)
         self.start_sum = 0.0

@@ -114,10 +114,11 @@ class Job:
 
     def adopt(self, record: JobRecord) -> None:
         """Take on a new definition; what was derived from the old one is made anew when it is needed."""
+        before, spec = self.record.spec, record.spec
         self.record = record
         self.want = None
-        spec = record.spec
-        self._grid = None if spec.schedule is None else read_schedule(spec.schedule, spec.time_zone)
+        if self._grid is None or (spec.schedule, spec.time_zone) != (before.schedule, before.time_zone):
+            self._grid = None if spec.schedule is None else read_schedule(spec.schedule, spec.time_zone)
         self._most_late = None
         if spec.epsilon is not None:
             self._most_late = round(period_s(spec.epsilon) * 1000)
@@ -193,6 +194,9 @@ class State(Subscription):
     def adopt(self, job: Job, record: JobRecord) -> None:
         """A job's new definition. What waits of it waits in the queue of its new shape from the next look on."""
         self.unqueue_all(job)
+        if record.spec.parents == job.spec.parents:
+            job.adopt(record)
+            return
         self._unlink(job)
         job.adopt(record)
         self.add_job(job)
