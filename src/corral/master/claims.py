@@ -11,15 +11,9 @@ import msgspec
 
 from corral.allocator.bundles import PORTS, plain
 from corral.allocator.view import AgentView, Filter, FrameworkView, Grant, Hold, HoldKind, WantView
-from corral.master.state import (
-    AgentEntry,
-    ExecutorEntry,
-    FrameworkEntry,
-    MasterState,
-    OfferEntry,
-    TaskEntry,
-    WantEntry,
-)
+from corral.master.agent_entry import AgentEntry
+from corral.master.entries import ExecutorEntry, FrameworkEntry, OfferEntry, TaskEntry, WantEntry
+from corral.master.state import MasterState
 from corral.model import offer_constraints as constraints
 from corral.model.constraints import Constraint, Operator
 from corral.model.domain import REGION, ZONE
