@@ -38,7 +38,7 @@ LEAST_CPUS, LEAST_MEM_MB = 0.01, 32.0
 
 
 class ResidentRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """That something was reserved once. Units: seconds UTC."""
+    """That something was to be reserved once. Units: seconds UTC."""
 
     since_at: float
 
