@@ -49,7 +49,8 @@ class FrameworkView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     With `only_reserved` it is offered nothing plainly but what is reserved for them, as what it states wants for is.
     `gpus`, `refined`, `shared` and `revocable` tell whether it can take GPUs, refined reservations, shared volumes, and
-    what is reserved for others while they do not ask for it.
+    what is reserved for others while they do not ask for it. `least` are by role the amounts in thousandths, any of
+    which makes an offer worth it; a role that is missing takes Mesos' least.
     """
 
     id: FrameworkId
@@ -59,6 +60,7 @@ class FrameworkView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     refined: bool = False
     shared: bool = False
     revocable: bool = False
+    least: Mapping[str, tuple[Mapping[str, int], ...]] = {}
     only_reserved: bool = False
 
 

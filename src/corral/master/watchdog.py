@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from corral.allocator.bundles import worth_offering
 from corral.master import claims
-from corral.master.state import FrameworkEntry, MasterState
+from corral.master.entries import FrameworkEntry
+from corral.master.state import MasterState
 from corral.runtime.core import Effect, Note
 
 
