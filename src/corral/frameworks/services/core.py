@@ -105,8 +105,7 @@ class ServicesCore:
 
     def __init__(self, config: Config, random: Random, info: FrameworkInfo | None = None) -> None:
         """Shapes: `info` is what the framework subscribes with, None for the least of it."""
-        least = FrameworkInfo(user=config.user, name=config.name, roles=(config.role,))
-        self.state = State(config, random, info or least)
+        self.state = State(config, random, info)
 
     def handle(self, input: Any, now: float) -> Sequence[Effect]:
         state = self.state

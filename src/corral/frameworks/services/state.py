@@ -228,9 +228,9 @@ class State:
         "service_ports", "signalling", "versions", "wants", "wants_changed", "wants_of", "watched", "webhooks", "wiped",
     )  # fmt: skip
 
-    def __init__(self, config: Config, random: Random, info: FrameworkInfo) -> None:
+    def __init__(self, config: Config, random: Random, info: FrameworkInfo | None = None) -> None:
         self.config = config
-        self.info = info
+        self.info = info or FrameworkInfo(user=config.user, name=config.name, roles=(config.role,))
         self.random = random
         self.framework_id: FrameworkId | None = None
         self.connected = False
