@@ -12,6 +12,7 @@ from random import Random
 from corral import __version__
 from corral.allocator.engine import Mode
 from corral.allocator.start import choose_mode, warm
+from corral.allocator.view import Settings
 from corral.lib.config import describe_config
 from corral.lib.errors import Unavailable
 from corral.lib.log import configure_log, get_logger
@@ -32,6 +33,7 @@ from corral.sdk.local import LocalTransport
 from corral.standalone.config import (
     ALONE,
     Config,
+    allocator_settings,
     check_exposure,
     parse_listen,
     parse_store,
@@ -74,7 +76,7 @@ READY_TIMEOUT_S = 10.0
 Origins = dict[str, str]
 
 
-BeginTrace = Callable[[], Recorder]
+BeginTrace = Callable[[Settings], Recorder]
 """Begins one more recording of what the master's core is told and decides, handed in from above."""
 
 
@@ -378,7 +380,7 @@ async def _open_kernel(
     store = await _open_lasting(config, work_dir, "master")
     stack.push_async_callback(store.close)
     keys = open_keys(config.vault, work_dir, make=dev)
-    trace = begin_trace() if begin_trace is not None else None
+    trace = begin_trace(allocator_settings(config.kernel)) if begin_trace is not None else None
     # Before it stands for election: whoever is elected has to serve at once.
     await _warm(config)
     for name in config.master.frameworks:
