@@ -531,9 +531,10 @@ class Engine:
             cls = int(self._state.lines.cls[meta[HANDED_LINE]])
             meta[HANDED_NODE], meta[HANDED_DEVICES] = choose(cls) if choose is not None else (-1, 0)
         self._waiting -= placed
-        rows = out.reshape(5, needed)[:, :placed]
-        self._hash.update(np.ascontiguousarray(rows[1:]).data)
-        return Placements(*rows)
+        task, *told = (out[at : at + placed] for at in range(0, 5 * needed, needed)) if needed else (out,) * 5
+        for column in told:
+            self._hash.update(column)
+        return Placements(task, *told)
 
     # What is known.
 
