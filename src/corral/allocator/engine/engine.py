@@ -56,6 +56,7 @@ from corral.allocator.engine.index import Index, rows_admitted
 from corral.allocator.engine.modes import Mode, load_kernels
 from corral.allocator.engine.rules import WHOLE
 from corral.allocator.engine.scan import Columns, columns_of, costs_of, passing
+from corral.allocator.engine.switch import switch
 from corral.allocator.engine.tables import Tables
 from corral.allocator.engine.tallying import Rule, Tally, Tallying
 from corral.allocator.engine.tree import BARE, Tree
@@ -159,6 +160,7 @@ class Engine:
         self.resources = tuple(resources)
         self.mode = mode
         self._unshared = [name in set(unshared) for name in resources]
+        self._cache = cache
         self._kernels = load_kernels(mode, cache=cache)
         self._tables = Tables(mode, len(resources))
         self._bits = self._kernels.bits
@@ -180,6 +182,18 @@ class Engine:
         # The class of holds that come from outside; each is one task.
         self._demands.append(None)
         self._state.classes.shape[SCRATCH * (len(resources) + 1) + len(resources)] = 1
+
+    def use(self, mode: Mode) -> None:
+        """Go on in another form, with equal decisions. Errors: `Invalid` unless it was plain; `Unavailable`."""
+        if mode is self.mode:
+            return
+        if self.mode is not Mode.PLAIN:
+            raise Invalid(f"the engine is {self.mode} and cannot become {mode}; make another")
+        kernels = load_kernels(mode, cache=self._cache)
+        switch(self._tables, self._tree, mode, len(self._demands))
+        self.mode, self._kernels, self._bits, self._seen = mode, kernels, kernels.bits, None
+        for part in (self._tree, self._index, self._classes):
+            part.use(kernels)
 
     # What there is.
 
@@ -533,7 +547,7 @@ class Engine:
         self._waiting -= placed
         task, *told = (out[at : at + placed] for at in range(0, 5 * needed, needed)) if needed else (out,) * 5
         for column in told:
-            self._hash.update(column)
+            self._hash.update(column.data)
         return Placements(task, *told)
 
     # What is known.
