@@ -4,24 +4,37 @@ A failing seed stands in the name of the test; run it alone with `CORRAL_SEED=N`
 """
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
 import msgspec
 import pytest
 
+from corral.allocator.engine import Mode
 from corral.allocator.strategies import STRATEGIES
-from corral.allocator.view import AgentView
+from corral.allocator.view import AgentView, Settings
 from corral.model.constraints import Constraint, Operator
 from corral.model.ids import AgentId, FrameworkId, WantId
 from corral.model.offer import Want
 from corral.model.resources import Resource, Resources, normal, ports
 from corral.model.role import RoleSettings
-from corral.sim.compare import Asked, as_json, compare, load, make_allocator
+from corral.sim.compare import WORTH_COMPILING, Asked, as_json, compare, form_of, load, make_allocator
 from corral.sim.results import Result
 from corral.sim.simulate import Plan, simulate
-from corral.sim.trace import AgentCame, AgentLeft, Arrived, Begin, Event, RoleSet, RoleUnset, Withdrawn
-from corral.sim.workload import GPU_MODEL, Workload, from_trace
+from corral.sim.trace import (
+    AgentCame,
+    AgentLeft,
+    Arrived,
+    Begin,
+    Event,
+    RoleSet,
+    RoleUnset,
+    SettingsSet,
+    Withdrawn,
+    write_trace,
+)
+from corral.sim.workload import GPU_MODEL, Fate, Workload, from_trace
 
 SAMPLES = Path(__file__).parents[2] / "examples/sim"
 SEEDS = [int(os.environ["CORRAL_SEED"])] if "CORRAL_SEED" in os.environ else list(range(1, 4))
@@ -197,3 +210,39 @@ def test_the_report_of_equal_calls_has_equal_bytes() -> None:
 def test_no_law_is_broken_in_a_long_life(seed: int) -> None:
     found = run(life(seed, agents=30, steps=1500), Plan(seed=seed, check_every=20))
     assert found.waits.placed > 1500
+
+
+def reserved(headroom: Resources | None) -> list[Event]:
+    """One agent, a role that is guaranteed half of it and asks nothing, and another that asks all."""
+    total, want = bundle(cpus=8000, mem=8000), bundle(cpus=1000, mem=1000)
+    return [
+        Begin(),
+        RoleSet(at=0.0, name="prod", settings=RoleSettings(guarantee=bundle(cpus=4000))),
+        SettingsSet(at=0.0, settings=Settings(headroom=headroom)),
+        AgentCame(at=0.0, agent=AgentView(id=AgentId("a"), hostname="a", total=total)),
+        Arrived(at=1.0, framework_id=FrameworkId("f"), want=Want(id=WantId("w"), role="lab", count=8, resources=want)),
+    ]
+
+
+def test_the_headroom_that_a_trace_tells_is_kept_and_may_be_told_otherwise(tmp_path: Path) -> None:
+    placed = {}
+    for name, headroom in (("all", None), ("some", bundle(cpus=1000)), ("none", ())):
+        write_trace(tmp_path / name, reserved(headroom))
+        for told in (None, bundle(cpus=3000)):
+            asked = Asked(trace=tmp_path / name, headroom=told)
+            placed[name, told is None] = compare(asked, load(asked, dict), make_allocator).runs[0].waits.placed
+    assert placed == {
+        ("all", True): 4, ("some", True): 7, ("none", True): 8,
+        ("all", False): 5, ("some", False): 5, ("none", False): 5,
+    }  # fmt: skip
+
+
+def test_machine_code_is_for_what_is_worth_its_time(tmp_path: Path) -> None:
+    write_trace(tmp_path / "life", reserved(None))
+    asked = Asked(trace=tmp_path / "life")
+    small = load(asked, dict)
+    batch = msgspec.structs.replace(small.batches[0], fates=(Fate(),) * WORTH_COMPILING)
+    large = msgspec.structs.replace(small, batches=(batch,))
+    best = Mode.COMPILED if find_spec("numba") is not None else Mode.PLAIN
+    assert (form_of(asked, small), form_of(asked, large)) == (Mode.PLAIN, best)
+    assert form_of(msgspec.structs.replace(asked, compiled="no"), large) is Mode.PLAIN

@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+from corral.allocator.view import Settings
 from corral.frameworks.services import Config, build
 from corral.frameworks.services.spec import AppSpec, AppUpdate, CreateApp, DeleteApp, KillTasks, UpdateApps
 from corral.lib.errors import Failed, Invalid
@@ -21,7 +22,19 @@ from corral.sdk.scheduler import Session
 from corral.sim.cluster import MASTER, Cluster
 from corral.sim.compare import Asked, compare, load, make_allocator
 from corral.sim.record import TraceRecorder, read_journal
-from corral.sim.trace import AgentCame, AgentLeft, Arrived, Begin, Ended, Event, RoleSet, Started, Withdrawn, read_trace
+from corral.sim.trace import (
+    AgentCame,
+    AgentLeft,
+    Arrived,
+    Begin,
+    Ended,
+    Event,
+    RoleSet,
+    SettingsSet,
+    Started,
+    Withdrawn,
+    read_trace,
+)
 from corral.sim.workload import Fate, from_trace
 from corral.sim.world import Process
 
@@ -113,6 +126,14 @@ def test_a_recording_tells_what_was_there_what_was_wanted_and_what_ran(life: Pat
 
 def test_the_journal_of_a_master_tells_the_same_as_its_recording(life: Path) -> None:
     assert read_journal(life / "master.journal.1", MASTER_CORE) == list(read_trace(life / "life.1.trace"))
+
+
+def test_a_recording_tells_what_operators_had_set_for_the_whole_cluster(tmp_path: Path) -> None:
+    settings = Settings(headroom=(Resource(name="cpus", milli=2000),), evictions_per_minute=3)
+    recorder = TraceRecorder(tmp_path / "life.trace", settings)
+    recorder.record("something", 10.0, [])
+    recorder.close()
+    assert list(read_trace(tmp_path / "life.trace"))[1:] == [SettingsSet(at=0.0, settings=settings)]
 
 
 def test_a_recording_can_be_simulated_with_the_run_times_that_it_tells(life: Path) -> None:

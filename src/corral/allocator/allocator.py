@@ -123,6 +123,11 @@ class Allocator:
 
     # What it is told.
 
+    def use(self, mode: Mode) -> None:
+        """Go on with another form of the engine; decisions are equal. Errors: `Unavailable` without Numba."""
+        self._engine.use(mode)
+        self.mode = mode
+
     def set_settings(self, settings: Settings) -> None:
         """Take what operators decided anew for the whole cluster."""
         self.settings = settings

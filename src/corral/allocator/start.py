@@ -12,7 +12,7 @@ from corral.model.resources import Resources, ports, scalar
 from corral.model.role import RoleSettings
 
 
-def choose_mode(compiled: str) -> Mode:
+def choose_mode(compiled: str, name: str = "kernel.compiled") -> Mode:
     """The form of the engine for a word of the configuration: `yes`, `no`, or `auto`, which is yes where it can be.
 
     Errors: `Unavailable` for `yes` where Numba is not installed.
@@ -24,8 +24,8 @@ def choose_mode(compiled: str) -> Mode:
     if compiled == "auto":
         return Mode.PLAIN
     raise Unavailable(
-        "kernel.compiled is yes, which wants the package numba, and it is not installed; "
-        "install corral[speed], or set kernel.compiled to auto or no"
+        f"{name} is yes, which wants the package numba, and it is not installed; "
+        f"install corral[speed], or set {name} to auto or no"
     )
 
 

@@ -25,6 +25,7 @@ MOST_INSTANCES = 100_000
 """Instances that one question may ask for; each costs as much as in a real run."""
 
 MOST_NEW_AGENTS = 1000
+MOST_AMOUNT = 1e12
 
 WORDS = "cpus=2, mem=512, NAME=AMOUNT, count=3, priority=5, revocable=yes, gang=4, role-limit=cpus:8, role-limit=none, "
 WORDS += "max-tasks=10, max-tasks=none, guarantee=cpus:2, weight=2, agents=3, without='CONSTRAINT'"
@@ -266,8 +267,8 @@ def _number(name: str, value: str) -> float:
         number = float(value)
     except ValueError:
         raise Invalid(f"{name}={value} is no number; give {WORDS}") from None
-    if not 0 <= number < 1e12:
-        raise Invalid(f"{name}={value} is out of range; give a number of at least 0")
+    if not 0 <= number < MOST_AMOUNT:
+        raise Invalid(f"{name}={value} is out of range; give a number of at least 0 and below {MOST_AMOUNT:g}")
     return number
 
 

@@ -9,6 +9,7 @@ import click
 from corral.lib.errors import Invalid
 
 if TYPE_CHECKING:
+    from corral.allocator.view import Settings
     from corral.runtime.turn import Recorder
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -52,16 +53,16 @@ _running = _options(
 )
 
 
-def _trace_recorder(trace: Path | None) -> "Callable[[], Recorder] | None":
+def _trace_recorder(trace: Path | None) -> "Callable[[Settings], Recorder] | None":
     """Begins the file when the daemon is about to run, and not when its configuration is wrong."""
     if trace is None:
         return None
 
-    def begin() -> "Recorder":
+    def begin(settings: "Settings") -> "Recorder":
         from corral.sim.record import TraceRecorder
 
         try:
-            return TraceRecorder(trace)
+            return TraceRecorder(trace, settings)
         except OSError as error:
             raise Invalid(f"--record {trace} cannot be begun: {error.strerror}; name another file") from None
 

@@ -11,7 +11,7 @@ import click
 from corral.cli.client import Client
 from corral.cli.output import output_option, show, show_table
 from corral.cli.services import get_app, read_file
-from corral.lib.errors import Conflict, CorralError, NotFound, Unavailable
+from corral.lib.errors import Conflict, CorralError, Invalid, NotFound, Unavailable
 
 WOULD_NOT_FIT = 2
 _POLL_S = 0.5
@@ -69,19 +69,23 @@ def _effect(effect: dict[str, Any]) -> tuple[Any, ...]:
 
 
 @click.command()
-@click.option("--plan", "mode", flag_value="plan", default="plan", help="Only show the moves (the default).")
-@click.option("--apply", "mode", flag_value="apply", help="Move them, one after another.")
+@click.option("--plan", "only_plan", is_flag=True, help="Only show the moves (the default).")
+@click.option("--apply", "carry_out", is_flag=True, help="Move them, one after another.")
 @click.option("--most", default=10, show_default=True, type=click.IntRange(1, 1000), help="How many moves.")
 @click.option(
     "--per-minute", default=6, show_default=True, type=click.IntRange(1, 600), help="How many of them in a minute."
 )
 @output_option
 @click.pass_obj
-def rebalance(addr: str, mode: str, most: int, per_minute: int, output: str) -> None:
+def rebalance(
+    addr: str, only_plan: bool, carry_out: bool, most: int, per_minute: int, output: str
+) -> None:  # fmt: skip
     """Move tasks so that what waits finds room and agents are evenly used.
 
     Only tasks of apps with the label corral.rebalance=true move, and no app falls below its minimumHealthCapacity.
     """
+    if only_plan and carry_out:
+        raise Invalid("--plan shows the moves and --apply carries them out; name one of them")
     client = Client(addr)
     moves = client.get("/corral/v1/rebalance", most=most)["moves"]
     if output in ("json", "yaml"):
@@ -91,7 +95,7 @@ def rebalance(addr: str, mode: str, most: int, per_minute: int, output: str) -> 
         show_table(["task", "from", "to", "why"], rows)
     else:
         click.echo("nothing is better placed elsewhere")
-    if mode == "apply":
+    if carry_out:
         done = _apply(client, moves, per_minute)
         click.echo(f"{done} of {len(moves)} moved", err=True)
 

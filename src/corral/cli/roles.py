@@ -1,7 +1,9 @@
 """Commands about roles: ls, show, set, rm."""
 
 from collections.abc import Iterator
+from math import isfinite
 from typing import Any
+from urllib.parse import quote
 
 import click
 
@@ -9,6 +11,7 @@ from corral.cli.client import Client
 from corral.cli.output import output_option, repeat, show, watch_option
 from corral.lib.errors import Invalid
 from corral.lib.units import format_duration, parse_duration_s
+from corral.model.ids import check_role
 
 PATH = "/corral/v1/roles"
 NONE = "none"
@@ -54,6 +57,8 @@ def set_role(
     priority: int | None, half_life: str | None, strategy: str | None, force: bool,
 ) -> None:  # fmt: skip
     """Set what is named of role NAME and keep the rest; `none` takes a guarantee, a limit or a time away."""
+    if weight is not None and not isfinite(weight):
+        raise Invalid(f"--weight {weight:g} is no weight; give a number above 0, such as 2")
     body: dict[str, Any] = {"weight": weight, "priority": priority}
     body = {key: value for key, value in body.items() if value is not None}
     if guarantee is not None:
@@ -82,7 +87,10 @@ def remove_role(addr: str, name: str) -> None:
 
 
 def _path(name: str) -> str:
-    return f"{PATH}/{name.strip('/')}"
+    role = name.strip("/")
+    # Of a path the server would make another role's: `a//b` is `a/b` there.
+    check_role(role)
+    return f"{PATH}/{quote(role)}"
 
 
 def _amounts(text: str, option: str) -> dict[str, float]:

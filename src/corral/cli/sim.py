@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from corral.cli.output import output_option, show, show_table
 from corral.lib.errors import Invalid
 
 if TYPE_CHECKING:
+    from corral.model.resources import Resources
     from corral.runtime.journal import Replayable
 
 
@@ -32,11 +34,24 @@ if TYPE_CHECKING:
     help="The column of a list of pods that names the role.",
 )  # fmt: skip
 @click.option("--inflate", default=1.0, show_default=True, metavar="FACTOR", help="So many times the work.")
+@click.option(
+    "--headroom", metavar="TEXT",
+    help="Kept free for guarantees, such as 'cpus:8'; instead of what the trace says, or of all that is guaranteed.",
+)  # fmt: skip
+@click.option(
+    "--evictions-per-minute", type=click.IntRange(0, 1_000_000), metavar="N",
+    help="How many tasks may make room for others; instead of what the trace says, or of 60.",
+)  # fmt: skip
+@click.option(
+    "--compiled", type=click.Choice(["auto", "yes", "no"]), default="auto", show_default=True,
+    help="Machine code for the engine; auto is when Numba is there and it is worth the time.",
+)  # fmt: skip
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write an HTML page with plots.")
 @output_option
 def sim(
     trace: Path, nodes: Path | None, policies: tuple[str, ...], seed: int, limit: int | None, role_by: str,
-    inflate: float, report: Path | None, output: str,
+    inflate: float, headroom: str | None, evictions_per_minute: int | None, compiled: str, report: Path | None,
+    output: str,
 ) -> None:  # fmt: skip
     """Drive the allocator through TRACE in virtual time and show what came of it.
 
@@ -46,22 +61,37 @@ def sim(
     from corral.sim.report import ROLE_COLUMNS, figures, role_rows, write_report
 
     asked = compare.Asked(
-        trace=trace, nodes=nodes, policies=policies, seed=seed, limit=limit, role_by=role_by, inflate=inflate
-    )
+        trace=trace, nodes=nodes, policies=policies, seed=seed, limit=limit, role_by=role_by, inflate=inflate,
+        headroom=_headroom(headroom), evictions_per_minute=evictions_per_minute, compiled=compiled,
+    )  # fmt: skip
     compare.check_policies(policies)
     if report is not None and not report.parent.is_dir():
         raise Invalid(f"--report {report} cannot be written: there is no directory {report.parent}; make it first")
     workload = compare.load(asked, _cores)
+    mode = compare.form_of(asked, workload)
     with _progress(2 * workload.instances) as advance:
-        found = compare.compare(asked, workload, compare.make_allocator, advance)
+        found = compare.compare(asked, workload, partial(compare.make_allocator, mode), advance)
     if report is not None:
-        report.write_text(write_report(found), encoding="utf-8")
+        try:
+            report.write_text(write_report(found), encoding="utf-8")
+        except OSError as error:
+            raise Invalid(f"--report {report} cannot be written: {error.strerror}; name another file") from None
     columns = ["", *(run.policy for run in found.runs), *(["meaning"] if output == "wide" else [])]
     rows = [(row.name, *row.values, *((row.hint,) if output == "wide" else ())) for row in figures(found)]
     show(compare.as_json(found), output, columns, lambda: rows)
     if output in ("table", "wide"):
         click.echo()
         show_table(ROLE_COLUMNS, role_rows(found))
+
+
+def _headroom(text: str | None) -> "Resources | None":
+    """Errors: `Invalid` unless it is amounts of resources."""
+    from corral.standalone.config import parse_headroom
+
+    try:
+        return parse_headroom(text or "")
+    except Invalid as error:
+        raise Invalid(f"--headroom {text!r}: {error.message.removeprefix('kernel.headroom ')}") from None
 
 
 def _cores() -> "Mapping[str, Replayable]":

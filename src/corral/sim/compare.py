@@ -16,12 +16,17 @@ from typing import Any
 
 import msgspec
 
+from corral.allocator.allocator import Allocator
+from corral.allocator.engine import Mode
+from corral.allocator.start import choose_mode
 from corral.allocator.strategies import STRATEGIES
+from corral.allocator.view import Settings
 from corral.lib.errors import Invalid, NotFound
+from corral.model.resources import Resources
 from corral.runtime.journal import Replayable
 from corral.sim.results import Result
 from corral.sim.simulate import Deciding, Plan, simulate
-from corral.sim.trace import AgentCame, open_to_read, read_trace
+from corral.sim.trace import AgentCame, SettingsSet, open_to_read, read_trace
 from corral.sim.workload import Workload, cut, from_trace, inflate, load_openb, with_nodes
 
 
@@ -33,8 +38,15 @@ class Kind(StrEnum):
     PODS = "pods"
 
 
+WORTH_COMPILING = 50_000
+"""Instances from which on compiling takes less time than it saves."""
+
+
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What to simulate. Shapes: without `policies` each want keeps its own; `nodes` replace the agents of a trace."""
+    """What to simulate. Shapes: without `policies` each want keeps its own; `nodes` replace the agents of a trace,
+    `headroom` and `evictions_per_minute` what its operators had set. `compiled` is `yes`, `no`, or `auto`: when that
+    takes less time than it saves.
+    """
 
     trace: Path
     nodes: Path | None = None
@@ -43,6 +55,9 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None = None
     role_by: str = "qos"
     inflate: float = 1.0
+    headroom: Resources | None = None
+    evictions_per_minute: int | None = None
+    compiled: str = "auto"
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,6 +118,7 @@ def load(asked: Asked, cores: Callable[[], Mapping[str, Replayable]]) -> Workloa
         raise Invalid(f"nothing arrives in {asked.trace}; there is nothing to simulate")
     if not any(isinstance(fact, AgentCame) for fact in found.facts):
         raise Invalid(f"no agent comes in {asked.nodes or asked.trace}; there is nothing to place work on")
+    found = _with_settings(found, asked)
     if asked.inflate != 1.0:
         found = inflate(found, asked.inflate, Random(asked.seed))
     return found if asked.limit is None else cut(found, asked.limit)
@@ -110,6 +126,21 @@ def load(asked: Asked, cores: Callable[[], Mapping[str, Replayable]]) -> Workloa
 
 def _with_nodes(workload: Workload, asked: Asked) -> Workload:
     return workload if asked.nodes is None else with_nodes(workload, asked.nodes)
+
+
+def _with_settings(workload: Workload, asked: Asked) -> Workload:
+    given = {"headroom": asked.headroom, "evictions_per_minute": asked.evictions_per_minute}
+    changes = {name: value for name, value in given.items() if value is not None}
+    if not changes:
+        return workload
+    begin = SettingsSet(at=min(0.0, workload.batches[0].at), settings=Settings())
+    facts = [
+        msgspec.structs.replace(fact, settings=msgspec.structs.replace(fact.settings, **changes))
+        if isinstance(fact, SettingsSet)
+        else fact
+        for fact in (begin, *workload.facts)
+    ]
+    return msgspec.structs.replace(workload, facts=tuple(facts))
 
 
 def check_policies(policies: Sequence[str]) -> None:
@@ -148,11 +179,15 @@ def compare(
     )
 
 
-def make_allocator() -> Deciding:
+def make_allocator(mode: Mode = Mode.PLAIN) -> Deciding:
     """The allocator as the master has it."""
-    from corral.allocator.allocator import Allocator
+    return Allocator(mode=mode)
 
-    return Allocator()
+
+def form_of(asked: Asked, workload: Workload) -> Mode:
+    """The form of the engine for a workload. Errors: `Unavailable` when it cannot be compiled as asked."""
+    small = asked.compiled == "auto" and workload.instances < WORTH_COMPILING
+    return choose_mode("no" if small else asked.compiled, "--compiled")
 
 
 def _told_as(policy: str, advance: Advance | None) -> Callable[[int], None] | None:

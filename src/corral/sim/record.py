@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
-from corral.allocator.view import AgentView
+from corral.allocator.view import AgentView, Settings
 from corral.lib.errors import Failed, Invalid
+from corral.master.core import MasterCore
 from corral.master.effects import SendEvent, SendOrder
 from corral.master.spec import AgentRecord, AgentReported, SchedulerCall, SchedulerClosed
 from corral.model import calls, events
@@ -24,8 +25,8 @@ from corral.model.offer import Want
 from corral.model.orders import Register, Registered, RunTask, UpdateTask
 from corral.model.role import RoleSettings
 from corral.model.task import TERMINAL, TaskInfo
-from corral.runtime.core import Asked, Effect, Loaded, Persist, Refuse
-from corral.runtime.journal import Replayable, replay, rotate
+from corral.runtime.core import Asked, Core, Effect, Loaded, Persist, Refuse
+from corral.runtime.journal import Header, Replayable, replay, rotate
 from corral.sim.trace import (
     AgentCame,
     AgentLeft,
@@ -35,6 +36,7 @@ from corral.sim.trace import (
     Event,
     RoleSet,
     RoleUnset,
+    SettingsSet,
     Started,
     Withdrawn,
     open_to_write,
@@ -51,7 +53,8 @@ class Observer:
     offers that are out to their stream and the want they are shaped to; `_running` maps tasks to their agents.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings = Settings()) -> None:  # noqa: B008 - a constant
+        self._settings = settings
         self._start_at: float | None = None
         self._at = 0.0
         self._agents: dict[AgentId, AgentView] = {}
@@ -66,6 +69,8 @@ class Observer:
         if self._start_at is None:
             self._start_at = now
             yield Begin(source="corral master", start_at=now)
+            if self._settings != Settings():
+                yield SettingsSet(at=0.0, settings=self._settings)
         # A clock that was set back does not turn back a trace.
         self._at = max(self._at, round(now - self._start_at, 6))
         launching: list[WantId] = []
@@ -240,9 +245,9 @@ class TraceRecorder:
     when the recording ends. Errors: `OSError` when the file cannot be begun.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, settings: Settings = Settings()) -> None:  # noqa: B008 - a constant
         self._path = path
-        self._observer = Observer()
+        self._observer = Observer(settings)
         if path.is_file():
             # Never a device or a pipe.
             rotate(str(path), 2)
@@ -286,13 +291,20 @@ def read_journal(path: Path, cores: Mapping[str, Replayable]) -> list[Event]:
     """
     if "master" not in cores:
         raise Invalid("a journal becomes a trace by the core of a master, and none was given")
-    observer = Observer()
+    known, observer = cores["master"], Observer()
     found: list[Event] = []
+
+    def build(header: Header) -> Core:
+        nonlocal observer
+        core = known.build(header)
+        if isinstance(core, MasterCore):
+            observer = Observer(core.state.allocator.settings)
+        return core
 
     def watch(input: Any, now: float, effects: Sequence[Effect]) -> None:
         found.extend(observer.observe(input, now, effects))
 
-    result = replay(str(path), cores, watch=watch)
+    result = replay(str(path), {**cores, "master": Replayable(known.inputs, build)}, watch=watch)
     if result.component != "master":
         raise Invalid(f"{path} is the journal of component {result.component}; only a master's says what was wanted")
     if result.divergence is not None:

@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from corral.allocator.demands import group_of
-from corral.allocator.view import AgentView, Allocation, FrameworkView, Hold, HoldKind, View, WantView
+from corral.allocator.view import AgentView, Allocation, FrameworkView, Hold, HoldKind, Settings, View, WantView
 from corral.lib.errors import Failed
 from corral.model.ids import AgentId, FrameworkId, WantId
 from corral.model.offer import Want
@@ -32,7 +32,7 @@ from corral.sim.metrics import (
     fair_shares,
 )
 from corral.sim.results import Counts, Result, Tally, sum_up
-from corral.sim.trace import AgentCame, AgentLeft, RoleSet, RoleUnset
+from corral.sim.trace import AgentCame, AgentLeft, RoleSet, RoleUnset, SettingsSet
 from corral.sim.workload import Batch, Fact, Fate, Workload
 
 EVICTION_PAUSE_S = 60.0
@@ -45,6 +45,7 @@ MOST_ROUNDS = 10_000
 class Deciding(Protocol):
     """What a simulation asks of the allocator."""
 
+    def set_settings(self, settings: Settings) -> None: ...
     def set_agent(self, view: AgentView) -> None: ...
     def remove_agent(self, agent_id: AgentId) -> None: ...
     def set_role(self, name: str, role: RoleSettings) -> None: ...
@@ -208,6 +209,8 @@ class Simulation:
             case RoleUnset(name=name):
                 self._weights.pop(name, None)
                 self._allocator.remove_role(name)
+            case SettingsSet(settings=settings):
+                self._allocator.set_settings(settings)
 
     def _lose(self, agent_id: AgentId) -> None:
         """What ran there ends; the trace itself says what of it is wanted again."""

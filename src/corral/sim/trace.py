@@ -18,7 +18,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from corral.allocator.view import AgentView
+from corral.allocator.view import AgentView, Settings
 from corral.lib.errors import Invalid, NotFound
 from corral.model.ids import AgentId, FrameworkId, WantId
 from corral.model.offer import Want
@@ -75,6 +75,13 @@ class RoleUnset(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="role-g
     name: str
 
 
+class SettingsSet(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="settings"):
+    """What operators have decided for the whole cluster, from now on."""
+
+    at: float
+    settings: Settings
+
+
 class Arrived(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="want"):
     """`want.count` more instances are wanted. Units: `run_s` seconds each will run, None for ever unless `Ended` tells.
 
@@ -117,7 +124,7 @@ class Ended(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="ended"):
     state: str = ""
 
 
-Event = Begin | AgentCame | AgentLeft | RoleSet | RoleUnset | Arrived | Withdrawn | Started | Ended
+Event = Begin | AgentCame | AgentLeft | RoleSet | RoleUnset | SettingsSet | Arrived | Withdrawn | Started | Ended
 
 _BUNDLES = {"resources", "total", "guarantee", "limit", "headroom"}
 """Fields that hold resources, wherever they stand."""
@@ -151,7 +158,17 @@ def read_event(line: bytes) -> Event:
         raise Invalid(f"is about {count_of(found)} instances; give 1 or more")
     if isinstance(found, Arrived) and found.run_s is not None and not 0 <= found.run_s < math.inf:
         raise Invalid(f"has the run time {found.run_s}; give seconds of 0 or more, or leave it out for ever")
+    if isinstance(found, SettingsSet):
+        _check_settings(found.settings)
     return found
+
+
+def _check_settings(settings: Settings) -> None:
+    if settings.evictions_per_minute < 0:
+        raise Invalid(f"allows {settings.evictions_per_minute} evictions per minute; give 0 for none, or more")
+    for resource in settings.headroom or ():
+        if resource.kind is not ResourceKind.SCALAR:
+            raise Invalid(f"has {resource.name} as headroom, which has no amount; give numbers alone")
 
 
 def _check_known(given: Any, found: Any, where: str) -> None:

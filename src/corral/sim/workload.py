@@ -28,6 +28,7 @@ from corral.sim.trace import (
     Event,
     RoleSet,
     RoleUnset,
+    SettingsSet,
     Started,
     Withdrawn,
     count_of,
@@ -36,7 +37,7 @@ from corral.sim.trace import (
 GPU_MODEL = "gpu_model"
 """The attribute of an agent that names its GPUs."""
 
-Fact = AgentCame | AgentLeft | RoleSet | RoleUnset
+Fact = AgentCame | AgentLeft | RoleSet | RoleUnset | SettingsSet
 
 
 class Fate(msgspec.Struct, frozen=True, gc=False):
@@ -119,7 +120,7 @@ def from_trace(events: Iterable[Event]) -> Workload:
                 if found is not None:
                     (batch, number), started_at = found
                     batch.fates[number] = Fate(event.at - started_at)
-            case AgentCame() | AgentLeft() | RoleSet() | RoleUnset():
+            case AgentCame() | AgentLeft() | RoleSet() | RoleUnset() | SettingsSet():
                 facts.append(event)
     return Workload(source=source, facts=tuple(facts), batches=tuple(batch.closed() for batch in batches))
 

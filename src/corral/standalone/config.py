@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
+from corral.allocator.view import Settings
 from corral.discovery.dns_server import read_resolvers
 from corral.lib.config import load_config
 from corral.lib.errors import Invalid
@@ -377,6 +378,11 @@ def parse_headroom(text: str) -> Resources | None:
         if resource.identity.reservations:
             raise Invalid(f"kernel.headroom reserves {resource.name}; give amounts alone, as cpus:8;mem:16384")
     return found
+
+
+def allocator_settings(section: KernelSection) -> Settings:
+    """What operators have decided for the whole cluster. Errors: `Invalid`."""
+    return Settings(headroom=parse_headroom(section.headroom), evictions_per_minute=section.evictions_per_minute)
 
 
 def _check_trust(section: TrustSection) -> None:

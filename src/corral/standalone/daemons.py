@@ -4,14 +4,12 @@ import asyncio
 import contextlib
 import dataclasses
 import os
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from random import Random
 
 from corral import __version__
-from corral.allocator.engine import Mode
-from corral.allocator.start import choose_mode, warm
+from corral.allocator.view import Settings
 from corral.lib.config import describe_config
 from corral.lib.errors import Unavailable
 from corral.lib.log import configure_log, get_logger
@@ -32,6 +30,7 @@ from corral.sdk.local import LocalTransport
 from corral.standalone.config import (
     ALONE,
     Config,
+    allocator_settings,
     check_exposure,
     parse_listen,
     parse_store,
@@ -40,6 +39,7 @@ from corral.standalone.config import (
     wants_tls,
 )
 from corral.standalone.discovery import open_dns
+from corral.standalone.forms import Form
 from corral.standalone.frameworks import find_builder, make_framework
 from corral.standalone.limits import raise_open_files
 from corral.standalone.parts import (
@@ -74,7 +74,7 @@ READY_TIMEOUT_S = 10.0
 Origins = dict[str, str]
 
 
-BeginTrace = Callable[[], Recorder]
+BeginTrace = Callable[[Settings], Recorder]
 """Begins one more recording of what the master's core is told and decides, handed in from above."""
 
 
@@ -217,7 +217,7 @@ async def _dev(config: Config, agents: int, begin_trace: BeginTrace | None, rene
         if agents == 1:
             kernel.renewal.fixed += ["--agent-listen", kernel.agents[0].server.address]
         access = kernel.trust.access if kernel.trust is not None else NO_ACCESS
-        kernel.beside = open_dns(config.dns, work_dir, [kernel.server.url], Random(draw_seed()), access)
+        kernel.beside += open_dns(config.dns, work_dir, [kernel.server.url], Random(draw_seed()), access)
         return await kernel.run()
 
 
@@ -378,9 +378,10 @@ async def _open_kernel(
     store = await _open_lasting(config, work_dir, "master")
     stack.push_async_callback(store.close)
     keys = open_keys(config.vault, work_dir, make=dev)
-    trace = begin_trace() if begin_trace is not None else None
+    trace = begin_trace(allocator_settings(config.kernel)) if begin_trace is not None else None
     # Before it stands for election: whoever is elected has to serve at once.
-    await _warm(config)
+    form = Form(config.kernel.compiled)
+    await form.warm()
     for name in config.master.frameworks:
         find_builder(name)
     recording = Recording(work_dir if config.master.journal else None)
@@ -388,6 +389,7 @@ async def _open_kernel(
     access = trust.access if trust is not None else NO_ACCESS
     server = Server([], bound, name="server", tls=trust.keys.server() if trust is not None else None)
     kernel = _Kernel(server, Notes(), trust)
+    kernel.beside += form.services
     scheme = server.url.partition("://")[0]
     address = f"{config.master.hostname or host}:{server.port}"
 
@@ -395,7 +397,8 @@ async def _open_kernel(
         nonlocal trace
         # A trace tells of one start: after an outage of the store the master knows its agents anew.
         begun, trace = trace, None
-        part = MasterPart(config, store, bound, kernel.notes, recording, begun, fence, scheme)
+        part = MasterPart(form.of(config), store, bound, kernel.notes, recording, begun, fence, scheme)
+        form.follow(part.core)
         kernel.frameworks = [
             make_framework(
                 name, config, address, LocalTransport(part.shell), store, kernel.notes, recording, fence, access
@@ -427,19 +430,6 @@ async def _open_kernel(
     renewals.append(kernel.renewal)
     log.info("starting", url=server.url, store=config.master.store or "sqlite")
     return kernel
-
-
-async def _warm(config: Config) -> None:
-    """Compile the allocator's engine, where it shall be, before anybody can come and wait for it.
-
-    Errors: `Unavailable` when it shall be compiled and cannot be.
-    """
-    mode = choose_mode(config.kernel.compiled)
-    if mode is Mode.COMPILED:
-        began_at = time.monotonic()
-        log.info("compiling the engine", why="the first time on a node takes minutes, later ones seconds")
-        await asyncio.to_thread(warm, mode)
-        log.info("engine compiled", seconds=round(time.monotonic() - began_at, 1))
 
 
 def _once(name: str, work: Callable[[], Awaitable[None]]) -> Service:

@@ -214,8 +214,9 @@ class MasterPart:
         master_config = describe_master(config, host, port, scheme)
         seed = draw_seed()
         self.shell = MasterShell()
+        self.core = MasterCore(master_config, Random(seed))
         self.loop = Loop(
-            MasterCore(master_config, Random(seed)),
+            self.core,
             self.shell,
             store,
             prefix="master/",

@@ -82,6 +82,10 @@ def test_a_trace_needs_no_nodes_and_takes_others(tmp_path: Path) -> None:
         ([TRACE, "--policy", "best"], 2, "there is no policy 'best'; there are spread, binpack"),
         ([TRACE, "--inflate", "0.5"], 2, "inflated 0.5 times; give 1 to 1000"),
         ([TRACE, "--limit", "0"], 2, "--limit"),
+        ([TRACE, "--headroom", "many"], 2, "--headroom 'many': "),
+        ([TRACE, "--headroom", "ports:[1-9]"], 2, "'ports:[1-9]': has ports, which has no amount"),
+        ([TRACE, "--evictions-per-minute", "-1"], 2, "--evictions-per-minute"),
+        ([TRACE, "--report", "/proc/out.html"], 2, "--report /proc/out.html cannot be written"),
         ([TRACE, "--report", "/nowhere/out.html"], 2, "there is no directory /nowhere; make it first"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 
 from corral.allocator.engine import Engine, Mode, Tuning
 from corral.allocator.engine.modes import load_kernels
-from corral.lib.errors import Unavailable
+from corral.lib.errors import Invalid, Unavailable
 from corral.model.constraints import HOSTNAME, Constraint, Operator
 
 SHAPES = [(250, 256), (500, 2048), (700, 700), (1000, 1024), (2000, 8192), (4000, 1024), (8000, 16384), (500_000, 1)]
@@ -63,14 +63,18 @@ def run(
     turns: int,
     tuning: Tuning = Tuning(),  # noqa: B008 - a constant
     cache: bool = False,
+    becomes: dict[int, Mode] = {},  # noqa: B006 - a constant
 ) -> list[object]:
-    """A long life; returns all that can be seen of it."""
+    """A long life; returns all that can be seen of it. Shapes: `becomes` is the form it takes before a turn."""
     random = Random(seed)
     engine = Engine(mode=mode, tuning=tuning, cache=cache)
     roles, classes = build(engine, random, nodes)
     running: list[int] = []
     seen: list[object] = []
     for turn in range(turns):
+        if turn in becomes:
+            engine.use(becomes[turn])
+            engine.invariants()
         n = random.choice([1, 5, 40])
         engine.submit(
             random.choices(roles, k=n), random.choices(classes, k=n), random.choices([1, 2, 30], k=n), turn % 3
@@ -97,6 +101,20 @@ def test_arrays_decide_as_plain_python(seed: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # arrays tell of a number too large for them by a warning
         assert run(Mode.ARRAYS, seed, nodes=60, turns=90) == run(Mode.PLAIN, seed, nodes=60, turns=90)
+
+
+@pytest.mark.parametrize("turn", [0, 1, 33, 89])
+def test_an_engine_that_becomes_arrays_amid_its_life_decides_as_before(turn: int) -> None:
+    changed = run(Mode.PLAIN, 7, nodes=60, turns=90, becomes={turn: Mode.ARRAYS})
+    assert changed == run(Mode.PLAIN, 7, nodes=60, turns=90)
+
+
+def test_an_engine_becomes_what_it_is_at_no_price_and_nothing_else_again() -> None:
+    engine = Engine()
+    engine.use(Mode.PLAIN)
+    engine.use(Mode.ARRAYS)
+    with pytest.raises(Invalid, match="the engine is arrays and cannot become plain; make another"):
+        engine.use(Mode.PLAIN)
 
 
 @pytest.mark.parametrize("tuning", [Tuning(walk=0), Tuning(walk=2, remember=False), Tuning(retest=False)])

@@ -2,7 +2,7 @@
 
 from hashlib import blake2b
 
-from corral.allocator.view import AgentView, Allocation, Eviction, FrameworkView, Grant, Hold, View, WantView
+from corral.allocator.view import AgentView, Allocation, Eviction, FrameworkView, Grant, Hold, Settings, View, WantView
 from corral.model.constraints import allows, field_value
 from corral.model.ids import AgentId, FrameworkId, WantId
 from corral.model.resources import Resources, add, contains, subtract, total_milli
@@ -28,6 +28,9 @@ class FirstFit:
 
     def remove_agent(self, agent_id: AgentId) -> None:
         del self.agents[agent_id], self.free[agent_id]
+
+    def set_settings(self, settings: Settings) -> None:
+        pass
 
     def set_role(self, name: str, role: RoleSettings) -> None:
         self.roles[name] = role

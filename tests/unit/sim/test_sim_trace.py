@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corral.allocator.view import AgentView
+from corral.allocator.view import AgentView, Settings
 from corral.lib.errors import Invalid, NotFound
 from corral.model.constraints import Constraint, Operator
 from corral.model.ids import AgentId, FrameworkId, WantId
@@ -23,6 +23,7 @@ from corral.sim.trace import (
     Event,
     RoleSet,
     RoleUnset,
+    SettingsSet,
     Started,
     Withdrawn,
     is_trace,
@@ -91,6 +92,15 @@ events: st.SearchStrategy[Event] = st.one_of(
     st.builds(AgentLeft, at=moments, agent_id=names),
     st.builds(RoleSet, at=moments, name=names, settings=roles),
     st.builds(RoleUnset, at=moments, name=names),
+    st.builds(
+        SettingsSet,
+        at=moments,
+        settings=st.builds(
+            Settings,
+            headroom=st.none() | st.just((Resource(name="cpus", milli=500),)) | st.just(()),
+            evictions_per_minute=counts,
+        ),
+    ),
     st.builds(Arrived, at=moments, framework_id=names, want=wants, run_s=st.none() | moments),
     st.builds(Withdrawn, at=moments, framework_id=names, want_id=names, count=counts),
     st.builds(
@@ -151,6 +161,8 @@ def test_a_line_reads_as_people_would_write_it() -> None:
 
 WANTED = '{"type":"want","at":1,"framework_id":"f","want":{"id":"w","role":"r","count":1,"resources":{"cpus":1}'
 
+SET = '{"type":"settings","at":2,"settings":{'
+
 
 @pytest.mark.parametrize(
     ("line", "said"),
@@ -169,6 +181,10 @@ WANTED = '{"type":"want","at":1,"framework_id":"f","want":{"id":"w","role":"r","
         (WANTED + '},"colour":"red"}', "has the field colour, which means nothing; there are at, framework_id"),
         ('{"type":"agent-gone","at":0.5,"agent_id":"a"}', "happens at 0.5, before the line above it (1.5)"),
         ('{"type":"begin"}', "is of type begin; only the first is"),
+        (SET + '"evictions_per_minute":-1}}', "allows -1 evictions per minute; give 0 for none, or more"),
+        (SET + '"headroom":{"ports":"[1-9]"}}}', "has ports as headroom, which has no amount; give numbers alone"),
+        (SET + '"headroom":{"cpus":-1}}}', "gives cpus as -1; give a number of 0 or more"),
+        (SET + '"headrom":{"cpus":1}}}', "has the field settings.headrom, which means nothing; there are headroom"),
     ],
 )
 def test_a_wrong_line_is_named_by_file_line_and_reason(tmp_path: Path, line: str, said: str) -> None:

@@ -41,6 +41,10 @@ class Classes:
     def _state(self) -> State:
         return self._tables.state
 
+    def use(self, kernels: Kernels) -> None:
+        """Go on with another form of the kernels."""
+        self._kernels = kernels
+
     def demand(self, cls: int) -> Demand:
         """A class in words. Errors: `Invalid` when there is no such class."""
         demand = self._demands[cls] if 0 <= cls < len(self._demands) else None

@@ -31,6 +31,10 @@ class Index:
     def _state(self) -> State:
         return self._tables.state
 
+    def use(self, kernels: Kernels) -> None:
+        """Go on with another form of the kernels."""
+        self._kernels = kernels
+
     def enlist(self, row: int) -> None:
         """Number a node's signature and its indexes."""
         node = self._nodes[row]

@@ -218,6 +218,20 @@ class Tables:
             self._held = self._hold(self.state)
         return self._held
 
+    def use(self, mode: Mode, words: int) -> None:
+        """Hold the columns as another form than the plain one takes them, with so many empty words of bits."""
+        self._plain = False
+        self._hold = load_holder() if mode is Mode.COMPILED else None
+        self.widths["words"] = words
+        for group, plans in PLANS.items():
+            for name, plan in plans.items():
+                before = () if plan.width == "words" else self._columns[group, name]
+                column = self._empty(plan)
+                column[: len(before)] = before
+                self._columns[group, name] = column
+        self._meta = np.array(self._meta, dtype=np.int64)
+        self.state = self._assemble()
+
     def array(self, group: str, name: str) -> Any:
         """A column as NumPy sees it, by row; a copy unless shared."""
         plan = PLANS[group][name]

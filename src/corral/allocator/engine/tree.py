@@ -165,6 +165,15 @@ class Tree:
         r.kids[parent] += 1
         self._ask_room(parent, r.kids[parent])
 
+    def use(self, kernels: Kernels) -> None:
+        """Go on with another form of the kernels."""
+        self._kernels = kernels
+
+    def make_rooms(self) -> None:
+        """Give every parent room in columns, which it did not need before; nobody stands there yet."""
+        for parent in range(self.size):
+            self._ask_room(parent, int(self._state.roles.kids[parent]))
+
     def _ask_room(self, parent: int, needed: int) -> None:
         """See that a parent's two heaps have room for so many children, in a new stretch if need be."""
         if self._tables.has_queues:
