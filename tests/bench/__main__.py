@@ -27,7 +27,7 @@ BENCHES = (
     "failover",
     "outage",
 )
-BY_NAME = ("batch_million", "batch_real")
+BY_NAME = ("batch_million", "batch_real", "batch_docker")
 """Run when named: they take long, or more of the machine than others like."""
 
 WITH_DATA = ("packing",)

@@ -70,7 +70,7 @@ def _cluster() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="corral-bench-") as directory:
         command = [sys.executable, "-m", "corral.cli.main", "dev", "--set", "master.listen=127.0.0.1:0"]
         command += ["--set", f"master.work_dir={directory}", "--set", f"agent.resources={ROOM}"]
-        command += ["--set", "log.level=error"]
+        command += ["--set", "log.level=error", "--set", "agent.listen=127.0.0.1:0"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
         try:
             assert process.stdout is not None

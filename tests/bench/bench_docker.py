@@ -77,6 +77,13 @@ def _engine(directory: Path) -> Iterator[str]:
         import_busybox(given, [IMAGE])
         yield given
         return
+    with private_engine(directory) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def private_engine(directory: Path) -> Iterator[str]:
+    """An Engine of its own with one image, which goes with all that ran on it."""
     install_packages(missing_packages())
     private = PrivateEngine(directory / "e")
     try:

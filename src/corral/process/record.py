@@ -77,6 +77,8 @@ class Ended(TypedDict):
 
 
 RUN, PIDS, KILL, EXIT, LOCK = "run.json", "pids.json", "kill.json", "exit.json", "lock"
+NEW = ".new"
+"""Behind the name of a file that is being written."""
 
 
 def environment_of(run: Run) -> dict[str, str]:
@@ -94,7 +96,7 @@ def environment_of(run: Run) -> dict[str, str]:
 def write_record(directory: str, name: str, value: Any, *, durable: bool = False) -> None:
     """Replace one file at once; with `durable` it is on disk when this returns."""
     path = os.path.join(directory, name)
-    handle = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = os.open(path + NEW, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         data = json.dumps(value).encode()
         size = len(data)
@@ -105,7 +107,7 @@ def write_record(directory: str, name: str, value: Any, *, durable: bool = False
             os.fsync(handle)
     finally:
         os.close(handle)
-    os.rename(path + ".new", path)
+    os.rename(path + NEW, path)
     if durable:
         sync_directory(directory)
         sync_directory(os.path.dirname(directory))
@@ -113,7 +115,7 @@ def write_record(directory: str, name: str, value: Any, *, durable: bool = False
 
 def reserve(directory: str, name: str) -> None:
     """Take the disk space that a later `write_record` of this name needs."""
-    handle = os.open(os.path.join(directory, name) + ".new", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = os.open(os.path.join(directory, name) + NEW, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         os.posix_fallocate(handle, 0, 4096)
     finally:

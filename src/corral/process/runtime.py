@@ -22,10 +22,13 @@ from corral.process.exec import ProcessExec
 from corral.process.leftovers import end_leftovers
 from corral.process.mounts import prepare_mounts
 from corral.process.record import Ended, Kill, Pids, Run
+from corral.process.spares import Spares
 from corral.process.starter import Starter
 from corral.process.supervisor import STOP
 
 _TRIES = 3
+_STARTS_AT_ONCE = 4 * (os.cpu_count() or 1)
+"""More at once are each slower than so many, as they take memory and processor from one another."""
 _START_S = 5.0
 """How long who kills a task waits for its start to end by itself."""
 _TIDY_S = 2.0
@@ -58,7 +61,9 @@ class ProcessRuntime:
         self._boot_id = read_boot_id()
         self._trees = None if cgroup_parent == "" else cgroup.Trees(cgroup_parent)
         self.notes = tuple(self._trees.notes) if self._trees else ("process tasks run without cgroups, as configured",)
+        self._spares = Spares(self._state_dir)
         self._starter: Starter | None = None
+        self._room = asyncio.Semaphore(_STARTS_AT_ONCE)
         self._starting: dict[str, asyncio.Task[Launched]] = {}
         self._watched: dict[str, _Watch] = {}
         self._cleaning: set[asyncio.Task[None]] = set()
@@ -100,9 +105,10 @@ class ProcessRuntime:
             found = await self._find_started(execution.container_id, directory)
             if found is not None:
                 return found
-            self._write_run(execution, directory)
             try:
-                report = await self._get_starter().start(execution.container_id, directory)
+                async with self._room:
+                    self._write_run(execution, directory)
+                    report = await self._get_starter().start(execution.container_id, directory)
             except ConnectionError:
                 continue  # the nursery was killed: what it still did is on disk
             if "error" in report:
@@ -149,7 +155,7 @@ class ProcessRuntime:
             "fence": read_fence(execution.bound),
         }
         try:
-            os.mkdir(directory, 0o700)
+            self._spares.make(directory)
             record.write_record(directory, record.RUN, run)
         except OSError as error:
             self._forget(directory)
@@ -391,15 +397,7 @@ class ProcessRuntime:
         self._forget(watch.directory)
 
     def _forget(self, directory: str) -> None:
-        """Rename first: a removal that is interrupted leaves nothing that looks like a run."""
-        rest = os.path.join(self._state_dir, f".removed-{os.path.basename(directory)}")
-        try:
-            os.rename(directory, rest)
-        except FileNotFoundError:
-            return
-        except OSError:
-            rest = directory
-        shutil.rmtree(rest, ignore_errors=True)
+        self._spares.forget(directory)
 
     # Beside the task.
 

@@ -51,6 +51,10 @@ class Demands:
         self._counts.clear()
         self._said = False
 
+    def known(self, want_id: str) -> int:
+        """How many instances of the want the master still looks for."""
+        return self._counts.get(want_id, 0)
+
     def launched(self, want_id: str) -> None:
         """An instance of the want was launched, by which the master counts one less."""
         if self._counts.get(want_id, 0) > 0:

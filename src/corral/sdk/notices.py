@@ -3,6 +3,8 @@
 Rule: a notice survives a crash and may then arrive twice; one that is refused again and again is given up in the end.
 """
 
+import re
+
 import msgspec
 
 from corral.lib.backoff import grow_delay_s
@@ -29,6 +31,11 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 
 Outbox = dict[str, Notice]
 """The notices that wait, by their ids, each of them a record below `NOTICE`."""
+
+
+def is_web_address(text: str) -> bool:
+    """Whether something can be posted there: an http or https URL with a host."""
+    return re.fullmatch(r"https?://[^\s/]\S*", text) is not None
 
 
 def is_full(outbox: Outbox) -> bool:

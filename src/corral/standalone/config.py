@@ -19,6 +19,7 @@ from corral.model.domain import parse_domain
 from corral.model.flags import parse_attributes, parse_resources
 from corral.model.rates import RateLimits
 from corral.model.resources import ResourceKind, Resources
+from corral.sdk.notices import is_web_address
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,8 @@ class ServicesSection:
     single_stop_after_s: float = 300.0
     env_prefix: str = ""
     webhook_secret_file: str = ""
+    volume_role: str = ""
+    principal: str = ""
     drain_s: float = 30.0
 
 
@@ -81,6 +84,7 @@ class CronSection:
     most_history: int = 200
     shown_history: int = 5
     webhook_url: str = ""
+    slack_url: str = ""
     mail_from: str = ""
     mail_server: str = "127.0.0.1:25"
     mail_user: str = ""
@@ -405,6 +409,10 @@ def _check_cron(section: CronSection) -> None:
             raise Invalid(f"cron.{name} is {getattr(section, name)}; it must be more than 0")
     if section.disable_after < 0:
         raise Invalid(f"cron.disable_after is {section.disable_after}; it must be a number of failures, or 0 for never")
+    for name in ("webhook_url", "slack_url"):
+        url = getattr(section, name)
+        if url and not is_web_address(url):
+            raise Invalid(f"cron.{name} is {url!r}; it must be an http or https URL")
     if section.mail_security not in ("none", "starttls", "tls"):
         raise Invalid(f"cron.mail_security is {section.mail_security!r}; none, starttls and tls are known")
     parse_listen(section.mail_server, "cron.mail_server")

@@ -1,6 +1,7 @@
 """The life of a job: submitted, launched, run, over; what fails, what is lost, what is killed."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from batch_driver import Cluster, job_of
@@ -160,6 +161,48 @@ def test_an_ended_job_is_forgotten_after_its_ttl_with_its_records(cluster: Clust
     cluster.advance(3.0)
     assert not [key for key in cluster.records if key.startswith(("job/", "bundle/"))]
     assert cluster.stats()["totals"]["finished"] == 1
+
+
+def test_a_forgotten_job_does_not_run_again_after_a_restart_though_another_of_its_request_is_still_there(
+    cluster: Cluster,
+) -> None:
+    gone, long = cluster.submit({"ttl": 100, "name": "gone"}, {"ttl": 5000, "name": "long"}).ids
+    cluster.finish(*cluster.start())
+    cluster.advance(105.0)
+    cluster.recover()
+    assert cluster.start() == []
+    assert cluster.state_of(long) == "SUCCEEDED"
+    with pytest.raises(NotFound):
+        cluster.show(gone)
+    cluster.advance(5000.0)
+    assert not [key for key in cluster.records if key.startswith(("job/", "bundle/"))]
+
+
+def test_no_job_runs_again_when_its_records_are_deleted_bit_by_bit_and_the_process_dies_at_any_of_them(
+    make_cluster: Callable[..., Cluster],
+) -> None:
+    cluster = make_cluster(most_writes=2)
+    cluster.submit(*[{"ttl": 10}] * 6)
+    while tasks := cluster.start():
+        cluster.finish(*tasks)
+    cluster.advance(9.5)
+    left: list[dict[str, bytes]] = []
+    send = cluster.send
+
+    def watch(input: Any) -> None:
+        send(input)
+        left.append(dict(cluster.records))
+
+    cluster.send = watch  # type: ignore[method-assign]
+    cluster.advance(5.0)
+    assert len(left) > 3
+    for records in left:
+        again = make_cluster(most_writes=2)
+        again.records, again.now = records, cluster.now
+        again.recover()
+        assert again.start() == []
+        again.advance(20.0)
+        assert not [key for key in again.records if key.startswith(("job/", "bundle/"))]
 
 
 def test_more_ended_jobs_than_may_be_kept_lose_the_oldest(make_cluster: Callable[..., Cluster]) -> None:

@@ -1,5 +1,6 @@
 """What follows from the end of an attempt: retries, counters, children, notices; and what a crash or a loss changes."""
 
+import msgspec
 import pytest
 from cron_driver import Cluster, job_of
 
@@ -433,7 +434,8 @@ def test_a_disabled_child_is_passed_over_and_fires_at_the_next_round_after_it_is
     assert run_all(cluster) == ["a", "child"]
 
 
-def test_many_children_hear_of_a_success_even_when_the_process_dies_in_between(cluster) -> None:
+def test_many_children_hear_of_a_success_even_when_the_process_dies_in_between(make_cluster) -> None:
+    cluster = make_cluster(most_writes=64)
     cluster.put("root", schedule=FAR)
     for n in range(70):
         cluster.put(f"c{n:02}", parents=["root"])
@@ -625,6 +627,18 @@ def test_owners_and_webhooks_hear_of_failure_recovery_and_disabling(make_cluster
     kinds = [n.subject.split("'")[2].strip() for n in cluster.deliver() if n.url]
     assert kinds == ["recovered", "disabled"]
     assert not [k for k in cluster.records if k.startswith("notice/")]
+
+
+def test_a_chat_hears_of_a_failure_in_words(make_cluster) -> None:
+    cluster = make_cluster(slack_url="http://chat/hook")
+    cluster.put("a", schedule=FAR, retries=0)
+    cluster.run_now("a")
+    cluster.cycle(TaskState.FAILED)
+    (post,) = cluster.deliver()
+    assert post.url == "http://chat/hook"
+    text = msgspec.json.decode(post.body)["text"]
+    assert text.startswith("[Chronos] job 'a' failed!\n")
+    assert "attempt 1 of 1" in text
 
 
 def test_a_notice_is_sent_again_after_a_crash_and_after_a_refusal_until_it_is_given_up(make_cluster) -> None:

@@ -95,7 +95,8 @@ class BatchCore:
             case events.Subscribed():
                 return updates.subscribed(state, input)
             case Disconnected():
-                return [*updates.disconnected(state), *admission.release(state, now)]
+                state.disconnect()
+                return admission.release(state, now)
             case Loaded():
                 return recovery.load(state, input, now)
             case _:

@@ -27,6 +27,7 @@ from corral.frameworks.batch.spec import (
 )
 from corral.lib.errors import CorralError, Invalid, TooLarge, TooMany, Unavailable
 from corral.net.routes import Request, Response, json_response
+from corral.sdk.notices import is_web_address
 from corral.sdk.reading import kind_of, read_json
 
 MOST_TOLD = 100
@@ -206,7 +207,7 @@ def _rare_faults(spec: JobSpec) -> Iterator[tuple[str, str]]:
             read_constraint(constraint)
         except Invalid as error:
             yield "constraints", error.message
-    if spec.callback and not spec.callback.startswith(("http://", "https://")):
+    if spec.callback and not is_web_address(spec.callback):
         yield "callback", f"{spec.callback[:60]!r} is no URL of http or https"
     if spec.container is not None:
         if spec.image and spec.image != spec.container.image:

@@ -3,7 +3,6 @@
 Source: the batch contract, rules of the environment; Mesos v1 TaskInfo.
 """
 
-from collections.abc import Iterator
 from functools import lru_cache
 from hashlib import sha1
 
@@ -62,13 +61,13 @@ def read_constraint(given: tuple[str, str, str]) -> Constraint:
     return found
 
 
-def build_task(job: Job, run: Progress, offer: Offer, resources: Resources) -> TaskInfo:
-    """The task of one launch. Shapes: `run` already has its attempt and token."""
+def build_task(job: Job, job_id: str, run: Progress, offer: Offer) -> TaskInfo:
+    """The task of one launch, with all that the offer holds. Shapes: `run` already has its attempt and token."""
     spec = job.spec
-    task_id = name_task(job.id, run.attempt)
+    task_id = name_task(job_id, run.attempt)
     container = spec.container or (Container(image=spec.image) if spec.image else None)
-    environment = tuple(_environment(job, run, task_id, offer.hostname))
-    uris = tuple(_make_uri(each) for each in spec.fetch)
+    environment = _environment(job, job_id, run, task_id, offer.hostname)
+    uris = tuple(_make_uri(each) for each in spec.fetch) if spec.fetch else ()
     user = spec.user or None
     if spec.argv or not spec.command:
         # In a container all words are handed to its entry point; as a process the first is what is run.
@@ -80,39 +79,40 @@ def build_task(job: Job, run: Progress, offer: Offer, resources: Resources) -> T
         task_id=task_id,
         name=spec.name or "batch",
         agent_id=AgentId(offer.agent_id),
-        resources=resources,
+        resources=offer.resources,
         command=command,
         container=None if container is None else _make_container(container),
         max_completion_s=spec.timeout if spec.timeout > 0 else None,
         kill_grace_s=spec.grace,
-        labels=_labels(job),
+        labels=_labels(spec, job_id),
     )
 
 
-def _labels(job: Job) -> tuple[Label, ...]:
-    found = [Label(key="corral.job", value=job.id), Label(key=INSTANCE_LABEL, value=job.id)]
-    found += [Label(key=key, value=value) for key, value in (job.spec.labels or {}).items()]
-    return tuple(found)
+def _labels(spec: JobSpec, job_id: str) -> tuple[Label, ...]:
+    own = (Label(key="corral.job", value=job_id), Label(key=INSTANCE_LABEL, value=job_id))
+    if not spec.labels:
+        return own
+    return (*own, *(Label(key=key, value=value) for key, value in spec.labels.items()))
 
 
-def _environment(job: Job, run: Progress, task_id: TaskId, hostname: str) -> Iterator[tuple[str, str]]:
+def _environment(
+    job: Job, job_id: str, run: Progress, task_id: TaskId, hostname: str
+) -> tuple[tuple[str, str], ...]:  # fmt: skip
     """A job's own variables never replace those that are always there."""
-    if job.spec.env:
-        own = dict(_own_variables(job, run, task_id, hostname))
-        yield from ((key, value) for key, value in job.spec.env.items() if key not in own)
-    yield from _own_variables(job, run, task_id, hostname)
-
-
-def _own_variables(job: Job, run: Progress, task_id: TaskId, hostname: str) -> Iterator[tuple[str, str]]:
-    yield "CORRAL_JOB_ID", job.id
-    yield "CORRAL_ATTEMPT", str(run.attempt)
-    yield "CORRAL_OWNER", job.spec.owner
-    yield "CORRAL_FENCING_TOKEN", str(run.token)
-    yield "MESOS_TASK_ID", task_id
-    yield "HOST", hostname
+    own: tuple[tuple[str, str], ...] = (
+        ("CORRAL_JOB_ID", job_id),
+        ("CORRAL_ATTEMPT", str(run.attempt)),
+        ("CORRAL_OWNER", job.spec.owner),
+        ("CORRAL_FENCING_TOKEN", str(run.token)),
+        ("MESOS_TASK_ID", task_id),
+        ("HOST", hostname),
+    )
     if job.element is not None and job.array is not None:
-        yield "CORRAL_ARRAY_INDEX", str(job.element)
-        yield "CORRAL_ARRAY_COUNT", str(job.array.count)
+        own += (("CORRAL_ARRAY_INDEX", str(job.element)), ("CORRAL_ARRAY_COUNT", str(job.array.count)))
+    if not job.spec.env:
+        return own
+    names = dict(own)
+    return (*((key, value) for key, value in job.spec.env.items() if key not in names), *own)
 
 
 def _make_uri(fetch: Fetch) -> Uri:

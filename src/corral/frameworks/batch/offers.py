@@ -24,7 +24,7 @@ _MOST_AGENTS = 20_000
 
 def take_offers(state: State, event: events.Offers, now: float) -> list[Effect]:
     """Launch on them, as many as one input may write about; the rest is taken next."""
-    state.backlog.extend(event.offers)
+    state.backlog.add(event.offers)
     return work_off(state, now)
 
 
@@ -39,7 +39,7 @@ def work_off(state: State, now: float) -> list[Effect]:
     used: dict[str, tuple[list[OfferId], list[TaskInfo]]] = {}
     left = state.config.most_writes - 1
     while state.backlog and left > 0:
-        offer = state.backlog.popleft()
+        offer = state.backlog.take()
         if offer.want_id is None:
             coarse.append(offer.id)
             continue
@@ -91,9 +91,9 @@ def _launch(state: State, job: Job, offer: Offer, effects: list[Effect], now: fl
         )  # fmt: skip
     state.demands.launched(offer.want_id or "")
     state.wants_changed = True
-    effects += move(state, job, JobEvent.LAUNCH, run)
-    assert job.run is not None
-    return build_task(job, job.run, offer, offer.resources)
+    job_id = job.id
+    effects += move(state, job, JobEvent.LAUNCH, run, job_id)
+    return build_task(job, job_id, run, offer)
 
 
 def _address(offer: Offer) -> str:
@@ -124,6 +124,7 @@ def take_explanations(state: State, event: events.Explanations, now: float) -> l
         named.add(explanation.want_id)
         shape.explanation = explanation
         shape.blocked = True
+        queue.note_urgent(state, shape)
         if not explanation.never:
             shape.proven = shape.proven or explanation.agents > 0
             shape.never_at = None
@@ -152,8 +153,6 @@ def tell_never(shape: Shape) -> str:
 
 
 def rescind(state: State, event: events.Rescind) -> list[Effect]:
-    """The offer is no longer ours; if it was used already, the master says so about the task."""
-    for offer in [offer for offer in state.backlog if offer.id == event.offer_id]:
-        state.backlog.remove(offer)
+    state.backlog.drop(event.offer_id)
     state.wants_changed = True
     return []

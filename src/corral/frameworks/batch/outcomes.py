@@ -32,21 +32,23 @@ FREE_LOSSES = 5
 MOST_DELAY_S = 3600.0
 FIRST_LOSS_S = 1.0
 MOST_LOSS_S = 60.0
+JOB = "job/"
 
 
 def job_key(job: Job) -> str:
-    return f"job/{job.id}"
+    return f"{JOB}{job.id}"
 
 
 def bundle_key(bundle: BundleEntry) -> str:
     return f"bundle/{bundle.seq:012x}"
 
 
-def move(state: State, job: Job, event: JobEvent, run: Progress) -> list[Effect]:
+def move(state: State, job: Job, event: JobEvent, run: Progress, job_id: str = "") -> list[Effect]:
     """Take the step in memory, count it, and say what has to be written and who is to hear of it.
 
-    Shapes: `run` is the job's progress without its new state.
+    Shapes: `run` is the job's progress without its new state; `job_id` spares making it once more.
     """
+    job_id = job_id or job.id
     before = job.state
     after = JOB_STATES[before, event]
     run = job.run = replace(run, state=after)
@@ -60,7 +62,7 @@ def move(state: State, job: Job, event: JobEvent, run: Progress) -> list[Effect]
         state.queued += 1
         owner.queued += 1
     if before in ACTIVE and after not in ACTIVE:
-        del state.active[name_task(job.id, run.attempt)]
+        del state.active[name_task(job_id, run.attempt)]
         state.endings.pop(job, None)
         owner.active -= 1
         owner.cost -= cost_of(job.spec)
@@ -71,7 +73,7 @@ def move(state: State, job: Job, event: JobEvent, run: Progress) -> list[Effect]
         if array is not None:
             array.active -= 1
     elif before not in ACTIVE and after in ACTIVE:
-        state.active[name_task(job.id, run.attempt)] = job
+        state.active[name_task(job_id, run.attempt)] = job
         owner.active += 1
         owner.cost += cost_of(job.spec)
         if array is not None:
@@ -79,7 +81,7 @@ def move(state: State, job: Job, event: JobEvent, run: Progress) -> list[Effect]
     if array is not None:
         array.counts[before] -= 1
         array.counts[after] += 1
-    effects: list[Effect] = [] if event is JobEvent.START else [Persist(job_key(job), run)]
+    effects: list[Effect] = [] if event is JobEvent.START else [Persist(JOB + job_id, run)]
     if state.followed:
         effects.append(Publish(kind=str(after), body=event_body(job, run)))
     return effects
@@ -92,17 +94,20 @@ def event_body(job: Job, run: Progress) -> dict[str, object]:
     }  # fmt: skip
 
 
-def end(state: State, job: Job, event: JobEvent, reason: str, now: float, exit_code: int | None = None) -> list[Effect]:
+def end(
+    state: State, job: Job, event: JobEvent, reason: str, now: float, exit_code: int | None = None, job_id: str = ""
+) -> list[Effect]:  # fmt: skip
     """The job is over for good."""
     before = job.run or Progress(state=JobState.QUEUED)
     if job.state is JobState.QUEUED:
         queue.leave(state, job)
     run = replace(before, finished_at=now, exit_code=exit_code, reason=reason[:1000], ready_at=0.0, evicted="")
-    effects = move(state, job, event, run)
+    effects = move(state, job, event, run, job_id)
     state.finished.add(now)
     array = job.array
     if array is None:
-        return [*effects, *_conclude(state, job, now)]
+        effects += _conclude(state, job, now)
+        return effects
     array.ended += 1
     effects += _wake(state, job)
     if array.ended == array.count:
@@ -162,12 +167,15 @@ def retain(state: State, job: Job, now: float) -> None:
 
 
 def forget(state: State, job: Job) -> None:
-    """The job's time is up: nobody knows it any more. Its records are deleted with the next few."""
+    """The job's time is up: nobody knows it any more.
+
+    Its records stay as long as its bundle's: a job of a bundle that has none is one that waits for its first launch.
+    """
     bundle, array = job.bundle, job.array
     if job.run is not None:
-        state.trash.append(job_key(job))
+        bundle.gone.append(job_key(job))
     if array is not None:
-        state.trash.extend(job_key(each) for each in array.elements.values())
+        bundle.gone.extend(job_key(each) for each in array.elements.values())
         for state_of, count in array.counts.items():
             state.counts[state_of] -= count
     else:
@@ -181,9 +189,21 @@ def forget(state: State, job: Job) -> None:
         drop_bundle(state, bundle)
 
 
+def forget_old(state: State, now: float) -> None:
+    """What was forgotten in the last life, and whatever else had its time since."""
+    while state.ended and state.ended[0][0] <= now:
+        _, seq, place = heapq.heappop(state.ended)
+        bundle = state.bundles.get(seq)
+        job = None if bundle is None else bundle.jobs[place]
+        if job is not None:
+            forget(state, job)
+
+
 def drop_bundle(state: State, bundle: BundleEntry) -> None:
+    """Nothing of the bundle is left to know. Shapes: its own record goes first, what it leaves is nobody's job then."""
     del state.bundles[bundle.seq]
     state.trash.append(bundle_key(bundle))
+    state.trash.extend(bundle.gone)
     if bundle.request:
         state.requests.pop(bundle.request, None)
 
@@ -193,7 +213,7 @@ def drop_bundle(state: State, bundle: BundleEntry) -> None:
 
 def end_attempt(
     state: State, job: Job, event: JobEvent, reason: str, now: float, *, exit_code: int | None = None,
-    may_retry: bool = True,
+    may_retry: bool = True, job_id: str = "",
 ) -> list[Effect]:  # fmt: skip
     """The attempt is over; another follows, or the job is over too."""
     run = job.run
@@ -202,7 +222,7 @@ def end_attempt(
         return end(state, job, JobEvent.KILL, run.ending, now, exit_code)
     failed = event in (JobEvent.FAIL, JobEvent.RUN_OUT)
     if not failed or not may_retry or run.failures >= job.spec.retries or _is_ending(job):
-        effects = end(state, job, event, reason, now, exit_code)
+        effects = end(state, job, event, reason, now, exit_code, job_id)
         if failed:
             effects.append(Note("job ended", reason, "info", {**_facts(job), "state": str(job.state)}))
         return effects

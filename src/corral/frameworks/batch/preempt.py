@@ -9,26 +9,22 @@ import msgspec
 
 from corral.frameworks.batch.outcomes import job_key
 from corral.frameworks.batch.spec import Delivery, JobSpec
-from corral.frameworks.batch.state import Job, Shape, State
+from corral.frameworks.batch.state import URGENT, Job, Shape, State
 from corral.frameworks.batch.updates import order_end
 from corral.model import constraints
 from corral.model.attributes import format_value
 from corral.runtime.core import Effect, Note, Persist
 
-URGENT = 50
 LEAST_DIFFERENCE = 20
 MOST_PREEMPTIONS = 3
 AT_ONCE = 16
-
-
-def may_preempt(state: State) -> bool:
-    return any(shape.want.priority >= URGENT and shape.lines and shape.blocked for shape in state.shapes.values())
 
 
 def preempt(state: State, now: float) -> list[Effect]:
     """Have jobs ended for those that are urgent and have waited long enough."""
     effects: list[Effect] = []
     urgent = [s for s in state.shapes.values() if s.want.priority >= URGENT and s.lines and s.blocked]
+    state.urgent = bool(urgent)
     for shape in sorted(urgent, key=lambda s: (-s.want.priority, s.want.id)):
         waiting = _waiting_jobs(state, shape, now)
         coming = sum(1 for job in state.endings if job.run is not None and job.run.evicted == shape.want.id)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from corral.frameworks.batch.launch import make_want
 from corral.frameworks.batch.spec import JobSpec, JobState
-from corral.frameworks.batch.state import ArrayEntry, Job, Line, OwnerEntry, Shape, State, cost_of, make_element
+from corral.frameworks.batch.state import URGENT, ArrayEntry, Job, Line, OwnerEntry, Shape, State, cost_of, make_element
 from corral.model.offer import Want
 
 AGE_S = 600.0
@@ -63,6 +63,13 @@ def join(state: State, job: Job, *, front: bool = False) -> None:
         line.jobs.append(job)
     line.count += _worth(job)
     state.wants_changed = True
+    note_urgent(state, line.shape)
+
+
+def note_urgent(state: State, shape: Shape) -> None:
+    """Jobs of this shape may be what others have to make room for."""
+    if shape.blocked and shape.want.priority >= URGENT and shape.lines:
+        state.urgent = True
 
 
 def leave(state: State, job: Job, *, for_good: bool = True) -> None:

@@ -7,7 +7,7 @@ launched is reconciled with the master by the session as soon as it is subscribe
 from corral.frameworks.batch import queue
 from corral.frameworks.batch.admission import enter
 from corral.frameworks.batch.commands import load_order
-from corral.frameworks.batch.outcomes import end_array, retain
+from corral.frameworks.batch.outcomes import end_array, forget_old, retain
 from corral.frameworks.batch.spec import ACTIVE, TERMINAL, Bundle, JobState, KillOrder, Owner, Progress
 from corral.frameworks.batch.state import Job, State, cost_of, make_element, name_task
 from corral.frameworks.batch.updates import order_end
@@ -37,6 +37,7 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
         elements.setdefault(job_id, {})[int(element)] = progress.pop(key)
     for job in arrays:
         effects += _load_array(state, job, elements.pop(job.id, {}), now)
+    forget_old(state, now)
     state.trash += [f"job/{key}" for key in progress]
     state.trash += [f"job/{key}[{k}]" for key, found in elements.items() for k in found]
     for number, order in decode_records(loaded, "kill/", KillOrder).items():

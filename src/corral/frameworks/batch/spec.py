@@ -318,6 +318,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     unreachable_timeout_s: float = 300.0
     kill_retry_s: float = 30.0
     preempt_after_s: float = 5.0
-    most_writes: int = 120
+    most_writes: int = 500
     most_commit_bytes: int = 1 << 40
     bundle: int = 500

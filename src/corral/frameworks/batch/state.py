@@ -27,10 +27,10 @@ from corral.frameworks.batch.spec import (
     Submit,
 )
 from corral.model.attributes import Attribute
-from corral.model.ids import FrameworkId, TaskId, WantId
-from corral.model.offer import Explanation, Offer, Want
-from corral.sdk.answers import Demands
+from corral.model.ids import TaskId, WantId
+from corral.model.offer import Explanation, Want
 from corral.sdk.notices import Outbox
+from corral.sdk.subscription import Subscription
 from corral.sdk.tokens import TokenCounter
 
 TOKENS_AT_ONCE = 100_000
@@ -40,9 +40,13 @@ _RATE_S = 60
 
 
 class BundleEntry:
-    """The jobs of one record. Shapes: a place is None once its job is forgotten; `left` counts the others."""
+    """The jobs of one record.
 
-    __slots__ = ("at", "digest", "duplicates", "head", "jobs", "left", "request", "seq", "tail")
+    Shapes: a place is None once its job is forgotten; `left` counts the others, `gone` has the keys of the former's
+    records.
+    """
+
+    __slots__ = ("at", "digest", "duplicates", "gone", "head", "jobs", "left", "request", "seq", "tail")
 
     def __init__(self, seq: int, record: Bundle) -> None:
         self.seq = seq
@@ -54,6 +58,7 @@ class BundleEntry:
         self.duplicates = record.duplicates
         self.jobs: list[Job | None] = []
         self.left = 0
+        self.gone: list[str] = []
 
 
 class ArrayEntry:
@@ -242,10 +247,13 @@ class Rate:
 WAIT = "wait/"
 """The timers of those who wait for jobs to end."""
 
+URGENT = 50
+"""From this priority on jobs may have others ended."""
+
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 
 
-class State:
+class State(Subscription):
     """Shapes: `active` has the job of each task that is under way; `due` holds when something is to be looked at again:
     `(at, number, what, job)`, entries that no longer count included; `ended` is the same for records that are to be
     forgotten; `trash` are keys to be deleted bit by bit.
@@ -254,12 +262,9 @@ class State:
     __slots__ = (
         "active",
         "attributes",
-        "backlog",
         "bundles",
         "config",
-        "connected",
         "counts",
-        "demands",
         "due",
         "due_at",
         "due_number",
@@ -268,7 +273,6 @@ class State:
         "evicted",
         "finished",
         "followed",
-        "framework_id",
         "held",
         "kept",
         "keys",
@@ -290,16 +294,15 @@ class State:
         "submitted",
         "tokens",
         "trash",
+        "urgent",
         "waiters",
         "waiting",
-        "wants_changed",
     )  # fmt: skip
 
     def __init__(self, config: Config, random: Random) -> None:
+        super().__init__()
         self.config = config
         self.random = random
-        self.framework_id: FrameworkId | None = None
-        self.connected = False
         self.followed = False
         self.bundles: dict[int, BundleEntry] = {}
         self.seq = 0
@@ -311,9 +314,6 @@ class State:
         self.requests: dict[str, tuple[int, ...]] = {}
         self.active: dict[TaskId, Job] = {}
         self.attributes: dict[str, tuple[str, tuple[Attribute, ...]]] = {}
-        self.backlog: deque[Offer] = deque()
-        self.demands = Demands()
-        self.wants_changed = False
         self.tokens = TokenCounter(TOKENS_AT_ONCE)
         self.due: list[tuple[float, int, str, Job]] = []
         self.due_number = 0
@@ -332,6 +332,7 @@ class State:
         self.counts: Counter[JobState] = Counter()
         self.submitted, self.started, self.finished = Rate(), Rate(), Rate()
         self.evicted = 0
+        self.urgent = False
         self.refused = 0
         self.start_buckets = [0] * (len(BUCKETS_S) + 1)
         self.start_sum = 0.0

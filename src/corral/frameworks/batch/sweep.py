@@ -7,7 +7,6 @@ import heapq
 
 from corral.frameworks.batch import commands, offers, queue
 from corral.frameworks.batch.outcomes import end, forget
-from corral.frameworks.batch.preempt import may_preempt
 from corral.frameworks.batch.spec import JobEvent, JobState
 from corral.frameworks.batch.state import Job, State
 from corral.frameworks.batch.updates import silent
@@ -33,7 +32,7 @@ def settle(state: State, now: float) -> list[Effect]:
         effects.append(SetTimer(WORK, 0.0, if_unset=True))
     if state.held:
         effects.append(SetTimer(HELD, 0.25, if_unset=True))
-    if state.shapes and may_preempt(state):
+    if state.urgent:
         effects.append(SetTimer(PREEMPT, PREEMPT_EVERY_S, if_unset=True))
     wake_at = _next_wake(state)
     if wake_at is not None and (state.due_at is None or wake_at < state.due_at):

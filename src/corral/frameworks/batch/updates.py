@@ -5,6 +5,7 @@ belongs to a job that is over, or to a launch that was given up. Source: the bat
 """
 
 import re
+from bisect import bisect_left
 
 import msgspec
 
@@ -41,8 +42,10 @@ def update(state: State, event: events.Update, now: float) -> list[Effect]:
     run = job.run
     assert run is not None
     if status.state is TaskState.FINISHED:
-        begun = [] if run.started_at is not None else _start(state, job, run, status, now)
-        return [*begun, *end_attempt(state, job, JobEvent.SUCCEED, "", now, exit_code=0)]
+        effects = [] if run.started_at is not None else _start(state, job, run, status, now)
+        job_id = status.task_id.rpartition(".")[0]
+        effects += end_attempt(state, job, JobEvent.SUCCEED, "", now, exit_code=0, job_id=job_id)
+        return effects
     if status.state in _ALIVE:
         return _alive(state, job, run, status, now)
     message = status.message or str(status.reason or status.state)
@@ -73,12 +76,11 @@ def _exit_code(message: str) -> int | None:
 
 def _start(state: State, job: Job, run: Progress, status: TaskStatus, now: float) -> list[Effect]:
     waited_s = max(0.0, run.launched_at - run.queued_at) if run.queued_at else max(0.0, now - job.bundle.at)
-    place = next((i for i, most_s in enumerate(BUCKETS_S) if waited_s <= most_s), len(BUCKETS_S))
-    state.start_buckets[place] += 1
+    state.start_buckets[bisect_left(BUCKETS_S, waited_s)] += 1
     state.start_sum += waited_s
     state.started.add(now)
     run = replace(run, started_at=status.at, unreachable_at=None, agent_id=run.agent_id or status.agent_id or "")
-    return move(state, job, JobEvent.START, run)
+    return move(state, job, JobEvent.START, run, status.task_id.rpartition(".")[0])
 
 
 def _alive(state: State, job: Job, run: Progress, status: TaskStatus, now: float) -> list[Effect]:
@@ -143,15 +145,5 @@ def end_again(state: State) -> list[Effect]:
 
 def subscribed(state: State, event: events.Subscribed) -> list[Effect]:
     """Say again all that the master may not have heard."""
-    state.framework_id = event.framework_id
-    state.connected = True
-    state.demands.forget()
-    state.wants_changed = True
+    state.subscribe(event)
     return end_again(state)
-
-
-def disconnected(state: State) -> list[Effect]:
-    """Nothing that was offered counts any more; tasks are not touched."""
-    state.connected = False
-    state.backlog.clear()
-    return []

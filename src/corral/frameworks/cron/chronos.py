@@ -31,6 +31,7 @@ from corral.frameworks.cron.spec import (
 from corral.lib.errors import CorralError, Invalid
 from corral.lib.units import format_timestamp, parse_timestamp
 from corral.net.routes import Request, Response, json_response
+from corral.sdk.notices import is_web_address
 
 Json = Any
 ONCE_NOW = "R1//PT24H"
@@ -133,7 +134,7 @@ def _read_factor(reader: Reader, field: str) -> float:
 
 def read_webhook(reader: Reader, field: str) -> str:
     value = reader.text(field)
-    if value and not value.startswith(("http://", "https://")):
+    if value and not is_web_address(value):
         raise Invalid(f"{field} is {value!r}; it must be an http or https URL")
     return value
 

@@ -120,13 +120,15 @@ class CronCore:
             case events.Explanations():
                 return offers.take_explanations(state, input)
             case events.Rescind():
-                return offers.rescind(state, input)
+                state.backlog.drop(input.offer_id)
+                return []
             case events.InverseOffers():
                 return answers.agree(input)
             case events.Subscribed():
                 return updates.subscribed(state, input)
             case Disconnected():
-                return updates.disconnected(state)
+                state.disconnect()
+                return []
             case Loaded():
                 return recovery.load(state, input, now)
             case _:

@@ -67,9 +67,10 @@ def _look_at(state: State, job: Job, now: float) -> list[Effect]:
         effects.append(Note("firing skipped", why, "warning", {"job": job.name, "due": plan.skipped}))
     for end in plan.ends:
         effects += end_run(state, job, job.runs[end.run], end.why, now)
-    wanted = {item.what for item in plan.items}
-    for what in [w for w in job.items if w not in wanted]:
-        state.unqueue(job, what)
+    if job.items:
+        wanted = {item.what for item in plan.items}
+        for what in [w for w in job.items if w not in wanted]:
+            state.unqueue(job, what)
     for item in plan.items:
         if item.what not in job.items:
             state.enqueue(job, job.want or make_want(job.spec, state.config), item.what)
@@ -79,6 +80,8 @@ def _look_at(state: State, job: Job, now: float) -> list[Effect]:
 
 def _give_up(state: State, job: Job, now: float) -> list[Effect]:
     """End what has had its time."""
+    if not job.runs:
+        return []
     effects: list[Effect] = []
     unreachable_s = state.config.unreachable_timeout_s
     for run in job.live:

@@ -6,6 +6,7 @@ Source: Chronos' contract, sections 1.3 to 1.5; Mesos v1 TaskInfo.
 import re
 import shlex
 from collections.abc import Iterator
+from functools import lru_cache
 
 from corral.frameworks.cron.spec import Config, Container, JobSpec, Run
 from corral.frameworks.cron.state import digest
@@ -39,19 +40,20 @@ def disk_of(spec: JobSpec, config: Config) -> float:
 
 def make_want(spec: JobSpec, config: Config) -> Want:
     """The demand of every run of this shape; jobs of equal shape share it. Shapes: its count is 0."""
-    resources = normal(
-        (
-            scalar("cpus", cpus_of(spec, config)),
-            scalar("mem", mem_of(spec, config)),
-            scalar("disk", disk_of(spec, config)),
-        )
-    )
-    constraints = tuple(c for one in spec.constraints for c in read_constraint(one))
+    amounts = cpus_of(spec, config), mem_of(spec, config), disk_of(spec, config)
     runtime = "docker" if spec.container is not None else "process"
-    priority = HIGH_PRIORITY if spec.high_priority else 0
+    return _want_of(amounts, spec.constraints, runtime, HIGH_PRIORITY if spec.high_priority else 0, config.role)
+
+
+@lru_cache(maxsize=1024)
+def _want_of(
+    amounts: tuple[float, float, float], given: tuple[tuple[str, str, str], ...], runtime: str, priority: int, role: str
+) -> Want:
+    resources = normal(tuple(scalar(*each) for each in zip(("cpus", "mem", "disk"), amounts, strict=True)))
+    constraints = tuple(c for one in given for c in read_constraint(one))
     shape = digest(resources, constraints, runtime, priority)
     return Want(
-        id=WantId(f"cron-{shape}"), role=config.role, count=0, resources=resources, constraints=constraints,
+        id=WantId(f"cron-{shape}"), role=role, count=0, resources=resources, constraints=constraints,
         priority=priority, runtime=runtime,
     )  # fmt: skip
 

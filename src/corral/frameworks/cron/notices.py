@@ -1,4 +1,4 @@
-"""Tells people and programs of what became of a job: a mail to each owner, a POST to each webhook.
+"""Tells people and programs of what became of a job: a mail to each owner, a POST to each webhook, a line in a chat.
 
 Rule: a notice is a record until its delivery is confirmed, so it survives a crash, and may then arrive twice.
 Source: Chronos' contract, section 4.
@@ -41,7 +41,8 @@ def tell_about(
     owners = tuple(sorted({o.strip() for o in owner.split(",")} - {""}))
     urls = sorted({state.config.webhook_url, webhook} - {""})
     mails = owners if state.config.mail_from else ()
-    if not mails and not urls:
+    chat = state.config.slack_url
+    if not mails and not urls and not chat:
         return []
     kind, name = whom
     if is_full(state.notices):
@@ -50,9 +51,12 @@ def tell_about(
     subject = f"{cluster}[Chronos] {kind} '{name}' {what}{'!' if what == 'failed' else ''}"
     at = format_timestamp(now)
     effects: list[Effect] = []
+    words = f"{at} {kind} {name} {what}: {text}\n"
+    if chat:
+        body = msgspec.json.encode({"text": f"{subject}\n{words}"}).decode()
+        effects += send(state.notices, Notice(id=state.mint_run_id(), subject=subject, body=body, url=chat))
     if mails:
-        body = f"{at} {kind} {name} {what}: {text}\n"
-        effects += send(state.notices, Notice(id=state.mint_run_id(), subject=subject, body=body, mail_to=mails))
+        effects += send(state.notices, Notice(id=state.mint_run_id(), subject=subject, body=words, mail_to=mails))
     told = {"event": what, "message": text, "at": at, "owner": owner, "subject": subject, **facts}
     for url in urls:
         body = msgspec.json.encode(told).decode()

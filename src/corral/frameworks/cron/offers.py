@@ -20,11 +20,13 @@ from corral.sdk.effects import Call
 from corral.sdk.match import Placement, match
 
 WRITES_PER_LAUNCH = 5
+LEAST_SHARE = 64
+"""How many instances of a shape are asked for at least, however many shapes there are."""
 
 
 def take_offers(state: State, event: events.Offers, now: float) -> list[Effect]:
     """Launch on them, as many as one input may write about; the rest is taken next."""
-    state.backlog.extend(event.offers)
+    state.backlog.add(event.offers)
     return work_off(state, now)
 
 
@@ -33,8 +35,7 @@ def work_off(state: State, now: float) -> list[Effect]:
         state.backlog.clear()
         return []
     most = max(1, state.config.most_writes // WRITES_PER_LAUNCH)
-    offers = state.backlog[:most]
-    del state.backlog[:most]
+    offers = state.backlog.take_many(most)
     matched = match(offers, _waiting(state, offers))
     effects: list[Effect] = []
     unused = [offer.id for offer in matched.unused if offer.want_id is not None]
@@ -171,11 +172,18 @@ def say_wants(state: State, now: float) -> list[Effect]:
     if not state.connected or state.framework_id is None or not state.wants_changed:
         return []
     state.wants_changed = False
+    share = max(LEAST_SHARE, state.config.window // max(1, len(state.queues)))
     wants = (
-        replace(state.nodes.wish(queue.want, want_id, now), count=len(queue.items))
+        replace(state.nodes.wish(queue.want, want_id, now), count=_count(state, want_id, len(queue.items), share))
         for want_id, queue in state.queues.items()
     )
     return state.demands.state(state.framework_id, wants)
+
+
+def _count(state: State, want_id: WantId, waiting: int, share: int) -> int:
+    """How many to ask for of what waits. As long as half of the share is still looked for it is not told anew."""
+    known = state.demands.known(want_id)
+    return known if share // 2 <= known <= waiting else min(waiting, share)
 
 
 def take_explanations(state: State, event: events.Explanations) -> list[Effect]:
@@ -200,9 +208,3 @@ def take_explanations(state: State, event: events.Explanations) -> list[Effect]:
             gone.explanation = None
     state.explained = named
     return effects
-
-
-def rescind(state: State, event: events.Rescind) -> list[Effect]:
-    """The offer is no longer ours; if it was used already, the master says so about the task."""
-    state.backlog = [o for o in state.backlog if o.id != event.offer_id]
-    return []

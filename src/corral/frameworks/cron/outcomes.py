@@ -77,10 +77,10 @@ def _judge_node(
     if not node or result not in (Result.SUCCESS, Result.FAILURE):
         return []
     lived_s = now - run.started_at if run.started_at is not None else 0.0
-    shape = (job.want or make_want(job.spec, state.config)).id
     if result is Result.SUCCESS:
         state.nodes.last(job.name, node, now)
         return []
+    shape = (job.want or make_want(job.spec, state.config)).id
     if lived_s < FAST_S and again:
         state.nodes.shun(shape, node, f"an attempt of job {job.name} failed there: {message}", now)
     if not state.nodes.fail(job.name, node, lived_s, now):

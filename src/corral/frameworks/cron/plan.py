@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from corral.frameworks.cron.schedule import Due, find_due
-from corral.frameworks.cron.spec import Concurrency, Misfire, Run, RunState
+from corral.frameworks.cron.spec import LIVE, Concurrency, Misfire, Run, RunState
 from corral.frameworks.cron.state import BACKFILLED, SCHEDULED, Job
 
 
@@ -50,23 +50,37 @@ def due_now(job: Job, now_ms: int) -> Due:
 def plan_job(job: Job, now_ms: int, unreachable_s: float) -> JobPlan:
     """What may be launched of this job, under its concurrency policy. Units: `unreachable_s` is how long a run whose
     agent is silent keeps its place."""
-    due = due_now(job, now_ms)
-    waits = [round(run.ready_at * 1000) for run in job.queued if run.ready_at * 1000 > now_ms]
-    ends_at = [at for run in job.live if (at := deadline(job, run, unreachable_s)) is not None]
-    wake_at = min((at for at in (due.next, *waits, *ends_at) if at is not None), default=None)
-    if job.spec.disabled:
+    due, spec = due_now(job, now_ms), job.spec
+    live, ready, later = _sort(job, now_ms)
+    wake_at = due.next
+    for at in (*(deadline(job, run, unreachable_s) for run in live), *(round(run.ready_at * 1000) for run in later)):
+        if at is not None and (wake_at is None or at < wake_at):
+            wake_at = at
+    if spec.disabled:
         ends = tuple(End(run.id, "the job is disabled") for run in job.queued)
         return JobPlan(ends=ends, wake_at=wake_at, skipped=due.skipped)
-    ready = [run for run in job.queued if run.ready_at * 1000 <= now_ms]
-    if job.spec.concurrency is Concurrency.ALLOW:
+    if spec.concurrency is Concurrency.ALLOW:
         return JobPlan(items=_all(job, ready, due), wake_at=wake_at, skipped=due.skipped)
-    if job.spec.concurrency is Concurrency.REPLACE and (fresh := _fresh(ready, due)) is not None:
-        items = () if job.live else (fresh,)
+    if spec.concurrency is Concurrency.REPLACE and (fresh := _fresh(ready, due)) is not None:
+        items = () if live else (fresh,)
         return JobPlan(items=items, ends=_in_the_way(job), wake_at=wake_at, skipped=due.skipped)
     first = _first(job, ready, due)
-    busy = bool(job.live) or any(is_retry(run) for run in job.queued if run not in ready)
+    busy = bool(live) or any(is_retry(run) for run in later)
     items = () if busy or first is None else (first,)
     return JobPlan(items=items, wake_at=wake_at, skipped=due.skipped)
+
+
+def _sort(job: Job, now_ms: int) -> tuple[list[Run], list[Run], list[Run]]:
+    """The runs that have a task, those that may be launched now, and the retries that are still ahead."""
+    live: list[Run] = []
+    ready: list[Run] = []
+    later: list[Run] = []
+    for run in job.runs.values():
+        if run.state in LIVE:
+            live.append(run)
+        else:
+            (ready if run.ready_at * 1000 <= now_ms else later).append(run)
+    return live, ready, later
 
 
 def is_retry(run: Run) -> bool:

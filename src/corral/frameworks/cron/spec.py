@@ -461,9 +461,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """How the cron framework works. Units: seconds, cores, MiB.
 
     Shapes: `address` is the `host:port` under which this API is reached; `most_writes` bounds the records that one
-    input may touch in bulk work; `disable_after` failures in a row disable a job, 0 never does. `webhook_url` is told
-    everything that job owners are told; mails go out when `mail_from` is set.
-    The password is named by its file, as configurations are written to journals.
+    input may touch in bulk work, `window` instances or so are asked of the master at once, as an offer that is not
+    used in time goes back; `disable_after` failures in a row disable a job, 0 never does. `webhook_url` is told
+    everything that job owners are told, `slack_url` in the form of Slack and Mattermost; mails
+    go out when `mail_from` is set. The password is named by its file, as configurations are written to journals.
     """
 
     name: str = "cron"
@@ -484,9 +485,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     most_history: int = 200
     shown_history: int = 5
     kill_retry_s: float = 30.0
-    most_writes: int = 64
+    most_writes: int = 1000
+    window: int = 4096
     most_backfill: int = 10_000
     webhook_url: str = ""
+    slack_url: str = ""
     mail_from: str = ""
     mail_server: str = "127.0.0.1:25"
     mail_user: str = ""

@@ -30,11 +30,11 @@ from corral.frameworks.cron.spec import (
     Run,
     Signal,
 )
-from corral.model.ids import FrameworkId, TaskId, WantId
-from corral.model.offer import Explanation, Offer, Want
-from corral.sdk.answers import Demands
+from corral.model.ids import TaskId, WantId
+from corral.model.offer import Explanation, Want
 from corral.sdk.nodes import NodeScores
 from corral.sdk.notices import Outbox
+from corral.sdk.subscription import Subscription
 from corral.sdk.tokens import TokenCounter
 
 replace = msgspec.structs.replace
@@ -114,10 +114,11 @@ class Job:
 
     def adopt(self, record: JobRecord) -> None:
         """Take on a new definition; what was derived from the old one is made anew when it is needed."""
+        before, spec = self.record.spec, record.spec
         self.record = record
         self.want = None
-        spec = record.spec
-        self._grid = None if spec.schedule is None else read_schedule(spec.schedule, spec.time_zone)
+        if self._grid is None or (spec.schedule, spec.time_zone) != (before.schedule, before.time_zone):
+            self._grid = None if spec.schedule is None else read_schedule(spec.schedule, spec.time_zone)
         self._most_late = None
         if spec.epsilon is not None:
             self._most_late = round(period_s(spec.epsilon) * 1000)
@@ -139,23 +140,21 @@ class Job:
         return self.grid is not None and self.progress.left == 0 and not scheduled
 
 
-class State:
-    """Shapes: `dirty` jobs have to be looked at; `demands` is what the master was told last; `heap` holds when to
+class State(Subscription):
+    """Shapes: `dirty` jobs have to be looked at; `heap` holds when to
     look at a job again, with entries that no longer count; `trash` are keys of records to be deleted bit by bit;
     `tasks` finds a run by its present task; `nodes` remembers what failed where.
     """
 
     __slots__ = (
-        "backlog", "children", "config", "connected", "dags", "demands", "dirty", "endings", "explained", "fire_at",
-        "framework_id", "heap", "jobs", "leaving", "nodes", "notices", "purged", "queues", "random", "roots", "signals",
-        "tasks", "tokens", "trash", "wants_changed",
+        "children", "config", "dags", "dirty", "endings", "explained", "fire_at", "heap", "jobs", "leaving", "nodes",
+        "notices", "purged", "queues", "random", "roots", "signals", "tasks", "tokens", "trash",
     )  # fmt: skip
 
     def __init__(self, config: Config, random: Random) -> None:
+        super().__init__()
         self.config = config
         self.random = random
-        self.framework_id: FrameworkId | None = None
-        self.connected = False
         self.jobs: dict[str, Job] = {}
         self.dags = Dags()
         self.children: dict[str, set[str]] = {}
@@ -164,10 +163,7 @@ class State:
         self.tasks: dict[TaskId, tuple[str, str]] = {}
         self.dirty: OrderedDict[str, None] = OrderedDict()
         self.heap: list[tuple[int, str]] = []
-        self.backlog: list[Offer] = []
-        self.demands = Demands()
         self.nodes = NodeScores()
-        self.wants_changed = False
         self.explained: set[WantId] = set()
         self.signals: dict[str, Signal] = {}
         self.notices: Outbox = {}
@@ -198,6 +194,9 @@ class State:
     def adopt(self, job: Job, record: JobRecord) -> None:
         """A job's new definition. What waits of it waits in the queue of its new shape from the next look on."""
         self.unqueue_all(job)
+        if record.spec.parents == job.spec.parents:
+            job.adopt(record)
+            return
         self._unlink(job)
         job.adopt(record)
         self.add_job(job)
@@ -231,8 +230,8 @@ class State:
 
     # Runs.
 
-    def place(self, job: Job, run: Run) -> None:
-        """Add the run, or put its new form in the place of the old one."""
+    def place(self, job: Job, run: Run, *, look: bool = True) -> None:
+        """Add the run, or put its new form in the place of the old one; with `look` the job's plan is made anew."""
         old = job.runs.get(run.id)
         assert old is None or old.state is run.state or (old.state, run.state) in _MOVES, f"{run.id}: {old} to {run}"
         if old is not None and old.task_id is not None and old.task_id != run.task_id:
@@ -242,7 +241,8 @@ class State:
             if run.ending:
                 self.endings[run.task_id] = None
         job.runs[run.id] = run
-        self.dirty[job.name] = None
+        if look:
+            self.dirty[job.name] = None
 
     def drop_run(self, job: Job, run: Run) -> None:
         del job.runs[run.id]

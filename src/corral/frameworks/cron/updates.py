@@ -68,7 +68,11 @@ def _alive(state: State, job: Job, run: Run, status: TaskStatus) -> list[Effect]
         run, state=then, started_at=status.at if begins else run.started_at, unreachable_at=None,
         agent_id=run.agent_id or status.agent_id,
     )  # fmt: skip
-    state.place(job, run)
+    # It was live and stays so: nothing else can be launched or given up for it, unless its agent was silent.
+    state.place(job, run, look=returned)
+    if not begins and not returned:
+        # That it has begun is written already, and no more than this counts after a crash.
+        return []
     effects: list[Effect] = [Persist(run_key(run), run)]
     facts = {"job": job.name, "task": run.task_id, "agent": run.agent_id}
     if returned:
@@ -111,15 +115,5 @@ def end_reported(state: State, job: Job, run: Run, code: int, now: float) -> lis
 
 def subscribed(state: State, event: events.Subscribed) -> list[Effect]:
     """Say again all that the master may not have heard."""
-    state.framework_id = event.framework_id
-    state.connected = True
-    state.demands.forget()
-    state.wants_changed = True
+    state.subscribe(event)
     return kill_again(state)
-
-
-def disconnected(state: State) -> list[Effect]:
-    """Nothing that was offered counts any more; tasks are not touched."""
-    state.connected = False
-    state.backlog.clear()
-    return []

@@ -5,7 +5,6 @@ events that follow each other quickly may arrive in another order. Source: Marat
 neither kept nor repeated; their calls are those of the PyPI client.
 """
 
-import re
 from collections.abc import Mapping
 from hashlib import sha1
 from typing import Any
@@ -43,7 +42,7 @@ def command(state: State, ask: int, asked: WebhookCommand, now: float) -> list[E
 
 
 def _add(state: State, ask: int, url: str, client_ip: str, now: float) -> list[Effect]:
-    if re.fullmatch(r"https?://[^\s/]\S*", url) is None:
+    if not notices.is_web_address(url):
         raise Invalid(f"callbackUrl is {url[:200]!r}; it must be an http or https URL")
     answer = {"clientIp": client_ip, "callbackUrl": url, "eventType": "subscribe_event"}
     if url in state.webhooks:
