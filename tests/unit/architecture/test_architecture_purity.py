@@ -22,7 +22,7 @@ MAY_DO_IO: dict[str, set[str]] = {
     "model": set(),
     "mesos": set(),
     "allocator": set(),
-    "master": {"shell.py", "routes.py"},
+    "master": {"shell.py", "routes.py", "mesos_routes.py", "link_routes.py"},
     "agent": {
         "shell.py",
         "routes.py",

@@ -13,7 +13,8 @@ from master_stage import agent_info, task_info
 
 from corral.lib.errors import CorralError, Unavailable
 from corral.master.core import MasterCore
-from corral.master.routes import OPERATOR_PATHS, SCHEDULER_PATHS, routes
+from corral.master.mesos_routes import OPERATOR_PATHS, SCHEDULER_PATHS
+from corral.master.routes import routes
 from corral.master.shell import MasterShell
 from corral.master.spec import AgentOpened, AgentReported, MasterConfig
 from corral.mesos.recordio import RecordReader

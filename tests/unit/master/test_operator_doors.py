@@ -15,7 +15,8 @@ from test_master_routes import JSON, Door, Subscription, text
 from corral.lib import log
 from corral.lib.errors import CorralError
 from corral.master.core import MasterCore
-from corral.master.routes import routes, write_text
+from corral.master.mesos_routes import write_text
+from corral.master.routes import routes
 from corral.master.shell import MasterShell
 from corral.master.spec import AgentOpened, AgentReported, MasterConfig
 from corral.model.framework import FrameworkInfo

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from corral.frameworks.services import Config, ServicesCore, residency
+from corral.frameworks.services import Config, ServicesCore, build, residency
 from corral.frameworks.services.marathon import read_app, read_update
 from corral.frameworks.services.registry import CHANGED
 from corral.frameworks.services.spec import AppUpdate, CreateApp, GetApp, Instance, UpdateApps
@@ -44,6 +44,12 @@ MASTER = events.MasterInfo(id="m", hostname="master", ip="127.0.0.1", port=4680,
 ALIVE = (TaskState.STAGING, TaskState.STARTING, TaskState.RUNNING, TaskState.KILLING, TaskState.UNREACHABLE)
 
 
+def make_core(config: Config, random: Random) -> ServicesCore:
+    core = build(config, random).core
+    assert isinstance(core, ServicesCore)
+    return core
+
+
 class Cluster:
     """Shapes: `records` survive `crash`; `tasks` are those the pretended master runs, by id."""
 
@@ -52,7 +58,7 @@ class Cluster:
         self.records: dict[str, bytes] = {}
         self.now = 1_700_000_000.0
         self.seed = 1
-        self.core = ServicesCore(self.config, Random(self.seed))
+        self.core = make_core(self.config, Random(self.seed))
         self.timers: dict[str, float] = {}
         self.calls: list[calls.Call] = []
         self.notes: list[Note] = []
@@ -65,6 +71,7 @@ class Cluster:
         self.declined: list[str] = []
         self.measured: list[tuple[str, ...]] = []
         self.signals: list[Signal] = []
+        self.roles: tuple[str, ...] = (self.config.role,)
         self.revived: list[tuple[str, ...]] = []
         self.reserved: dict[str, tuple[AgentId, Resources]] = {}
         self.replies: dict[int, Any] = {}
@@ -129,6 +136,7 @@ class Cluster:
         self.advance(0.05)
 
     def subscribe(self) -> None:
+        self.roles = (self.config.role,)
         self.wants.clear()
         self.send(events.Subscribed(framework_id=FRAMEWORK, heartbeat_interval_s=15.0, master=MASTER))
         self.settle()
@@ -150,7 +158,7 @@ class Cluster:
         self.seed += 1
         self.timers.clear()
         self._offered.clear()
-        self.core = ServicesCore(self.config, Random(self.seed))
+        self.core = make_core(self.config, Random(self.seed))
         self.send(Loaded(tuple(Stored(k, v) for k, v in sorted(self.records.items()))))
 
     def reconcile(self) -> None:
@@ -217,7 +225,10 @@ class Cluster:
                 self.killed.append(task_id)
             case calls.AcceptInverseOffers():
                 pass
+            case calls.UpdateFramework(info=info):
+                self.roles = info.roles
             case calls.Revive(roles=roles):
+                assert set(roles) <= set(self.roles), "it is in these roles"
                 self.revived.append(roles)
             case _:
                 raise AssertionError(f"unexpected call {call}")

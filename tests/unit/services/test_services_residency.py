@@ -244,7 +244,6 @@ def test_reservations_bear_the_name_of_the_token_that_the_framework_shows(make_c
     config = Config(principal="ci", role="web")
     framework = build(config, Random(1))
     assert (framework.info.principal, framework.info.roles) == ("ci", ("web",))
-    assert build(Config(), Random(1)).info.roles == ("*", "services")
     cluster = make_cluster(config)
     cluster.subscribe()
     cluster.create(**APP)
@@ -253,6 +252,19 @@ def test_reservations_bear_the_name_of_the_token_that_the_framework_shows(make_c
     (reserve, create, _) = next(c for c in cluster.calls if isinstance(c, calls.Accept)).operations
     assert {r.identity.reservations[-1].principal for r in (*reserve.resources, *create.volumes)} == {"ci"}
     assert {r.identity.disk.principal for r in task.resources if is_volume(r)} == {"ci"}
+
+
+def test_the_role_of_reservations_is_taken_with_the_first_app_that_has_volumes_and_after_each_subscription(
+    cluster: Any,
+) -> None:
+    cluster.create(id="/plain", cpus=0.1, mem=32)
+    cluster.work()
+    assert cluster.roles == ("*",)
+    cluster.create(**APP)
+    assert cluster.roles == ("*", "services")
+    cluster.crash()
+    cluster.subscribe()
+    assert cluster.roles == ("*", "services")
 
 
 def test_what_others_have_reserved_is_left_alone(cluster: Any) -> None:

@@ -18,11 +18,9 @@ def build(config: Config, random: Random) -> Framework:
     """The framework as the sdk runs it. Shapes: `random` is where ids come from."""
     feed = Feed()
     info = introduce(config)
-    if config.reserved_role not in info.roles:
-        info = replace(info, roles=(*info.roles, config.reserved_role))
     if config.principal:
         info = replace(info, principal=config.principal)
     return Framework(
-        info=info, core=ServicesCore(config, random), routes=partial(routes, feed=feed),
+        info=info, core=ServicesCore(config, random, info), routes=partial(routes, feed=feed),
         records="services/", feed=feed, webhook_secret_file=config.webhook_secret_file,
     )  # fmt: skip

@@ -81,6 +81,7 @@ from corral.frameworks.services.state import State, task_ids_of
 from corral.frameworks.services.webhook_spec import AddWebhook, GetWebhooks, RemoveWebhook
 from corral.lib.errors import CorralError, NotFound
 from corral.model import calls, events
+from corral.model.framework import FrameworkInfo
 from corral.model.ids import TaskId
 from corral.runtime.core import Asked, Effect, Loaded, Reply, Tick
 from corral.sdk import notices
@@ -102,8 +103,9 @@ class ServicesCore:
     __slots__ = ("state",)
     reads = READS
 
-    def __init__(self, config: Config, random: Random) -> None:
-        self.state = State(config, random)
+    def __init__(self, config: Config, random: Random, info: FrameworkInfo | None = None) -> None:
+        """Shapes: `info` is what the framework subscribes with, None for the least of it."""
+        self.state = State(config, random, info)
 
     def handle(self, input: Any, now: float) -> Sequence[Effect]:
         state = self.state

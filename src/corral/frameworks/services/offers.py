@@ -157,14 +157,12 @@ def _launch(state: State, placement: Placement, now: float) -> list[Effect]:
     waiting = retry.choose_waiting(app, offer.hostname, homed=homed)
     assert state.framework_id is not None
     before: tuple[calls.Operation, ...] = ()
-    effects: list[Effect] = []
     if app.spec.volumes:
         waiting = residency.settle_down(state, app, waiting)
         before, resources = residency.first_operations(
             app, waiting, placement.resources, offer.role, state.framework_id, state.config.principal or None
         )
         placement = replace(placement, resources=resources)
-        effects += _become_resident(state, now)
     ports = assign_ports(app.spec, placement.ports)
     instance = _place(state, app, waiting, placement, ports, now)
     stated = state.wants.get(placement.want_id)
@@ -181,7 +179,7 @@ def _launch(state: State, placement: Placement, now: float) -> list[Effect]:
         filters=Filters(refuse_s=0.0),
     )
     persisted, note = _tell_launch(app, instance, f"app {app.spec.id} wants {app.spec.instances} instances")
-    return [*effects, persisted, Call(accept), note]
+    return [persisted, Call(accept), note]
 
 
 def _place(
@@ -221,11 +219,25 @@ def _tell_launch(app: App, instance: Instance, why: str) -> tuple[Effect, Effect
 
 
 def _become_resident(state: State, now: float) -> list[Effect]:
-    """From now on, and in every life to come, offers of what is reserved are asked for."""
+    """From the first app with volumes on, and in every life to come, offers of what is reserved are asked for."""
     if state.resident:
         return []
     state.resident = True
-    return [Persist(residency.RECORD, residency.ResidentRecord(since_at=now)), *revive_reserved(state)]
+    return [Persist(residency.RECORD, residency.ResidentRecord(since_at=now)), *take_part(state)]
+
+
+def take_part(state: State) -> list[Effect]:
+    """Say that the framework is in the role of what it reserves too, and ask for offers of that."""
+    if not state.connected or state.framework_id is None:
+        return []
+    role, info = state.config.reserved_role, state.info
+    if role in info.roles:
+        return revive_reserved(state)
+    info = replace(info, id=state.framework_id, roles=(*info.roles, role))
+    return [
+        Call(calls.UpdateFramework(info=info, suppressed_roles=info.roles)),
+        *revive_reserved(state),
+    ]
 
 
 def revive_reserved(state: State) -> list[Effect]:
@@ -261,7 +273,9 @@ def state_wants(state: State, now: float) -> list[Effect]:
 def _restate(state: State, app_id: str, now: float) -> list[Effect]:
     app = state.apps.get(app_id)
     wanted = _wants_now(state, app, now) if app is not None else []
-    effects: list[Effect] = _ask_for_reserved(state, app, now) if app is not None and app.spec.volumes else []
+    effects: list[Effect] = []
+    if app is not None and app.spec.volumes:
+        effects = [*_become_resident(state, now), *_ask_for_reserved(state, app, now)]
     if app is not None and (wanted or (app.spec.volumes and app.up_to_date[Phase.SCHEDULED])):
         wait_s = backoff.wait_s(app, now)
         if wait_s > 0:

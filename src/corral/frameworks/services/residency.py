@@ -38,7 +38,7 @@ LEAST_CPUS, LEAST_MEM_MB = 0.01, 32.0
 
 
 class ResidentRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """That something was reserved once. Units: seconds UTC."""
+    """That something was to be reserved once. Units: seconds UTC."""
 
     since_at: float
 
@@ -163,7 +163,8 @@ def waiting(state: State, now: float) -> dict[str, tuple[App, Instance]]:
 
 
 def names_in_use(state: State) -> set[str]:
-    return {i.reservation for app in state.apps.values() for i in app.instances.values() if i.reservation}
+    resident = [app for app in state.apps.values() if app.spec.volumes]
+    return {i.reservation for app in resident for i in app.instances.values() if i.reservation}
 
 
 def operations_to_launch(

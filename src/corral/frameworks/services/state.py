@@ -32,6 +32,7 @@ from corral.frameworks.services.spec import (
 )
 from corral.frameworks.services.webhook_spec import Webhook
 from corral.lib.units import format_timestamp
+from corral.model.framework import FrameworkInfo
 from corral.model.ids import FrameworkId, TaskId, WantId
 from corral.model.offer import Explanation, Offer, Want
 from corral.model.task import TERMINAL
@@ -216,19 +217,20 @@ class State:
     Those are who follows the feed (`followed`) and `webhooks`, what waits for which is in `outbox`.
     `history` holds what each change of the newest root versions replaced, by version; `nodes` remembers what failed
     where. `signalling` apps are being told of a value that has changed.
-    `resident` once anything was ever reserved; `revived` are the reservations for which offers were asked for, `wiped`
-    the sentenced instances that shall lose theirs.
+    `info` is what the framework subscribes with. `resident` once anything was ever to be reserved; `revived` are the
+    reservations for which offers were asked for, `wiped` the sentenced instances that shall lose theirs.
     """
 
     __slots__ = (
         "apps", "backlog", "config", "connected", "deployments", "dirty", "discovery", "done", "elastic", "explained",
-        "failures", "followed", "framework_id", "groups", "heard", "history", "last_version_at", "locks", "master",
-        "nodes", "outbox", "outcomes", "progress", "random", "resident", "restless", "revived", "sentenced",
+        "failures", "followed", "framework_id", "groups", "heard", "history", "info", "last_version_at", "locks",
+        "master", "nodes", "outbox", "outcomes", "progress", "random", "resident", "restless", "revived", "sentenced",
         "service_ports", "signalling", "versions", "wants", "wants_changed", "wants_of", "watched", "webhooks", "wiped",
     )  # fmt: skip
 
-    def __init__(self, config: Config, random: Random) -> None:
+    def __init__(self, config: Config, random: Random, info: FrameworkInfo | None = None) -> None:
         self.config = config
+        self.info = info or FrameworkInfo(user=config.user, name=config.name, roles=(config.role,))
         self.random = random
         self.framework_id: FrameworkId | None = None
         self.connected = False

@@ -336,7 +336,7 @@ def subscribed(state: State, event: events.Subscribed) -> list[Effect]:
             if instance.leaves and instance.condition is not Condition.SCHEDULED:
                 effects.extend(kill(state, instance, app))
     if state.resident:
-        effects += offers.revive_reserved(state)
+        effects += offers.take_part(state)
     return effects
 
 

@@ -243,6 +243,7 @@ def remove_instance(state: State, app: App, instance: Instance, why: str, effect
     app.drop(instance.id)
     if instance.reservation:
         # What it had reserved is freed when it is offered.
+        state.revived.discard(instance.reservation)
         effects.append(SetTimer(offers.RESERVED, 0.01, if_unset=True))
     state.watched.pop(instance.id, None)
     state.discovery.drained.pop(instance.id, None)
