@@ -28,7 +28,7 @@ from corral.store.base import Store
 from corral.trust.authority import create_authority, ensure_authority
 from corral.trust.core import TrustCore
 from corral.trust.gate import AgentGate, ExecutorTokens, FollowerGate, MasterChecker, MasterGate
-from corral.trust.join import Joined, due_s, join, keep_renewed, read_joined, split_target
+from corral.trust.join import Joined, due_s, is_refused, join, keep_renewed, read_joined, split_target
 from corral.trust.routes import Masters, routes
 from corral.trust.shell import TrustShell
 from corral.trust.spec import CreateToken, TrustConfig
@@ -236,7 +236,7 @@ async def init_authority(config: Config, store: Store) -> str:
 
 
 async def join_cluster(target: str, config: Config, work_dir: Path) -> None:
-    """Get this node its certificate, unless it has one of that cluster.
+    """Get this node its certificate, unless it has one of that cluster that was not revoked.
 
     Errors: as `trust/join.py:join`.
     """
@@ -245,7 +245,7 @@ async def join_cluster(target: str, config: Config, work_dir: Path) -> None:
     joined = read_joined(keys.directory)
     if joined is not None and keys.exists() and fingerprint_of(keys.authority()) == token.fingerprint:
         found = keys.certificate()
-        if found.not_after > system_clock():
+        if found.not_after > system_clock() and not await is_refused(masters, keys):
             log.info(
                 "already joined", agent=found.name, why=f"its certificate holds until {write_instant(found.not_after)}"
             )

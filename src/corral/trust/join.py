@@ -24,11 +24,12 @@ from corral.net.certificates import Certificate, fingerprint_of, make_key, make_
 from corral.net.client import open_session
 from corral.net.keyring import Keyring, write_whole
 from corral.net.tls import context_of, explain_tls
-from corral.trust.rights import CA_PATH, JOIN_PATH, RENEW_PATH
+from corral.trust.rights import CA_PATH, JOIN_PATH, RENEW_PATH, SELF_PATH
 
 log = get_logger("trust")
 
 TIMEOUT_S = 10.0
+CHECK_TIMEOUT_S = 5.0
 TRIES = 4
 FIRST_RETRY_S = 0.5
 JOINED_FILE = "joined.json"
@@ -113,6 +114,18 @@ async def _join(
     joined = Joined(",".join(dict.fromkeys((*masters, *granted.masters))), name, tuple(names))
     write_whole(keys.directory / JOINED_FILE, msgspec.json.encode(joined))
     return joined
+
+
+async def is_refused(masters: Sequence[str], keys: Keyring) -> bool:
+    """Whether a master refuses the certificate that this node has, for it was revoked; not when nobody says so."""
+    async with open_session(Access(keys=keys), timeout=aiohttp.ClientTimeout(total=CHECK_TIMEOUT_S)) as session:
+        for master in masters:
+            try:
+                async with session.get(master + SELF_PATH) as answer:
+                    return answer.status == 403
+            except (aiohttp.ClientError, OSError, TimeoutError):
+                continue
+    return False
 
 
 def read_joined(directory: Path) -> Joined | None:

@@ -4,22 +4,15 @@ Each returns what happened in words with numbers; the harness adds seconds and w
 and a line in `FAULTS`.
 """
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from tests.fault.real.apart import fence_by_supervisor, kill_framework, revoke_node
 from tests.fault.real.cluster import TIMEOUT_S, wait_for
-from tests.fault.real.scene import Scene
-
-
-class Outcome(NamedTuple):
-    """Shapes: `happened` is a sentence; `ended` and `again` as `Scene.lost` takes them. Units: seconds until whole."""
-
-    happened: str
-    seconds: float
-    ended: Sequence[str] = ()
-    again: Sequence[str] = ()
+from tests.fault.real.scene import Outcome, Scene
 
 
 class Fault(NamedTuple):
@@ -346,11 +339,39 @@ def lose_quorum(scene: Scene) -> Outcome:
     )
 
 
+def stop_member(scene: Scene) -> Outcome:
+    leader = scene.cluster.leader()
+    host = next(name for name in scene.cluster.members if name != leader)
+    scene.begin()
+    with scene.cluster.stopped(host, "etcd"):
+        time.sleep(6.0)
+    took_s = scene.settle()
+    return Outcome(f"no write waited longer than {_seconds(scene.writer.outage_s(scene.hurt_at))}", took_s)
+
+
+def stop_store(scene: Scene) -> Outcome:
+    """All members hang: they take connections and answer nothing."""
+    scene.begin()
+    with contextlib.ExitStack() as stack:
+        for host in scene.cluster.members:
+            stack.enter_context(scene.cluster.stopped(host, "etcd"))
+        time.sleep(10.0)
+    took_s = scene.settle(120.0)
+    return Outcome(
+        f"it answered nothing for 10.0 s; no write was accepted for "
+        f"{_seconds(scene.writer.outage_s(scene.hurt_at))}, and all went on by itself",
+        took_s,
+    )
+
+
 FAULTS = (
     Fault("master-killed", "master", "`kill -9` of the leading master", kill_leader),
     Fault("master-stopped", "master", "`SIGSTOP` of the leading master", stop_leader),
     Fault("agent-killed", "agent", "`kill -9` of an agent", kill_agent),
     Fault("agent-stopped", "agent", "`SIGSTOP` of an agent", stop_agent),
+    Fault("agent-stopped-only", "agent", "`SIGSTOP` of an agent with only instances", fence_by_supervisor),
+    Fault("node-revoked", "agent", "a node revoked while it works", revoke_node),
+    Fault("framework-killed", "framework", "`kill -9` of a framework in a process of its own", kill_framework),
     Fault("dockerd-killed", "docker", "`kill -9` of a Docker daemon", kill_dockerd, docker=True),
     Fault("dockerd-stopped", "docker", "`SIGSTOP` of a Docker daemon", stop_dockerd, docker=True),
     Fault("docker-upgraded", "docker", "Docker daemon and containerd upgraded", upgrade_docker, docker=True),
@@ -361,6 +382,8 @@ FAULTS = (
     Fault("host-killed-alone", "host", "the power of a host cut while no master is there", cut_power_without_master),
     Fault("member-killed", "store", "`kill -9` of an etcd member", kill_member, members=3),
     Fault("quorum-lost", "store", "two of three etcd members lost", lose_quorum, members=3),
+    Fault("member-stopped", "store", "`SIGSTOP` of an etcd member", stop_member, members=3),
+    Fault("store-stopped", "store", "`SIGSTOP` of all etcd members", stop_store, members=3),
     Fault("agent-disk-full", "disk", "the disk of an agent full", fill_agents_disk),
     Fault("master-disk-full", "disk", "the disk of the leading master full", fill_masters_disk),
     Fault("clock-forward", "clock", "clocks an hour ahead", jump_forward),

@@ -31,7 +31,14 @@ process go on from their records in the middle of what they did.""",
         """Tasks have supervisors of their own, or Docker's; they run on. The agent that comes back reads its
 records, asks the runtimes what runs, and tells every exit that it missed with its code. For a while the
 master only misses it; after `kernel.agent_timeout_s` it calls the agent unreachable, and [the app
-says](partitions.md) what then becomes of its instances.""",
+says](partitions.md) what then becomes of its instances. [Only instances](partitions.md#only-instances) end
+by their supervisors then, so that others may take their place.""",
+    ),
+    "framework": (
+        "A framework",
+        """Frameworks in the master's process go with it, as above. One in a process of its own leaves its tasks running
+when it dies; within its failover timeout it subscribes again under its id, is told what became of each task, and goes
+on. What ends meanwhile is told by the agents until the framework has acknowledged it.""",
     ),
     "docker": (
         "The Docker daemon",

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.fault.real.cluster import Cluster, wait_for
 
@@ -23,6 +23,18 @@ LOOP = (
     'f={diary}/$MESOS_TASK_ID; echo >> $f.starts; while :; do touch $f.beat; '
     'if [ -f $f.end ]; then exit $(cat $f.end); fi; sleep 0.5; done'
 )  # fmt: skip
+
+
+class Outcome(NamedTuple):
+    """What came of a fault.
+
+    Shapes: `happened` is a sentence; `ended` and `again` as `Scene.lost` takes them. Units: seconds until whole.
+    """
+
+    happened: str
+    seconds: float
+    ended: Sequence[str] = ()
+    again: Sequence[str] = ()
 
 
 class Diary:
