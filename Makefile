@@ -51,8 +51,9 @@ conformance: setup ## foreign clients against the real server
 fault: setup ## hurt a real cluster of three hosts in every way and print the table (ARGS=--write for the docs)
 	$(BIN)/python -m tests.fault.real $(ARGS)
 
-histories: setup ## ten thousand histories of whole clusters in virtual time, with everything that may break
-	$(BIN)/python -m corral.sim.histories --count 10000 --seconds 10 --jobs $$(nproc) $(ARGS)
+histories: COUNT ?= 10000
+histories: setup ## ten thousand histories (COUNT=N) of whole clusters in virtual time, with everything that may break
+	$(BIN)/python -m corral.sim.histories --count $(COUNT) --seconds 10 $(ARGS)
 
 sim: setup ## long seeded runs in virtual time
 	$(PYTEST) tests/sim $(ARGS)

@@ -18,6 +18,7 @@ import uvloop
 from tests.bench.bench_control_plane import light_agents, until_registered
 from tests.bench.report import Measure
 
+from corral.allocator.start import choose_mode, warm
 from corral.frameworks.services import Config, ServicesCore, build
 from corral.frameworks.services.marathon import read_app
 from corral.frameworks.services.spec import Condition, CreateApp
@@ -46,7 +47,9 @@ AGENT_RESOURCES = "cpus:64;mem:262144;disk:100000;ports:[31000-32000]"
 
 def measure(*, short: bool) -> list[Measure]:
     apps, instances, agents = (20, 20, 20) if short else (1000, 100, 1000)
-    took_s, latencies = _deploy(apps, instances, agents)
+    compiled = "no" if short else "auto"
+    warm(choose_mode(compiled))
+    took_s, latencies = _deploy(apps, instances, agents, compiled)
     note = f"{apps} apps of {instances} instances on {agents} agents that are only voices"
     p99 = latencies[min(len(latencies) - 1, round(len(latencies) * 0.99))]
     p50 = latencies[len(latencies) // 2]
@@ -63,28 +66,30 @@ def measure(*, short: bool) -> list[Measure]:
 # The deployment.
 
 
-def _deploy(apps: int, instances: int, agents: int) -> tuple[float, list[float]]:
+def _deploy(apps: int, instances: int, agents: int, compiled: str) -> tuple[float, list[float]]:
     with (
         tempfile.TemporaryDirectory(prefix="corral-bench-") as directory,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        return runner.run(_run(Path(directory), apps, instances, agents))
+        return runner.run(_run(Path(directory), apps, instances, agents, compiled))
 
 
-async def _run(directory: Path, apps: int, instances: int, agents: int) -> tuple[float, list[float]]:
+async def _run(directory: Path, apps: int, instances: int, agents: int, compiled: str) -> tuple[float, list[float]]:
     relax_collector()
     with (directory / "master.log").open("w") as log:
         configure_log("json", "info", log)
         try:
-            return await _run_cluster(directory, apps, instances, agents)
+            return await _run_cluster(directory, apps, instances, agents, compiled)
         finally:
             configure_log("text", "warning")
 
 
-async def _run_cluster(directory: Path, apps: int, instances: int, agents: int) -> tuple[float, list[float]]:
+async def _run_cluster(
+    directory: Path, apps: int, instances: int, agents: int, compiled: str
+) -> tuple[float, list[float]]:
     store = await open_sqlite(str(directory / "master.db"))
     shell = MasterShell()
-    master = Loop(MasterCore(MasterConfig(), Random(1)), shell, store, prefix="master/")
+    master = Loop(MasterCore(MasterConfig(compiled=compiled), Random(1)), shell, store, prefix="master/")
     shell.attach(master)
     service = FrameworkService(build(Config(), Random(2)), LocalTransport(shell), store, random=Random(3))
     server = Server([*service.routes, *routes(master, shell)], bind("127.0.0.1", 0))

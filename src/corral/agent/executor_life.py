@@ -175,6 +175,7 @@ def bury(
         executor.stream = None
     state.ended.append(Sandbox(executor.sandbox, executor.container_id, now))
     effects += state.forget_executor(executor)
+    state.counters["executors_ended"] += 1
     if removes and executor.runtime and executor.stage in (Stage.STARTING, Stage.RUNNING):
         effects.append(Remove(executor.runtime, executor.container_id))
     effects += tell_ended(state, executor, status, now)

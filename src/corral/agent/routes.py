@@ -423,6 +423,8 @@ def flatten_metrics(view: AgentView) -> dict[str, float]:
         "slave/recovery_errors": 0.0,
         "slave/disk_usage": view.disk_usage,
     }
+    found["slave/executors_terminated"] = view.counters["executors_ended"]
+    found["slave/executors_preempted"] = view.counters["preempted"]
     for stage, count in view.executors.items():
         found[f"slave/executors_{stage}"] = count
     for state in ("staging", "starting", "running", "killing"):

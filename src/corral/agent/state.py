@@ -304,6 +304,7 @@ class AgentState:
                 "sessions",
                 "updates",
                 "preempted",
+                "executors_ended",
             ),
             0,
         )

@@ -45,6 +45,20 @@ def worth_offering(resources: Resources) -> bool:
     return cpus >= LEAST_CPUS_MILLI or mem >= LEAST_MEM_MILLI
 
 
+def suits(framework: FrameworkView, role: str, resources: Resources) -> bool:
+    """Whether a bundle is worth an offer to a framework: as it says itself, or else as the master does."""
+    least = framework.least.get(role)
+    if least is None:
+        return worth_offering(resources)
+    there: dict[str, int] = {}
+    for r in resources:
+        if r.milli > 0:
+            there[r.name] = there.get(r.name, 0) + r.milli
+    if not least:
+        return bool(there)
+    return any(all(there.get(name, 0) >= n for name, n in each.items()) for each in least)
+
+
 class Rest:
     """What is free on an agent, and what offers ask of it.
 

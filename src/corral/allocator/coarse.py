@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from corral.allocator.bundles import amounts_of, has_lendable, lendable, may_see, sparable, usable, worth_offering
+from corral.allocator.bundles import (
+    amounts_of,
+    has_lendable,
+    lendable,
+    may_see,
+    sparable,
+    suits,
+    usable,
+    worth_offering,
+)
 from corral.allocator.order import Branch, Order
 from corral.allocator.strategies import mix
 from corral.model.ids import AgentId
@@ -39,19 +48,20 @@ def offer_rest(allocator: "Allocator", kept: Collection[AgentId], seed: int) -> 
     if not agents:
         return
     order: Order | None = None
+    is_picky = any(each.least for each in allocator.frameworks.values())
     for at in _mixed(seed, len(agents)):
         agent = agents[at]
         view = agent.view
         if (view.ineligible and not view.still_offered) or view.id in kept:
             continue
         rest = agent.rest()
-        if not rest.is_worth_offering:
+        if not (rest.is_worth_offering or is_picky):
             continue
         free = rest.free
         if order is None:
             order = Order(allocator)
         if rest.is_for_all and not (
-            order.is_bounded or view.ineligible or agent.has_gpus or view.remote or view.barred
+            is_picky or order.is_bounded or view.ineligible or agent.has_gpus or view.remote or view.barred
         ):
             # Nearly always: whoever is first takes all, unless it has refused that.
             leaf = order.first()
@@ -64,7 +74,7 @@ def offer_rest(allocator: "Allocator", kept: Collection[AgentId], seed: int) -> 
         lends_plain = order.lends or bool(view.ineligible)
         if view.ineligible:
             free = _particular(free)
-            if not worth_offering(free):
+            if not (is_picky or worth_offering(free)):
                 free = ()
         while free and (claim := _claim(allocator, order, agent, free)) is not None:
             yield claim
@@ -74,7 +84,7 @@ def offer_rest(allocator: "Allocator", kept: Collection[AgentId], seed: int) -> 
                 break
             # What is reserved for others, or for nobody for good, has not been offered to anybody yet.
             free = _particular(subtract(free, unshared(claim.resources)))
-            if not worth_offering(free):
+            if not (is_picky or worth_offering(free)):
                 break
         if lends and (loan := _lend(allocator, order, agent, free, kept=False)) is not None:
             yield loan
@@ -127,7 +137,7 @@ def part_for(
     if order.is_bounded:
         bundle = order.allowed(leaf, bundle)
     # What is offered whole has been seen to be worth it.
-    if bundle is not free and not worth_offering(bundle):
+    if (bundle is not free or order.is_picky) and not suits(framework, leaf.name, bundle):
         return ()
     return () if order.is_refused(leaf, agent.view.id, bundle) else bundle
 
@@ -139,7 +149,7 @@ def _lend(
     whom it is has just taken it.
     """
     sparing = sparable(free) if kept else ()
-    if kept and not worth_offering(sparing):
+    if kept and not (order.is_picky or worth_offering(sparing)):
         return None
     for leaf in order:
         assert leaf.framework_id is not None, "claims are of frameworks"
@@ -147,7 +157,7 @@ def _lend(
         if not framework.revocable or not may_see(framework, leaf.name, agent.view):
             continue
         bundle = order.allowed(leaf, sparing if kept else lendable(free, leaf.name), lends=kept)
-        if not worth_offering(bundle):
+        if not suits(framework, leaf.name, bundle):
             continue
         if order.is_refused(leaf, agent.view.id, bundle):
             continue

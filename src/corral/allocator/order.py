@@ -107,6 +107,8 @@ class Order:
         self._limits = any(role.limit or role.max_tasks is not None for role in allocator.roles.values())
         # Whether what is kept may be lent to somebody.
         self.lends = self.keeps and any(each.revocable for each in allocator.frameworks.values())
+        # Whether somebody says itself what is worth an offer.
+        self.is_picky = any(each.least for each in allocator.frameworks.values())
         self.is_bounded = self.keeps or self._limits
         self._held = allocator.claimants.sums()
         self._held_by_role: dict[str, dict[str, int]] = {}

@@ -48,7 +48,8 @@ class FrameworkView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `coarse_roles` are the roles that take plain offers now (subscribed, not suppressed).
 
     `gpus`, `refined`, `shared` and `revocable` tell whether it can take GPUs, refined reservations, shared volumes, and
-    what is reserved for others while they do not ask for it.
+    what is reserved for others while they do not ask for it. `least` are by role the amounts in thousandths, any of
+    which makes an offer worth it; a role that is missing takes Mesos' least.
     """
 
     id: FrameworkId
@@ -58,6 +59,7 @@ class FrameworkView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     refined: bool = False
     shared: bool = False
     revocable: bool = False
+    least: Mapping[str, tuple[Mapping[str, int], ...]] = {}
 
 
 class Filter(msgspec.Struct, frozen=True, gc=False, kw_only=True):

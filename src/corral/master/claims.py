@@ -177,6 +177,7 @@ def tell_framework(state: MasterState, framework: FrameworkEntry) -> None:
         id=framework.id, coarse_roles=tuple(coarse), gpus=info.can(Capability.GPU_RESOURCES),
         regions=info.can(Capability.REGION_AWARE), refined=info.can(Capability.RESERVATION_REFINEMENT),
         shared=info.can(Capability.SHARED_RESOURCES), revocable=info.can(Capability.REVOCABLE_RESOURCES),
+        least={one.role: tuple(map(dict, one.least)) for one in info.offer_filters},
     )  # fmt: skip
     _constrain(state, framework.id, framework.constraints)
     if state.allocator.frameworks.get(framework.id) != view:

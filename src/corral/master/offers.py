@@ -22,10 +22,10 @@ from corral.model.calls import Accept, Decline, Launch, LaunchGroup, Unsupported
 from corral.model.ids import AgentId, OfferId
 from corral.model.ledger import Pool, charged, drawn, lent, stripped
 from corral.model.offer import Offer
-from corral.model.operations import ResourceOperation, unshared
+from corral.model.operations import OperationState, ResourceOperation, unshared
 from corral.model.resources import Resources, contains
 from corral.model.task import Claim, ExecutorInfo, Reason, TaskInfo, TaskState, group_of
-from corral.runtime.core import Effect, Note
+from corral.runtime.core import Effect
 
 _MOST_REFUSE_S = 365 * 86400.0
 _DEFAULT_REFUSE_S = 5.0
@@ -218,7 +218,8 @@ def accept(state: MasterState, framework: FrameworkEntry, call: Accept, now: flo
             case LaunchGroup():
                 effects += _launch_group(state, framework, agent, role, operation, left, unused, entries[-1], now)
             case Unsupported():
-                effects += _decline_operation(framework, operation, now)
+                why = f"operation {operation.kind} is not carried out by this release; its resources were offered again"
+                effects += operations.refuse_unknown(state, framework, agent.id, operation, OperationState.ERROR, why)
             case _:
                 if entries[0].revocable:
                     effects += operations.refuse(state, framework, agent, operation, _LENT)
@@ -358,12 +359,6 @@ def _operate(
     return effects + rescind(state, operations.sharers(agent, operation), "its shared volume is destroyed")
 
 
-def _decline_operation(framework: FrameworkEntry, operation: Unsupported, now: float) -> list[Effect]:
-    """An operation this release does not carry out."""
-    why = f"operation {operation.kind} is not carried out by this release; its resources were offered again"
-    return [Note("operation dropped", why, "warning", {"framework": framework.id})]
-
-
 def _accept_nothing(
     state: MasterState, framework: FrameworkEntry, call: Accept, bad: BadOffers, now: float
 ) -> list[Effect]:
@@ -381,7 +376,7 @@ def _accept_nothing(
                 )
             case Unsupported():
                 why = f"operation {operation.kind} was dropped: {bad.message}"
-                effects.append(Note("operation dropped", why, "warning", {"framework": framework.id}))
+                effects += operations.refuse_unknown(state, framework, None, operation, OperationState.DROPPED, why)
             case _:
                 effects += operations.drop_all(state, framework, operation, bad.message, None)
     return effects

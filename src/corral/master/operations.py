@@ -17,7 +17,7 @@ from corral.master.spec import agent_key
 from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry, OperationEntry, ToldOperation
 from corral.mesos.snapshot import OperationRow
 from corral.model import events
-from corral.model.calls import AcknowledgeOperation, ReconcileOperations
+from corral.model.calls import AcknowledgeOperation, ReconcileOperations, Unsupported
 from corral.model.framework import Capability
 from corral.model.ids import AgentId
 from corral.model.ledger import Pool
@@ -66,6 +66,20 @@ def refuse(
     """Say why an operation is not carried out."""
     note = Note("operation refused", why, "warning", {"framework": framework.id, "agent": agent.id})
     return [note, *_tell_end(state, framework, operation, OperationState.ERROR, why, agent.id)]
+
+
+def refuse_unknown(
+    state: MasterState, framework: FrameworkEntry, agent_id: AgentId | None, operation: Unsupported,
+    to: OperationState, why: str,
+) -> list[Effect]:  # fmt: skip
+    """The same of an operation that nobody carries out."""
+    note = Note("operation dropped", why, "warning", {"framework": framework.id})
+    if operation.operation_id is None:
+        return [note]
+    status = OperationStatus(
+        operation_id=operation.operation_id, state=to, message=why, agent_id=agent_id or AgentId("")
+    )
+    return [note, *_send(framework, (status,))]
 
 
 def find_refusal(

@@ -71,7 +71,9 @@ from corral.net.verbosity import change_verbosity, toggle_logging
 from corral.runtime.loop import Loop
 
 JSON = "application/json"
-SCHEDULER_PATHS = ("/api/v1/scheduler", "/master/api/v1/scheduler")
+SCHEDULER_PATHS = (
+    "/api/v1/scheduler", "/api/v1/scheduler/{rest*}", "/master/api/v1/scheduler", "/master/api/v1/scheduler/{rest*}",
+)  # fmt: skip
 # Mesos routes by the longest prefix, and pymesos' operator client relies on it: it posts to /api/v1/operator.
 OPERATOR_PATHS = ("/api/v1", "/api/v1/{rest*}", "/master/api/v1", "/master/api/v1/{rest*}")
 ROLE_PATH = "/corral/v1/roles/{role*}"

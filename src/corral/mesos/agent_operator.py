@@ -143,7 +143,7 @@ def _write_executor(found: tuple[AgentFrameworkRow, RunRow]) -> Tree:
         executor_id=ExecutorId(info.task_id), command=info.command, name=info.name,
         resources=with_allocation(info.resources, run.task.role),
     )  # fmt: skip
-    made = write_executor(executor, refinement=True)
+    made = write_executor(executor, refinement=True, both=True)
     made.framework_id = wire.Id(value=framework.info.id or "")
     return {"executor_info": made}
 

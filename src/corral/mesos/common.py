@@ -5,19 +5,20 @@ noun again. An optional enumeration with an unknown name counts as unset, a requ
 core messages and JSON mapping.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import TypeVar
 
 from corral.lib.errors import Invalid
 from corral.mesos import wire
-from corral.mesos.resources import read_attribute, read_resources, write_attribute, write_resources
+from corral.mesos.resources import MOST_SCALAR, read_attribute, read_resources, write_attribute, write_resources
 from corral.model.agent import AgentInfo
 from corral.model.domain import Domain
-from corral.model.framework import Capability, FrameworkInfo
+from corral.model.framework import Capability, FrameworkInfo, OfferFilter
 from corral.model.ids import AgentId, ExecutorId, FrameworkId, OfferId, WantId
 from corral.model.maintenance import Unavailability
 from corral.model.offer import Offer
+from corral.model.resources import scalar
 from corral.model.task import Label
 
 AGENT_PATH = "/slave(1)"
@@ -110,7 +111,39 @@ def read_framework_info(found: wire.FrameworkInfo) -> FrameworkInfo:
         webui_url=found.webui_url,
         capabilities=tuple(c for c in capabilities if c is not None),
         labels=read_labels(found.labels),
+        offer_filters=_read_offer_filters(found.offer_filters),
     )
+
+
+def _read_offer_filters(found: Mapping[str, wire.OfferFilters]) -> tuple[OfferFilter, ...]:
+    """Shapes: a role of which nothing is said is left out. Errors: `Invalid` names the amount that is none."""
+    filters = []
+    for role, one in sorted(found.items()):
+        if one.min_allocatable_resources is None:
+            continue
+        least = []
+        for at, each in enumerate(one.min_allocatable_resources.quantities):
+            field = f"field 'framework_info.offer_filters.{role}.min_allocatable_resources.quantities[{at}]'"
+            for name, amount in each.quantities.items():
+                if not 0 < amount.value < MOST_SCALAR:
+                    raise Invalid(f"{field}: {amount.value} {name} is not above 0 and below {MOST_SCALAR:.0e}")
+            least.append(tuple((name, scalar(name, n.value).milli) for name, n in sorted(each.quantities.items())))
+        filters.append(OfferFilter(role=role, least=tuple(least)))
+    return tuple(filters)
+
+
+def _write_offer_filters(found: Sequence[OfferFilter]) -> dict[str, wire.OfferFilters]:
+    return {
+        one.role: wire.OfferFilters(
+            min_allocatable_resources=wire.LeastResources(
+                quantities=tuple(
+                    wire.Quantities(quantities={name: wire.Scalar(value=n / 1000) for name, n in each})
+                    for each in one.least
+                )
+            )
+        )
+        for one in found
+    }
 
 
 def write_framework_info(info: FrameworkInfo) -> wire.FrameworkInfo:
@@ -127,6 +160,7 @@ def write_framework_info(info: FrameworkInfo) -> wire.FrameworkInfo:
         webui_url=info.webui_url,
         capabilities=tuple(wire.CapabilityInfo(type=c.value) for c in info.capabilities),
         labels=write_labels(info.labels),
+        offer_filters=_write_offer_filters(info.offer_filters),
     )
 
 
@@ -143,12 +177,13 @@ def read_agent_info(found: wire.AgentInfo) -> AgentInfo:
     )
 
 
-def write_agent_info(info: AgentInfo, *, refinement: bool = True) -> wire.AgentInfo:
+def write_agent_info(info: AgentInfo, *, refinement: bool = True, both: bool = True) -> wire.AgentInfo:
+    """Shapes: `both` forms of resources are for operators."""
     return wire.AgentInfo(
         id=write_id(info.id),
         hostname=info.hostname,
         port=info.port,
-        resources=write_resources(info.resources, refinement=refinement),
+        resources=write_resources(info.resources, refinement=refinement, both=both),
         attributes=tuple(write_attribute(a) for a in info.attributes),
         runtimes=info.runtimes,
         domain=write_domain(info.domain),

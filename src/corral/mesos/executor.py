@@ -189,7 +189,7 @@ def _write_subscribed(event: executor.Subscribed) -> WireSubscribed:
     return WireSubscribed(
         executor_info=write_executor(event.executor, refinement=refinement),
         framework_info=write_framework_info(event.framework),
-        agent_info=write_agent_info(event.agent, refinement=refinement),
+        agent_info=write_agent_info(event.agent, refinement=refinement, both=False),
         container_id=write_container_id(event.container_id),
     )
 

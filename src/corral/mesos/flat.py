@@ -41,15 +41,7 @@ def _range_text(spans: Iterable[tuple[int, int]]) -> str:
 
 def write_full(resources: Resources) -> list[wire.Resource]:
     """A bundle as Resource objects that carry both forms of reservation where the older one can say it."""
-    return [_write_endpoint(r) for r in resources]
-
-
-def _write_endpoint(resource: Resource) -> wire.Resource:
-    made = write_resource(resource, refinement=True)
-    if len(resource.identity.reservations) <= 1:
-        older = write_resource(resource, refinement=False)
-        made.role, made.reservation = older.role, older.reservation
-    return made
+    return [write_resource(r, refinement=True, both=True) for r in resources]
 
 
 def by_reservation(resources: Resources) -> dict[str, list[Resource]]:

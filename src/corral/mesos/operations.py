@@ -6,6 +6,7 @@ offer operations, operator API, and the legacy endpoints `/reserve`, `/unreserve
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import msgspec
 
@@ -151,7 +152,10 @@ def _missing(field: str) -> Invalid:
 
 
 def read_operate(call: str, body: WireOnAgent) -> Operate:
-    """The command of an operator's call. Errors: `Invalid` as of `read_operation`."""
+    """The command of an operator's call. Errors: `Invalid` as of `read_operation`, and for what is allocated."""
+    given = (body.resources, body.source, body.volumes, (body.volume, body.addition))
+    if any(r is not None and r.allocation_info is not None for r in chain.from_iterable(given)):
+        raise Invalid(f"field '{call.lower()}': resources of operators have no allocation_info; leave it out")
     operation = read_operation(CALLS[call], body, call.lower())
     return Operate(agent_id=AgentId(body.agent_id.value), operation=operation)
 

@@ -42,7 +42,10 @@ from corral.model.operator import Change, Teardown
 from corral.model.resources import add, with_allocation
 from corral.model.task import Task
 
-AGENT_CAPABILITIES = ("MULTI_ROLE", "HIERARCHICAL_ROLE", "RESERVATION_REFINEMENT", "TASK_RESOURCE_LIMITS")
+AGENT_CAPABILITIES = (
+    "MULTI_ROLE", "HIERARCHICAL_ROLE", "RESERVATION_REFINEMENT", "RESIZE_VOLUME", "AGENT_OPERATION_FEEDBACK",
+    "AGENT_DRAINING", "TASK_RESOURCE_LIMITS",
+)  # fmt: skip
 """What every agent of corral can do of what agents of Mesos can."""
 
 PATHS = ("/api/v1", "/api/v1/{rest*}", "/master/api/v1", "/master/api/v1/{rest*}")
@@ -345,9 +348,9 @@ def write_agent(row: AgentRow) -> Agent:
         registered_time=write_seconds(row.registered_at),
         reregistered_time=write_seconds(row.reregistered_at) if row.reregistered_at is not None else None,
         capabilities=tuple(wire.CapabilityInfo(type=name) for name in AGENT_CAPABILITIES),
-        total_resources=write_resources(with_allocation(info.resources, None), refinement=True),
-        allocated_resources=write_resources(row.used, refinement=True),
-        offered_resources=write_resources(row.offered, refinement=True),
+        total_resources=write_resources(with_allocation(info.resources, None), refinement=True, both=True),
+        allocated_resources=write_resources(row.used, refinement=True, both=True),
+        offered_resources=write_resources(row.offered, refinement=True, both=True),
         drain_info=maintenance.write_drain_info(row.drain) if row.drain is not None else None,
         estimated_drain_start_time=write_seconds(row.drain.started_at) if row.drain is not None else None,
     )
@@ -372,8 +375,8 @@ def write_framework(row: FrameworkRow) -> Tree:
             registered_time=write_seconds(row.registered_at),
             reregistered_time=write_seconds(row.reregistered_at) if row.reregistered_at is not None else None,
             unregistered_time=write_seconds(row.unregistered_at) if row.unregistered_at is not None else None,
-            allocated_resources=write_resources(row.used, refinement=True),
-            offered_resources=write_resources(row.offered, refinement=True),
+            allocated_resources=write_resources(row.used, refinement=True, both=True),
+            offered_resources=write_resources(row.offered, refinement=True, both=True),
             offer_constraints=write_offer_constraints(row.offer_constraints),
             inverse_offers=tuple(maintenance.write_inverse_offer(o) for o in row.inverse_offers),
         )
@@ -398,7 +401,7 @@ def write_executors(snapshot: ClusterSnapshot) -> Tree:
 
 
 def _write_executor(row: ExecutorRow) -> Executor:
-    info = write_executor(row.info, refinement=True, allocation=row.role)
+    info = write_executor(row.info, refinement=True, allocation=row.role, both=True)
     return Executor(agent_id=wire.Id(value=row.agent_id), executor_info=info)
 
 
@@ -429,7 +432,7 @@ def write_task(task: Task) -> TaskEntry:
         agent_id=wire.Id(value=info.agent_id),
         state=task.state.value,
         executor_id=write_id(info.executor.executor_id) if info.executor is not None else None,
-        resources=write_resources(info.resources, refinement=True, allocation=task.role),
+        resources=write_resources(info.resources, refinement=True, allocation=task.role, both=True),
         statuses=tuple(write_task_status(s) for s in task.statuses),
         status_update_state=last.state.value if last is not None else None,
         status_update_uuid=last.uuid if last is not None else None,
@@ -452,7 +455,7 @@ def _write_roles(snapshot: ClusterSnapshot) -> list[object]:
             name=r.name,
             weight=float(r.weight),
             frameworks=tuple(wire.Id(value=f) for f in r.frameworks),
-            resources=write_resources(with_allocation(add(r.allocated), None), refinement=True),
+            resources=write_resources(with_allocation(add(r.allocated), None), refinement=True, both=True),
         )
         for r in snapshot.roles
     ]

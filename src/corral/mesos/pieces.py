@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-AT_ONCE = 40
+AT_ONCE = 32
 """How many rows make one piece, unless told."""
 
 _encode = msgspec.json.Encoder().encode

@@ -5,7 +5,7 @@ Three forms of reservation exist. *Post* lists the stack in `reservations`; *pre
 in one object. Source: Mesos v1, resource algebra.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from math import isfinite
 from typing import NoReturn
 
@@ -28,26 +28,31 @@ from corral.model.resources import (
 
 ANY_ROLE = "*"
 _EMPTY = wire.Empty()
-_MOST_SCALAR = 1e15
+MOST_SCALAR = 1e15
 
 
-def read_resources(found: Sequence[wire.Resource], at: str) -> Resources:
+def read_resources(found: Sequence[wire.Resource], at: str, *, needed: Collection[str] = ()) -> Resources:
     """The canonical bundle; `at` is the field's path for error messages.
 
-    Shapes: zeros vanish. A negative amount is kept as it is, unmerged, for the task's validation to refuse.
-    Errors: `Invalid` names the resource and what is wrong with its form.
+    Shapes: zeros vanish. A negative amount, and nothing of what is `needed`, are kept as they are, unmerged, for the
+    task's validation to refuse. Errors: `Invalid` names the resource and what is wrong with its form.
     """
     resources = tuple(read_resource(r, at) for r in found)
     if any(r.milli < 0 for r in resources):
         return resources
-    return normal(resources)
+    merged = normal(resources)
+    if any(r.name in needed and not any(m.name == r.name for m in merged) for r in resources):
+        return resources
+    return merged
 
 
 def write_resources(
-    resources: Resources, *, refinement: bool, allocation: str | None = None
+    resources: Resources, *, refinement: bool, allocation: str | None = None, both: bool = False
 ) -> tuple[wire.Resource, ...]:
-    """Shapes: `refinement` chooses the post form; `allocation` is the role to charge where none is set."""
-    return tuple(write_resource(r, refinement=refinement, allocation=allocation) for r in resources)
+    """Shapes: `refinement` chooses the post form, `both` adds the other where it can say it, as operators are shown;
+    `allocation` is the role to charge where none is set.
+    """
+    return tuple(write_resource(r, refinement=refinement, allocation=allocation, both=both) for r in resources)
 
 
 def read_resource(found: wire.Resource, at: str) -> Resource:
@@ -66,7 +71,9 @@ def read_resource(found: wire.Resource, at: str) -> Resource:
             _refuse_type(kind, ("SCALAR", "RANGES", "SET"), f"{at} resource {found.name}")
 
 
-def write_resource(resource: Resource, *, refinement: bool, allocation: str | None = None) -> wire.Resource:
+def write_resource(
+    resource: Resource, *, refinement: bool, allocation: str | None = None, both: bool = False
+) -> wire.Resource:  # fmt: skip
     identity = resource.identity
     made = wire.Resource(name=resource.name, type=resource.kind.value)
     if resource.kind is ResourceKind.SCALAR:
@@ -78,9 +85,10 @@ def write_resource(resource: Resource, *, refinement: bool, allocation: str | No
     role = identity.allocation_role or allocation
     if role is not None:
         made.allocation_info = wire.AllocationInfo(role=role)
-    if not refinement and len(identity.reservations) <= 1:
+    is_older = (both or not refinement) and len(identity.reservations) <= 1
+    if is_older:
         _write_pre(identity.reservations, made)
-    else:
+    if both or not is_older:
         made.reservations = tuple(_write_reservation(r) for r in identity.reservations)
     if identity is not PLAIN:
         made.revocable = _EMPTY if identity.revocable else None
@@ -103,8 +111,8 @@ def write_ranges(ranges: Iterable[tuple[int, int]]) -> wire.Ranges:
 
 
 def _amount(value: float, name: str, at: str) -> float:
-    if not isfinite(value) or abs(value) > _MOST_SCALAR:
-        raise Invalid(f"{at} resource {name}: scalar value {value} is not a finite number below {_MOST_SCALAR:.0e}")
+    if not isfinite(value) or abs(value) > MOST_SCALAR:
+        raise Invalid(f"{at} resource {name}: scalar value {value} is not a finite number below {MOST_SCALAR:.0e}")
     return value
 
 

@@ -467,6 +467,16 @@ def check_framework(info: FrameworkInfo, suppressed_roles: tuple[str, ...] = ())
     strange = sorted(set(suppressed_roles) - set(info.subscribed_roles))
     if strange:
         return f"suppressed roles {', '.join(strange)} are not among the framework's roles; suppress only those"
+    return _find_filter_fault(info)
+
+
+def _find_filter_fault(info: FrameworkInfo) -> str | None:
+    for one in info.offer_filters:
+        if one.role not in info.subscribed_roles:
+            roles = ", ".join(info.subscribed_roles) or "none"
+            return f"'FrameworkInfo.offer_filters' of role {one.role!r}: the framework subscribed to {roles}"
+        if not all(one.least):
+            return f"'FrameworkInfo.offer_filters' of role {one.role!r}: quantities name no resource; leave them out"
     return None
 
 

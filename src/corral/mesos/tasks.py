@@ -60,6 +60,9 @@ from corral.model.task import (
 _VISIBILITIES = ("FRAMEWORK", "CLUSTER", "EXTERNAL")
 _UUID_BYTES = 16
 
+NEEDED = ("cpus", "mem")
+"""What no task can ask none of, once it names it; of other resources none is as good as not named."""
+
 
 # Containers.
 
@@ -203,7 +206,9 @@ def read_executor(found: wire.ExecutorInfo, at: str) -> ExecutorInfo:
     )
 
 
-def write_executor(executor: ExecutorInfo, *, refinement: bool, allocation: str | None = None) -> wire.ExecutorInfo:
+def write_executor(
+    executor: ExecutorInfo, *, refinement: bool, allocation: str | None = None, both: bool = False
+) -> wire.ExecutorInfo:  # fmt: skip
     grace_s = executor.shutdown_grace_s
     return wire.ExecutorInfo(
         type=executor.kind,
@@ -211,7 +216,7 @@ def write_executor(executor: ExecutorInfo, *, refinement: bool, allocation: str 
         framework_id=write_id(executor.framework_id),
         command=write_command(executor.command) if executor.command is not None else None,
         container=write_container(executor.container) if executor.container is not None else None,
-        resources=write_resources(executor.resources, refinement=refinement, allocation=allocation),
+        resources=write_resources(executor.resources, refinement=refinement, allocation=allocation, both=both),
         name=executor.name,
         data=executor.data,
         source=executor.source,
@@ -231,7 +236,7 @@ def read_task_info(found: wire.TaskInfo, at: str) -> TaskInfo:
         task_id=TaskId(found.task_id.value),
         name=found.name,
         agent_id=AgentId(found.agent_id.value),
-        resources=read_resources(found.resources, at + ".resources"),
+        resources=read_resources(found.resources, at + ".resources", needed=NEEDED),
         command=read_command(found.command) if found.command is not None else None,
         executor=read_executor(found.executor, at + ".executor") if found.executor is not None else None,
         container=read_container(found.container, at + ".container") if found.container is not None else None,

@@ -463,6 +463,18 @@ class CapabilityInfo(Wire):
     type: str | None = None
 
 
+class Quantities(Wire):
+    quantities: dict[str, Scalar] = {}
+
+
+class LeastResources(Wire):
+    quantities: tuple[Quantities, ...] = ()
+
+
+class OfferFilters(Wire):
+    min_allocatable_resources: LeastResources | None = None
+
+
 class FrameworkInfo(Wire):
     user: str
     name: str
@@ -476,6 +488,7 @@ class FrameworkInfo(Wire):
     webui_url: str | None = None
     capabilities: tuple[CapabilityInfo, ...] = ()
     labels: Labels | None = None
+    offer_filters: dict[str, OfferFilters] = {}
 
 
 class AgentInfo(Wire):

@@ -19,6 +19,16 @@ class Capability(StrEnum):
     REGION_AWARE = "REGION_AWARE"
 
 
+class OfferFilter(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """What a framework thinks worth an offer for a role, instead of what the master thinks.
+
+    Units: thousandths. Shapes: `least` are alternatives, of each of which all amounts must be there; none lets in all.
+    """
+
+    role: str
+    least: tuple[tuple[tuple[str, int], ...], ...] = ()
+
+
 class FrameworkInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `roles` is set with MULTI_ROLE, `role` without; `subscribed_roles` reads whichever counts.
 
@@ -37,6 +47,7 @@ class FrameworkInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     webui_url: str | None = None
     capabilities: tuple[Capability, ...] = ()
     labels: tuple[Label, ...] = ()
+    offer_filters: tuple[OfferFilter, ...] = ()
 
     def can(self, capability: Capability) -> bool:
         return capability in self.capabilities

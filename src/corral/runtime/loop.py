@@ -31,6 +31,9 @@ from corral.store.base import Guard, GuardFailed, Store, StoreFailed
 
 Answer = Callable[[Any, CorralError | None], None]
 
+TURN_S = 0.01
+"""How long a turn decides when more waits: whoever shares the thread, and whoever asks, waits for a few of them."""
+
 
 class Fence(Protocol):
     """What lets a loop act: it keeps those apart who believe to lead at the same time."""
@@ -249,7 +252,8 @@ class Loop:
         self._now = self._clock()
         if self._asked is not self._queue:
             self._put_asked_first()
-        turn = self._decider.take(self._queue, self._now)
+        ends_at = self._aio.time() + TURN_S
+        turn = self._decider.take(self._queue, self._now, lambda: self._aio.time() >= ends_at)
         if turn.writes:
             await self._commit(turn)
         if self._fence is not None and not self._fence.holds:

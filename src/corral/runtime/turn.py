@@ -5,7 +5,7 @@ runs. One input's writes are never split: an input that no longer fits into the 
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from corral.runtime.core import Core, Effect, Loaded, Persist, Stop, Stored, decide, encode_record
@@ -13,6 +13,9 @@ from corral.store.base import RECORD_BYTES, Record, StoreFailed
 
 DRAIN = 512
 """How many inputs a turn takes at most. A store across a network needs them in one transaction to keep up."""
+
+LOOK = 32
+"""After how many inputs a turn looks whether it has lasted long enough."""
 
 
 class Recorder(Protocol):
@@ -106,8 +109,9 @@ class Decider:
         """Whether decided effects wait for the next turn, even if no input does."""
         return self._carried is not None
 
-    def take(self, queue: deque[Any], now: float) -> Turn:
-        """Decide inputs from the head of the queue until it is empty, the drain is reached or the transaction full.
+    def take(self, queue: deque[Any], now: float, is_over: Callable[[], bool] = lambda: False) -> Turn:
+        """Decide inputs from the head of the queue until it is empty, the drain is reached or the transaction full, or
+        until `is_over`, which is asked now and then.
 
         Shapes: the last write of a key counts; nothing is decided after a `Stop`.
         Errors: whatever the core raises on an input that is no command; `StoreFailed` when one input alone writes
@@ -149,7 +153,7 @@ class Decider:
                 writes.update(fresh)
                 turn.weight += weight
             turn.inputs += 1
-            if stop:
+            if stop or (turn.inputs % LOOK == 0 and is_over()):
                 break
         return turn
 

@@ -15,8 +15,8 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True):
 
     The others are weights: how often a crash of any process, a cut between two, a node that is cut off from all, a
     power reset of a node, the test's own `errand`, a crash at one of the next steps of a turn, a direction between two
-    in which nothing arrives and nothing breaks, a process that is stopped for up to `freeze_s`, and a commit that is
-    lost, not acknowledged or slow come relative to each other.
+    in which nothing arrives and nothing breaks, a process that is stopped for up to `freeze_s`, a commit that is lost,
+    not acknowledged or slow, and a leader that its store does not answer come relative to each other.
     """
 
     every_s: float = 3.0
@@ -30,6 +30,7 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True):
     hold: float = 0.0
     freeze: float = 0.0
     commit: float = 0.0
+    store: float = 0.0
     freeze_s: float = 4.0
 
 
@@ -41,7 +42,7 @@ def trouble(cluster: Cluster, for_s: float, errand: Callable[[], None], plan: Tr
     plan = Trouble() if plan is None else plan
     world, random = cluster.world, cluster.world.random
     end = world.now + for_s
-    kinds = ["crash", "cut", "isolate", "reset", "step", "hold", "freeze", "commit", "errand"]
+    kinds = ["crash", "cut", "isolate", "reset", "step", "hold", "freeze", "commit", "store", "errand"]
     weights = [getattr(plan, kind) for kind in kinds]
     for process in cluster.processes:
         process.revive = True
@@ -69,6 +70,9 @@ def trouble(cluster: Cluster, for_s: float, errand: Callable[[], None], plan: Tr
                 random.choice(cluster.processes).freeze(random.uniform(0.0, plan.freeze_s))
             case "commit":
                 random.choice(cluster.processes).commits.append(random.choice(["lost", "unacknowledged", "slow"]))
+            case "store":
+                if cluster.reign is not None:
+                    cluster.reign.cut_off(cluster.master.name, random.uniform(0.0, plan.cut_s))
             case _:
                 errand()
     for process in cluster.processes:
@@ -76,6 +80,8 @@ def trouble(cluster: Cluster, for_s: float, errand: Callable[[], None], plan: Tr
         process.commits.clear()
         process.thaw()
     cluster.network.heal()
+    if cluster.reign is not None:
+        cluster.reign.heal()
     cluster.run(2 * world.pace.restart_s)
     for process in cluster.processes:
         process.start()

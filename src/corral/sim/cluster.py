@@ -20,7 +20,7 @@ from corral.model.resources import Resources, ports, scalar
 from corral.runtime.core import Core, Shell
 from corral.sim.containers import Behave, Ledger, SimRuntime, run_for_ever
 from corral.sim.network import Network, Weather
-from corral.sim.reign import Reign
+from corral.sim.reign import Reign, store_clock
 from corral.sim.shells import AgentHands, FrameworkHands, MasterDoor
 from corral.sim.world import Answer, Pace, Process, World
 from corral.store.memory import MemoryStore
@@ -71,9 +71,9 @@ class Cluster:
         self.network = Network(self.world, weather)
         self.ledger = Ledger()
         names = [f"master{number}" for number in range(1, masters + 1)] if masters > 1 else ["master"]
-        records = MemoryStore(clock=self.world.clock)
+        records = MemoryStore(clock=store_clock(self.world) if masters > 1 else self.world.clock)
         self.masters = [self._add(each, "master/", self._build_master(master), records) for each in names]
-        self.reign = Reign(self.world, self.masters, lease_ttl_s) if masters > 1 else None
+        self.reign = Reign(self.world, self.masters, records, lease_ttl_s) if masters > 1 else None
         self.runtimes: dict[str, dict[str, SimRuntime]] = {}
         self.agents: dict[str, Process] = {}
         self.frameworks: dict[str, Process] = {}

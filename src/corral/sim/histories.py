@@ -1,12 +1,13 @@
 """Histories of a whole cluster, each drawn from one number: hours of bad luck in a fraction of a second.
 
-A history has one master or three, agents with their nodes, the services framework and one that runs tasks which end.
-People change apps meanwhile, and everything breaks: processes die at any step of a turn, networks are cut, held or
-healed, nodes lose power, commits are lost or not acknowledged, a leader is frozen until another leads. After that it
-must come to rest, and throughout it these must hold:
+A history has one master or three, agents with their nodes, the services framework and one that runs tasks which end,
+often cron and batch as well. People change apps and submit jobs meanwhile, and everything breaks: processes die at any
+step of a turn, networks are cut, held or healed, nodes lose power, commits are lost or not acknowledged, a leader is
+frozen until another leads. After that it must come to rest, and throughout it these must hold:
 
 - no task runs twice, and of an only instance there are never two;
 - an app that nobody touches is never ended by anything but its node's loss of power;
+- of a job each occurrence and each acknowledged submission comes to an end, and none that may run once runs twice;
 - an acknowledged write stays, an end that a node has seen is told as it was, and in the end everybody agrees;
 - no epoch belongs to two lives of the master, resources add up, and whatever else a core asserts of itself.
 
@@ -19,6 +20,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from os import cpu_count
 from random import Random
 from typing import Any
 
@@ -41,12 +43,14 @@ from corral.model.execution import Execution
 from corral.model.framework import Capability, FrameworkInfo
 from corral.model.ids import TaskId
 from corral.model.partition import STOP_AFTER_LABEL
+from corral.model.resources import add, scalar
 from corral.model.task import TERMINAL, TaskState
 from corral.runtime.core import Core, Note
 from corral.sdk.scheduler import Session
 from corral.sim.chaos import Trouble, trouble
-from corral.sim.cluster import Cluster
+from corral.sim.cluster import NODE, Cluster
 from corral.sim.containers import Behaviour, Container
+from corral.sim.jobs import MAKERS, CronPart, Part, make_part
 from corral.sim.keeper import Keep, KeeperCore, Restart
 from corral.sim.world import Answer, Pace
 
@@ -68,12 +72,16 @@ KEEPER = FrameworkInfo(
 )
 PLAN = Trouble(
     every_s=1.2, cut_s=14.0, crash=1.5, cut=2.0, isolate=1.0, reset=0.4, errand=5.0, step=3.0, hold=2.0, freeze=1.0,
-    freeze_s=25.0, commit=1.5,
+    freeze_s=25.0, commit=1.5, store=0.7,
 )  # fmt: skip
 TROUBLE_S = 40.0
 SETTLE_S = 600.0
+LOOK_S = 0.25
 STEADY, ONLY = "steady", "only"
 CHANGED = ("/a", "/b")
+APPS = frozenset({STEADY, ONLY, "a", "b"})
+PARTS = ((), (), (), ("cron",), ("batch",), ("cron", "batch"))
+ROOMY = add(NODE, (scalar("disk", 65536.0),))
 ZERO = {"minimum_health_capacity": 0.0, "maximum_over_capacity": 0.0}
 
 
@@ -107,17 +115,20 @@ class History:
         self.plan = plan
         self.trouble_s = trouble_s
         self.draw = Random(f"history {seed}")
+        others = self.draw.choice(PARTS)
         self.cluster = Cluster(
             seed,
-            {"services": make_services, "keeper": make_keeper},
+            {"services": make_services, "keeper": make_keeper, **{name: MAKERS[name] for name in others}},
             agents=self.draw.randint(2, 3),
             masters=self.draw.choice([1, 3]),
             lease_ttl_s=2.0,
             behave=self.behave,
             master=MASTER,
+            node=ROOMY,
             pace=Pace(turn_s=0.004, commit_s=0.008, restart_s=1.0),
         )
         self.cluster.world.check_every = self.draw.choice([1, 15, 15, 15, 15, 15, 15, 15])
+        self.parts = {name: make_part(name, self.cluster, self.draw) for name in others}
         self.wishes: dict[str, list[AppSpec | None]] = {}
         self.settled: dict[str, int] = {}
         self.goals: list[int] = [0]
@@ -137,10 +148,18 @@ class History:
             return Behaviour(
                 run_s=random.uniform(1.0, 30.0), code=random.choice([0, 0, 3]), term_s=random.uniform(0, 2)
             )
+        part = self._part_of(execution.task_id)
+        if part is not None:
+            return part.behave(execution)
         name = app_of(execution.task_id)
         if name in (STEADY, ONLY) or random.random() < 0.9:
             return Behaviour(start_s=random.choice([0.05, 1.5]), term_s=random.choice([0.01, 2.0]))
         return Behaviour(run_s=random.uniform(0.5, 20.0), code=random.choice([0, 1]))
+
+    def _part_of(self, task_id: str) -> Part | None:
+        if CronPart.owns(task_id):
+            return self.parts.get("cron")
+        return None if app_of(task_id) in APPS or task_id.startswith("keep.") else self.parts.get("batch")
 
     def run(self) -> None:
         """Live through it. Errors: whatever did not hold, with the end of the story."""
@@ -149,15 +168,29 @@ class History:
         for spec in (steady_app(), only_app()):
             self._put(spec)
         self._keep(2)
+        for part in self.parts.values():
+            part.begin()
         cluster.run(3.0)
         trouble(cluster, self.trouble_s, self._errand, self.plan)
-        settled = cluster.run(SETTLE_S, lambda: not self.unsettled())
+        settled = self._settle()
         assert settled, f"it does not come to rest: {self.unsettled()}"
         self._check_end()
 
+    def _settle(self) -> bool:
+        """Live on until all is as wanted, looking only now and then."""
+        world, end = self.cluster.world, self.cluster.world.now + SETTLE_S
+        while world.now < end:
+            self.cluster.run(LOOK_S)
+            if not self.unsettled():
+                return True
+        return False
+
     def _errand(self) -> None:
         random, process = self.cluster.world.random, self.cluster.frameworks["services"]
-        match random.choice(["put", "put", "put", "delete", "restart", "kill", "only", "keep", "end"]):
+        kinds = ["put", "put", "put", "delete", "restart", "kill", "only", "keep", "end"]
+        match random.choice([*kinds, *(name for name in self.parts for _ in range(3))]):
+            case "cron" | "batch" as name:
+                self.parts[name].errand()
             case "put":
                 self._put(changed_app(random.choice(CHANGED), random))
             case "delete":
@@ -209,6 +242,8 @@ class History:
 
     def _see_start(self, node: str, container: Container) -> None:
         task_id = container.execution.task_id
+        if (part := self._part_of(task_id)) is not None:
+            part.see_start(task_id, self.cluster.ledger.running())
         if app_of(task_id) == ONLY:
             others = [o.execution.task_id for o in self.cluster.ledger.running() if app_of(o.execution.task_id) == ONLY]
             assert not others, f"{task_id} starts on {node} while {others} run, of which there may be one"
@@ -242,6 +277,9 @@ class History:
                 return f"{name} wants {app.record.spec.instances} and has {len(app.instances)}"
         if len(keeper.kept) != keeper.goal.count or any(k.killing for k in keeper.kept.values()):
             return f"{keeper.goal.count} wanted to be kept, {len(keeper.kept)} are"
+        for part in self.parts.values():
+            if why := part.unsettled():
+                return why
         return f"deployments {list(services.deployments)}" if services.deployments else ""
 
     def _check_end(self) -> None:
@@ -256,6 +294,8 @@ class History:
         assert keeper.goal.count in self.goals[self.kept_from :], f"{keeper.goal} is not among {self.goals}"
         self._check_exits(keeper)
         self._check_resources()
+        for part in self.parts.values():
+            part.check()
 
     def _check_exits(self, keeper: KeeperCore) -> None:
         for (_, task_id), runs in self.cluster.ledger.runs.items():
@@ -345,25 +385,31 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=1, help="the seed of the first one")
     parser.add_argument("--count", type=int, default=200, help="how many")
     parser.add_argument("--seconds", type=float, default=TROUBLE_S, help="how long each has trouble, in virtual time")
-    parser.add_argument("--jobs", type=int, default=1, help="how many processes work on it")
+    parser.add_argument(
+        "--jobs", type=int, default=cpu_count(), help="how many processes work on it; all cores if unset"
+    )
     parser.add_argument("--story", action="store_true", help="print the whole story of those that fail")
     options = parser.parse_args(arguments)
-    began, turns, starts = time.monotonic(), 0, 0
+    if options.count < 1 or options.jobs < 1:
+        parser.error("--count and --jobs are at least 1")
+    began, told, turns, starts = time.monotonic(), 0, 0, 0
     failed: list[int] = []
     for outcome in tell_histories(options.first, options.count, options.seconds, options.jobs):
+        told += 1
         turns += outcome.turns
         starts += outcome.starts
-        if outcome.seed % 500 == 0:
-            print(f"seed {outcome.seed}: {time.monotonic() - began:.0f} s, {len(failed)} failed so far", flush=True)
+        if told % 500 == 0:
+            print(f"{told} told after {time.monotonic() - began:.0f} s, {len(failed)} failed so far", flush=True)
         if outcome.why:
             failed.append(outcome.seed)
             print(f"seed {outcome.seed} failed: {outcome.why}", flush=True)
             if options.story:
                 print(outcome.story)
     took_s = time.monotonic() - began
+    each = max(1, told)
     print(
-        f"{options.count} histories, {turns / options.count:.0f} turns and {starts / options.count:.0f} tasks each, "
-        f"in {took_s:.1f} s: {options.count / took_s:.1f} a second; {len(failed)} failed"
+        f"{told} of {options.count} histories told, {turns / each:.0f} turns and {starts / each:.0f} tasks each, "
+        f"in {took_s:.1f} s with {options.jobs} processes: {told / took_s:.1f} a second; {len(failed)} failed"
     )
     for seed in failed[:20]:
         again = f"--first {seed} --count 1 --seconds {options.seconds:g} --story"

@@ -1,9 +1,11 @@
 """The network between simulated processes: late, cut, and for single messages also lost, doubled or out of order.
 
 A `Link` is what a TCP connection is: what arrives, arrives once and in order, until it breaks; then an unknown tail is
-missing, and each side learns of it at a time of its own.
+missing, and each side learns of it at a time of its own. What was under way before may still arrive until then, so it
+may come after what is said on the next link, and once more than what is said there again.
 """
 
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -109,6 +111,7 @@ class Link:
         self._network = network
         self._last_at = {a: 0.0, b: 0.0}
         self._waiting: dict[str, list[Callable[[], None]]] = {a: [], b: []}
+        self._under_way: dict[str, deque[Any]] = {a: deque(), b: deque()}
         self._on_message: dict[str, Callable[[Any], None]] = {}
         self._on_broken: dict[str, Callable[[str], None]] = {}
 
@@ -130,17 +133,29 @@ class Link:
         world = self._network.world
         at = max(self._last_at[other], world.now + self._network._delay_s())
         self._last_at[other] = at
-        world.after(at - world.now, lambda: self._arrive(other, lambda: self._deliver(other, message)))
+        self._under_way[other].append(message)
+        world.after(at - world.now, lambda: self._arrive(other, lambda: self._deliver(other)))
 
     def break_(self, why: str) -> None:
-        """Break now: what is under way is lost, each side learns of it some time later."""
+        """Break now: each side learns of it some time later, and hears by then some of what was under way to it."""
         if not self.whole:
             return
         self.whole = False
         self._network._links.remove(self)
         world = self._network.world
         for side in (self.a, self.b):
-            world.after(world.draw_s(self._network.weather.notice_s), partial(self._learn, side, why))
+            notice_s = world.draw_s(self._network.weather.notice_s)
+            self._straggle(side, notice_s)
+            world.after(notice_s, partial(self._learn, side, why))
+
+    def _straggle(self, side: str, within_s: float) -> None:
+        """Let the first few of what was under way arrive late; the network held or lost the rest."""
+        under_way, world = self._under_way[side], self._network.world
+        other = self.b if side == self.a else self.a
+        late = [] if self._network.holds(other, side) else list(under_way)[: world.random.randint(0, len(under_way))]
+        under_way.clear()
+        for message, delay_s in zip(late, sorted(world.draw_s(within_s) for _ in late), strict=True):
+            world.after(delay_s, partial(self._hear, side, message))
 
     def close(self, side: str, why: str) -> None:
         """End it from one side, in order: the other gets what was sent before, then learns of the end."""
@@ -181,8 +196,12 @@ class Link:
         else:
             arrival()
 
-    def _deliver(self, side: str, message: Any) -> None:
-        if self.whole and side in self._on_message:
+    def _deliver(self, side: str) -> None:
+        if self.whole:
+            self._hear(side, self._under_way[side].popleft())
+
+    def _hear(self, side: str, message: Any) -> None:
+        if side in self._on_message:
             self._on_message[side](message)
 
     def _learn(self, side: str, why: str) -> None:

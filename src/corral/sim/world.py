@@ -7,7 +7,7 @@ turn passes a number of points at which its process may die: before its commit, 
 
 import heapq
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import Any, Protocol
 
@@ -28,6 +28,7 @@ from corral.runtime.core import (
     Tick,
 )
 from corral.runtime.turn import DRAIN, Decider, Recorder, Turn, load
+from corral.store.base import Guard, GuardFailed
 from corral.store.memory import MemoryStore
 
 EPOCH_S = 1_700_000_000.0
@@ -195,11 +196,20 @@ class Answer:
 class Lease(Protocol):
     """What decides whether one of several processes may work."""
 
-    def admits(self, process: "Process") -> bool: ...
+    def admits(self, process: "Process") -> bool:
+        """Whether it may start."""
 
-    def renew(self, process: "Process") -> bool: ...
+    def guards(self, process: "Process") -> Sequence[Guard]:
+        """What each of its commits is guarded by."""
 
-    def holds(self, process: "Process") -> bool: ...
+    def answers(self, process: "Process") -> bool:
+        """Whether the store takes its commits now."""
+
+    def holds(self, process: "Process") -> bool:
+        """Whether it may act now; it waits until `go_on` otherwise."""
+
+    def see_turn(self, process: "Process") -> None:
+        """It has taken a turn, or waits to act on one."""
 
 
 class Process:
@@ -242,6 +252,7 @@ class Process:
         self.reign: Lease | None = None
         self.commits: deque[str] = deque()
         self._stopped: list[Callable[[], None]] = []
+        self._waiting: Turn | None = None
         self._build = build
         self._drain = drain
         self._last_ask = 0
@@ -342,6 +353,21 @@ class Process:
             for act in stopped:
                 act()
 
+    def when_thawed(self, act: Callable[[], None]) -> None:
+        """Have something done when the frozen process goes on."""
+        self._stopped.append(act)
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is no turn to take, or one that waits for the lease alone."""
+        return self._waiting is not None or not (self._planned or self._committing)
+
+    def go_on(self) -> None:
+        """Act on what waited for the lease, if anything did."""
+        turn, self._waiting = self._waiting, None
+        if turn is not None:
+            self._act(turn)
+
     def tell_after(self, delay_s: float, input: Any) -> Alarm:
         return self.after(delay_s, lambda: self.tell(input))
 
@@ -376,6 +402,7 @@ class Process:
         self._committing = False
         self.frozen = False
         self._stopped = []
+        self._waiting = None
 
     def _fail(self, answer: Answer) -> None:
         answer.fill(error=Unavailable(f"{self.name} is down"))
@@ -387,9 +414,6 @@ class Process:
 
     def _take_turn(self) -> None:
         self._planned = False
-        if self.reign is not None and not self.reign.renew(self):
-            self.crash("for it has lost its lease")
-            return
         turn = self._decider.take(self._queue, self.world.now)
         self.turns += 1
         self._committing = True
@@ -406,10 +430,14 @@ class Process:
         if trouble == "lost":
             self.crash("for its commit was lost")
             return
-        if self.reign is not None and not self.reign.holds(self):
+        if self.reign is not None and not self.reign.answers(self):
+            self.crash("for its commit was not answered")
+            return
+        try:
+            self.store.commit_now(turn.writes, () if self.reign is None else self.reign.guards(self))
+        except GuardFailed:
             self.crash("for its commit was refused: another leads")
             return
-        self.store.commit_now(turn.writes)
         if trouble == "unacknowledged":
             self.crash("for nobody acknowledged its commit")
             return
@@ -417,6 +445,12 @@ class Process:
             self._act(turn)
 
     def _act(self, turn: Turn) -> None:
+        if self.reign is not None:
+            if not self.reign.holds(self):
+                self._waiting = turn
+                self.reign.see_turn(self)
+                return
+            self.reign.see_turn(self)
         if self.turns % self.world.check_every == 0:
             self.core.invariants()
         for effect in turn.acts:

@@ -73,9 +73,9 @@ class Foreign:
         self.told.append({**event, "offers": ...} if "offers" in event else event)
         return event
 
-    def next_of_any(self, kind):
-        """The next event of this kind, be it one that a test does not expect otherwise."""
-        while (event := self._take(20.0))["event"] != kind:
+    def next_of_any(self, *kinds):
+        """The next event of these kinds, be it one that a test does not expect otherwise."""
+        while (event := self._take(20.0))["event"] not in kinds:
             assert event["event"] != "answered", event
         return event
 

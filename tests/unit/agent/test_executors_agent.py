@@ -8,6 +8,7 @@ import pytest
 from agent_driver import AGENT, FRAMEWORK, Driver, make_framework, make_task
 
 from corral.agent import effects as fx
+from corral.agent.routes import flatten_metrics
 from corral.agent.spec import (
     ExecutorClosed,
     Exited,
@@ -678,3 +679,12 @@ def test_an_executor_that_makes_room_ends_its_tasks_as_killed_with_the_reason_it
     found = desk.agent.status()
     assert (found.state, found.reason) == (TaskState.KILLED, Reason.CONTAINER_PREEMPTED)
     assert "the owner is back" in found.message
+
+
+def test_executors_that_have_ended_are_counted(desk: Desk) -> None:
+    desk.ready(of_executor())
+    assert flatten_metrics(desk.agent.ask(ReadState()))["slave/executors_terminated"] == 0
+    desk.exit(code=0)
+    found = flatten_metrics(desk.agent.ask(ReadState()))
+    assert (found["slave/executors_terminated"], found["slave/executors_running"]) == (1, 0)
+    assert found["slave/executors_preempted"] == 0

@@ -2,12 +2,12 @@
 
 import msgspec
 import pytest
-from master_stage import PARTITION_AWARE, Stage, bundle, task_info
+from master_stage import PARTITION_AWARE, Stage, agent_info, bundle, task_info
 
 from corral.lib.errors import Forbidden, Invalid
 from corral.master.spec import SchedulerCall, SchedulerClosed, SubscribeStream
 from corral.model import calls, events
-from corral.model.framework import Capability, FrameworkInfo
+from corral.model.framework import Capability, FrameworkInfo, OfferFilter
 from corral.model.ids import ExecutorId, FrameworkId, OfferId
 from corral.model.orders import AcknowledgeUpdate, ShutdownFramework
 from corral.model.task import Reason, TaskState
@@ -358,3 +358,14 @@ def test_an_offer_of_another_framework_is_not_to_be_had() -> None:
     assert status.state is TaskState.LOST
     assert "another framework" in (status.message or "")
     assert OfferId(offer.id) in stage.core.state.offers
+
+
+def test_a_framework_says_itself_what_is_worth_an_offer_and_may_change_its_mind() -> None:
+    stage = Stage()
+    stage.agent(agent_info(cpus=4))
+    picky = (OfferFilter(role="*", least=((("cpus", 8000),),)),)
+    framework = stage.framework(offer_filters=picky)
+    assert framework.offers() == []
+    info = msgspec.structs.replace(framework.info, offer_filters=())
+    framework.call(calls.UpdateFramework(info=info))
+    assert len(framework.offers()) == 1

@@ -531,3 +531,17 @@ def test_an_executor_has_its_volume_to_itself_until_it_ends() -> None:
     agent.report(ExecutorEnded(framework.id, ExecutorId("e")))
     stage.ask_later(Operate(agent_id=agent.id, operation=Destroy(volumes=(volume(),))))
     assert finish(agent) == [Destroy(volumes=(volume(),))]
+
+
+def test_an_operation_that_nobody_carries_out_is_told_as_an_error_when_it_has_an_id() -> None:
+    stage = Stage()
+    stage.agent(with_disk())
+    framework = stage.framework()
+    offers = framework.offers()
+    named = calls.Unsupported(kind="CREATE_DISK", operation_id="o1")
+    operate(framework, offers, calls.Unsupported(kind="DESTROY_DISK"), named)
+    (told,) = (event.status for event in framework.take(events.UpdateOperation))
+    assert (told.operation_id, told.state, told.uuid) == ("o1", OperationState.ERROR, None)
+    assert "CREATE_DISK" in told.message
+    operate(framework, offers, named)
+    assert [e.status.state for e in framework.take(events.UpdateOperation)] == [OperationState.DROPPED]

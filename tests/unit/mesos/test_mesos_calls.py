@@ -315,6 +315,15 @@ def test_resources_of_one_name_add_up_and_zeros_vanish():
     assert (found.name, found.milli) == ("cpus", 300)
 
 
+@pytest.mark.parametrize(("name", "kept"), [("cpus", True), ("mem", True), ("disk", False), ("gpus", False)])
+def test_a_task_that_names_cpus_or_mem_and_asks_none_keeps_that_for_its_validation(name, kept):
+    given = [{"name": n, "type": "SCALAR", "scalar": {"value": v}} for n, v in (("cpus", 1), ("mem", 32), (name, 0))]
+    found = launched(
+        resources=[each for each in given if each["name"] != name or not each["scalar"]["value"]]
+    ).resources
+    assert any(r.name == name and r.milli == 0 for r in found) is kept
+
+
 def test_a_negative_amount_stays_visible_for_the_tasks_validation():
     resources = [{"name": "cpus", "type": "SCALAR", "scalar": {"value": v}} for v in (2, -1)]
     assert sorted(r.milli for r in launched(resources=resources).resources) == [-1000, 2000]

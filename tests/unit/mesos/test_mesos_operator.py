@@ -59,7 +59,7 @@ def test_agents_are_shown_with_totals_and_instants():
     assert first["agent_info"]["id"] == {"value": "a1"}
     assert (first["active"], first["deactivated"], first["version"]) == (True, False, "1.11.0")
     assert first["registered_time"] == {"nanoseconds": 100_000_000_000}
-    assert first["allocated_resources"] == [{"name": "cpus", "type": "SCALAR", "scalar": {"value": 1.0}}]
+    assert first["allocated_resources"] == [{"name": "cpus", "type": "SCALAR", "scalar": {"value": 1.0}, "role": "*"}]
     assert [r["id"] for r in found["recovered_agents"]] == [{"value": "a2"}]
 
 

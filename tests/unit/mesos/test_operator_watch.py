@@ -19,8 +19,8 @@ TASK_JSON = {
     "name": "T1", "task_id": {"value": "t1"}, "framework_id": {"value": "f1"}, "agent_id": {"value": "a1"},
     "state": "TASK_RUNNING", "status_update_state": "TASK_RUNNING",
     "resources": [
-        {"name": "cpus", "type": "SCALAR", "scalar": {"value": 0.5}, "allocation_info": {"role": "*"}},
-        {"name": "mem", "type": "SCALAR", "scalar": {"value": 32.0}, "allocation_info": {"role": "*"}},
+        {"name": "cpus", "type": "SCALAR", "scalar": {"value": 0.5}, "allocation_info": {"role": "*"}, "role": "*"},
+        {"name": "mem", "type": "SCALAR", "scalar": {"value": 32.0}, "allocation_info": {"role": "*"}, "role": "*"},
     ],
     "statuses": [{k: v for k, v in STATUS_JSON.items() if k != "agent_id"}],
 }  # fmt: skip

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from corral.lib.errors import Conflict
 from corral.runtime.core import Asked, Effect, Loaded, Persist, Refuse, Stop, Stored
-from corral.runtime.turn import Decider, Recorders, load
+from corral.runtime.turn import LOOK, Decider, Recorders, load
 from corral.store.base import Record, StoreFailed, weigh
 
 
@@ -75,6 +75,14 @@ def test_the_drain_bounds_the_inputs_of_a_turn() -> None:
     queue: deque[Any] = deque([[Say(n)] for n in range(5)])
     turns = decider(drain=2)
     assert [turns.take(queue, 0.0).acts for _ in range(3)] == [[Say(0), Say(1)], [Say(2), Say(3)], [Say(4)]]
+
+
+def test_a_turn_that_has_lasted_long_enough_leaves_the_rest_to_the_next() -> None:
+    queue: deque[Any] = deque([Say(n)] for n in range(100))
+    looks = iter([False, True])
+    turn = decider().take(queue, 1.0, lambda: next(looks))
+    assert (turn.inputs, len(queue)) == (2 * LOOK, 100 - 2 * LOOK)
+    assert decider().take(queue, 1.0).inputs == 100 - 2 * LOOK
 
 
 def test_an_input_that_no_longer_fits_opens_the_next_turn_with_all_its_effects() -> None:
