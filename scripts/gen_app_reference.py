@@ -25,9 +25,15 @@ NOT_SHOWN = {"AppSpec": {"pod"}, "PortMapping": set[str](), "Container": set[str
 """Fields of types that no field of an app's JSON stands for."""
 
 PARTS: tuple[tuple[type[msgspec.Struct], str, Names], ...] = (
-    (spec.Container, "container", {"kind": "type"}),
+    (
+        spec.Container, "container",
+        {"kind": "type", "secret_volumes": "volumes[].secret", "persistent_volumes": "volumes[].persistent",
+         "external_volumes": "volumes[].external"},
+    ),
     (spec.Docker, "container.docker", {"force_pull_image": "forcePullImage"}),
     (spec.HostVolume, "container.volumes[]", {}),
+    (spec.PersistentVolume, "container.volumes[].persistent", {"size_mb": "size"}),
+    (spec.ExternalVolume, "container.volumes[].external", {"size_gb": "size"}),
     (spec.PortMapping, "container.portMappings[]", {}),
     (spec.NetworkSpec, "networks[]", {}),
     (spec.PortDefinition, "portDefinitions[]", {}),
@@ -49,6 +55,10 @@ PARTS: tuple[tuple[type[msgspec.Struct], str, Names], ...] = (
          "timeout_s": "timeoutSeconds", "delay_s": "delaySeconds"},
     ),
     (spec.Upgrade, "upgradeStrategy", {}),
+    (
+        spec.Residency, "residency",
+        {"relaunch_after_s": "relaunchEscalationTimeoutSeconds", "task_lost": "taskLostBehavior"},
+    ),
     (
         spec.Unreachable, "unreachableStrategy",
         {"inactive_after_s": "inactiveAfterSeconds", "expunge_after_s": "expungeAfterSeconds"},

@@ -27,7 +27,7 @@ from corral.frameworks.services.spec import (
     Instance,
 )
 from corral.frameworks.services.state import App, State, phase_of, task_id_of
-from corral.master.state import AGENT_STATES, AgentState
+from corral.master.agent_entry import AGENT_STATES, AgentState
 from corral.model import events
 from corral.model.ids import AgentId, FrameworkId
 from corral.model.task import TERMINAL, Source, TaskState, TaskStatus
@@ -105,8 +105,8 @@ def agent() -> str:
         # An agent, as the master sees it
 
         {notice}
-        The table is `AGENT_STATES` in `master/state.py`. A new agent begins with its registration; one that the master
-        remembers from its records begins as recovered. Silence ends no task.
+        The table is `AGENT_STATES` in `master/agent_entry.py`. A new agent begins with its registration; one that the
+        master remembers from its records begins as recovered. Silence ends no task.
 
         {diagram}
         {grid}""",

@@ -63,6 +63,7 @@ class Link:
         self._leader: str | None = None
         self._lost: str | None = None
         self._hold_s = 0.0
+        self._refused = False
 
     def connect(self) -> None:
         """Let `run` dial; before that it only waits."""
@@ -123,6 +124,7 @@ class Link:
         name = mint_uuid(self._random)
         session = _Session(http, master, name, self._lost)
         answered_at: float | None = None
+        refused = False
         try:
             async with session.dial() as orders:
                 if orders.status in (301, 302, 307, 308):
@@ -130,6 +132,7 @@ class Link:
                 if orders.status != 200:
                     # Nobody else has come to lead: the one that was lost may have been well all the time.
                     self._lost = None
+                    refused = orders.status in (401, 403)
                     raise Invalid(f"status {orders.status}: {(await orders.text())[:200]}")
                 self._lost = None
                 self._session = session
@@ -147,9 +150,10 @@ class Link:
             if asyncio.get_running_loop().time() - answered_at >= MOST_DELAY_S:
                 self._tries = 0  # a session that held; one that breaks at once lets the delay grow
             self.tell(Disconnected(name, f"session with master {master} ended: {why}"))
-        elif self._tries in (0, 5) or self._tries % 60 == 0:
+        elif self._tries in (0, 5) or self._tries % 60 == 0 or (refused and not self._refused):
             # Nobody but this file knows of dials that were never answered.
             log.warning("master not reached", master=master, why=f"{why}; it is dialled again", tries=self._tries)
+        self._refused = refused
         return None
 
     async def _exchange(self, session: "_Session", orders: aiohttp.ClientResponse) -> str:

@@ -167,6 +167,8 @@ class Book:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.agents: dict[AgentId, AgentEntry] = {}
+        self.reserving: dict[AgentId, AgentEntry] = {}
+        """Those of which something is reserved."""
         self.rows: dict[int, AgentEntry] = {}
         self.holds: dict[str, HoldEntry] = {}
         self._tagged: dict[str, dict[str, HoldEntry]] = {}
@@ -203,6 +205,10 @@ class Book:
             self._count(moved, 1)
             self._recount_ports(moved, view)
         entry.describe(view)
+        if any(each.identity.reservations for each in view.total):
+            self.reserving[view.id] = entry
+        else:
+            self.reserving.pop(view.id, None)
         self._dirty.add(entry.row)
         self.engine.set_eligible(entry.row, not view.ineligible)
 
@@ -234,6 +240,7 @@ class Book:
             self._set_port(port, entry.row, False)
         self._dirty.discard(entry.row)
         self.engine.remove_node(entry.row)
+        self.reserving.pop(agent_id, None)
         del self.agents[agent_id], self.rows[entry.row]
 
     # Holds.

@@ -44,7 +44,9 @@ class Claim(NamedTuple):
 
 def offer_rest(allocator: "Allocator", kept: Collection[AgentId], seed: int) -> Iterator[Claim]:
     """What is free and worth an offer, to claimants in fair order; nothing of agents in `kept`."""
-    agents = list(allocator.book.agents.values())
+    claimants = [each for each in allocator.frameworks.values() if each.coarse_roles]
+    is_for_plain = not all(each.only_reserved for each in claimants)
+    agents = list((allocator.book.agents if is_for_plain else allocator.book.reserving).values())
     if not agents:
         return
     order: Order | None = None
@@ -64,7 +66,7 @@ def offer_rest(allocator: "Allocator", kept: Collection[AgentId], seed: int) -> 
             is_picky or order.is_bounded or view.ineligible or agent.has_gpus or view.remote or view.barred
         ):
             # Nearly always: whoever is first takes all, unless it has refused that.
-            leaf = order.first()
+            leaf = order.first_of_plain()
             if leaf is not None and not order.is_refused(leaf, view.id, free):
                 order.charge(leaf, rest.amounts)
                 yield Claim(leaf, agent, free, rest.amounts)
@@ -134,6 +136,8 @@ def part_for(
     if is_for_some and not may_see(framework, leaf.name, agent.view):
         return ()
     bundle = usable(free, leaf.name, refined=framework.refined, shared=framework.shared)
+    if framework.only_reserved:
+        bundle = tuple(r for r in bundle if r.identity.reservations)
     if order.is_bounded:
         bundle = order.allowed(leaf, bundle)
     # What is offered whole has been seen to be worth it.
@@ -154,7 +158,7 @@ def _lend(
     for leaf in order:
         assert leaf.framework_id is not None, "claims are of frameworks"
         framework = allocator.frameworks[leaf.framework_id]
-        if not framework.revocable or not may_see(framework, leaf.name, agent.view):
+        if leaf.only_reserved or not (framework.revocable and may_see(framework, leaf.name, agent.view)):
             continue
         bundle = order.allowed(leaf, sparing if kept else lendable(free, leaf.name), lends=kept)
         if not suits(framework, leaf.name, bundle):

@@ -30,7 +30,7 @@ class Branch:
 
     __slots__ = (
         "above", "charged", "entry", "framework_id", "guarantee", "held", "lent", "limit", "most_tasks", "name",
-        "order", "priority", "refused", "row", "scale", "share", "tasks",
+        "only_reserved", "order", "priority", "refused", "row", "scale", "share", "tasks",
     )  # fmt: skip
 
     def __init__(self, name: str, above: "Branch | None", framework_id: FrameworkId | None = None) -> None:
@@ -43,6 +43,7 @@ class Branch:
         self.share = 0.0
         self.row = -1
         self.refused: Container[AgentId] = ()
+        self.only_reserved = False
         self.priority = 0
         self.guarantee: dict[str, int] = {}
         self.limit: dict[str, int] = {}
@@ -123,6 +124,7 @@ class Order:
                 above = self._own(role)
                 leaf = Branch(role, above, framework.id)
                 leaf.held = self._held.get((role, framework.id), {})
+                leaf.only_reserved = framework.only_reserved
                 leaf.refused = allocator.filters.agents(framework.id, role)
                 leaf.settle(self._inverse)
                 insort(above.order, leaf.entry)
@@ -167,6 +169,13 @@ class Order:
                 return None
             branch = branch.order[0][-1]
         return branch
+
+    def first_of_plain(self) -> Branch | None:
+        """The same of those who take what is not reserved."""
+        leaf = self.first()
+        if leaf is None or not leaf.only_reserved:
+            return leaf
+        return next((each for each in self if not each.only_reserved), None)
 
     def __iter__(self) -> Iterator[Branch]:
         """Claimants, whoever is furthest below its share first."""

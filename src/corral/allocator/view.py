@@ -47,6 +47,7 @@ class WantView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 class FrameworkView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `coarse_roles` are the roles that take plain offers now (subscribed, not suppressed).
 
+    With `only_reserved` it is offered nothing plainly but what is reserved for them, as what it states wants for is.
     `gpus`, `refined`, `shared` and `revocable` tell whether it can take GPUs, refined reservations, shared volumes, and
     what is reserved for others while they do not ask for it. `least` are by role the amounts in thousandths, any of
     which makes an offer worth it; a role that is missing takes Mesos' least.
@@ -60,6 +61,7 @@ class FrameworkView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     shared: bool = False
     revocable: bool = False
     least: Mapping[str, tuple[Mapping[str, int], ...]] = {}
+    only_reserved: bool = False
 
 
 class Filter(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -21,10 +21,12 @@ from corral.master import (
     tasks,
     timers,
 )
+from corral.master.agent_entry import AgentEntry, AgentEvent, AgentState, SessionEntry
 from corral.master.effects import CloseSession, SendOrder
+from corral.master.entries import FrameworkEntry, TaskEntry
 from corral.master.reconcile import answer_returned, merge_agent
 from corral.master.spec import AgentOpened, AgentReported, agent_key
-from corral.master.state import AgentEntry, AgentEvent, AgentState, FrameworkEntry, MasterState, SessionEntry, TaskEntry
+from corral.master.state import MasterState
 from corral.model.agent import AgentInfo
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, FrameworkId, TaskId

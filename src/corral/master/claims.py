@@ -11,15 +11,9 @@ import msgspec
 
 from corral.allocator.bundles import PORTS, plain
 from corral.allocator.view import AgentView, Filter, FrameworkView, Grant, Hold, HoldKind, WantView
-from corral.master.state import (
-    AgentEntry,
-    ExecutorEntry,
-    FrameworkEntry,
-    MasterState,
-    OfferEntry,
-    TaskEntry,
-    WantEntry,
-)
+from corral.master.agent_entry import AgentEntry
+from corral.master.entries import ExecutorEntry, FrameworkEntry, OfferEntry, TaskEntry, WantEntry
+from corral.master.state import MasterState
 from corral.model import offer_constraints as constraints
 from corral.model.constraints import Constraint, Operator
 from corral.model.domain import REGION, ZONE
@@ -172,12 +166,13 @@ def _scalars(found: dict[str, int]) -> dict[str, int]:
 def tell_framework(state: MasterState, framework: FrameworkEntry) -> None:
     """The framework listens, or listens for other roles than before."""
     info = framework.info
-    coarse = () if framework.uses_wants else (r for r in info.subscribed_roles if r not in framework.suppressed)
+    coarse = (r for r in info.subscribed_roles if r not in framework.suppressed)
     view = FrameworkView(
         id=framework.id, coarse_roles=tuple(coarse), gpus=info.can(Capability.GPU_RESOURCES),
         regions=info.can(Capability.REGION_AWARE), refined=info.can(Capability.RESERVATION_REFINEMENT),
         shared=info.can(Capability.SHARED_RESOURCES), revocable=info.can(Capability.REVOCABLE_RESOURCES),
         least={one.role: tuple(map(dict, one.least)) for one in info.offer_filters},
+        only_reserved=framework.uses_wants,
     )  # fmt: skip
     _constrain(state, framework.id, framework.constraints)
     if state.allocator.frameworks.get(framework.id) != view:

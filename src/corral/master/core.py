@@ -29,6 +29,7 @@ from corral.master import (
     watch,
     watchdog,
 )
+from corral.master.entries import FrameworkEntry
 from corral.master.spec import (
     AgentClosed,
     AgentOpened,
@@ -52,7 +53,7 @@ from corral.master.spec import (
     WatchCluster,
     WatcherClosed,
 )
-from corral.master.state import FrameworkEntry, MasterState
+from corral.master.state import MasterState
 from corral.model import calls
 from corral.model import maintenance as asked
 from corral.model.ids import FrameworkId

@@ -8,8 +8,9 @@ import msgspec
 
 from corral.lib.errors import Invalid, NotFound
 from corral.master import agents, claims, evictions, executors, offers, timers
+from corral.master.agent_entry import AgentEntry, AgentState
 from corral.master.spec import GoneRecord, agent_key, gone_key
-from corral.master.state import AgentEntry, AgentState, MasterState
+from corral.master.state import MasterState
 from corral.model.ids import AgentId
 from corral.model.maintenance import DeactivateAgent, Drain, DrainAgent, DrainState, MarkAgentGone, ReactivateAgent
 from corral.model.task import Reason, TaskState

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from corral.allocator.view import Eviction
 from corral.master import executors, tasks
+from corral.master.agent_entry import AgentEntry
 from corral.master.effects import SendOrder
-from corral.master.state import AgentEntry, MasterState
+from corral.master.state import MasterState
 from corral.model.ids import TaskId
 from corral.model.orders import KillTask
 from corral.model.task import TERMINAL, Reason

@@ -10,8 +10,10 @@ from collections.abc import Iterable
 import msgspec
 
 from corral.master import claims, timers
+from corral.master.agent_entry import AgentEntry
 from corral.master.effects import SendEvent, SendOrder
-from corral.master.state import AgentEntry, ExecutorEntry, FrameworkEntry, MasterState
+from corral.master.entries import ExecutorEntry, FrameworkEntry
+from corral.master.state import MasterState
 from corral.model import events
 from corral.model.calls import Message, Shutdown
 from corral.model.ids import ExecutorId, FrameworkId

@@ -12,8 +12,9 @@ import msgspec
 from corral.lib.errors import Forbidden, Invalid
 from corral.master import claims, executors, inverse, news, offers, operations, tasks, timers, watchdog
 from corral.master.effects import CloseStream, SendEvent, SendOrder
+from corral.master.entries import FrameworkEntry, TaskEntry
 from corral.master.spec import FrameworkRecord, RemovedRecord, SchedulerCall, SubscribeStream, framework_key
-from corral.master.state import FrameworkEntry, MasterState, TaskEntry
+from corral.master.state import MasterState
 from corral.mesos.scheduler import check_framework, check_resubscribe
 from corral.model import events
 from corral.model.calls import Revive, Subscribe, Suppress, UpdateFramework

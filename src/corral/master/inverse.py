@@ -7,8 +7,10 @@ asked again when its filter has ended, who accepts is not. Source: Mesos v1, mai
 from collections.abc import Iterable
 
 from corral.master import timers
+from corral.master.agent_entry import AgentEntry
 from corral.master.effects import SendEvent
-from corral.master.state import AgentEntry, FrameworkEntry, InverseEntry, MasterState
+from corral.master.entries import FrameworkEntry, InverseEntry
+from corral.master.state import MasterState
 from corral.model import events
 from corral.model.calls import AcceptInverseOffers, DeclineInverseOffers
 from corral.model.ids import FrameworkId, InverseOfferId

@@ -11,8 +11,9 @@ import msgspec
 
 from corral.lib.errors import Invalid
 from corral.master import agents, claims, inverse, offers, timers
+from corral.master.agent_entry import AgentEntry
 from corral.master.spec import MAINTENANCE_KEY, MaintenanceRecord
-from corral.master.state import AgentEntry, MasterState
+from corral.master.state import MasterState
 from corral.model.maintenance import (
     AnswerRow,
     Machine,

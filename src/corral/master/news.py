@@ -3,7 +3,9 @@
 Rule: nothing is noted while nobody follows, so a call costs nothing then. Source: Mesos v1 operator API, events.
 """
 
-from corral.master.state import AgentEntry, FrameworkEntry, MasterState, News, TaskEntry
+from corral.master.agent_entry import AgentEntry
+from corral.master.entries import FrameworkEntry, TaskEntry
+from corral.master.state import MasterState, News
 from corral.model.task import TaskStatus
 
 TASK_ADDED = "task added"

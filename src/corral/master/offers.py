@@ -12,9 +12,11 @@ import msgspec
 
 from corral.allocator.view import Filter, Grant
 from corral.master import claims, operations, tasks, timers, watchdog
+from corral.master.agent_entry import AgentEntry
 from corral.master.effects import SendEvent
+from corral.master.entries import FrameworkEntry, OfferEntry, WantEntry
 from corral.master.executors import lent_executor, normal_executor
-from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry, WantEntry
+from corral.master.state import MasterState
 from corral.master.validate import BadOffers, check_accept, check_executor_loan, check_loan, check_task
 from corral.master.validate_executors import check_executor, check_group, needed_by
 from corral.model import events

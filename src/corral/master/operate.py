@@ -6,7 +6,9 @@ the answer waits for the agent. Source: Mesos v1 operator API, RESERVE_RESOURCES
 
 from corral.lib.errors import Conflict, Invalid
 from corral.master import claims, offers, operations, timers
-from corral.master.state import AgentEntry, MasterState, OfferEntry, OperationEntry
+from corral.master.agent_entry import AgentEntry
+from corral.master.entries import OfferEntry, OperationEntry
+from corral.master.state import MasterState
 from corral.model.operations import conversion, find_fault, once_each
 from corral.model.operator import Operate
 from corral.model.resources import Resources, contains, describe

@@ -12,9 +12,11 @@ import msgspec
 from corral.lib.errors import Conflict
 from corral.lib.ids import mint_uuid_bytes
 from corral.master import claims
+from corral.master.agent_entry import AgentEntry
 from corral.master.effects import SendEvent, SendOrder
+from corral.master.entries import FrameworkEntry, OfferEntry, OperationEntry, ToldOperation
 from corral.master.spec import agent_key
-from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry, OperationEntry, ToldOperation
+from corral.master.state import MasterState
 from corral.mesos.snapshot import OperationRow
 from corral.model import events
 from corral.model.calls import AcknowledgeOperation, ReconcileOperations, Unsupported

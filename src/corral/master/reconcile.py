@@ -7,8 +7,10 @@ agent that has not yet come back to a new master nothing is said until it has. S
 import msgspec
 
 from corral.master import claims, tasks
+from corral.master.agent_entry import AgentEntry, AgentState
 from corral.master.effects import SendOrder
-from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, TaskEntry
+from corral.master.entries import FrameworkEntry, TaskEntry
+from corral.master.state import MasterState
 from corral.model.calls import Kill, Reconcile, ReconcileTask
 from corral.model.framework import Capability
 from corral.model.ids import FrameworkId, TaskId

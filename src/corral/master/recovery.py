@@ -7,6 +7,7 @@ import msgspec
 
 from corral.lib.ids import mint_uuid
 from corral.master import agents, claims, frameworks, maintenance, timers
+from corral.master.agent_entry import AgentEntry, AgentState
 from corral.master.spec import (
     MAINTENANCE_KEY,
     AgentRecord,
@@ -19,7 +20,7 @@ from corral.master.spec import (
     role_key,
     weight_key,
 )
-from corral.master.state import AgentEntry, AgentState, MasterState
+from corral.master.state import MasterState
 from corral.model.ids import AgentId, FrameworkId
 from corral.model.role import RoleSettings
 from corral.runtime.core import Effect, Loaded, Note, Persist, SetTimer, decode_records

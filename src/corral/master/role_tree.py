@@ -8,7 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 
 from corral.master import claims
-from corral.master.state import AgentState, MasterState
+from corral.master.agent_entry import AgentState
+from corral.master.state import MasterState
 from corral.model.resources import ResourceKind, Resources
 from corral.model.role import RoleSettings, line_of, parent_of, tree_order
 

@@ -12,8 +12,9 @@ import msgspec
 from corral.allocator.strategies import STRATEGIES
 from corral.lib.errors import Conflict, Invalid, NotFound
 from corral.master import claims, offers, role_tree, timers
+from corral.master.entries import OfferEntry
 from corral.master.spec import role_key
-from corral.master.state import MasterState, OfferEntry
+from corral.master.state import MasterState
 from corral.model.ids import OfferId, check_role
 from corral.model.operator import RemoveQuota, RemoveRole, SetQuota, SetRole, UpdateQuota, UpdateWeights
 from corral.model.resources import describe, format_milli

@@ -201,7 +201,8 @@ class _Doors:
         call = read_call(request.body)
         stream_id = request.headers.get(STREAM_ID_HEADER.lower())
         if not isinstance(call, calls.Subscribe):
-            await self._loop.ask(SchedulerCall(call=call, stream=stream_id))
+            principal = admit.check_call(call, request.caller)
+            await self._loop.ask(SchedulerCall(call=call, stream=stream_id, principal=principal))
             return Response(status=200 if isinstance(call, calls.UpdateFramework) else 202)
         if not accepts_json(request.headers.get("accept")):
             return _text(406, "the answer to SUBSCRIBE is a stream of application/json; Accept admits it not")
@@ -236,7 +237,7 @@ class _Doors:
                 change_verbosity(call.level, call.duration_s)
                 return Response()
             case _:
-                return await self._change(call)
+                return await self._change(call, request)
 
     async def _read(self, call: OperatorCall) -> Response | Stream:
         asked = _NEEDS.get(call, _NOTHING)
@@ -254,9 +255,10 @@ class _Doors:
             patience_s=PATIENCE_S,
         )
 
-    async def _change(self, command: Change) -> Response:
+    async def _change(self, command: Change, request: Request) -> Response:
         """Mesos answers a change with an empty 200, and calls what clashes 400 except for SET_QUOTA."""
         self._expect_recovered()
+        admit.check_change(command, request.caller)
         try:
             await self._loop.ask(command)
         except Conflict as error:
@@ -269,7 +271,7 @@ class _Doors:
         self._expect_recovered()
         path = request.path.removeprefix("/master")
         fields = parse_qs(request.body.decode(errors="replace"), keep_blank_values=True)
-        return await self._change(operation_forms.read_form(path, fields))
+        return await self._change(operation_forms.read_form(path, fields), request)
 
     async def _snapshot(self, asked: GetCluster) -> ClusterSnapshot:
         self._expect_recovered()
@@ -346,36 +348,36 @@ class _Doors:
 
     async def set_quota(self, request: Request) -> Response:
         self._expect_recovered()
-        return await self._change(quota.read_quota_request(request.body))
+        return await self._change(quota.read_quota_request(request.body), request)
 
     async def remove_quota(self, request: Request) -> Response:
         self._expect_recovered()
-        return await self._change(quota.read_remove_quota(request.params["role"]))
+        return await self._change(quota.read_remove_quota(request.params["role"]), request)
 
     async def show_weights(self, request: Request) -> Response:
         return json_response(quota.write_weights(await self._snapshot(_ROLES)))
 
     async def update_weights(self, request: Request) -> Response:
         self._expect_recovered()
-        return await self._change(quota.read_weights(request.body))
+        return await self._change(quota.read_weights(request.body), request)
 
     async def show_schedule(self, request: Request) -> Response:
         return json_response(maintenance.write_schedule(await self._snapshot(_NOTHING)))
 
     async def update_schedule(self, request: Request) -> Response:
         self._expect_recovered()
-        return await self._change(maintenance.read_schedule(request.body))
+        return await self._change(maintenance.read_schedule(request.body), request)
 
     async def show_maintenance(self, request: Request) -> Response:
         return json_response(maintenance.write_status(await self._snapshot(_NOTHING)))
 
     async def take_down(self, request: Request) -> Response:
         self._expect_recovered()
-        return await self._change(StartMaintenance(machines=maintenance.read_machines(request.body)))
+        return await self._change(StartMaintenance(machines=maintenance.read_machines(request.body)), request)
 
     async def bring_up(self, request: Request) -> Response:
         self._expect_recovered()
-        return await self._change(StopMaintenance(machines=maintenance.read_machines(request.body)))
+        return await self._change(StopMaintenance(machines=maintenance.read_machines(request.body)), request)
 
     async def snapshot_metrics(self, request: Request) -> Response:
         if timeout := request.first("timeout"):
@@ -390,7 +392,7 @@ class _Doors:
         framework_id = read_form(request).get("frameworkId", "")
         if not framework_id:
             raise Invalid("Missing 'frameworkId' in the request's body; send the form frameworkId=ID")
-        return await self._change(Teardown(framework_id=FrameworkId(framework_id)))
+        return await self._change(Teardown(framework_id=FrameworkId(framework_id)), request)
 
     async def toggle_logging(self, request: Request) -> Response:
         return toggle_logging(request)
@@ -445,11 +447,15 @@ class _Doors:
 
     async def set_role(self, request: Request) -> Response:
         role = request.params["role"]
-        await self._loop.ask(role_form.read_set_role(role, request.body, force=request.flag("force")))
+        command = role_form.read_set_role(role, request.body, force=request.flag("force"))
+        admit.check_change(command, request.caller)
+        await self._loop.ask(command)
         return json_response(await self._loop.ask(GetRoles(role=role)))
 
     async def remove_role(self, request: Request) -> Response:
-        await self._loop.ask(RemoveRole(role=request.params["role"]))
+        command = RemoveRole(role=request.params["role"])
+        admit.check_change(command, request.caller)
+        await self._loop.ask(command)
         return Response(status=204)
 
     async def tell_events(self, request: Request) -> Response | Stream:

@@ -7,7 +7,8 @@ end, and only when it is in need. Source: Mesos v1, oversubscription.
 import msgspec
 
 from corral.master import claims, offers, timers
-from corral.master.state import AgentEntry, MasterState
+from corral.master.agent_entry import AgentEntry
+from corral.master.state import MasterState
 from corral.model.orders import Slack
 from corral.model.resources import Identity, Resource, ResourceKind, Resources, contains, normal
 from corral.runtime.core import Effect

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 import msgspec
 
 from corral.master import claims, executors, news, timers
+from corral.master.agent_entry import AgentEntry, AgentState
 from corral.master.effects import SendEvent, SendOrder
-from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, OfferEntry, TaskEntry
+from corral.master.entries import FrameworkEntry, OfferEntry, TaskEntry
+from corral.master.state import MasterState
 from corral.model import events
 from corral.model.calls import Acknowledge, Kill
 from corral.model.ids import AgentId, TaskId

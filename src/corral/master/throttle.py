@@ -8,8 +8,9 @@ Source: Mesos v1, framework rate limiting.
 from corral.lib.errors import Unavailable
 from corral.master import frameworks, timers
 from corral.master.effects import CloseStream, SendEvent
+from corral.master.entries import FrameworkEntry, Lane
 from corral.master.spec import SchedulerCall
-from corral.master.state import FrameworkEntry, Lane, MasterState
+from corral.master.state import MasterState
 from corral.model import events
 from corral.model.rates import Rate
 from corral.runtime.core import Effect, Refuse, SetTimer

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from corral.allocator.demands import check_want
 from corral.allocator.strategies import STRATEGIES
 from corral.lib.errors import Invalid
-from corral.master.state import AgentEntry, FrameworkEntry, MasterState, OfferEntry
+from corral.master.agent_entry import AgentEntry
+from corral.master.entries import FrameworkEntry, OfferEntry
+from corral.master.state import MasterState
 from corral.model.command import CommandInfo
 from corral.model.container import ContainerInfo, ContainerKind, NetworkMode
 from corral.model.health import CheckKind, HealthCheck, find_check_fault, find_faults

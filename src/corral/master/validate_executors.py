@@ -6,7 +6,8 @@ Nothing here changes anything. Source: Mesos v1 scheduler API, ACCEPT: task and 
 from collections.abc import Sequence
 
 from corral.lib.errors import Invalid
-from corral.master.state import AgentEntry, FrameworkEntry
+from corral.master.agent_entry import AgentEntry
+from corral.master.entries import FrameworkEntry
 from corral.master.validate import check_alone, check_program, find_lack
 from corral.model.calls import LaunchGroup
 from corral.model.container import ContainerKind

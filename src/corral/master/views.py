@@ -9,8 +9,10 @@ from typing import Any
 
 from corral.lib.units import write_instant
 from corral.master import claims, maintenance, operations, role_tree, role_views, watchdog
+from corral.master.agent_entry import AgentEntry, AgentState
+from corral.master.entries import FrameworkEntry, TaskEntry
 from corral.master.spec import GetCluster, GetExplanations, GetTasks
-from corral.master.state import AgentEntry, AgentState, FrameworkEntry, MasterState, TaskEntry
+from corral.master.state import MasterState
 from corral.master.trials import Trial, write_explanation
 from corral.master.wants import MOST_EXPLAINED
 from corral.mesos.snapshot import AgentRow, ClusterSnapshot, ExecutorRow, FrameworkRow

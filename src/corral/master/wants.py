@@ -8,7 +8,8 @@ import msgspec
 
 from corral.master import claims, offers, timers
 from corral.master.effects import SendEvent
-from corral.master.state import FrameworkEntry, MasterState, WantEntry
+from corral.master.entries import FrameworkEntry, WantEntry
+from corral.master.state import MasterState
 from corral.master.validate import check_wants
 from corral.model import events
 from corral.model.calls import Request

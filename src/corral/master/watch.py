@@ -5,9 +5,11 @@ Source: Mesos v1 operator API, SUBSCRIBE.
 """
 
 from corral.master import news, timers, views
+from corral.master.agent_entry import AgentEntry
 from corral.master.effects import TellWatchers
+from corral.master.entries import FrameworkEntry, TaskEntry
 from corral.master.spec import GetCluster, WatchCluster
-from corral.master.state import AgentEntry, FrameworkEntry, MasterState, News, TaskEntry
+from corral.master.state import MasterState, News
 from corral.mesos import watch
 from corral.mesos.snapshot import ClusterSnapshot
 from corral.runtime.core import Effect, SetTimer

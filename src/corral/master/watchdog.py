@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from corral.allocator.bundles import worth_offering
 from corral.master import claims
-from corral.master.state import FrameworkEntry, MasterState
+from corral.master.entries import FrameworkEntry
+from corral.master.state import MasterState
 from corral.runtime.core import Effect, Note
 
 
@@ -17,7 +18,7 @@ def asks(state: MasterState, framework: FrameworkEntry) -> bool:
     if framework.stream is None or framework.offers:
         return False
     view = state.allocator.frameworks.get(framework.id)
-    return bool(framework.waiting) or (view is not None and bool(view.coarse_roles))
+    return bool(framework.waiting) or (view is not None and bool(view.coarse_roles) and not view.only_reserved)
 
 
 def waited_s(state: MasterState, framework: FrameworkEntry, now: float) -> float:

@@ -16,7 +16,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from corral.lib.errors import CorralError, Invalid, NotFound, TooLarge, Unauthenticated
+from corral.lib.errors import CorralError, Forbidden, Invalid, NotFound, TooLarge, Unauthenticated
 from corral.lib.log import get_logger
 from corral.net.auth import Caller, Gate, Knock
 from corral.net.listen import TlsListener
@@ -32,6 +32,9 @@ CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
 """Where it finds who is asking."""
 
 _STREAM_QUANTUM_S = 0.25
+RECHECK_S = 30.0
+"""How often it is asked anew whether those who are connected may still be."""
+RECHECK_SLICE = 200
 """How long a stopped server lets an open stream go on before its connection is closed."""
 
 
@@ -156,6 +159,7 @@ class Server:
         self._http: web.Server | None = None
         self._listener: asyncio.Server | TlsListener | None = None
         self._stopping = asyncio.Event()
+        self._inside: dict[int, tuple[web.BaseRequest, Knock]] = {}
 
     @property
     def port(self) -> int:
@@ -174,7 +178,12 @@ class Server:
     async def run(self) -> int | None:
         """Serve until `stop`."""
         await self.start()
-        await self._stopping.wait()
+        while not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RECHECK_S):
+                    await self._stopping.wait()
+                    break
+            await self.recheck()
         await self.close()
         return None
 
@@ -204,8 +213,30 @@ class Server:
         self._router = Router(routes)
         self._gate = gate
 
+    async def recheck(self) -> None:
+        """Cut off whoever would not be let in any more, in the middle of what it does: a revoked node, an old token."""
+        for number, (raw, knock) in enumerate(list(self._inside.values())):
+            if number % RECHECK_SLICE == RECHECK_SLICE - 1:
+                await asyncio.sleep(0)
+            if self._gate is None or id(raw) not in self._inside:
+                continue
+            try:
+                await self._gate.admit(knock)
+            except (Unauthenticated, Forbidden) as error:
+                log.warning("connection cut", path=knock.path, peer=raw.remote or "", why=error.message)
+                if raw.transport is not None:
+                    raw.transport.abort()
+            except CorralError:
+                continue  # nobody can say now
+
     async def serve(self, raw: web.BaseRequest) -> web.StreamResponse:
         """One request, by the routes of this moment."""
+        try:
+            return await self._serve(raw)
+        finally:
+            self._inside.pop(id(raw), None)
+
+    async def _serve(self, raw: web.BaseRequest) -> web.StreamResponse:
         path = fold_slashes(raw.path)
         served, params, allowed = self._router.find(raw.method, path)
         request = Request(
@@ -217,11 +248,13 @@ class Server:
             peer=raw.remote or "",
         )
         if self._gate is not None:
+            knock = _knock(request, raw)
             try:
-                caller = await self._gate.admit(_knock(request, raw))
+                caller = await self._gate.admit(knock)
             except CorralError as error:
                 return self._turn_away(error, request, served)
             request = msgspec.structs.replace(request, caller=caller)
+            self._inside[id(raw)] = (raw, knock)
         if served is None:
             return self._unknown(request, allowed)
         route = served.route

@@ -187,6 +187,8 @@ class FrameworkHands:
                 pass
             case sdk_effects.Notify(id=notice_id):
                 self._tell(sdk_effects.Notified(notice_id))
+            case sdk_effects.Signal(task_id=task_id):
+                self._tell(sdk_effects.Signalled(task_id))
             case _:
                 raise TypeError(f"a simulated framework cannot perform {type(effect).__name__}")
 

@@ -62,6 +62,8 @@ class ServicesSection:
     single_stop_after_s: float = 300.0
     env_prefix: str = ""
     webhook_secret_file: str = ""
+    volume_role: str = ""
+    principal: str = ""
     drain_s: float = 30.0
 
 

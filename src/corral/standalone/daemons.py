@@ -415,7 +415,7 @@ async def _open_kernel(
         async def masters() -> Sequence[str]:
             return [candidate.url for candidate, _ in await kernel.reign.members()]
 
-        keeper = trust.lead(store, kernel.notes, fence, masters)
+        keeper = trust.lead(store, kernel.notes, fence, masters, kernel.server.recheck)
         return Leading(
             [part.service, *vault.services, *kernel.frameworks, *keeper.services],
             [*loops, keeper.loop],

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import secrets
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from random import Random
 
@@ -49,7 +49,15 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 class Keeper:
     """The keeper of trust of a leading master: who may join and who may ask."""
 
-    def __init__(self, trust: "MasterTrust", store: Store, notes: Notes, fence: Fence, masters: Masters) -> None:
+    def __init__(
+        self,
+        trust: "MasterTrust",
+        store: Store,
+        notes: Notes,
+        fence: Fence,
+        masters: Masters,
+        recheck: Callable[[], Awaitable[None]],
+    ) -> None:
         section = trust.section
         self._path = trust.keys.directory / OPERATOR_FILE
         self._provided = trust.provided
@@ -63,7 +71,7 @@ class Keeper:
             )
         )
         # Without a journal: what comes in here are digests of secrets.
-        shell = TrustShell(trust.authority)
+        shell = TrustShell(trust.authority, recheck)
         self.loop = Loop(self._core, shell, store, prefix="trust/", name="trust", notes=notes, fence=fence)
         self.routes: Sequence[Route] = routes(self.loop, self._core.state, trust.authority, masters)
         self.gate: Gate = MasterGate(self._core.state, open_metrics=section.open_metrics)
@@ -115,8 +123,10 @@ class MasterTrust:
         self.follower_gate: Gate = FollowerGate(store, open_metrics=section.open_metrics)
         self.keeping: Service = Background("certificate", self._keep_issued)
 
-    def lead(self, store: Store, notes: Notes, fence: Fence, masters: Masters) -> Keeper:
-        return Keeper(self, store, notes, fence, masters)
+    def lead(
+        self, store: Store, notes: Notes, fence: Fence, masters: Masters, recheck: Callable[[], Awaitable[None]]
+    ) -> Keeper:
+        return Keeper(self, store, notes, fence, masters, recheck)
 
     def enroll(self, work_dir: Path, name: str, section: AgentSection) -> "AgentTrust":
         """Take an agent of this process in, as if it had joined."""

@@ -3,6 +3,7 @@
 | effect  | what happens                             | comes back as |
 |---------|------------------------------------------|---------------|
 | `Issue` | the authority signs a node's certificate | `Issued`      |
+| `Recheck` | whoever is connected is looked at again |               |
 """
 
 from corral.runtime.core import Effect
@@ -17,3 +18,7 @@ class Issue(Effect, frozen=True, gc=False):
     request: bytes
     life_s: float
     now: float
+
+
+class Recheck(Effect, frozen=True, gc=False):
+    """Cut off those under way who would not be let in any more."""

@@ -9,7 +9,7 @@ import msgspec
 from corral.lib.errors import Failed, Forbidden, Invalid, NotFound
 from corral.lib.units import write_instant
 from corral.runtime.core import Effect, Note, Persist, Refuse, Reply
-from corral.trust.effects import Issue
+from corral.trust.effects import Issue, Recheck
 from corral.trust.spec import Granted, Issued, ListNodes, NodeRecord, Redeem, Renew, RevokeNode
 from corral.trust.state import AGAIN, TrustState, find_node, find_token
 from corral.trust.tokens import use_token
@@ -86,6 +86,7 @@ def revoke_node(state: TrustState, ask: int, command: RevokeNode, now: float) ->
     return [
         Persist(f"nodes/{node.name}", state.nodes[node.name]),
         Note("node revoked", "an operator wants it so", "warning", facts),
+        Recheck(),
         Reply(ask, None),
     ]
 

@@ -1,27 +1,40 @@
 """Does what the keeper of trust decides: signs."""
 
-from collections.abc import Awaitable
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from corral.lib.errors import CorralError
 from corral.net.certificates import Authority, describe, read_request
-from corral.trust.effects import Issue
+from corral.trust.effects import Issue, Recheck
 from corral.trust.spec import Issued
+
+ANSWER_S = 0.05
 
 
 class TrustShell:
-    def __init__(self, authority: Authority) -> None:
+    """Shapes: `recheck` cuts off whoever is connected and would not be let in any more."""
+
+    def __init__(self, authority: Authority, recheck: Callable[[], Awaitable[None]]) -> None:
         self.authority = authority
+        self._recheck = recheck
 
     def perform(self, effect: Any) -> Awaitable[Any] | None:
         match effect:
             case Issue():
                 return self._sign(effect)
+            case Recheck():
+                return self._recheck_soon()
             case _:
                 raise TypeError(f"{type(effect).__name__} is no effect of trust")
 
     def flush(self) -> None:
         """Nothing is gathered."""
+
+    async def _recheck_soon(self) -> None:
+        """Who revokes their own token still gets the answer."""
+        await asyncio.sleep(ANSWER_S)
+        await self._recheck()
 
     async def _sign(self, effect: Issue) -> Issued:
         try:

@@ -8,6 +8,7 @@ from corral.lib.errors import Invalid, NotFound
 from corral.lib.units import format_duration, write_instant
 from corral.model.ids import check_role
 from corral.runtime.core import Effect, Note, Persist, Reply, SetTimer
+from corral.trust.effects import Recheck
 from corral.trust.spec import CreateToken, ListTokens, RevokeToken, TokenRecord
 from corral.trust.state import TrustState
 
@@ -71,7 +72,7 @@ def revoke_token(state: TrustState, ask: int, command: RevokeToken, now: float) 
         token = state.tokens.pop(id)
         facts = {"token": id, "for": token.name or "a node", "by": command.by}
         effects += [Persist(f"tokens/{id}", None), Note("token revoked", "an operator wants it so", facts=facts)]
-    return [*effects, Reply(ask, which)]
+    return [*effects, Recheck(), Reply(ask, which)]
 
 
 def use_token(state: TrustState, token: TokenRecord, node: str, key: str, now: float) -> list[Effect]:

@@ -22,7 +22,7 @@ def test_the_app_file_of_the_mesos_talk_is_accepted_unchanged(site: Site) -> Non
     assert body["id"] == "/ubuntu"
     assert body["container"]["docker"]["image"] == "libmesos/ubuntu"
     assert body["container"]["volumes"] == json.loads(TALK)["container"]["volumes"]
-    assert answer.headers["Location"] == "/v2/apps/ubuntu"
+    assert answer.headers["Location"] == "/ubuntu"
     assert answer.headers["Marathon-Deployment-Id"] == body["deployments"][0]["id"]
     site.remove("/ubuntu")
 
@@ -75,7 +75,7 @@ def test_put_creates_what_is_not_there_and_patch_does_not(site: Site) -> None:
     assert requests.patch(f"{site.url}/v2/apps/put", json=body, timeout=10).status_code == 404
     answer = requests.put(f"{site.url}/v2/apps//put", json=body, timeout=10)
     assert answer.status_code == 201
-    assert answer.headers["Location"] == "/v2/apps/put"
+    assert answer.headers["Location"] == "/put"
     assert requests.put(f"{site.url}/v2/apps/put", json={"cpus": 0.5}, timeout=10).status_code == 200
     shown = requests.get(f"{site.url}/v2/apps/put", timeout=10).json()["app"]
     assert (shown["cmd"], shown["cpus"]) == ("sleep 99", 0.5)
@@ -94,6 +94,21 @@ def test_apps_and_tasks_below_a_group_are_listed_with_a_star(site: Site) -> None
     assert requests.get(f"{site.url}/v2/apps/star/*/tasks", timeout=10).json() == {"tasks": []}
     site.remove("/star/a/one")
     site.remove("/star/two")
+
+
+def test_nothing_is_below_a_group_that_is_not_there(site: Site) -> None:
+    for path in ("/v2/apps/nowhere/*", "/v2/apps/nowhere/*/tasks", "/v2/groups/nowhere", "/v2/groups/nowhere/apps"):
+        answer = requests.get(site.url + path, timeout=10)
+        assert (answer.status_code, answer.json()["message"]) == (404, "Group '/nowhere' does not exist"), path
+    assert requests.get(f"{site.url}/v2/apps/*", timeout=10).status_code == 200
+
+
+def test_several_embeds_may_stand_in_one_parameter(site: Site) -> None:
+    requests.post(f"{site.url}/v2/apps", json={"id": "/embeds", "cmd": "sleep 1000", "instances": 0}, timeout=10)
+    for query in ("embed=apps.tasks&embed=apps.taskStats&embed=bogus", "embed=app.tasks,group.apps.taskStats,bogus"):
+        (app,) = requests.get(f"{site.url}/v2/apps?id=EMBEDS&{query}", timeout=10).json()["apps"]
+        assert {"tasks", "taskStats", "deployments"} <= set(app), query
+    requests.delete(f"{site.url}/v2/apps/embeds", timeout=10)
 
 
 def test_tasks_come_as_lines_for_the_first_haproxy_bridge(site: Site) -> None:

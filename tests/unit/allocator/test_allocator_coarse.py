@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from msgspec import structs
 from tests.unit.allocator.words import agent, framework, granted, offer, role, run, taken, task, told, want
 
 from corral.allocator.allocator import allocate
@@ -53,6 +54,16 @@ class TestFairOrder:
     def test_a_framework_without_roles_that_take_offers_gets_none(self) -> None:
         view = View(agents=[agent("a")], frameworks=[FrameworkView(id=FrameworkId("f"))])
         assert allocate(view, 0.0).grants == ()
+
+    def test_who_states_wants_is_offered_plainly_only_what_is_reserved_for_it(self) -> None:
+        picky = structs.replace(framework("f", "r"), only_reserved=True)
+        reserved = (scalar("cpus", 1, Identity(reservations=(Reservation(role="r"),))),)
+        agents = [agent("a"), agent("b"), agent("c", add(BOX, reserved))]
+        found = allocate(View(agents=agents, frameworks=[picky]), 0.0).grants
+        assert [(g.agent_id, g.resources) for g in found] == [("c", reserved)]
+        both = allocate(View(agents=agents, frameworks=[picky, framework("g", "s")]), 0.0).grants
+        assert {g.agent_id for g in both if g.framework_id == "g"} >= {"a", "b"}
+        assert all(g.resources == reserved for g in both if g.framework_id == "f")
 
     def test_agents_come_in_the_order_of_their_mixed_numbers(self) -> None:
         def mixed(value: int) -> int:

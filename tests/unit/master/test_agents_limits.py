@@ -5,9 +5,9 @@ import pytest
 from master_stage import Framework, Stage, agent_info, bundle, want
 
 from corral.lib.errors import Unavailable
+from corral.master.agent_entry import AgentState
 from corral.master.core import Input
 from corral.master.spec import GetCluster, GetFrameworks, GetMetrics, MasterConfig, SchedulerCall
-from corral.master.state import AgentState
 from corral.model import calls, events
 from corral.model.rates import Rate, RateLimits
 from corral.model.task import TaskState

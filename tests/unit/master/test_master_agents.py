@@ -4,9 +4,10 @@ import msgspec
 import pytest
 from master_stage import PARTITION_AWARE, Agent, Framework, Stage, agent_info, bundle, states, task_info, told
 
+from corral.master.agent_entry import AGENT_STATES, AgentEvent, AgentState
 from corral.master.effects import SendOrder
+from corral.master.entries import TaskEntry
 from corral.master.spec import AgentOpened, AgentReported, MasterConfig
-from corral.master.state import AGENT_STATES, AgentEvent, AgentState, TaskEntry
 from corral.model import calls, events
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, FrameworkId, TaskId

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from corral.frameworks.services import Config, ServicesCore
+from corral.frameworks.services import Config, ServicesCore, residency
 from corral.frameworks.services.marathon import read_app, read_update
 from corral.frameworks.services.registry import CHANGED
 from corral.frameworks.services.spec import AppUpdate, CreateApp, GetApp, Instance, UpdateApps
@@ -17,7 +17,8 @@ from corral.model import calls, events
 from corral.model.health import CheckResult
 from corral.model.ids import AgentId, FrameworkId, OfferId, TaskId
 from corral.model.offer import Offer, Want
-from corral.model.resources import normal, ports
+from corral.model.operations import conversion, find_fault
+from corral.model.resources import Resources, add, normal, ports, subtract
 from corral.model.task import Reason, Source, TaskInfo, TaskState, TaskStatus
 from corral.runtime.core import (
     Asked,
@@ -64,6 +65,8 @@ class Cluster:
         self.declined: list[str] = []
         self.measured: list[tuple[str, ...]] = []
         self.signals: list[Signal] = []
+        self.revived: list[tuple[str, ...]] = []
+        self.reserved: dict[str, tuple[AgentId, Resources]] = {}
         self.replies: dict[int, Any] = {}
         self._asks = 0
         self._offers = 0
@@ -205,11 +208,7 @@ class Cluster:
                         if count:
                             self.wants[want.id] = msgspec.structs.replace(want, count=count)
                 for operation in operations:
-                    assert isinstance(operation, calls.Launch | calls.LaunchGroup)
-                    for task in operation.tasks:
-                        assert task.task_id not in self.tasks, f"{task.task_id} launched twice"
-                        self.tasks[task.task_id] = task
-                        self.launched.append(task)
+                    self._operate(operation, offer.agent_id)
             case calls.Decline(offer_ids=offer_ids):
                 for offer_id in offer_ids:
                     self._offered.pop(offer_id)
@@ -218,8 +217,51 @@ class Cluster:
                 self.killed.append(task_id)
             case calls.AcceptInverseOffers():
                 pass
+            case calls.Revive(roles=roles):
+                self.revived.append(roles)
             case _:
                 raise AssertionError(f"unexpected call {call}")
+
+    def _operate(self, operation: Any, agent_id: AgentId) -> None:
+        if isinstance(operation, calls.Launch | calls.LaunchGroup):
+            for task in operation.tasks:
+                assert task.task_id not in self.tasks, f"{task.task_id} launched twice"
+                self.tasks[task.task_id] = task
+                self.launched.append(task)
+                if any(r.identity.reservations for r in task.resources):
+                    (held,) = [h for h in self.reserved.values() if h[1] == task.resources]
+                    assert held[0] == agent_id, "it is launched where its volumes are"
+            return
+        assert find_fault(operation) is None
+        change = conversion(operation)
+        labels = {
+            value for r in (*change.converted, *change.consumed) for each in r.identity.reservations
+            for key, value in each.labels if key == residency.NAME
+        }  # fmt: skip
+        (name,) = labels
+        _, before = self.reserved.get(name, (agent_id, ()))
+        after = subtract(before, tuple(r for r in change.consumed if r.identity.reservations))
+        after = add(after, tuple(r for r in change.converted if r.identity.reservations))
+        self.reserved[name] = (agent_id, after)
+        if not after:
+            del self.reserved[name]
+
+    def offer_reserved(self) -> list[TaskId]:
+        """Offer what is reserved and not held by a task; returns the tasks that were launched on it."""
+        before = len(self.launched)
+        for agent_id, resources in list(self.reserved.values()):
+            if any(t.resources == resources for t in self.tasks.values()):
+                continue
+            self._offers += 1
+            offer = Offer(
+                id=OfferId(f"O{self._offers}"), framework_id=FRAMEWORK, agent_id=agent_id,
+                hostname=agent_id.removeprefix("agent-"), ip="10.0.0.1", port=4681, role="services",
+                resources=resources,
+            )  # fmt: skip
+            self._offered[offer.id] = offer
+            self.send(events.Offers(offers=(offer,)))
+        self.settle()
+        return [t.task_id for t in self.launched[before:]]
 
     def make_offers(self, most: int | None = None, hosts: int = 3) -> tuple[Offer, ...]:
         """Shaped offers for all that is wanted."""

@@ -11,6 +11,7 @@ from corral.model.attributes import Attribute
 from corral.model.constraints import Constraint, Operator
 from corral.model.container import ContainerKind, NetworkMode, PortMapping, VolumeMode
 from corral.model.offer import find_want_fault
+from corral.model.resources import total_milli
 from corral.model.task import TaskInfo
 
 DOCKER = {"type": "DOCKER", "docker": {"image": "nginx"}}
@@ -257,3 +258,16 @@ def test_an_app_is_placed_near_another(cluster: Any) -> None:
     (constraint,) = web.constraints
     assert set(constraint.values) <= set(db.tags)
     assert not set(constraint.values) & set(web.tags)
+
+
+def test_an_image_in_a_container_of_type_mesos_runs_by_the_engine_and_gpus_on_the_node(cluster: Any) -> None:
+    cluster.create(container={"type": "MESOS", "docker": {"image": "nginx:1"}})
+    cluster.create(id="/gpu", gpus=2)
+    wants = {w.group: w for w in cluster.wants.values()}
+    assert (wants["/web"].runtime, wants["/gpu"].runtime) == ("docker", "process")
+    assert total_milli(wants["/gpu"].resources, "gpus") == 2000
+    cluster.run()
+    tasks = {t.name: t for t in cluster.launched}
+    assert tasks["web"].container.docker.image == "nginx:1"
+    assert dict(tasks["gpu"].command.environment)["MARATHON_APP_RESOURCE_GPUS"] == "2"
+    assert cluster.show()["container"]["type"] == "MESOS"

@@ -176,7 +176,8 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("/disk", {"disk": -0.5}),
     ("/instances", {"instances": -1}),
     ("/instances", {"instances": 10_000_000}),
-    ("/gpus", {"gpus": 1}),
+    ("/gpus", {"gpus": -1}),
+    ("/gpus", {"gpus": 1, "container": {"type": "MESOS", "docker": {"image": "nginx"}}}),
     ("/id", {"id": "/"}),
     ("/id", {"id": "/Web"}),
     ("/id", {"id": "/web_one"}),
@@ -190,7 +191,14 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("/cmd", {"cmd": "x"}),
     ("/container/docker", {"container": {"type": "DOCKER"}}),
     ("/container/docker/image", {"container": {"docker": {}}}),
-    ("/container/docker", {"container": {"type": "MESOS", "docker": {"image": "nginx"}}}),
+    (
+        "/container/docker/privileged",
+        {"container": {"type": "MESOS", "docker": {"image": "nginx", "privileged": True}}},
+    ),
+    (
+        "/container/docker/parameters",
+        {"container": {"type": "MESOS", "docker": {"image": "nginx", "parameters": [{"key": "a", "value": "b"}]}}},
+    ),
     ("/container/type", {"container": {"type": "RKT"}}),
     ("/container/linuxInfo", {"container": {**DOCKER, "linuxInfo": {}}}),
     ("/container/docker/credential", {"container": {"docker": {"image": "a", "credential": {"principal": "p"}}}}),
@@ -203,11 +211,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
         {"container": {**DOCKER, "volumes": [{"containerPath": "/a", "hostPath": "/b", "mode": "WO"}]}},
     ),
     (
-        "/container/volumes(0)/persistent",
-        {"container": {**DOCKER, "volumes": [{"containerPath": "a", "mode": "RW", "persistent": {"size": 1}}]}},
-    ),
-    (
-        "/container/volumes(0)/external",
+        "/container/volumes(0)/external/provider",
         {"container": {**DOCKER, "volumes": [{"containerPath": "/a", "mode": "RW", "external": {"name": "x"}}]}},
     ),
     ("/portDefinitions", {"portDefinitions": [{"port": 80, "name": "a"}, {"port": 81, "name": "a"}]}),
@@ -292,7 +296,8 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("/env", {"env": {"": "x"}}),
     ("/residency/taskLostBehavior", {"residency": {"taskLostBehavior": "PANIC"}}),
     ("/executor", {"executor": "/bin/mine"}),
-    ("/executorResources", {"executorResources": {"cpus": 1}}),
+    ("/executorResources/cpus", {"executorResources": {"cpus": 0.05}}),
+    ("/executorResources/mem", {"executorResources": {"mem": "much"}}),
     ("/resourceLimits/cpus", {"cpus": 3, "resourceLimits": {"cpus": 2}}),
     ("/resourceLimits/mem", {"resourceLimits": {"mem": "much"}}),
     ("/tty", {"tty": True}),
@@ -363,7 +368,7 @@ def test_what_is_no_json_is_invalid(body: bytes) -> None:
 
 
 def test_empty_forms_of_what_is_not_supported_ask_for_nothing() -> None:
-    empty = {"healthChecks": [], "readinessChecks": [], "secrets": {}, "gpus": 0, "tty": False, "storeUrls": []}
+    empty = {"healthChecks": [], "readinessChecks": [], "secrets": {}, "gpus": 0, "tty": False}
     assert accept(**empty) == accept()
 
 

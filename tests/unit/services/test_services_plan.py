@@ -257,7 +257,7 @@ def happen(app: App, random: Random) -> None:
     if not moves:
         return
     instance = random.choice(moves)
-    if instance.goal is Goal.DECOMMISSIONED:
+    if instance.leaves:
         app.drop(instance.id)
     elif instance.condition is Condition.SCHEDULED:
         app.place(replace(instance, condition=Condition.STAGING))

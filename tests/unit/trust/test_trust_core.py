@@ -9,7 +9,7 @@ from corral.lib.errors import CorralError, Forbidden, Invalid, NotFound, Unauthe
 from corral.net.auth import CallerKind, Token, digest
 from corral.runtime.core import Asked, Loaded, Persist, Refuse, Reply, Stored, Tick, decide, encode_record, persists
 from corral.trust.core import TrustCore
-from corral.trust.effects import Issue
+from corral.trust.effects import Issue, Recheck
 from corral.trust.nodes import choose_names
 from corral.trust.spec import (
     CreateToken,
@@ -193,3 +193,12 @@ def test_what_has_long_been_over_is_forgotten(core: TrustCore) -> None:
 def test_no_agent_gets_a_name_of_a_master_into_its_certificate(core: TrustCore) -> None:
     asked = ("master1", "10.0.0.5", "master.corral.internal", "x.CORRAL.internal.", "10.0.0.9", "localhost")
     assert choose_names(core.state, "node1", asked, "10.0.0.9") == ("node1", "10.0.0.9", "localhost")
+
+
+def test_who_is_connected_is_looked_at_again_when_somebody_is_revoked(core: TrustCore) -> None:
+    ask(core, joining())
+    ask(core, redeeming())
+    ask(core, CreateToken(id="cc", digest=digest(SECRET), name="ci"))
+    for command in (RevokeNode(name="node1"), RevokeToken(which="ci")):
+        kinds = [type(effect) for effect in ask(core, command)]
+        assert kinds.index(Persist) < kinds.index(Recheck) < kinds.index(Reply)

@@ -30,6 +30,7 @@ from corral.allocator.engine.columns import (
     State,
 )
 from corral.allocator.engine.fair import exceeds, share_key
+from corral.allocator.engine.queues import check_queues
 from corral.allocator.engine.rules import suits
 from corral.allocator.engine.turn import cell_of
 
@@ -42,6 +43,7 @@ class Facts(NamedTuple):
     waiting: int
     current: bool
     bits: int
+    queued: bool
     held: Sequence[tuple[int, int, tuple[int, ...], bool, int]] = ()
 
 
@@ -50,7 +52,11 @@ def check(s: State, facts: Facts) -> None:
     _check_nodes(s, facts)
     _check_roles(s, facts)
     _check_lines(s, facts)
-    _check_heaps(s, facts.bits)
+    _check_starved(s, facts.bits)
+    if facts.queued:
+        check_queues(s.heaps, s.meta[ITEMS])  # type: ignore[arg-type]
+    else:
+        _check_heaps(s)
     _check_cells(s, facts)
     _check_dead(s, facts)
 
@@ -180,8 +186,20 @@ def _check_lines(s: State, facts: Facts) -> None:
     assert waiting == facts.waiting, f"{waiting} instances stand in line, {facts.waiting} were asked"
 
 
-def _check_heaps(s: State, bits: int) -> None:
+def _check_starved(s: State, bits: int) -> None:
     h, r = s.heaps, s.roles
+    for item in range(2, s.meta[ITEMS]):
+        if h.side[item] != STARVED:
+            continue
+        source = item if r.stands[item] < 0 else r.stands[item]
+        assert r.kids[source] == 0 or source != item or h.size[item * 2] == 0, f"item {item} starves in plenty"
+        for w in range(len(h.live)):
+            asked = h.bits[item * len(h.live) + w]
+            assert _asked(s, source, w, bits) & ~asked == 0, f"item {item} is starved and forgets what it asks"
+
+
+def _check_heaps(s: State) -> None:
+    h = s.heaps
     words = len(h.live)
     for parent in range(s.meta[ITEMS]):
         for side in (MAIN, STARVED):
@@ -194,11 +212,8 @@ def _check_heaps(s: State, bits: int) -> None:
                 assert (h.key[above], above) <= (h.key[item], item), f"item {item} stands above its betters"
                 if side == MAIN:
                     continue
-                source = item if r.stands[item] < 0 else r.stands[item]
-                assert r.kids[source] == 0 or source != item or h.size[item * 2] == 0, f"item {item} starves in plenty"
                 for w in range(words):
                     asked = h.bits[item * words + w]
-                    assert _asked(s, source, w, bits) & ~asked == 0, f"item {item} is starved and forgets what it asks"
                     for child in (2 * place + 1, 2 * place + 2):
                         asked |= h.below[(base + child) * words + w] if child < size else 0
                     assert h.below[(base + place) * words + w] == asked, f"item {item} forgets what is asked below it"

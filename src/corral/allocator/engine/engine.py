@@ -704,7 +704,10 @@ class Engine:
         Errors: `AssertionError` when the engine contradicts itself.
         """
         current = not (self._total_changed or self._index.changed)
-        check(self._state, Facts(self._nodes, self._demands, self._waiting, current, self._bits, held))
+        check(
+            self._state,
+            Facts(self._nodes, self._demands, self._waiting, current, self._bits, self._tables.has_queues, held),
+        )
 
     # How it is done.
 

@@ -6,8 +6,9 @@ kernels do. Otherwise it is the `Tables`.
 
 from typing import Protocol
 
-from corral.allocator.engine.columns import Ints, State
-from corral.allocator.engine.fair import find_limit, keeps_headroom, settle_unmet
+from corral.allocator.engine.columns import RESOURCES, Ints, State
+from corral.allocator.engine.fair import find_limit, keeps_headroom, settle_unmet, wake
+from corral.allocator.engine.heaps import remove
 from corral.allocator.engine.rules import split_gpus
 from corral.allocator.engine.search import fits, revive
 from corral.allocator.engine.turn import (
@@ -111,3 +112,12 @@ def call_hand_down(holder: Holder, role: int, own: int) -> None:
 
 def call_cell_of(holder: Holder, first: int, second: int) -> int:
     return cell_of(holder.state, first, second)
+
+
+def call_set_aside(holder: Holder, item: int) -> None:
+    remove(holder.state.heaps, item)
+
+
+def call_wake(holder: Holder, leaf: int) -> None:
+    s = holder.state
+    wake(s.heaps, s.roles, s.meta[RESOURCES], leaf)

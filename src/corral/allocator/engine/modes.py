@@ -47,6 +47,8 @@ class Kernels(NamedTuple):
     refresh: Callable[[Holder], None]
     hand_down: Callable[[Holder, int, int], None]
     cell_of: Callable[[Holder, int, int], int]
+    set_aside: Callable[[Holder, int], None]
+    wake: Callable[[Holder, int], None]
     bits: int
 
 
@@ -80,6 +82,7 @@ HOT = frozenset(
         "rekey",
         "retest_freed",
         "retire",
+        "serve_line",
         "suits",
         "take",
         "take_back",
@@ -93,10 +96,12 @@ HOT = frozenset(
 over every column by itself, which costs more than what most of them do."""
 
 _PACKAGE = "corral.allocator.engine"
-_OTHERWISE = (
-    "asks", "charge", "collect_bits", "find_exact", "find_scored", "find_starved", "gather", "release", "take",
-)  # fmt: skip
-"""Kernels that plain Python has another form of, in `scan`."""
+_OTHERWISE = {
+    "queues": ("admit", "asks", "find_child", "find_leaf", "insert", "rekey", "remove", "reorder", "starve"),
+    "scan": ("collect_bits", "find_exact", "find_scored"),
+    "steps": ("charge", "fits", "move", "place", "release", "retest_freed", "serve", "split_gpus", "take", "walk"),
+}
+"""Kernels that plain Python has another form of, by the module that has it."""
 
 _SOURCES = ("heaps", "rules", "fair", "cells", "search", "turn", "entries")
 
@@ -110,8 +115,10 @@ def load_kernels(mode: Mode, *, cache: bool = False) -> Kernels:
     modules = _load_sources()
     made: dict[str, Any] = {}
     if mode is Mode.PLAIN:
-        modules.append(_copy("scan"))
-        made = {name: getattr(modules[-1], name) for name in _OTHERWISE} | {"BITS": PLAIN_BITS}
+        made["BITS"] = PLAIN_BITS
+        for source, names in _OTHERWISE.items():
+            modules.append(_copy(source))
+            made |= {name: getattr(modules[-1], name) for name in names}
     make = _compiler(modules, cache) if mode is Mode.COMPILED else lambda function: function
     for module in modules:
         for key, value in list(vars(module).items()):

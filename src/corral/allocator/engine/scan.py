@@ -1,14 +1,12 @@
 """What kernels do otherwise when they are not compiled: the same answers as in `search`, `fair` and `cells`, by means
-that cost Python less (whole rows at a time, NumPy over all nodes).
+that cost Python less (NumPy over all nodes).
 """
 
-from operator import add, mul, sub
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from corral.allocator.engine.cells import note_freed, take_back
 from corral.allocator.engine.columns import (
     ABSENT,
     ALIGNED,
@@ -20,21 +18,15 @@ from corral.allocator.engine.columns import (
     FIELDS,
     FORBIDDEN,
     LEAST_TASKS,
-    MAIN,
     MOST_FIRST,
     MOST_SECOND,
-    MOST_SHARE,
     NEAR,
     NODES,
-    PROMISED,
     RANDOM,
-    REMEMBERS,
     RESOURCES,
-    ROOT,
     RULES,
     SEED,
     SIGNATURES,
-    STARVED,
     TABLE,
     TARGET,
     WASTEFUL,
@@ -44,12 +36,9 @@ from corral.allocator.engine.columns import (
     Lines,
     Nodes,
     Roles,
-    State,
     Tallies,
 )
-from corral.allocator.engine.fair import reopen, settle_shadow, settle_unmet
-from corral.allocator.engine.heaps import admit, insert, rekey, remove
-from corral.allocator.engine.rules import BROKEN, MOST_FILL, count_all, mark_devices
+from corral.allocator.engine.rules import BROKEN, MOST_FILL
 from corral.allocator.engine.search import (
     ALIKE,
     CHANCES,
@@ -61,7 +50,6 @@ from corral.allocator.engine.search import (
     TIER,
     WASTE,
 )
-from corral.allocator.engine.turn import drop_task, give_back
 
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -218,60 +206,6 @@ def bases_of(all: Columns, t: Tallies, k: Classes, meta: Ints, rows: Rows, cls: 
     return np.asarray(near * 4 * PARTS + 2 * PARTS - parts)
 
 
-def gather(h: Heaps, base: int, size: int, place: int, top: int) -> None:
-    """As `heaps.gather`, with one word for all classes."""
-    items, bits, below = h.items, h.bits, h.below
-    while True:
-        at, left = base + place, base + 2 * place + 1
-        word = bits[items[at]]
-        if left < base + size:
-            word |= below[left]
-            if left + 1 < base + size:
-                word |= below[left + 1]
-        changed = below[at] != word
-        if changed:
-            below[at] = word
-        if place == 0 or (place <= top and not changed):
-            return
-        place = (place - 1) >> 1
-
-
-def asks(h: Heaps, item: int) -> bool:
-    """As `heaps.asks`, with one word for all classes."""
-    return h.bits[item] & h.live[0] != 0
-
-
-def find_starved(h: Heaps, parent: int) -> int:
-    """As `heaps.find_starved`, with one word for all classes."""
-    size = h.size[2 * parent + STARVED]
-    if size == 0:
-        return -1
-    live, below = h.live[0], h.below
-    base = h.at[parent] + h.room[parent]
-    if not below[base] & live:
-        return -1
-    items, keys, bits = h.items, h.key, h.bits
-    stack = [0]
-    best, best_key = -1, 0
-    while stack:
-        place = stack.pop()
-        if not below[base + place] & live:
-            continue
-        item = items[base + place]
-        key = keys[item]
-        if best >= 0 and (key > best_key or (key == best_key and item > best)):
-            continue
-        if bits[item] & live:
-            best, best_key = item, key
-            continue
-        left = 2 * place + 1
-        if left + 1 < size:
-            stack.append(left + 1)
-        if left < size:
-            stack.append(left)
-    return best
-
-
 def collect_bits(h: Heaps, r: Roles, lines: Lines, leaf: int) -> None:
     """As `fair.collect_bits`, with one word for all classes."""
     word, line = 0, r.first[leaf]
@@ -280,98 +214,3 @@ def collect_bits(h: Heaps, r: Roles, lines: Lines, leaf: int) -> None:
             word |= 1 << lines.cls[line]
         line = lines.next[line]
     h.bits[leaf] = word
-
-
-def charge(h: Heaps, r: Roles, k: Classes, meta: Ints, leaf: int, cls: int, sign: int) -> None:
-    """As `fair.charge`."""
-    width = meta[RESOURCES] + 1
-    shape = k.shape[cls * width : cls * width + width]
-    if sign < 0:
-        shape = [-each for each in shape]
-    lends = k.revocable[cls] != 0
-    item = leaf
-    while item != ROOT:
-        if sign > 0 and h.side[item] == STARVED:
-            remove(h, item)
-            insert(h, item, MAIN)
-        settle(h, r, meta, item, shape, lends)
-        shadow = r.shadow[item]
-        if shadow >= 0 and sign > 0 and h.side[shadow] == STARVED:
-            admit(h, shadow)
-        item = h.parent[item]
-
-
-def settle(h: Heaps, r: Roles, meta: Ints, item: int, amounts: list[int], lends: bool) -> None:
-    """Add to what a role holds, tasks last, and put it where it belongs now."""
-    resources = meta[RESOURCES]
-    width = resources + 1
-    at, before, held = item * width, item * resources, r.held
-    held[at : at + width] = row = list(map(add, held[at : at + width], amounts))
-    if lends:
-        r.lent[before : before + resources] = map(add, r.lent[before : before + resources], amounts[:resources])
-    if meta[PROMISED]:
-        settle_unmet(h, r, resources, item)
-    if meta[REMEMBERS]:
-        row = list(map(max, row, r.past[before : before + resources]))
-    share = int(max(map(mul, row, r.inverse)) * r.scale[item])
-    key = r.base[item] + (share if 0 <= share <= MOST_SHARE else MOST_SHARE if share > 0 else 0)
-    if h.key[item] != key:
-        rekey(h, item, key)
-    if r.shadow[item] >= 0:
-        settle_shadow(h, r, resources, item)
-
-
-def release(s: State, tasks: Ints) -> None:
-    """As `turn.release`, but each role is settled once."""
-    h, r, n, k, t, meta = s.heaps, s.roles, s.nodes, s.classes, s.tasks, s.meta
-    if meta[PROMISED]:
-        # Whether headroom is kept in between decides who goes on, so ends count one by one.
-        for task in tasks:
-            node, cls = t.node[task], t.cls[task]
-            count_all(n, s.tallies, k, meta, node, cls, -1)
-            give_back(s, r.leaf[t.role[task]], node, cls, t.devices[task])
-            drop_task(t, meta, task)
-        return
-    width = meta[RESOURCES] + 1
-    freed: dict[tuple[int, int], list[int]] = {}
-    for task in tasks:
-        node, cls, devices = t.node[task], t.cls[task], t.devices[task]
-        if k.feeds[cls]:
-            count_all(n, s.tallies, k, meta, node, cls, -1)
-        take_back(s.cells, n, k, r, meta, node, cls)
-        if n.cell[node] >= 0:
-            note_freed(n, meta, node)
-        if devices:
-            mark_devices(n, meta[DEVICES], node, devices, -k.part[cls])
-        drop_task(t, meta, task)
-        at = r.leaf[t.role[task]], k.revocable[cls]
-        shape = k.shape[cls * width : cls * width + width]
-        freed[at] = list(map(sub, freed[at], shape)) if at in freed else [-each for each in shape]
-    while freed:
-        above: dict[tuple[int, int], list[int]] = {}
-        for (item, lends), amounts in freed.items():
-            settle(h, r, meta, item, amounts, lends != 0)
-            at = h.parent[item], lends
-            if at[0] != ROOT:
-                above[at] = list(map(add, above[at], amounts)) if at in above else amounts
-        for item, _ in freed:
-            if r.waiting[item] >= 0:
-                reopen(h, r, k, s.lines, meta, item)
-        freed = above
-
-
-def take(n: Nodes, k: Classes, r: Roles, resources: int, node: int, cls: int, sign: int, open_: bool) -> None:
-    """As `cells.take`."""
-    at, ask = node * resources, cls * (resources + 1)
-    free, lent, spare, lends = n.free, n.lent, r.spare, k.revocable[cls] != 0
-    for d, asked in enumerate(k.shape[ask : ask + resources]):
-        if asked:
-            change = asked * sign
-            now = free[at] - change
-            free[at] = now
-            if lends:
-                lent[at] += change
-            elif open_:
-                now += lent[at]
-                spare[d] -= change if 0 <= now >= -change else max(0, now + change) - max(0, now)
-        at += 1

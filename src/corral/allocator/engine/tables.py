@@ -189,6 +189,9 @@ class Tables:
 
     def __init__(self, mode: Mode, resources: int) -> None:
         self._plain = mode is Mode.PLAIN
+        # What plain Python keeps beside the columns, and in their place: see `queues` and `steps`.
+        self._queues: dict[str, Any] = {"main": {}, "starved": {}}
+        self._known: dict[str, Any] = {"asks": {}}
         self._hold = load_holder() if mode is Mode.COMPILED else None
         self._held: Any = None
         self.rows = {"once": 1, "item": 16, "place": 32, "line": 32, "node": 16, "index": 4, "class": 16, "task": 64}
@@ -200,6 +203,11 @@ class Tables:
         }
         self._meta: Any = self._column(np.zeros(META, dtype=np.int64), shared=False)
         self.state = self._assemble()
+
+    @property
+    def has_queues(self) -> bool:
+        """Whether items stand in queues of Python's own, not in the columns of `Heaps`."""
+        return self._plain
 
     @property
     def holder(self) -> Any:
@@ -274,6 +282,7 @@ class Tables:
         }
         self._held = None
         if self._plain:
-            quick: Any = _Quick(**{name: _Quick(**group._asdict()) for name, group in groups.items()}, meta=self._meta)
-            return cast(State, quick)
+            more = {"heaps": self._queues, "classes": self._known}
+            quick = {name: _Quick(**group._asdict(), **more.get(name, {})) for name, group in groups.items()}
+            return cast(State, _Quick(**quick, meta=self._meta))
         return State(**groups, meta=self._meta)

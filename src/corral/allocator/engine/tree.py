@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 
 from corral.allocator.engine.columns import ITEMS, MOST_PRIORITY, OUT, OWED, ROOT, SHARE_STEPS, State
-from corral.allocator.engine.fair import wake
-from corral.allocator.engine.heaps import remove
 from corral.allocator.engine.modes import Kernels
 from corral.allocator.engine.tables import Tables
 from corral.lib.errors import NotFound
@@ -116,7 +114,7 @@ class Tree:
         own = self._own_of(role)
         asking = [each for each in claimants if self._state.heaps.side[each] != OUT]
         for each in asking:
-            remove(self._state.heaps, each)
+            self._kernels.set_aside(self._tables.holder, each)
         self._ask_room(own, len(claimants))
         h, r = self._state.heaps, self._state.roles
         self.kind[own] = BARE
@@ -129,7 +127,7 @@ class Tree:
                     column[own * width + d] += column[each * width + d]
         self._kernels.settle_role(self._tables.holder, own)
         for each in asking:
-            wake(h, r, self._resources, each)
+            self._kernels.wake(self._tables.holder, each)
 
     def set_priority(self, item: int, priority: int) -> None:
         self._state.roles.base[item] = (MOST_PRIORITY - priority) << 52
@@ -169,6 +167,8 @@ class Tree:
 
     def _ask_room(self, parent: int, needed: int) -> None:
         """See that a parent's two heaps have room for so many children, in a new stretch if need be."""
+        if self._tables.has_queues:
+            return
         h = self._state.heaps
         room = h.room[parent]
         if needed <= room:

@@ -279,6 +279,44 @@ def find_next(s: State) -> int:
             return leaf
 
 
+def serve_line(s: State, leaf: int, line: int, placed: int, out: Ints) -> int:
+    """Place one instance of a line, or a gang whole, as in `serve`; returns how many are placed then."""
+    h, r, k, lines, meta = s.heaps, s.roles, s.classes, s.lines, s.meta
+    room = len(out) // 5
+    cls, role = lines.cls[line], lines.role[line]
+    size, begin, touched = max(1, k.gang[cls]), placed, meta[TOUCHED]
+    while placed < begin + size:
+        devices = 0
+        if k.scored[cls] == HANDED:
+            if meta[HANDED_NODE] == NOT_HANDED:
+                meta[HANDED_LINE] = line
+                return placed
+            node, devices = meta[HANDED_NODE], meta[HANDED_DEVICES]
+            meta[HANDED_NODE] = NOT_HANDED
+        else:
+            node = find_node(s.cells, s.nodes, s.tallies, k, meta, cls)
+        if node < 0:
+            break
+        task = place(s, leaf, role, cls, node, devices)
+        out[placed], out[room + placed], out[2 * room + placed] = task, role, cls
+        out[3 * room + placed], out[4 * room + placed] = node, s.tasks.devices[task]
+        placed += 1
+    if placed < begin + size:
+        undo(s, leaf, out, begin, placed)
+        while meta[TOUCHED] > touched:
+            meta[TOUCHED] -= 1
+            s.tallies.touched[s.tallies.queue[meta[TOUCHED]]] = 0
+        bury(h, k, meta, cls)
+        meta[DEATHS] += 1
+        return begin
+    lines.left[line] -= size
+    if lines.left[line] <= 0:
+        drop_line(h, r, lines, meta, leaf, line)
+        if r.first[leaf] < 0:
+            retire(h, r, meta[RESOURCES], leaf)
+    return placed
+
+
 def serve(s: State, most: int, placed: int, out: Ints) -> int:
     """Place up to `most` instances in fair order, and a gang whole; writes them to `out` from `placed` on.
 
@@ -286,49 +324,17 @@ def serve(s: State, most: int, placed: int, out: Ints) -> int:
     devices). Returns how many there are. Comes back early with HANDED_LINE set for a line whose node is chosen outside:
     call again with the choice in HANDED_NODE, -1 when there is none.
     """
-    h, r, k, lines, meta = s.heaps, s.roles, s.classes, s.lines, s.meta
-    room = len(out) // 5
-    if meta[HANDED_NODE] == NOT_HANDED:
+    if s.meta[HANDED_NODE] == NOT_HANDED:
         retest_freed(s)
     while placed < most:
         leaf = find_next(s)
         if leaf < 0:
             break
         line = pick_line(s, leaf)
-        if line < 0:
-            continue
-        cls, role = lines.cls[line], lines.role[line]
-        size, begin, touched = max(1, k.gang[cls]), placed, meta[TOUCHED]
-        while placed < begin + size:
-            devices = 0
-            if k.scored[cls] == HANDED:
-                if meta[HANDED_NODE] == NOT_HANDED:
-                    meta[HANDED_LINE] = line
-                    return placed
-                node, devices = meta[HANDED_NODE], meta[HANDED_DEVICES]
-                meta[HANDED_NODE] = NOT_HANDED
-            else:
-                node = find_node(s.cells, s.nodes, s.tallies, k, meta, cls)
-            if node < 0:
+        if line >= 0:
+            placed = serve_line(s, leaf, line, placed, out)
+            if s.meta[HANDED_LINE] >= 0:
                 break
-            task = place(s, leaf, role, cls, node, devices)
-            out[placed], out[room + placed], out[2 * room + placed] = task, role, cls
-            out[3 * room + placed], out[4 * room + placed] = node, s.tasks.devices[task]
-            placed += 1
-        if placed < begin + size:
-            undo(s, leaf, out, begin, placed)
-            while meta[TOUCHED] > touched:
-                meta[TOUCHED] -= 1
-                s.tallies.touched[s.tallies.queue[meta[TOUCHED]]] = 0
-            placed = begin
-            bury(h, k, meta, cls)
-            meta[DEATHS] += 1
-            continue
-        lines.left[line] -= size
-        if lines.left[line] <= 0:
-            drop_line(h, r, lines, meta, leaf, line)
-            if r.first[leaf] < 0:
-                retire(h, r, meta[RESOURCES], leaf)
     return placed
 
 

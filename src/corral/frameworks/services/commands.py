@@ -42,6 +42,12 @@ def need_app(state: State, app_id: str) -> App:
     return app
 
 
+def need_group(state: State, group_id: str) -> None:
+    """Errors: `NotFound` for a group that is not there, and has nothing below it."""
+    if group_id != "/" and group_id not in state.groups and not state.visible_apps(group_id):
+        raise NotFound(f"Group '{group_id}' does not exist")
+
+
 def need_pod(state: State, pod_id: str) -> App:
     """Errors: `NotFound`."""
     app = state.visible(pod_id)
@@ -224,7 +230,9 @@ def kill_tasks(state: State, ask: int, command: KillTasks, now: float) -> list[E
     if command.scale:
         return _kill_and_scale(state, ask, command, victims, now)
     for _, instance in victims:
-        state.sentenced[instance.id] = "somebody asked for its end"
+        state.sentenced[instance.id] = "somebody asked for its end" + (" and its volumes" if command.wipe else "")
+        if command.wipe:
+            state.wiped.add(instance.id)
     return [Reply(ask, shown)]
 
 
@@ -261,7 +269,8 @@ def _candidates(state: State, instance_id: str) -> list[App]:
 
 
 def _has_task(instance: Instance) -> bool:
-    return instance.staged_at is not None and instance.goal is Goal.RUNNING
+    # One that waits for its volumes has no task and can be wiped all the same.
+    return (instance.staged_at is not None or instance.kept) and instance.goal is Goal.RUNNING
 
 
 def _kill_and_scale(

@@ -141,6 +141,8 @@ class ServicesCore:
                 return self._command(input.ask, input.command, now)
             case Tick(name=upkeep.WORK):
                 return offers.work_off(state, now)
+            case Tick(name=offers.RESERVED):
+                return offers.revive_reserved(state)
             case Tick(name=offers.WANTS):
                 return offers.say_wants(state)
             case Tick(name=upkeep.SWEEP):
@@ -232,6 +234,7 @@ class ServicesCore:
         state = self.state
         match command:
             case GetApps():
+                commands.need_group(state, command.below)
                 return views.view_apps(state, command, now)
             case GetApp():
                 embed = views.read_embed(command.embed) | {"counts", "tasks", "lastTaskFailure", "deployments"}
@@ -244,6 +247,7 @@ class ServicesCore:
             case GetTasks():
                 if command.app is not None:
                     commands.need_app(state, command.app)
+                commands.need_group(state, command.below or "/")
                 if command.as_text:
                     return views.write_text(state, command)
                 return views.view_tasks(state, views.select_tasks(state, command))

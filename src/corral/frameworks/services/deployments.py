@@ -18,6 +18,7 @@ from corral.frameworks.services.history import remember
 from corral.frameworks.services.pace import read_policy_labels
 from corral.frameworks.services.plan import AppChange, chain_lengths, changed_fields, plan_deployment
 from corral.frameworks.services.pod_dialect import check_pod
+from corral.frameworks.services.residency import find_changed
 from corral.frameworks.services.spec import (
     Action,
     AppRecord,
@@ -163,17 +164,37 @@ def _completed(state: State, change: Change, taken: Counter[int], *, several: bo
         named = {path: [f"app {change.id}: {text}" for text in texts] for path, texts in error.details.items()}
         raise Unprocessable(error.message, named) from None
     app = state.visible(change.id)
+    changed = find_changed(app.spec, spec) if app is not None else {}
+    changed |= _find_taken(state, spec)
+    if changed:
+        raise Unprocessable("Object is not valid", changed)
     spec = assign_service_ports(spec, app.spec if app is not None else None, taken, state.config)
     if several:
         taken.update(p for p in spec.service_ports if p)
     return replace(change, spec=spec)
 
 
+def _find_taken(state: State, spec: AppSpec) -> dict[str, list[str]]:
+    """External volumes that another app has for itself, by path."""
+    own = {v.name: v.shared for v in spec.external_volumes}
+    if not own:
+        return {}
+    found: dict[str, list[str]] = {}
+    for app in state.visible_apps():
+        for volume in app.spec.external_volumes if app.spec.id != spec.id else ():
+            if volume.name in own and not (volume.shared and own[volume.name]):
+                text = f"volume {volume.name} is that of app {app.spec.id}; choose another name, or share it in both"
+                found.setdefault("/container/volumes", []).append(text)
+    return found
+
+
 def _describe(state: State, change: Change) -> AppChange:
     app = state.visible(change.id)
     there = state.apps.get(change.id)
     outdated = there is not None and any(
-        bucket for phase, bucket in zip(Phase, there.outdated, strict=True) if phase is not Phase.LEAVING
+        bucket
+        for phase, bucket in zip(Phase, there.outdated, strict=True)
+        if phase not in (Phase.LEAVING, Phase.STOPPED)
     )
     if app is None and there is not None:
         # Instances of the deleted app of this name that still run are replaced like outdated ones.

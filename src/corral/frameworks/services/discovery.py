@@ -17,7 +17,7 @@ from corral.frameworks.services.discovery_spec import (
 from corral.frameworks.services.draining import LEAVE, is_drained
 from corral.frameworks.services.registry import view_registry
 from corral.frameworks.services.secrets import Reaction, reaction_to
-from corral.frameworks.services.spec import Goal, Instance
+from corral.frameworks.services.spec import Instance
 from corral.frameworks.services.state import App, State, replace, task_id_of
 from corral.frameworks.services.upkeep import app_of_instance, kill
 from corral.runtime.core import CancelTimer, Effect, Note, Persist, Reply
@@ -117,7 +117,7 @@ def leave_tick(state: State, instance_id: str, now: float) -> list[Effect]:
 
 def end(state: State, app: App, instance: Instance, why: str, now: float) -> list[Effect]:
     """Kill an instance that was leaving."""
-    assert instance.goal is Goal.DECOMMISSIONED
+    assert instance.leaves
     state.discovery.drained.pop(instance.id, None)
     instance = replace(instance, leave_at=None)
     app.place(instance)

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import msgspec
 
-from corral.frameworks.services import partition
+from corral.frameworks.services import partition, residency
 from corral.frameworks.services.checks import make_checks
+from corral.frameworks.services.external import make_parameters
 from corral.frameworks.services.readiness import make_check, make_readiness_check
 from corral.frameworks.services.secrets import make_variables, make_volumes
 from corral.frameworks.services.spec import (
@@ -29,7 +30,7 @@ from corral.model.constraints import HOSTNAME, Constraint, Operator, field_value
 from corral.model.health import HealthCheck
 from corral.model.ids import WantId
 from corral.model.offer import Offer, Want
-from corral.model.resources import normal, scalar
+from corral.model.resources import Resources, normal, scalar
 from corral.model.tags import make_tags
 from corral.model.task import (
     GROUP_LABEL,
@@ -79,22 +80,24 @@ def make_want(app: App, config: Config, count: int) -> Want:
         fixed, dynamic = _host_ports(spec)
         app.want = Want(
             id=want_id_of(app),
-            role=spec.role or config.role,
+            role=residency.role_of(spec, config),
             count=0,
-            resources=normal((scalar("cpus", spec.cpus), scalar("mem", spec.mem_mb), scalar("disk", spec.disk_mb))),
+            resources=_resources(spec),
             ports=dynamic,
             fixed_ports=tuple(sorted(set(fixed))),
             constraints=tuple(read_constraint(c) for c in spec.constraints),
             group=spec.id,
             group_size=spec.instances,
-            runtime="process"
-            if spec.pod is not None
-            else "docker"
-            if spec.container is not None and spec.container.kind == "DOCKER"
-            else "process",
+            runtime="process" if spec.pod is not None else "docker" if spec.image is not None else "process",
             tags=_tags(spec),
         )
     return msgspec.structs.replace(app.want, count=count)
+
+
+def _resources(spec: AppSpec) -> Resources:
+    disk_mb = spec.disk_mb + residency.volume_mb(spec)
+    named = (("cpus", spec.cpus), ("mem", spec.mem_mb), ("disk", disk_mb), ("gpus", spec.gpus))
+    return normal(scalar(name, value) for name, value in named if value or name != "gpus")
 
 
 def _tags(spec: AppSpec) -> tuple[str, ...]:
@@ -262,7 +265,7 @@ def _make_command(spec: AppSpec) -> CommandInfo:
 
 
 def _docker(spec: AppSpec) -> Docker | None:
-    return spec.container.docker if spec.container is not None and spec.container.kind == "DOCKER" else None
+    return spec.image
 
 
 def _context_variables(app: App) -> Iterator[tuple[str, str]]:
@@ -275,7 +278,7 @@ def _context_variables(app: App) -> Iterator[tuple[str, str]]:
     yield "MARATHON_APP_RESOURCE_CPUS", str(float(spec.cpus))
     yield "MARATHON_APP_RESOURCE_MEM", str(float(spec.mem_mb))
     yield "MARATHON_APP_RESOURCE_DISK", str(float(spec.disk_mb))
-    yield "MARATHON_APP_RESOURCE_GPUS", "0"
+    yield "MARATHON_APP_RESOURCE_GPUS", str(spec.gpus)
     yield from label_variables(spec.labels)
     yield "MARATHON_APP_ENFORCE_GROUP_ROLE", "FALSE"
 
@@ -342,15 +345,16 @@ def make_container(spec: AppSpec, host_ports: tuple[int, ...]) -> wire.Container
         for v in container.volumes
     )
     volumes += make_volumes(spec)
-    if container.kind == "MESOS":
+    if container.docker is None:
         return wire.ContainerInfo(kind=wire.ContainerKind.MESOS, volumes=volumes)
-    assert container.docker is not None
     docker = wire.DockerInfo(
         image=container.docker.image,
         network=_NETWORKS[spec.network],
         port_mappings=_wire_mappings(spec, host_ports),
         privileged=container.docker.privileged,
-        parameters=tuple(wire.Parameter(key=k, value=v) for k, v in container.docker.parameters),
+        parameters=tuple(
+            wire.Parameter(key=k, value=v) for k, v in (*container.docker.parameters, *make_parameters(spec))
+        ),
         force_pull_image=container.docker.force_pull_image,
     )
     networks = tuple(

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from corral.frameworks.services.checks import read_health_checks
+from corral.frameworks.services.external import read_external
 from corral.frameworks.services.reader import INVALID_JSON, NOT_VALID, Json, Reader, kind_of
 from corral.frameworks.services.readiness import read_check, read_limits, read_readiness_checks, read_residency
 from corral.frameworks.services.secrets import read_env, read_secrets
@@ -20,17 +21,19 @@ from corral.frameworks.services.spec import (
     AppUpdate,
     Container,
     Docker,
+    ExternalVolume,
     Fetch,
     HostVolume,
     Network,
     NetworkSpec,
+    PersistentVolume,
     PortDefinition,
     PortMapping,
     SecretVolume,
     Unreachable,
     Upgrade,
 )
-from corral.frameworks.services.validate import canonical_id, parent_id
+from corral.frameworks.services.validate import LEAST_OF_EXECUTORS, canonical_id, parent_id
 from corral.lib.errors import Conflict, CorralError, Unprocessable
 from corral.net.routes import Request, Response, json_response
 
@@ -138,7 +141,6 @@ def _read(reader: Reader, base: str, app_id: str | None) -> ReadApp:
     for field in _SHOWN_ONLY | {"version", "id"}:
         reader.has(field)
     reader.done()
-    given.pop("residency", None)
     spec = AppSpec(id=app_id, **given)
     version = reader.text_or_none("version")
     return ReadApp(spec=spec, given=tuple(sorted(given)), unknown=tuple(reader.unknown), to_version=version)
@@ -205,6 +207,14 @@ def _read_executor(reader: Reader, field: str) -> str:
     return value
 
 
+def _read_executor_resources(reader: Reader, field: str) -> dict[str, float]:
+    inner = reader.object(field)
+    assert inner is not None, "it is read when it is there"
+    found = {name: inner.number(name, least) for name, least in LEAST_OF_EXECUTORS.items() if inner.has(name)}
+    inner.done()
+    return found
+
+
 _Read = Callable[[Reader, str], Any]
 
 _SIMPLE: Mapping[str, tuple[str, _Read]] = {
@@ -233,6 +243,8 @@ _SIMPLE: Mapping[str, tuple[str, _Read]] = {
     "check": ("check", read_check),
     "resourceLimits": ("limits", read_limits),
     "residency": ("residency", read_residency),
+    "gpus": ("gpus", lambda r, f: r.whole(f, 0)),
+    "executorResources": ("executor_resources", _read_executor_resources),
 }
 
 
@@ -307,6 +319,8 @@ def _read_container(reader: Reader, given: dict[str, Any]) -> None:
         docker=docker,
         volumes=tuple(v for v in found if isinstance(v, HostVolume)),
         secret_volumes=tuple(v for v in found if isinstance(v, SecretVolume)),
+        persistent_volumes=tuple(v for v in found if isinstance(v, PersistentVolume)),
+        external_volumes=tuple(v for v in found if isinstance(v, ExternalVolume)),
         port_mappings=mappings,
     )
 
@@ -354,7 +368,7 @@ def _read_mapping(item: Reader) -> PortMapping:
     return found
 
 
-def _read_volume(item: Reader) -> HostVolume | SecretVolume | None:
+def _read_volume(item: Reader) -> HostVolume | SecretVolume | PersistentVolume | ExternalVolume | None:
     kinds = [k for k in ("hostPath", "persistent", "external", "secret") if item.has(k)]
     path = item.text("containerPath", "")
     if not path:
@@ -364,12 +378,12 @@ def _read_volume(item: Reader) -> HostVolume | SecretVolume | None:
         item.has("mode")
         item.done()
         return secret
-    for kind in kinds:
-        if kind not in ("hostPath", "secret"):
-            item.refuse(kind, f"{kind} volumes are not supported by this release; use a hostPath volume")
-            return None
+    if kinds == ["persistent"]:
+        return _read_persistent(item, path)
+    if kinds == ["external"]:
+        return read_external(item, path)
     if kinds != ["hostPath"]:
-        item.refuse("", "a volume must be of one kind; give hostPath or secret")
+        item.refuse("", "a volume must be of one kind; give hostPath, persistent, external or secret")
         return None
     if not item.has("mode"):
         item.refuse("mode", "mode must be given: RO or RW")
@@ -379,6 +393,30 @@ def _read_volume(item: Reader) -> HostVolume | SecretVolume | None:
     if not found.host_path:
         item.refuse("hostPath", "hostPath must not be empty")
     item.done()
+    return found
+
+
+def _read_persistent(item: Reader, path: str) -> PersistentVolume | None:
+    inner = item.object("persistent")
+    if item.text("mode", "RW") != "RW":
+        item.refuse("mode", "a persistent volume is written to; mode must be RW")
+    item.done()
+    if inner is None:
+        return None
+    kind = inner.choice("type", "root", ("root", "path", "mount"))
+    if kind != "root":
+        inner.refuse("type", f"persistent volumes of type {kind} are not supported by this release; use root")
+    if inner.has("maxSize"):
+        inner.refuse("maxSize", "maxSize is for volumes of type mount")
+    if not inner.has("size"):
+        inner.refuse("size", "size must be given, in MiB")
+    found = PersistentVolume(
+        container_path=path,
+        size_mb=inner.whole("size", 1),
+        constraints=_read_constraints(inner, "constraints"),
+        profile_name=inner.text_or_none("profileName"),
+    )
+    inner.done()
     return found
 
 
@@ -481,13 +519,7 @@ def _read_definition(item: Reader) -> PortDefinition:
     return found
 
 
-_UNSUPPORTED = {
-    "gpus": "GPUs",
-    "executorResources": "resources of custom executors",
-    "tty": "terminals of tasks",
-    "taskRateLimit": "task rate limits",
-    "storeUrls": "store URLs",
-}
+_UNSUPPORTED = {"tty": "terminals of tasks"}
 
 
 def _read_unsupported(reader: Reader) -> None:

@@ -4,7 +4,7 @@ All wants are stated anew whenever they differ from what the master last heard, 
 launch lowers a want's count on both sides and needs no word. Source: DESIGN, wants; Marathon's contract, section 10.
 """
 
-from corral.frameworks.services import backoff, partition, retry
+from corral.frameworks.services import backoff, partition, residency, retry
 from corral.frameworks.services.events import tell_instance
 from corral.frameworks.services.launch import (
     HOME,
@@ -30,7 +30,10 @@ from corral.sdk.match import Placement, match
 
 WANTS = "wants"
 DELAY = "delay/"
+RESERVED = "reserved"
 COARSE_REFUSE_S = 120.0
+RESERVED_REFUSE_S = 5.0
+"""What is reserved for an instance that cannot be started on it yet is offered again before long."""
 
 
 def take_offers(state: State, event: events.Offers, now: float) -> list[Effect]:
@@ -45,8 +48,9 @@ def work_off(state: State, now: float) -> list[Effect]:
         return []
     offers = state.backlog[: state.config.most_writes]
     del state.backlog[: state.config.most_writes]
-    matched = match(offers, _waiting(state, offers, now))
     effects: list[Effect] = []
+    offers = [left for offer in offers for left in _use_reserved(state, offer, effects, now)]
+    matched = match(offers, _waiting(state, offers, now))
     for placement in matched.placements:
         effects.extend(_launch(state, placement, now))
     shaped = tuple(o.id for o in matched.unused if o.want_id is not None)
@@ -61,6 +65,56 @@ def work_off(state: State, now: float) -> list[Effect]:
         )
         effects.append(Call(decline))
     return effects
+
+
+def _use_reserved(state: State, offer: Offer, effects: list[Effect], now: float) -> list[Offer]:
+    """Start again what has reserved something of this offer, and free what nobody has any more.
+
+    Shapes: returns what is left to be looked at: the offer, the part of it that is for anybody, or nothing.
+    """
+    if offer.want_id is not None or state.framework_id is None:
+        return [offer]
+    if not any(r.identity.reservations for r in offer.resources):
+        return [offer]
+    held = residency.held_in(offer, state.framework_id)
+    waiting, used = (residency.waiting(state, now), residency.names_in_use(state)) if held else ({}, set())
+    operations: list[calls.Operation] = []
+    for each in held:
+        if each.name in waiting:
+            operations += _launch_again(state, *waiting[each.name], each, offer, effects, now)
+        elif each.name not in used:
+            operations += residency.operations_to_free(each)
+            why = "no instance has it any more"
+            facts = {"reservation": each.name, "agent": offer.agent_id}
+            effects.append(Note("reservation freed", why, facts=facts))
+    if operations:
+        accept = calls.Accept(
+            framework_id=state.framework_id, offer_ids=(offer.id,), operations=tuple(operations),
+            filters=Filters(refuse_s=RESERVED_REFUSE_S),
+        )  # fmt: skip
+        effects.append(Call(accept))
+        return []
+    rest = residency.unreserved_part(offer)
+    if rest is not None:
+        return [rest]
+    refuse_s = RESERVED_REFUSE_S if any(each.name in used for each in held) else COARSE_REFUSE_S
+    decline = calls.Decline(framework_id=state.framework_id, offer_ids=(offer.id,), filters=Filters(refuse_s=refuse_s))
+    effects.append(Call(decline))
+    return []
+
+
+def _launch_again(
+    state: State, app: App, instance: Instance, held: residency.Held, offer: Offer, effects: list[Effect], now: float
+) -> list[calls.Operation]:
+    found = residency.operations_to_launch(app, instance, held)
+    if found is None:
+        return []
+    before, resources = found
+    placement = Placement(offer=offer, want_id=want_id_of(app), resources=resources)
+    instance = _place(state, app, instance, placement, instance.ports, now)
+    state.revived.discard(instance.reservation)
+    effects += _tell_launch(app, instance, "it has its volumes there")
+    return [*before, _make_launch(state, app, instance, placement)]
 
 
 def _waiting(state: State, offers: list[Offer], now: float) -> list[Want]:
@@ -84,9 +138,11 @@ def _wants_now(state: State, app: App, now: float) -> list[Want]:
     if not waiting or app.record.stopping:
         return []
     homes = app.homes
+    # Who has volumes takes plain offers of them.
+    settled = sum(i.kept for i in waiting.values()) if app.spec.volumes else 0
     found: list[Want] = []
-    if len(waiting) > len(homes):
-        want = make_want(app, state.config, len(waiting) - len(homes))
+    if len(waiting) > len(homes) + settled:
+        want = make_want(app, state.config, len(waiting) - len(homes) - settled)
         found.append(state.nodes.wish(want, app.spec.id, now))
     if homes:
         want = replace(make_want(app, state.config, len(homes)), id=home_want_id_of(app))
@@ -99,6 +155,40 @@ def _launch(state: State, placement: Placement, now: float) -> list[Effect]:
     app = state.apps[app_of_want(placement.want_id)]
     homed = placement.want_id.endswith(HOME)
     waiting = retry.choose_waiting(app, offer.hostname, homed=homed)
+    assert state.framework_id is not None
+    before: tuple[calls.Operation, ...] = ()
+    effects: list[Effect] = []
+    if app.spec.volumes:
+        waiting = residency.settle_down(state, app, waiting)
+        before, resources = residency.first_operations(
+            app, waiting, placement.resources, offer.role, state.framework_id, state.config.principal or None
+        )
+        placement = replace(placement, resources=resources)
+        effects += _become_resident(state, now)
+    ports = assign_ports(app.spec, placement.ports)
+    instance = _place(state, app, waiting, placement, ports, now)
+    stated = state.wants.get(placement.want_id)
+    if stated is not None and offer.want_id is not None:
+        if stated.count > 1:
+            state.wants[placement.want_id] = replace(stated, count=stated.count - 1)
+        else:
+            del state.wants[placement.want_id]
+            app.explanation = None
+    accept = calls.Accept(
+        framework_id=state.framework_id,
+        offer_ids=(offer.id,),
+        operations=(*before, _make_launch(state, app, instance, placement)),
+        filters=Filters(refuse_s=0.0),
+    )
+    persisted, note = _tell_launch(app, instance, f"app {app.spec.id} wants {app.spec.instances} instances")
+    return [*effects, persisted, Call(accept), note]
+
+
+def _place(
+    state: State, app: App, waiting: Instance, placement: Placement, ports: tuple[int, ...], now: float
+) -> Instance:
+    """The instance with where it is launched."""
+    offer = placement.offer
     instance = replace(
         waiting,
         version=app.record.version,
@@ -107,7 +197,7 @@ def _launch(state: State, placement: Placement, now: float) -> list[Effect]:
         hostname=offer.hostname,
         node_ip=offer.ip,
         role=offer.role,
-        ports=assign_ports(app.spec, placement.ports),
+        ports=ports,
         staged_at=now,
         group_value=group_value(app.spec, offer),
         checks=count_checks(app.spec),
@@ -121,28 +211,28 @@ def _launch(state: State, placement: Placement, now: float) -> list[Effect]:
     tell_instance(state, instance)
     backoff.advance(app, now)
     state.watched[instance.id] = now + state.config.launch_timeout_s
-    stated = state.wants.get(placement.want_id)
-    if stated is not None and offer.want_id is not None:
-        if stated.count > 1:
-            state.wants[placement.want_id] = replace(stated, count=stated.count - 1)
-        else:
-            del state.wants[placement.want_id]
-            app.explanation = None
     state.restless[app.spec.id] = None
-    operation = _make_launch(state, app, instance, placement)
-    assert state.framework_id is not None
-    accept = calls.Accept(
-        framework_id=state.framework_id,
-        offer_ids=(offer.id,),
-        operations=(operation,),
-        filters=Filters(refuse_s=0.0),
-    )
-    facts = {"task": task_id_of(instance), "agent": offer.agent_id, "app": app.spec.id}
-    return [
-        Persist(f"instance/{instance.id}", instance),
-        Call(accept),
-        Note("task launched", f"app {app.spec.id} wants {app.spec.instances} instances", facts=facts),
-    ]
+    return instance
+
+
+def _tell_launch(app: App, instance: Instance, why: str) -> tuple[Effect, Effect]:
+    facts = {"task": task_id_of(instance), "agent": instance.agent_id, "app": app.spec.id}
+    return Persist(f"instance/{instance.id}", instance), Note("task launched", why, facts=facts)
+
+
+def _become_resident(state: State, now: float) -> list[Effect]:
+    """From now on, and in every life to come, offers of what is reserved are asked for."""
+    if state.resident:
+        return []
+    state.resident = True
+    return [Persist(residency.RECORD, residency.ResidentRecord(since_at=now)), *revive_reserved(state)]
+
+
+def revive_reserved(state: State) -> list[Effect]:
+    """Ask for offers of what is reserved, at once and without filters."""
+    if not state.connected or state.framework_id is None:
+        return []
+    return [Call(calls.Revive(framework_id=state.framework_id, roles=(state.config.reserved_role,)))]
 
 
 def _make_launch(state: State, app: App, instance: Instance, placement: Placement) -> calls.Operation:
@@ -171,8 +261,8 @@ def state_wants(state: State, now: float) -> list[Effect]:
 def _restate(state: State, app_id: str, now: float) -> list[Effect]:
     app = state.apps.get(app_id)
     wanted = _wants_now(state, app, now) if app is not None else []
-    effects: list[Effect] = []
-    if app is not None and wanted:
+    effects: list[Effect] = _ask_for_reserved(state, app, now) if app is not None and app.spec.volumes else []
+    if app is not None and (wanted or (app.spec.volumes and app.up_to_date[Phase.SCHEDULED])):
         wait_s = backoff.wait_s(app, now)
         if wait_s > 0:
             wanted = []
@@ -190,6 +280,15 @@ def _restate(state: State, app_id: str, now: float) -> list[Effect]:
             state.wants[want.id] = want
             state.wants_changed = True
     return effects
+
+
+def _ask_for_reserved(state: State, app: App, now: float) -> list[Effect]:
+    """Once for each instance that may be started on what it has reserved."""
+    if not state.connected or app.record.stopping or backoff.wait_s(app, now) > 0:
+        return []
+    news = {i.reservation for i in app.up_to_date[Phase.SCHEDULED].values() if i.kept} - state.revived
+    state.revived |= news
+    return [SetTimer(RESERVED, 0.01, if_unset=True)] if news else []
 
 
 def say_wants(state: State) -> list[Effect]:

@@ -15,7 +15,7 @@ from itertools import islice
 import msgspec
 
 from corral.frameworks.services.partition import must_wait
-from corral.frameworks.services.spec import Action, ActionKind, AppSpec, Condition, Instance
+from corral.frameworks.services.spec import Action, ActionKind, AppSpec, Condition, Goal, Instance
 from corral.frameworks.services.state import COUNTED, App, Phase, replace
 from corral.lib.errors import Unprocessable
 
@@ -68,15 +68,19 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     most: int
 
 
-def capacity(instances: int, minimum: float, over: float, healthy: int) -> Capacity:
+def capacity(instances: int, minimum: float, over: float, healthy: int, *, resident: bool = False) -> Capacity:
     """How many instances stay healthy at least and run at most.
 
-    When both numbers leave no room at all and everything is healthy, one more than allowed may run.
+    When both numbers leave no room at all and everything is healthy, one more than allowed may run; of `resident` ones
+    one less, as each has to start where it was.
     """
     least = math.ceil(round(instances * minimum, 9))
     most = math.floor(round(instances * (1 + over), 9))
     if least == most and most <= healthy:
-        most += 1
+        if resident:
+            least -= 1
+        else:
+            most += 1
     return Capacity(least_healthy=least, most=most)
 
 
@@ -109,9 +113,14 @@ def plan_scale(app: App, began_at: float, most: int) -> AppPlan:
         return AppPlan(steps=(Stop(instances=victims, why=why),), more=there - wanted > most)
     if there < wanted and must_wait(app):
         return AppPlan()
-    if there < wanted:
+    # Those that stop and have volumes are started again, in their places, as soon as they have ended.
+    stopping = sum(i.goal is Goal.STOPPED for i in app.in_phase(Phase.LEAVING)) if app.spec.volumes else 0
+    missing = wanted - there - stopping
+    if missing > 0:
         why = f"app {app.spec.id} has {there} instances and wants {wanted}"
-        return AppPlan(steps=(Start(count=wanted - there, why=why),))
+        return AppPlan(steps=(Start(count=missing, why=why),))
+    if there < wanted:
+        return AppPlan()
     return AppPlan(done=not app.count(Phase.LEAVING) and not _has_new_unhealthy(app, began_at))
 
 
@@ -147,7 +156,10 @@ def plan_restart(app: App, most: int, pace: Pace = FULL) -> AppPlan:
     new_healthy = len(app.up_to_date[Phase.RUNNING])
     leaving = app.count(Phase.LEAVING)
     healthy = old_healthy + new_healthy
-    bounds = capacity(wanted, spec.upgrade.minimum_health_capacity, spec.upgrade.maximum_over_capacity, healthy)
+    bounds = capacity(
+        wanted, spec.upgrade.minimum_health_capacity, spec.upgrade.maximum_over_capacity, healthy,
+        resident=bool(spec.volumes),
+    )  # fmt: skip
     steps: list[Step] = []
     if pace is not FULL and started <= wanted:
         return _plan_held(app, most, pace, bounds)

@@ -15,7 +15,16 @@ from typing import Any
 from msgspec.structs import replace
 
 from corral.frameworks.services.reader import Reader
-from corral.frameworks.services.spec import AppSpec, Instance, Network, PlainCheck, PortDefinition, ReadinessCheck
+from corral.frameworks.services.spec import (
+    AppSpec,
+    Instance,
+    Network,
+    PlainCheck,
+    PortDefinition,
+    ReadinessCheck,
+    Residency,
+    TaskLost,
+)
 from corral.frameworks.services.state import App, Phase, task_id_of
 from corral.model import health
 from corral.model.command import CommandInfo
@@ -159,14 +168,14 @@ def read_limits(reader: Reader, field: str) -> tuple[tuple[str, float | None], .
     return tuple(found)
 
 
-def read_residency(reader: Reader, field: str) -> None:
-    """Deprecated in Marathon, and without effect: what makes an app resident is a persistent volume."""
+def read_residency(reader: Reader, field: str) -> Residency:
+    """What makes an app resident is a persistent volume; this says what its loss leads to."""
     inner = reader.object(field)
-    if inner is None:
-        return
-    inner.whole("relaunchEscalationTimeoutSeconds", 3600)
-    inner.choice("taskLostBehavior", "WAIT_FOREVER", ("WAIT_FOREVER", "RELAUNCH_AFTER_TIMEOUT"))
+    assert inner is not None, "it is read when it is there"
+    after_s = inner.whole("relaunchEscalationTimeoutSeconds", 3600)
+    behaviour = inner.choice("taskLostBehavior", TaskLost.WAIT_FOREVER, list(TaskLost))
     inner.done()
+    return Residency(relaunch_after_s=after_s, task_lost=TaskLost(behaviour))
 
 
 # What is refused.
@@ -200,8 +209,8 @@ def _readiness_faults(spec: AppSpec, check: ReadinessCheck) -> Iterator[tuple[st
 
 
 def _check_faults(spec: AppSpec, check: PlainCheck) -> Iterator[tuple[str, str]]:
-    if spec.container is not None and spec.container.kind == "DOCKER":
-        yield "", "checks are not for containers of type DOCKER; use healthChecks"
+    if spec.image is not None:
+        yield "", "checks are not for containers with an image; use healthChecks"
     for field, value in (
         ("intervalSeconds", check.interval_s), ("timeoutSeconds", check.timeout_s), ("delaySeconds", check.delay_s)
     ):  # fmt: skip

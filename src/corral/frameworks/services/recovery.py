@@ -4,7 +4,7 @@ Instances that were waiting have no record: the app's number says how many are m
 reconciled with the master by the session as soon as it is subscribed. Source: Marathon's contract, sections 7 to 9.
 """
 
-from corral.frameworks.services import signals
+from corral.frameworks.services import residency, signals
 from corral.frameworks.services.draining import LEAVE
 from corral.frameworks.services.pace import DEADLINE
 from corral.frameworks.services.scaling_spec import MEASURE, MEASURE_S, ScalingRecord
@@ -13,7 +13,6 @@ from corral.frameworks.services.spec import (
     Condition,
     Deployment,
     FailureRecord,
-    Goal,
     GroupRecord,
     HistoryRecord,
     Instance,
@@ -52,6 +51,7 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
         effects.append(SetTimer(MEASURE, MEASURE_S, if_unset=True))
     hooks = decode_records(loaded, WEBHOOK, Webhook).values()
     state.webhooks.update({hook.url: hook for hook in sorted(hooks, key=lambda hook: hook.since_at)})
+    state.resident = bool(decode_records(loaded, residency.RECORD, residency.ResidentRecord))
     effects += signals.take_up(state, loaded)
     state.listen()
     effects += notices.take_up(state.outbox, loaded)
@@ -85,7 +85,9 @@ def _adopt(state: State, instance: Instance, now: float) -> list[Effect]:
         return [*leave, *(apply_strategy(state, app, instance, now) if instance.single else silent)]
     if leave:
         return leave
-    if instance.goal is Goal.DECOMMISSIONED:
+    if residency.is_parked(instance):
+        return []
+    if instance.leaves:
         state.watched[instance.id] = now + state.config.kill_retry_s
     elif instance.condition in (Condition.PROVISIONED, Condition.STAGING, Condition.STARTING):
         state.watched[instance.id] = now + state.config.launch_timeout_s

@@ -59,7 +59,7 @@ def is_ready(instance: Instance) -> bool:
 
 def is_draining(instance: Instance) -> bool:
     """It serves what it has begun and shall get nothing new."""
-    return instance.goal is Goal.DECOMMISSIONED or instance.condition is Condition.KILLING
+    return instance.leaves or instance.condition is Condition.KILLING
 
 
 def read_weight(text: str) -> int:

@@ -76,8 +76,13 @@ def _blame(state: State, node: str, now: float) -> list[Effect]:
 
 
 def choose_waiting(app: App, hostname: str, *, homed: bool) -> Instance:
-    """Which of the waiting instances an offer of this node serves; there is at least one."""
+    """Which of the waiting instances an offer of this node serves; there is at least one.
+
+    Shapes: never one that has volumes: those are on an agent already, in offers of another kind.
+    """
     waiting = app.up_to_date[Phase.SCHEDULED]
+    if app.spec.volumes:
+        waiting = {i: each for i, each in waiting.items() if not each.kept}
     if not homed:
         return next((i for i in waiting.values() if not i.home), next(iter(waiting.values())))
     here = (i for i in (*_at(app, hostname), *app.homed) if i in waiting)

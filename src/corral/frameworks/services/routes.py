@@ -496,7 +496,7 @@ def _incarnations(names: Sequence[TaskName]) -> dict[str, int]:
 
 
 def _embed(request: Request) -> tuple[str, ...]:
-    return tuple(request.query.get("embed", ()))
+    return tuple(part for text in request.query.get("embed", ()) for part in text.split(","))
 
 
 def _wants_text(request: Request) -> bool:
@@ -512,7 +512,7 @@ def _deployed(result: Result, app_id: str | None, unknown: Sequence[str]) -> dic
     """What was not understood is reported beside the answer, as bodies have no place for it."""
     headers = {"Marathon-Deployment-Id": result.deployment_id}
     if app_id is not None:
-        headers["Location"] = f"/v2/apps{app_id}"
+        headers["Location"] = app_id
     if unknown:
         shown = ", ".join(unknown[:10]).encode("ascii", "replace").decode()
         headers["Corral-Ignored-Fields"] = "".join(c if c.isprintable() else "?" for c in shown)[:1000]

@@ -11,9 +11,11 @@ from corral.frameworks.services.spec import (
     AppRecord,
     AppSpec,
     Container,
+    ExternalVolume,
     Fetch,
     Network,
     NetworkSpec,
+    PersistentVolume,
     PortDefinition,
     PortMapping,
     Unreachable,
@@ -41,7 +43,7 @@ def write_app(spec: AppSpec) -> dict[str, Json]:
         "env": {**spec.env, **{variable: {"secret": name} for variable, name in spec.env_secrets.items()}},
         "executor": spec.executor,
         "fetch": [write_fetch(f) for f in spec.fetch],
-        "gpus": 0,
+        "gpus": spec.gpus,
         "healthChecks": [write_health_check(c) for c in spec.health_checks],
         "instances": spec.instances,
         "killSelection": spec.kill_selection,
@@ -77,6 +79,13 @@ def write_app(spec: AppSpec) -> dict[str, Json]:
         out["role"] = spec.role
     if spec.check is not None:
         out["check"] = write_check(spec.check)
+    if spec.executor_resources:
+        out["executorResources"] = {name: number(value) for name, value in spec.executor_resources.items()}
+    if spec.residency is not None:
+        out["residency"] = {
+            "relaunchEscalationTimeoutSeconds": spec.residency.relaunch_after_s,
+            "taskLostBehavior": str(spec.residency.task_lost),
+        }
     if spec.limits:
         out["resourceLimits"] = {n: "unlimited" if v is None else number(v) for n, v in spec.limits}
     return out
@@ -139,12 +148,30 @@ def _write_mapping(port: PortMapping) -> Json:
     return out
 
 
+def _write_persistent(volume: PersistentVolume) -> Json:
+    persistent: dict[str, Json] = {"size": volume.size_mb, "type": "root"}
+    if volume.profile_name is not None:
+        persistent["profileName"] = volume.profile_name
+    return {"containerPath": volume.container_path, "mode": "RW", "persistent": persistent}
+
+
+def _write_external(volume: ExternalVolume) -> Json:
+    external: dict[str, Json] = {"name": volume.name, "provider": "dvdi", "options": volume.options}
+    if volume.size_gb is not None:
+        external["size"] = volume.size_gb
+    if volume.shared:
+        external["shared"] = True
+    return {"containerPath": volume.container_path, "mode": volume.mode, "external": external}
+
+
 def _write_container(container: Container) -> Json:
     out: dict[str, Json] = {
         "type": container.kind,
         "volumes": [
             *({"containerPath": v.container_path, "hostPath": v.host_path, "mode": v.mode} for v in container.volumes),
             *({"containerPath": v.container_path, "secret": v.secret} for v in container.secret_volumes),
+            *(_write_persistent(v) for v in container.persistent_volumes),
+            *(_write_external(v) for v in container.external_volumes),
         ],
     }
     if container.docker is not None:

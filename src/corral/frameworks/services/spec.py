@@ -66,6 +66,47 @@ class SecretVolume(msgspec.Struct, frozen=True, kw_only=True):
     secret: str
 
 
+class PersistentVolume(msgspec.Struct, frozen=True, kw_only=True):
+    """A directory of its own for each instance, on its node's root disk, that outlives its tasks. Units: MiB."""
+
+    container_path: str
+    size_mb: int
+    constraints: tuple[tuple[str, ...], ...] = ()
+    profile_name: str | None = None
+
+
+class ExternalVolume(msgspec.Struct, frozen=True, kw_only=True):
+    """A volume of a driver of the Docker Engine, which exists apart from any node. Units: GiB."""
+
+    container_path: str
+    name: str
+    mode: str
+    options: dict[str, str] = {}
+    size_gb: int | None = None
+    shared: bool = False
+
+    @property
+    def driver(self) -> str:
+        return self.options.get("dvdi/driver", "")
+
+
+class TaskLost(StrEnum):
+    """Whether an instance whose agent is lost is waited for, or is started anew after a time."""
+
+    WAIT_FOREVER = "WAIT_FOREVER"
+    RELAUNCH_AFTER_TIMEOUT = "RELAUNCH_AFTER_TIMEOUT"
+
+
+class Residency(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of an instance with persistent volumes whose agent is lost. Units: seconds since it was.
+
+    Shapes: with RELAUNCH_AFTER_TIMEOUT it is given up after that time, and another one starts without its data.
+    """
+
+    relaunch_after_s: int = 3600
+    task_lost: TaskLost = TaskLost.WAIT_FOREVER
+
+
 class Docker(msgspec.Struct, frozen=True, kw_only=True):
     image: str
     force_pull_image: bool = False
@@ -80,6 +121,8 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     docker: Docker | None = None
     volumes: tuple[HostVolume, ...] = ()
     secret_volumes: tuple[SecretVolume, ...] = ()
+    persistent_volumes: tuple[PersistentVolume, ...] = ()
+    external_volumes: tuple[ExternalVolume, ...] = ()
     port_mappings: tuple[PortMapping, ...] | None = None
 
 
@@ -266,11 +309,28 @@ class AppSpec(msgspec.Struct, frozen=True, kw_only=True):
     readiness: ReadinessCheck | None = None
     check: PlainCheck | None = None
     limits: tuple[tuple[str, float | None], ...] = ()
+    gpus: int = 0
+    executor_resources: dict[str, float] = {}
+    residency: Residency | None = None
     pod: PodSpec | None = None
 
     @property
     def network(self) -> Network:
         return self.networks[0].mode if self.networks else Network.HOST
+
+    @property
+    def image(self) -> Docker | None:
+        """The image it runs in; a container of type MESOS may have one too."""
+        return self.container.docker if self.container is not None else None
+
+    @property
+    def volumes(self) -> tuple[PersistentVolume, ...]:
+        """What outlives the tasks of an instance; an app that has any is resident."""
+        return self.container.persistent_volumes if self.container is not None else ()
+
+    @property
+    def external_volumes(self) -> tuple[ExternalVolume, ...]:
+        return self.container.external_volumes if self.container is not None else ()
 
     @property
     def ports(self) -> "tuple[PortDefinition | PortMapping, ...]":
@@ -337,8 +397,19 @@ class Condition(StrEnum):
 
 
 class Goal(StrEnum):
+    """STOPPED is for instances with persistent volumes: their task ends, what they have reserved is kept."""
+
     RUNNING = "Running"
+    STOPPED = "Stopped"
     DECOMMISSIONED = "Decommissioned"
+
+
+class LocalVolume(msgspec.Struct, frozen=True, kw_only=True):
+    """A persistent volume of one instance."""
+
+    container_path: str
+    persistence_id: str
+    uuid: str
 
 
 class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
@@ -374,7 +445,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     `host:port`, `node_ip` its node's address. `inactive_at` is since when another may run in its place. A `single` one
     must not run beside another; its task has ended `fence_s` after its agent was declared unreachable, None when nobody
     ends it there. `leave_at` is set while it waits for balancers to let go of it, and says until when. `home` is the
-    node it has failed on `tries` times in a row and would rather be started on again, empty for any.
+    node it has failed on `tries` times in a row and would rather be started on again, empty for any. One with `volumes`
+    has what it needs under the name `reservation` on one agent, surely so once it is `kept`.
     Units: instants in seconds UTC.
     """
 
@@ -410,6 +482,14 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     tries: int = 0
     node_ip: str = ""
     leave_at: float | None = None
+    reservation: str = ""
+    volumes: tuple[LocalVolume, ...] = ()
+    kept: bool = False
+
+    @property
+    def leaves(self) -> bool:
+        """Whether its task is to end."""
+        return self.goal is not Goal.RUNNING
 
     @property
     def ready(self) -> bool:
@@ -816,13 +896,17 @@ READS = (
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """How the services framework works. Units: seconds.
 
-    Shapes: `address` is the `host:port` under which this API is reached; `env_prefix` goes before the names of port
+    Shapes: `volume_role` is what persistent volumes are reserved for, empty for `role`, or `services` when that is `*`;
+    `principal` is the name of the token that it shows to the master, if any, and reserves under;
+    `address` is the `host:port` under which this API is reached; `env_prefix` goes before the names of port
     variables and HOST; `most_writes` bounds the records that one input may touch in bulk work.
     """
 
     name: str = "services"
     user: str = "root"
     role: str = "*"
+    volume_role: str = ""
+    principal: str = ""
     address: str = "127.0.0.1:4680"
     scheme: str = "http"
     hostname: str = ""
@@ -842,6 +926,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     single_stop_after_s: float = 300.0
     kill_retry_s: float = 30.0
     drain_s: float = 30.0
+
+    @property
+    def reserved_role(self) -> str:
+        """Nothing can be reserved for everybody, so the role of what has volumes may be another one."""
+        return self.volume_role or (self.role if self.role != "*" else "services")
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):

@@ -42,6 +42,7 @@ from corral.sdk.notices import Outbox
 class Phase(IntEnum):
     """Where an instance stands, as far as plans care; in the order in which scaling down takes them.
 
+    STOPPED has no task, and keeps its volumes for the next time that one is wanted.
     UNHEALTHY runs and has health checks that do not all pass, or are not known to, or was never ready; RUNNING is
     healthy and ready.
     Deviates: scaling down takes those that are not healthy before those that are.
@@ -54,6 +55,7 @@ class Phase(IntEnum):
     RUNNING = 4
     INACTIVE = 5
     LEAVING = 6
+    STOPPED = 7
 
 
 _PHASES = {
@@ -72,7 +74,9 @@ COUNTED = (Phase.SCHEDULED, Phase.UNREACHABLE, Phase.LAUNCHING, Phase.UNHEALTHY,
 
 
 def phase_of(instance: Instance) -> Phase:
-    if instance.goal is Goal.DECOMMISSIONED:
+    if instance.goal is Goal.STOPPED and instance.condition is Condition.SCHEDULED:
+        return Phase.STOPPED
+    if instance.leaves:
         return Phase.LEAVING
     if instance.condition is Condition.RUNNING:
         if instance.checks and instance.healthy is not True:
@@ -212,14 +216,15 @@ class State:
     Those are who follows the feed (`followed`) and `webhooks`, what waits for which is in `outbox`.
     `history` holds what each change of the newest root versions replaced, by version; `nodes` remembers what failed
     where. `signalling` apps are being told of a value that has changed.
+    `resident` once anything was ever reserved; `revived` are the reservations for which offers were asked for, `wiped`
+    the sentenced instances that shall lose theirs.
     """
 
     __slots__ = (
         "apps", "backlog", "config", "connected", "deployments", "dirty", "discovery", "done", "elastic", "explained",
         "failures", "followed", "framework_id", "groups", "heard", "history", "last_version_at", "locks", "master",
-        "nodes", "outbox", "outcomes", "progress", "random", "restless", "sentenced", "service_ports", "signalling",
-        "versions",
-        "wants", "wants_changed", "wants_of", "watched", "webhooks",
+        "nodes", "outbox", "outcomes", "progress", "random", "resident", "restless", "revived", "sentenced",
+        "service_ports", "signalling", "versions", "wants", "wants_changed", "wants_of", "watched", "webhooks", "wiped",
     )  # fmt: skip
 
     def __init__(self, config: Config, random: Random) -> None:
@@ -245,6 +250,9 @@ class State:
         self.outbox: Outbox = {}
         self.service_ports: Counter[int] = Counter()
         self.signalling: dict[str, Telling] = {}
+        self.resident = False
+        self.revived: set[str] = set()
+        self.wiped: set[str] = set()
         self.dirty: dict[str, None] = {}
         self.restless: dict[str, None] = {}
         self.sentenced: dict[str, str] = {}

@@ -4,7 +4,7 @@ An update is settled in the records before the session acknowledges it. A task t
 belongs to one that was given up. Source: Marathon's contract, sections 9, 10 and 13.
 """
 
-from corral.frameworks.services import backoff, retry
+from corral.frameworks.services import backoff, offers, residency, retry
 from corral.frameworks.services.events import tell, tell_instance, tell_status, tell_unknown
 from corral.frameworks.services.health import is_health_kill, take_health, tell_health, tell_health_kill
 from corral.frameworks.services.names import read_task_id
@@ -16,8 +16,8 @@ from corral.frameworks.services.upkeep import (
     apply_strategy,
     current_action,
     decommission,
+    give_up,
     kill,
-    remove_instance,
     settle_return,
     silence_timer,
 )
@@ -127,6 +127,7 @@ def _live(state: State, app: App, instance: Instance, status: TaskStatus, now: f
     instance = replace(
         instance, condition=condition, ips=ips, started_at=started_at, unreachable_at=None,
         agent_id=instance.agent_id or status.agent_id, inactive_at=None,
+        kept=instance.kept or (bool(instance.reservation) and condition is Condition.RUNNING),
     )  # fmt: skip
     app.place(instance)
     tell_status(state, instance, status)
@@ -137,7 +138,7 @@ def _live(state: State, app: App, instance: Instance, status: TaskStatus, now: f
     if returned:
         effects.append(CancelTimer(silence_timer(before)))
         effects.append(Note("instance is back", status.message or "its agent answers again", facts=_facts(instance)))
-        if instance.goal is Goal.DECOMMISSIONED:
+        if instance.leaves:
             state.watched[instance.id] = now + state.config.kill_retry_s
             effects.extend(kill(state, instance, app))
         elif before.inactive_at is not None:
@@ -206,10 +207,10 @@ def _facts(instance: Instance) -> dict[str, object]:
 
 def _unreachable(state: State, app: App, instance: Instance, status: TaskStatus, now: float) -> list[Effect]:
     effects: list[Effect] = []
-    if instance.goal is Goal.DECOMMISSIONED and not instance.single:
+    if instance.leaves and not instance.single:
         tell_status(state, instance, status)
         tell_instance(state, instance, Condition.GONE)
-        remove_instance(state, app, instance, "its agent is lost and it was to end anyway", effects)
+        give_up(state, app, instance, "its agent is lost and it was to end anyway", effects)
         return effects
     if instance.unreachable_at is not None:
         return []
@@ -231,8 +232,8 @@ def _ended(state: State, app: App, instance: Instance, status: TaskStatus, now: 
     effects: list[Effect] = []
     message = status.message or ""
     tell_status(state, instance, status)
-    if instance.goal is Goal.DECOMMISSIONED:
-        remove_instance(state, app, instance, f"{status.state} {message}".strip(), effects)
+    if instance.leaves:
+        give_up(state, app, instance, f"{status.state} {message}".strip(), effects)
         return effects
     ill = is_health_kill(instance, status)
     if ill:
@@ -250,7 +251,7 @@ def _ended(state: State, app: App, instance: Instance, status: TaskStatus, now: 
     if deployment is not None and deployment.paused:
         action = None
     if app.record.stopping or (action is ActionKind.RESTART and instance.config != app.record.config):
-        remove_instance(state, app, instance, "it ended while it was to be replaced", effects)
+        give_up(state, app, instance, "it ended while it was to be replaced", effects, stop=True)
         return effects
     if instance.unreachable_at is not None:
         effects.append(CancelTimer(silence_timer(instance)))
@@ -265,14 +266,18 @@ def _ended(state: State, app: App, instance: Instance, status: TaskStatus, now: 
     )
     if instance.containers:
         bury(app, instance, why, now)
-    if retry.is_fault(status, ill=ill):
+    if status.state is not TaskState.GONE_BY_OPERATOR:
+        # An agent that was declared gone never comes back, and what was kept there neither.
+        again = residency.come_back(instance, again)
+    if retry.is_fault(status, ill=ill) and not again.kept:
         again, moved = retry.place_again(state, app, instance, again, why, now)
         effects.extend(moved)
     app.place(again)
     tell_instance(state, again)
     app.since_at = now
-    # A waiting instance needs no record; should this process end now, the app's number tells that one is missing.
-    effects.append(Persist(f"instance/{instance.id}", None))
+    # A waiting instance needs no record unless it has volumes; should this process end now, the app's number tells that
+    # one is missing.
+    effects.append(Persist(f"instance/{instance.id}", again if again.kept else None))
     state.dirty[app.spec.id] = None
     return effects
 
@@ -324,11 +329,14 @@ def subscribed(state: State, event: events.Subscribed) -> list[Effect]:
     state.wants_of.clear()
     state.wants_changed = True
     state.restless.update(dict.fromkeys(state.apps))
+    state.revived.clear()
     effects: list[Effect] = []
     for app in state.apps.values():
         for instance in app.instances.values():
-            if instance.goal is Goal.DECOMMISSIONED:
+            if instance.leaves and instance.condition is not Condition.SCHEDULED:
                 effects.extend(kill(state, instance, app))
+    if state.resident:
+        effects += offers.revive_reserved(state)
     return effects
 
 

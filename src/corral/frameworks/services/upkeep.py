@@ -6,7 +6,9 @@ Source: Marathon's contract, sections 8, 13 and 14.
 Deviates: kills and launches are not throttled here; the kernel and its agents take them as fast as they can.
 """
 
-from corral.frameworks.services import draining, offers, partition
+from itertools import islice
+
+from corral.frameworks.services import draining, offers, partition, residency
 from corral.frameworks.services.events import tell, tell_deployed, tell_instance, tell_step, tell_step_done
 from corral.frameworks.services.launch import safe_id
 from corral.frameworks.services.pace import DEADLINE, pace_of, score_of
@@ -45,6 +47,7 @@ def settle(state: State, now: float) -> list[Effect]:
         instance_id = next(iter(state.sentenced))
         why = state.sentenced.pop(instance_id)
         budget -= _execute(state, instance_id, why, effects, now)
+        state.wiped.discard(instance_id)
     while state.dirty and budget > 0:
         app_id = next(iter(state.dirty))
         del state.dirty[app_id]
@@ -65,7 +68,7 @@ def _execute(state: State, instance_id: str, why: str, effects: list[Effect], no
     if app is None or instance is None:
         return 0
     state.dirty[app.spec.id] = None
-    return decommission(state, app, instance, why, effects, now)
+    return decommission(state, app, instance, why, effects, now, wipe=instance_id in state.wiped)
 
 
 def _look_at(state: State, app: App, budget: int, effects: list[Effect], now: float) -> int:
@@ -84,7 +87,7 @@ def _look_at(state: State, app: App, budget: int, effects: list[Effect], now: fl
     for step in plan.steps:
         match step:
             case Start():
-                schedule(state, app, step.count, now)
+                written += schedule(state, app, step.count, effects, now)
             case Stop():
                 for instance_id in step.instances:
                     written += decommission(state, app, app.instances[instance_id], step.why, effects, now)
@@ -121,12 +124,22 @@ def current_action(state: State, app_id: str) -> tuple[Deployment | None, Action
     return deployment, ActionKind.START
 
 
-def schedule(state: State, app: App, count: int, now: float) -> None:
-    """Put new instances into the queue; they are remembered once they are launched."""
+def schedule(state: State, app: App, count: int, effects: list[Effect], now: float) -> int:
+    """Put instances into the queue: first those that were stopped and have volumes, then new ones, which are remembered
+    once they are launched. Returns how many records that wrote.
+    """
     stem = safe_id(app.spec.id)
     if not app.count(Phase.SCHEDULED):
         app.since_at = now
-    for _ in range(count):
+    parked = list(islice(app.in_phase(Phase.STOPPED), count))
+    for instance in parked:
+        instance = replace(
+            instance, goal=Goal.RUNNING, version=app.record.version, config=app.record.config, created_at=now
+        )
+        app.place(instance)
+        effects.append(Persist(f"instance/{instance.id}", instance))
+        tell_instance(state, instance)
+    for _ in range(count - len(parked)):
         instance = Instance(
             id=f"{stem}.instance-{mint_time_uuid(state.random, now)}",
             app=app.spec.id,
@@ -136,28 +149,44 @@ def schedule(state: State, app: App, count: int, now: float) -> None:
         )
         app.place(instance)
         tell_instance(state, instance)
+    return len(parked)
 
 
-def decommission(state: State, app: App, instance: Instance, why: str, effects: list[Effect], now: float) -> int:
-    """End an instance for good; returns how many records that wrote."""
+def decommission(
+    state: State, app: App, instance: Instance, why: str, effects: list[Effect], now: float, wipe: bool = False
+) -> int:
+    """End an instance for good, but for its volumes unless its app goes or with `wipe`; returns how many records that
+    wrote.
+    """
+    stops = instance.kept and not wipe and not app.record.stopping
+    goal = Goal.STOPPED if stops else Goal.DECOMMISSIONED
     if instance.condition is Condition.SCHEDULED:
+        if instance.kept:
+            if not residency.is_parked(instance) or not stops:
+                give_up(state, app, replace(instance, goal=goal), why, effects)
+            return 1
         app.drop(instance.id)
         return 0
-    if instance.goal is Goal.DECOMMISSIONED:
+    if instance.goal is goal or instance.goal is Goal.DECOMMISSIONED:
         return 0
     if instance.unreachable_at is not None and instance.single:
         # It may run where nobody hears the kill: until it has surely ended, or is back, nothing takes its place.
-        app.place(replace(instance, goal=Goal.DECOMMISSIONED))
+        app.place(replace(instance, goal=goal))
         effects.append(Persist(f"instance/{instance.id}", app.instances[instance.id]))
         effects.append(Note("instance is to end", why, facts={"app": app.spec.id, "task": task_id_of(instance)}))
         return 1
     if instance.condition in (Condition.UNREACHABLE, Condition.INACTIVE):
         # Nobody would hear the kill; should the agent come back, the task is unknown and killed then.
         tell_instance(state, instance, Condition.GONE)
-        remove_instance(state, app, instance, why, effects)
+        give_up(state, app, replace(instance, goal=goal), why, effects)
+        return 1
+    if instance.leaves:
+        # Its task is ending already: what changes is that nothing of it is kept.
+        app.place(replace(instance, goal=goal))
+        effects.append(Persist(f"instance/{instance.id}", app.instances[instance.id]))
         return 1
     leave_s = draining.leave_s(state, app, instance)
-    instance = replace(instance, goal=Goal.DECOMMISSIONED, leave_at=now + leave_s if leave_s else None)
+    instance = replace(instance, goal=goal, leave_at=now + leave_s if leave_s else None)
     app.place(instance)
     effects.append(Persist(f"instance/{instance.id}", instance))
     effects.append(Note("instance is ended", why, facts={"app": app.spec.id, "task": task_id_of(instance)}))
@@ -187,11 +216,34 @@ def kill(state: State, instance: Instance, app: App | None) -> list[Effect]:
     ]
 
 
+def give_up(state: State, app: App, instance: Instance, why: str, effects: list[Effect], stop: bool = False) -> None:
+    """Forget an instance that has a record, but for its volumes if it is only stopped.
+
+    Shapes: with `stop` it is treated as one that was to stop.
+    """
+    stops = instance.kept and (stop or instance.goal is Goal.STOPPED) and not app.record.stopping
+    if not stops:
+        remove_instance(state, app, instance, why, effects)
+        return
+    if instance.unreachable_at is not None:
+        effects.append(CancelTimer(silence_timer(instance)))
+    parked = residency.park(instance)
+    app.place(parked)
+    state.watched.pop(instance.id, None)
+    state.discovery.drained.pop(instance.id, None)
+    effects.append(Persist(f"instance/{instance.id}", parked))
+    effects.append(Note("instance has stopped", why, facts={"app": app.spec.id, "task": task_id_of(instance)}))
+    state.dirty[app.spec.id] = None
+
+
 def remove_instance(state: State, app: App, instance: Instance, why: str, effects: list[Effect]) -> None:
     """Forget an instance that has a record."""
     if instance.containers:
         bury(app, instance, why, instance.started_at or instance.created_at)
     app.drop(instance.id)
+    if instance.reservation:
+        # What it had reserved is freed when it is offered.
+        effects.append(SetTimer(offers.RESERVED, 0.01, if_unset=True))
     state.watched.pop(instance.id, None)
     state.discovery.drained.pop(instance.id, None)
     effects.append(Persist(f"instance/{instance.id}", None))
@@ -298,9 +350,9 @@ def sweep(state: State, now: float) -> list[Effect]:
     for instance_id in [i for i, due_at in state.watched.items() if due_at <= now]:
         app = state.apps.get(app_of_instance(instance_id))
         instance = app.instances.get(instance_id) if app is not None else None
-        if app is None or instance is None:
+        if app is None or instance is None or residency.is_parked(instance):
             del state.watched[instance_id]
-        elif instance.goal is Goal.DECOMMISSIONED:
+        elif instance.leaves:
             state.watched[instance_id] = now + state.config.kill_retry_s
             effects.extend(kill(state, instance, app))
         elif instance.condition is Condition.RUNNING:
@@ -333,7 +385,7 @@ def apply_strategy(state: State, app: App, instance: Instance, now: float) -> li
         return (
             [] if delay_s is None or instance.unreachable_at is None else [SetTimer(silence_timer(instance), delay_s)]
         )
-    strategy = app.spec.unreachable
+    strategy = residency.strategy_of(app.spec)
     if strategy is None or instance.unreachable_at is None:
         return []
     effects: list[Effect] = []

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import msgspec
 
-from corral.frameworks.services import retry
+from corral.frameworks.services import residency, retry
 from corral.frameworks.services.checks import find_faults
+from corral.frameworks.services.external import find_external_faults
 from corral.frameworks.services.partition import SINGLE_INSTANCE, find_label_faults, is_single
 from corral.frameworks.services.readiness import find_readiness_faults
 from corral.frameworks.services.secrets import find_secret_faults
@@ -20,6 +21,7 @@ from corral.frameworks.services.spec import (
     Network,
     PortDefinition,
     PortMapping,
+    Residency,
     Upgrade,
 )
 from corral.lib.errors import Invalid, Unprocessable
@@ -33,6 +35,7 @@ _LABEL = r"[a-z0-9]|[a-z0-9][a-z0-9-]*[a-z0-9]"
 _SEGMENT = re.compile(rf"(?:(?:{_LABEL})\.)*(?:{_LABEL})")
 _PORT_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?")
 _IS_VALUE = re.compile(r"[a-zA-Z0-9_/.-]*")
+LEAST_OF_EXECUTORS = {"cpus": 0.1, "mem": 32.0, "disk": 10.0}
 _COUNT = re.compile(r"0{0,8}[1-9][0-9]{0,8}")
 _RESERVED = ("restart", "tasks", "versions", ".", "..")
 _MOST_ID = 200
@@ -88,6 +91,8 @@ def _errors(spec: AppSpec, config: Config) -> Errors:
     yield from find_faults(spec)
     yield from find_readiness_faults(spec)
     yield from find_secret_faults(spec)
+    yield from residency.find_volume_faults(spec)
+    yield from find_external_faults(spec)
     yield from _constraint_errors(spec)
     yield from _role_errors(spec, config)
 
@@ -119,11 +124,13 @@ def _command_errors(spec: AppSpec) -> Errors:
         yield "/", "AppDefinition must contain 'cmd', 'args' or a container with an image"
     if container is not None and container.kind == "DOCKER" and container.docker is None:
         yield "/container/docker", "container of type DOCKER must have a docker section with an image"
+    if spec.gpus and image:
+        yield "/gpus", "GPUs are for commands of the node in this release; leave the image out, or gpus"
     if container is not None and container.kind == "MESOS" and container.docker is not None:
-        yield (
-            "/container/docker",
-            "images with container type MESOS are not supported by this release; set container.type to DOCKER",
-        )
+        # Such an image runs by the Docker Engine too, but what only that has is not for it.
+        for field, given in (("privileged", container.docker.privileged), ("parameters", container.docker.parameters)):
+            if given:
+                yield f"/container/docker/{field}", f"{field} is for containers of type DOCKER"
 
 
 def _text_errors(spec: AppSpec) -> Errors:
@@ -163,6 +170,7 @@ def _number_errors(spec: AppSpec, config: Config) -> Errors:
         ("/cpus", spec.cpus),
         ("/mem", spec.mem_mb),
         ("/disk", spec.disk_mb),
+        ("/gpus", spec.gpus),
         ("/instances", spec.instances),
         ("/backoffSeconds", spec.backoff_s),
         ("/maxLaunchDelaySeconds", spec.most_backoff_s),
@@ -170,6 +178,9 @@ def _number_errors(spec: AppSpec, config: Config) -> Errors:
     ):
         if not 0 <= value < 1e12:
             yield path, f"got {value:g}, must be 0 or more and finite"
+    for name, least in LEAST_OF_EXECUTORS.items():
+        if not least <= spec.executor_resources.get(name, least) < 1e12:
+            yield f"/executorResources/{name}", f"got {spec.executor_resources[name]:g}, must be {least:g} or more"
     if spec.instances > config.most_instances:
         yield "/instances", f"got {spec.instances}, this installation takes at most {config.most_instances} of one app"
     if not 1 <= spec.backoff_factor < 1e6:
@@ -221,10 +232,10 @@ def _network_errors(spec: AppSpec) -> Errors:
             yield "/networks", f"network {name} is named {times} times"
     if mode is Network.HOST:
         return
-    if spec.container is None or spec.container.kind != "DOCKER":
+    if spec.image is None:
         yield (
             "/networks",
-            f"networks of mode {mode} need a container of type DOCKER in this release; "
+            f"networks of mode {mode} need a container with an image in this release; "
             "add one or use the host's network",
         )
     elif mode is Network.CONTAINER and len(spec.networks) > 1:
@@ -365,6 +376,13 @@ def complete(spec: AppSpec, config: Config) -> AppSpec:
             )
     if is_single(spec) and spec.upgrade == Upgrade():
         changes["upgrade"] = Upgrade(minimum_health_capacity=0.0, maximum_over_capacity=0.0)
+    elif (spec.volumes or spec.external_volumes) and spec.upgrade == Upgrade():
+        changes["upgrade"] = Upgrade(minimum_health_capacity=0.5, maximum_over_capacity=0.0)
+    if spec.volumes:
+        changes["unreachable"] = None
+        changes["residency"] = spec.residency or Residency()
+    elif spec.residency is not None:
+        changes["residency"] = None
     return msgspec.structs.replace(spec, **changes)
 
 

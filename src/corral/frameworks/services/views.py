@@ -5,6 +5,7 @@ Source: Marathon's contract, sections 2, 8, 9, 10, 16 and 19.
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -165,7 +166,15 @@ def view_task(app: App, instance: Instance) -> dict[str, Json]:
         "version": instance.version,
         "ipAddresses": [{"ipAddress": ip, "protocol": "IPv6" if ":" in ip else "IPv4"} for ip in instance.ips],
         "healthCheckResults": write_results(instance),
-        "localVolumes": [],
+        "localVolumes": [
+            {
+                "runSpecId": instance.app,
+                "containerPath": volume.container_path,
+                "uuid": volume.uuid,
+                "persistenceId": volume.persistence_id,
+            }
+            for volume in instance.volumes
+        ],
         "role": instance.role,
     }
     if instance.checked is not None:
@@ -269,6 +278,8 @@ def view_queue(state: State, command: GetQueue, now: float) -> list[Json]:
             "delay": {"timeLeftSeconds": math.ceil(wait_s), "overdue": wait_s <= 0},
             "processedOffersSummary": _offers_summary(app.explanation, state.nodes.avoided(app.spec.id, now)),
         }
+        if app.spec.volumes:
+            _add_reserved(item["processedOffersSummary"], app)
         if offers:
             item["lastUnusedOffers"] = _unused_offers(app.explanation)
         out.append(item)
@@ -317,6 +328,23 @@ def _offers_summary(explanation: Explanation | None, avoided: tuple[Avoided, ...
             {"reason": "avoided", "agents": 1, "detail": f"{one.hostname} is used last: {one.why}"} for one in avoided
         )
     return out
+
+
+def _add_reserved(summary: dict[str, Json], app: App) -> None:
+    """Instances that have volumes wait for the one agent that these are on."""
+    hosts = Counter(i.hostname for i in app.up_to_date[Phase.SCHEDULED].values() if i.kept)
+    for host, count in sorted(hosts.items()):
+        what = "an instance waits" if count == 1 else f"{count} instances wait"
+        detail = f"{what} for {host}, where their volumes are; DELETE its tasks with wipe=true to give these up"
+        summary.setdefault("reasons", []).append({"reason": "reserved", "agents": 1, "detail": detail, "best": host})
+    if hosts:
+        rows = summary["rejectSummaryLastOffers"]  # both summaries are of the same rows
+        row = next(r for r in rows if r["reason"] == "NoCorrespondingReservationFound")
+        row["declined"] += len(hosts)
+        for each in rows[: rows.index(row) + 1]:
+            each["processed"] += len(hosts)
+        summary["processedOffersCount"] += len(hosts)
+        summary["unusedOffersCount"] += len(hosts)
 
 
 def view_avoided(state: State, now: float) -> list[Json]:
@@ -423,21 +451,41 @@ def view_info(state: State) -> Json:
         "leader": config.address,
         "frameworkId": state.framework_id or "",
         "marathon_config": {
+            "access_control_allow_origin": [],
             "checkpoint": True,
+            "decline_offer_duration": 120000,
+            "default_network_name": config.default_network,
             "executor": "//cmd",
             "failover_timeout": int(config.failover_timeout_s),
-            "features": [],
+            "features": ["external_volumes", "gpu_resources", "secrets", "task_killing"],
             "framework_name": config.name,
             "ha": False,
             "hostname": config.hostname or host,
+            "launch_token": 100,
+            "launch_token_refresh_interval": 30000,
+            "leader_proxy_connection_timeout_ms": 5000,
+            "leader_proxy_read_timeout_ms": 10000,
             "local_port_min": config.first_service_port,
             "local_port_max": config.last_service_port,
             "master": state.master,
+            "max_instances_per_offer": 5,
+            "mesos_bridge_name": "bridge",
+            "mesos_heartbeat_failure_threshold": 5,
+            "mesos_heartbeat_interval": 15000,
             "mesos_leader_ui_url": f"{config.scheme}://{config.address}/",
             "mesos_role": config.role,
             "mesos_user": config.user,
+            "min_revive_offers_interval": 0,
+            "offer_matching_timeout": 3000,
+            "on_elected_prepare_timeout": 180000,
             "reconciliation_initial_delay": 0,
             "reconciliation_interval": 600000,
+            "scale_apps_initial_delay": 0,
+            "scale_apps_interval": 5000,
+            "store_cache": True,
+            "task_lost_expunge_initial_delay": 0,
+            "task_lost_expunge_interval": 0,
+            "task_reservation_timeout": 20000,
             "task_launch_timeout": int(config.launch_timeout_s * 1000),
             "task_launch_confirm_timeout": int(config.launch_timeout_s * 1000),
             "env_vars_prefix": config.env_prefix or None,
