@@ -1,6 +1,6 @@
 """A hundred thousand jobs that are due at one instant, and how long a DAG of ten thousand steps takes to be planned.
 
-The firing goes through the real master over the real wire to 1,000 agents (only their executors are fake), records on
+The firing goes through the real master over the real wire to 1,000 agents that are only voices, records on
 disk. A job is late by what lies between the instant at which it is due and the commit of its launch.
 """
 
@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import uvloop
-from tests.bench.bench_control_plane import fake_agents, until_registered
+from tests.bench.bench_batch import spawn
+from tests.bench.bench_control_plane import until_registered
 from tests.bench.report import Measure
 
 from corral.frameworks.cron import Config, build
@@ -51,7 +52,7 @@ def measure(*, short: bool) -> list[Measure]:
         late_s, over_s = runner.run(_fire(Path(directory), agents, jobs))
         planned_s = runner.run(_plan(steps))
     note = f"{jobs:,} jobs due at one instant, all launched once and ended well after {over_s:.1f} s; median "
-    note += f"{np.median(late_s):.1f} s; {agents:,} agents, executors simulated; records durable"
+    note += f"{np.median(late_s):.1f} s; {agents:,} agents that are only voices; records durable"
     return [
         Measure(name="lateness of a firing, p99", unit="s", runs=(float(np.percentile(late_s, 99)),), note=note),
         Measure(
@@ -80,20 +81,24 @@ async def _with_cluster(directory: Path, agents: int, jobs: int) -> tuple[list[f
     framework = build(Config(), Random(2))
     cron = FrameworkService(framework, LocalTransport(shell), store, random=Random(2))
     work: list[asyncio.Task[Any]] = [asyncio.create_task(master.run())]
+    voices = None
     try:
         await master.ready.wait()
         await server.start()
         room = "cpus:400;mem:1048576;disk:1048576"
-        async with fake_agents(directory, server.url, agents, "--resources", room):
-            await until_registered(master, agents, work)
-            work.append(asyncio.create_task(cron.run()))
-            await cron.loop.ready.wait()
-            begun = time.time()
-            due = await _put(cron.loop, jobs, begun)
-            state: State = framework.core.state  # type: ignore[attr-defined]
-            await _until_over(state, jobs, due)
-            over_s = time.time() - due
+        options = ("--agents", str(agents), "--resources", room)
+        voices = spawn("tests.bench.light_agents", "--master", server.url, *options)
+        await until_registered(master, agents, work)
+        work.append(asyncio.create_task(cron.run()))
+        await cron.loop.ready.wait()
+        begun = time.time()
+        due = await _put(cron.loop, jobs, begun)
+        state: State = framework.core.state  # type: ignore[attr-defined]
+        await _until_over(state, jobs, due)
+        over_s = time.time() - due
     finally:
+        if voices is not None:
+            await asyncio.to_thread(voices.communicate, "")
         for task in work:
             task.cancel()
         await asyncio.wait(work)

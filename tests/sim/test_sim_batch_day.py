@@ -6,6 +6,7 @@ A failing seed runs alone with `CORRAL_SEED=N`.
 """
 
 import os
+from contextlib import suppress
 from random import Random
 
 import msgspec
@@ -14,6 +15,7 @@ import pytest
 from corral.frameworks.batch import Config, build
 from corral.frameworks.batch.spec import TERMINAL, Delivery, JobSpec, JobState, Submit
 from corral.frameworks.batch.state import State
+from corral.lib.errors import Unavailable
 from corral.model.execution import Execution
 from corral.model.resources import ports, scalar
 from corral.runtime.core import Core
@@ -84,7 +86,17 @@ class Day:
         )
         self.submitted += count
         command = Submit(jobs=jobs, key=f"from {numbers.start}", digest=str(count), check=False)
-        self.open.update(dict.fromkeys(self.cluster.ask("batch", command).ids))
+        while True:
+            self.start_ended()
+            with suppress(Unavailable):
+                self.open.update(dict.fromkeys(self.cluster.ask("batch", command, for_s=5.0).ids))
+                return
+
+    def start_ended(self) -> None:
+        """As a service manager does: a process that ends, since another seemed to have taken over, comes back."""
+        for process in self.cluster.processes:
+            if process.exit_code is not None:
+                process.start()
 
     def note_ends(self) -> None:
         if not self.cluster.frameworks["batch"].up:
@@ -142,10 +154,12 @@ def test_a_day_of_batch_jobs_is_done_whole_though_leaders_die_every_ten_minutes(
         if at_s >= forgotten_at + OLD_S:
             forgotten_at = at_s
             day.forget_runs()
+        day.start_ended()
         cluster.run(PORTION_S)
         day.note_ends()
     day.submit(JOBS - day.submitted) if day.submitted < JOBS else None
     for _ in range(200):
+        day.start_ended()
         cluster.run(PORTION_S)
         day.note_ends()
         if not day.open:

@@ -84,6 +84,7 @@ class CronSection:
     history_s: float = 604_800.0
     most_history: int = 200
     shown_history: int = 5
+    allow_origin: str = ""
     webhook_url: str = ""
     slack_url: str = ""
     mail_from: str = ""
@@ -415,6 +416,9 @@ def _check_cron(section: CronSection) -> None:
             raise Invalid(f"cron.{name} is {getattr(section, name)}; it must be more than 0")
     if section.disable_after < 0:
         raise Invalid(f"cron.disable_after is {section.disable_after}; it must be a number of failures, or 0 for never")
+    if section.allow_origin not in ("", "*") and re.fullmatch(r"https?://[^\s/]+", section.allow_origin) is None:
+        form = "* or one such as https://ui.example.org"
+        raise Invalid(f"cron.allow_origin is {section.allow_origin!r}; it must be {form}")
     for name in ("webhook_url", "slack_url"):
         url = getattr(section, name)
         if url and not is_web_address(url):

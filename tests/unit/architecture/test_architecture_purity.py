@@ -43,7 +43,14 @@ MAY_DO_IO: dict[str, set[str]] = {
         "secrets.py",
     },
     "sdk": {"framework.py", "http.py", "local.py", "agents.py", "feed.py", "measure.py", "notify.py", "signals.py"},
-    "frameworks": {"routes.py", "pod_routes.py", "registry_routes.py", "scaling_routes.py", "hijack.py"},
+    "frameworks": {
+        "routes.py",
+        "cors_routes.py",
+        "pod_routes.py",
+        "registry_routes.py",
+        "scaling_routes.py",
+        "hijack.py",
+    },
     "doctor": {"probe.py"},
     "trust": {"shell.py", "routes.py", "gate.py", "join.py", "authority.py"},
 }

@@ -30,6 +30,8 @@ def test_the_defaults_are_accepted() -> None:
         ("kernel.ping_s=nan", "kernel.ping_s is nan"),
         ("agent.kill_grace_s=inf", "agent.kill_grace_s is inf"),
         ("services.launch_timeout_s=-5", "services.launch_timeout_s is -5.0"),
+        ("cron.slack_url=chat", "cron.slack_url is 'chat'; it must be an http or https URL"),
+        ("cron.allow_origin=ui.example.org", "cron.allow_origin is 'ui.example.org'; it must be * or one such as"),
         ("kernel.ping_s=50", "one lost ping would make an agent unreachable"),
         ("kernel.headroom=cpus", "is not NAME:VALUE"),
         ("kernel.headroom=cpus:-1", "must be a finite number of 0 or more"),

@@ -5,6 +5,7 @@ from random import Random
 from typing import Any
 
 from corral.frameworks.cron.core import CronCore, Input
+from corral.frameworks.cron.cors_routes import allow_origin
 from corral.frameworks.cron.dags.routes import dag_routes
 from corral.frameworks.cron.routes import routes
 from corral.frameworks.cron.spec import Config
@@ -26,10 +27,11 @@ def build(config: Config, random: Random) -> Framework:
             password_file=config.mail_password_file,
             security=config.mail_security,
         )
+
+    def front_door(ask: Callable[[Any], Awaitable[Any]]) -> list[Route]:
+        return allow_origin([*routes(ask), *dag_routes(ask)], config.allow_origin)
+
     return Framework(
-        info=introduce(config), core=CronCore(config, random), routes=_routes, records="cron/", mail=mail, calendar=True
-    )
-
-
-def _routes(ask: Callable[[Any], Awaitable[Any]]) -> list[Route]:
-    return [*routes(ask), *dag_routes(ask)]
+        info=introduce(config), core=CronCore(config, random), routes=front_door, records="cron/", mail=mail,
+        calendar=True,
+    )  # fmt: skip

@@ -462,7 +462,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     Shapes: `address` is the `host:port` under which this API is reached; `most_writes` bounds the records that one
     input may touch in bulk work, `window` instances or so are asked of the master at once, as an offer that is not
-    used in time goes back; `disable_after` failures in a row disable a job, 0 never does. `webhook_url` is told
+    used in time goes back; `disable_after` failures in a row disable a job, 0 never does. Pages of
+    `allow_origin` may use the API from a browser. `webhook_url` is told
     everything that job owners are told, `slack_url` in the form of Slack and Mattermost; mails
     go out when `mail_from` is set. The password is named by its file, as configurations are written to journals.
     """
@@ -488,6 +489,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     most_writes: int = 1000
     window: int = 4096
     most_backfill: int = 10_000
+    allow_origin: str = ""
     webhook_url: str = ""
     slack_url: str = ""
     mail_from: str = ""
