@@ -31,7 +31,7 @@ from corral.store.base import Guard, GuardFailed, Store, StoreFailed
 
 Answer = Callable[[Any, CorralError | None], None]
 
-TURN_S = 0.01
+TURN_S = 0.004
 """How long a turn decides when more waits: whoever shares the thread, and whoever asks, waits for a few of them."""
 
 
