@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from math import isfinite
 from typing import Any
-from urllib.parse import quote
 
 import click
 
@@ -90,7 +89,7 @@ def _path(name: str) -> str:
     role = name.strip("/")
     # Of a path the server would make another role's: `a//b` is `a/b` there.
     check_role(role)
-    return f"{PATH}/{quote(role)}"
+    return f"{PATH}/{role}"
 
 
 def _amounts(text: str, option: str) -> dict[str, float]:
