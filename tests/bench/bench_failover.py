@@ -128,7 +128,7 @@ async def _take_over(directory: Path, agents: int) -> tuple[float, float]:
     renewal = Renewal("master", "new", arguments=())
     reign = Reign(election, begin, server, renewal, alone=False)
     work = asyncio.create_task(run_services([reign, server], signals=False))
-    command = [sys.executable, "-m", "tests.bench.known_agents", "--masters", server.url]
+    command = [sys.executable, "-m", "tests.bench.known_agents", "--master", server.url]
     process = await asyncio.create_subprocess_exec(
         *command, "--agents", str(agents), "--tasks", str(TASKS_EACH),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
@@ -136,8 +136,8 @@ async def _take_over(directory: Path, agents: int) -> tuple[float, float]:
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        assert await process.stdout.readline() == b"dialled\n"
-        await asyncio.sleep(1.0 if agents < 1000 else 8.0)
+        assert await process.stdout.readline() == b"waiting\n"
+        await asyncio.sleep(1.0)
         await shared.commit({leader_key("master"): None})
         while part is None:
             await asyncio.sleep(0.01)

@@ -1,27 +1,30 @@
-"""Many agents that already run tasks, in a process of their own: the real link over real sockets, nothing behind it.
+"""Many agents that already run tasks, in a process of their own: the wire of the link over real sockets, by hand.
 
-`python -m tests.bench.known_agents --masters URLS --agents N --tasks N`. Each agent tells what it runs as soon as a
-master takes its session. A line goes to standard output when all have dialled, and one when all are registered. Ends at
-the end of its standard input.
+`python -m tests.bench.known_agents --master URL --agents N --tasks N`. Each agent waits at the master with its first
+half and opens the second, on which it tells what it runs, as soon as its session is taken; words and frames are those
+of `agent/link.py`, written down before. A line goes to standard output when all wait, and one when all are registered.
+Ends at the end of its standard input.
 """
 
 import argparse
 import asyncio
 import sys
-from random import Random
+from collections.abc import Coroutine
 from typing import Any
+from urllib.parse import urlsplit
 
 import uvloop
 
-from corral.agent.link import Link
-from corral.agent.spec import Connected, Ordered
+from corral.agent.link import WAIT_S
 from corral.lib.log import configure_log
 from corral.model.agent import AgentInfo
 from corral.model.flags import parse_resources
 from corral.model.framework import Capability, FrameworkInfo
 from corral.model.ids import AgentId, FrameworkId, TaskId
-from corral.model.orders import AgentTask, Register, Registered
+from corral.model.orders import AgentTask, Register
 from corral.model.task import CommandInfo, Source, TaskInfo, TaskState, TaskStatus
+from corral.net.follower import WAIT
+from corral.net.stream import CONTENT_TYPE, ORDERS_PATH, REPORTS_PATH, pack
 from corral.runtime.service import relax_collector
 from corral.standalone.limits import raise_open_files
 
@@ -59,44 +62,96 @@ def register(number: int, tasks: int) -> Register:
     return Register(agent_info(number), tuple(found), (FRAMEWORK,))
 
 
-async def run_agents(masters: list[str], agents: int, tasks: int) -> None:
-    registered = 0
-    work: list[asyncio.Task[None]] = []
+class Crowd:
+    """All agents of the process. Shapes: `connected` and `registered` count them."""
 
-    def make(number: int) -> Link:
-        link = Link(masters, Random(number))
+    def __init__(self, master: str, agents: int, tasks: int) -> None:
+        parts = urlsplit(master)
+        self.host, self.port = parts.hostname or "", parts.port or 80
+        self.reports = [pack([register(number, tasks)]) for number in range(agents)]
+        self.agents = agents
+        self.connected = 0
+        self.registered = 0
 
-        def tell(input: Any) -> None:
-            nonlocal registered
-            match input:
-                case Connected():
-                    link.send([register(number, tasks)])
-                case Ordered(order=Registered()):
-                    registered += 1
-                    if registered == agents:
-                        print("registered", flush=True)
+    async def dial(self, number: int, tries: int = 0) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: Orders(self, number, tries), self.host, self.port)
 
-        link.tell = tell
-        link.connect()
-        return link
+    def head(self, method: str, path: str, session: str, *lines: str) -> bytes:
+        host = f"Host: {self.host}:{self.port}"
+        return "\r\n".join([f"{method} {path}?session={session} HTTP/1.1", host, *lines, "", ""]).encode()
 
-    for number in range(agents):
-        work.append(asyncio.create_task(make(number).run()))
-        if number % 100 == 99:
-            await asyncio.sleep(0.02)
-    print("dialled", flush=True)
-    ended = asyncio.create_task(asyncio.to_thread(sys.stdin.buffer.read))
-    done, _ = await asyncio.wait([ended, *work], return_when=asyncio.FIRST_COMPLETED)
-    for task in done:
-        task.result()
-    for task in work:
-        task.cancel()
-    await asyncio.wait(work)
+
+class Orders(asyncio.Protocol):
+    """The first half of one agent's session."""
+
+    def __init__(self, crowd: Crowd, number: int, tries: int) -> None:
+        self._crowd, self._number, self._tries = crowd, number, tries
+        self._session = f"{number}-{tries}"
+        self._got = b""
+        self._is_taken = self._is_registered = False
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._crowd.connected += self._tries == 0
+        transport.write(
+            self._crowd.head("GET", ORDERS_PATH, self._session, f"Accept: {CONTENT_TYPE}", f"{WAIT}: wait={WAIT_S}")
+        )
+
+    def data_received(self, data: bytes) -> None:
+        if not self._is_taken:
+            self._got += data
+            head, end, data = self._got.partition(b"\r\n\r\n")
+            if not end:
+                return
+            if head[9:12] != b"200":
+                self._transport.close()
+                return
+            self._is_taken = True
+            self._tell()
+        if data and not self._is_registered:
+            self._is_registered = True
+            self._crowd.registered += 1
+            if self._crowd.registered == self._crowd.agents:
+                print("registered", flush=True)
+
+    def connection_lost(self, why: Exception | None) -> None:
+        if not self._is_taken:
+            keep(self._crowd.dial(self._number, self._tries + 1))
+
+    def _tell(self) -> None:
+        crowd, session, report = self._crowd, self._session, self._crowd.reports[self._number]
+
+        class Reports(asyncio.Protocol):
+            def connection_made(self, transport: Any) -> None:
+                lines = (f"Content-Type: {CONTENT_TYPE}", "Transfer-Encoding: chunked")
+                head = crowd.head("POST", REPORTS_PATH, session, *lines)
+                transport.write(head + b"%x\r\n%b\r\n" % (len(report), report))
+
+        keep(asyncio.get_running_loop().create_connection(Reports, crowd.host, crowd.port))
+
+
+_kept: set["asyncio.Task[Any]"] = set()
+
+
+def keep(work: Coroutine[Any, Any, Any]) -> None:
+    """Let it be done aside."""
+    task = asyncio.ensure_future(work)
+    _kept.add(task)
+    task.add_done_callback(_kept.discard)
+
+
+async def run_agents(master: str, agents: int, tasks: int) -> None:
+    crowd = Crowd(master, agents, tasks)
+    for start in range(0, agents, 100):
+        await asyncio.gather(*(crowd.dial(number) for number in range(start, min(start + 100, agents))))
+    print("waiting", flush=True)
+    await asyncio.to_thread(sys.stdin.buffer.read)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.bench.known_agents", description=__doc__)
-    parser.add_argument("--masters", required=True)
+    parser.add_argument("--master", required=True)
     parser.add_argument("--agents", type=int, default=100)
     parser.add_argument("--tasks", type=int, default=10)
     options = parser.parse_args()
@@ -104,7 +159,7 @@ def main() -> None:
     raise_open_files()
     relax_collector()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run_agents(options.masters.split(","), options.agents, options.tasks))
+        runner.run(run_agents(options.master, options.agents, options.tasks))
 
 
 if __name__ == "__main__":
