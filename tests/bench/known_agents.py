@@ -8,14 +8,17 @@ Ends at the end of its standard input.
 
 import argparse
 import asyncio
+import contextlib
 import sys
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 import uvloop
 
-from corral.agent.link import WAIT_S
+from corral.agent.link import FIRST_DELAY_S, MOST_DELAY_S, WAIT_S
+from corral.lib.backoff import grow_delay_s
 from corral.lib.log import configure_log
 from corral.model.agent import AgentInfo
 from corral.model.flags import parse_resources
@@ -74,8 +77,15 @@ class Crowd:
         self.registered = 0
 
     async def dial(self, number: int, tries: int = 0) -> None:
+        """Shapes: who was turned away waits as a link does before it dials again."""
         loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: Orders(self, number, tries), self.host, self.port)
+        while True:
+            if tries:
+                await asyncio.sleep(grow_delay_s(tries, first_s=FIRST_DELAY_S, factor=2.0, most_s=MOST_DELAY_S))
+            with contextlib.suppress(OSError):
+                await loop.create_connection(partial(Orders, self, number, tries), self.host, self.port)
+                return
+            tries += 1
 
     def head(self, method: str, path: str, session: str, *lines: str) -> bytes:
         host = f"Host: {self.host}:{self.port}"
