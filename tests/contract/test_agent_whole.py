@@ -241,6 +241,8 @@ async def test_mesos_tools_find_state_sandboxes_and_metrics(node: Node) -> None:
         names = {os.path.basename(f["path"]) for f in await node.json("/files/browse", path=directory)}
         assert {"stdout", "stderr"} <= names
         out = directory + "/stdout"
+        while not (await node.json("/files/read", path=out, offset="0"))["data"]:
+            await asyncio.sleep(0.01)
         assert await node.json("/files/read", path=out, offset="0") == {"data": "hello\n", "offset": 0}
         assert await node.json("/files/read.json", path=out, offset="-1") == {"data": "", "offset": 6}
         assert await node.get("/files/download", path=out) == (200, b"hello\n")

@@ -282,3 +282,20 @@ def test_an_engine_that_says_nonsense_has_not_answered(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="answer"):
             guard.remove_container(str(tmp_path / "s"), "c")
         thread.join()
+
+
+async def test_a_guard_whose_container_has_ended_before_it_looks_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "c1"
+    directory.mkdir()
+    fence = {"path": str(tmp_path / "contact"), "stop_after_s": 60.0, "grace_s": 0.0, "strict": False}
+    guarded = {"container": "c1", "engine": "", "boot_id": BOOT, "fence": fence}
+    record.write_record(str(directory), guard.GUARD, guarded)
+    record.write_record(str(directory), guard.TARGET, {"pid": 1, "start": 0, "engine_id": "", "stop_signal": 15})
+    guards = Guards(str(tmp_path), "")
+    monkeypatch.setattr(tree, "is_same", lambda pid, start: False)  # whoever ended has been seen to have ended
+    await guards.resume("c1")
+    assert guards.why_fenced("c1") == ""
+    await guards.end("c1")
+    assert not directory.exists()

@@ -19,7 +19,7 @@ from corral.runtime.service import STORE_FAILED, run_services
 from corral.store.base import StoreFailed
 from corral.store.memory import MemoryStore
 
-TTL_S = 0.5
+TTL_S = 1.0
 
 
 class Clock:

@@ -73,7 +73,7 @@ class Guards:
         directory = self._directory(container)
         guarded: Guarded | None = record.read_record(directory, GUARD)
         if guarded is not None and guarded["boot_id"] == self._boot_id:
-            await self._launch(container, directory)
+            await self._launch(container, directory, may_end=True)
 
     def why_fenced(self, container: str) -> str:
         """Why its guard has ended it; empty when it has not."""
@@ -89,7 +89,8 @@ class Guards:
         for other in [key for key, each in self._begun.items() if each.poll() is not None]:
             del self._begun[other]
 
-    async def _launch(self, container: str, directory: str) -> None:
+    async def _launch(self, container: str, directory: str, *, may_end: bool = False) -> None:
+        """Shapes: with `may_end` a guard whose container has ended by then has nothing to do, and ends well."""
         if self._held(directory):
             return
         process = await asyncio.to_thread(
@@ -100,6 +101,8 @@ class Guards:
         until = asyncio.get_running_loop().time() + _BEGIN_S
         while not self._held(directory):
             if process.poll() is not None and not self._held(directory):
+                if may_end and process.returncode == 0:
+                    return
                 raise ChildProcessError(0, "the guard ended at once")
             if asyncio.get_running_loop().time() > until:
                 raise ChildProcessError(0, f"the guard did not begin within {_BEGIN_S:g} s")
