@@ -14,8 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import uvloop
-from tests.bench.bench_batch import spawn
-from tests.bench.bench_control_plane import until_registered
+from tests.bench.bench_control_plane import light_agents, until_registered
 from tests.bench.report import Measure
 
 from corral.frameworks.cron import Config, build
@@ -81,24 +80,19 @@ async def _with_cluster(directory: Path, agents: int, jobs: int) -> tuple[list[f
     framework = build(Config(), Random(2))
     cron = FrameworkService(framework, LocalTransport(shell), store, random=Random(2))
     work: list[asyncio.Task[Any]] = [asyncio.create_task(master.run())]
-    voices = None
     try:
         await master.ready.wait()
         await server.start()
-        room = "cpus:400;mem:1048576;disk:1048576"
-        options = ("--agents", str(agents), "--resources", room)
-        voices = spawn("tests.bench.light_agents", "--master", server.url, *options)
-        await until_registered(master, agents, work)
-        work.append(asyncio.create_task(cron.run()))
-        await cron.loop.ready.wait()
-        begun = time.time()
-        due = await _put(cron.loop, jobs, begun)
-        state: State = framework.core.state  # type: ignore[attr-defined]
-        await _until_over(state, jobs, due)
-        over_s = time.time() - due
+        async with light_agents(server.url, agents, "--resources", "cpus:400;mem:1048576;disk:1048576"):
+            await until_registered(master, agents, work)
+            work.append(asyncio.create_task(cron.run()))
+            await cron.loop.ready.wait()
+            begun = time.time()
+            due = await _put(cron.loop, jobs, begun)
+            state: State = framework.core.state  # type: ignore[attr-defined]
+            await _until_over(state, jobs, due)
+            over_s = time.time() - due
     finally:
-        if voices is not None:
-            await asyncio.to_thread(voices.communicate, "")
         for task in work:
             task.cancel()
         await asyncio.wait(work)

@@ -535,8 +535,6 @@ class Allocator:
         return grants
 
     def _offer_rest(self, kept: set[AgentId], now: float, seed: int) -> list[Grant]:
-        if not any(each.coarse_roles for each in self._frameworks.values()):
-            return []
         grants = []
         for leaf, agent, resources, amounts, revocable in offer_rest(self, kept, seed):
             assert leaf.framework_id is not None, "claims are of frameworks"

@@ -1,6 +1,6 @@
 """What of a bundle of resources may be offered to whom: for good, or lent because it is kept for others."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from corral.allocator.view import AgentView, FrameworkView
 from corral.model.resources import PLAIN, Resource, ResourceKind, Resources, total_milli
@@ -43,6 +43,11 @@ def worth_offering(resources: Resources) -> bool:
         elif r.name == MEM:
             mem += r.milli
     return cpus >= LEAST_CPUS_MILLI or mem >= LEAST_MEM_MILLI
+
+
+def has_picky(frameworks: Iterable[FrameworkView]) -> bool:
+    """Whether somebody says itself what is worth an offer."""
+    return any(each.least for each in frameworks)
 
 
 def suits(framework: FrameworkView, role: str, resources: Resources) -> bool:

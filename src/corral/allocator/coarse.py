@@ -12,6 +12,7 @@ import numpy as np
 from corral.allocator.bundles import (
     amounts_of,
     has_lendable,
+    has_picky,
     lendable,
     may_see,
     sparable,
@@ -45,12 +46,14 @@ class Claim(NamedTuple):
 def offer_rest(allocator: "Allocator", kept: Collection[AgentId], seed: int) -> Iterator[Claim]:
     """What is free and worth an offer, to claimants in fair order; nothing of agents in `kept`."""
     claimants = [each for each in allocator.frameworks.values() if each.coarse_roles]
+    if not claimants:
+        return
     is_for_plain = not all(each.only_reserved for each in claimants)
     agents = list((allocator.book.agents if is_for_plain else allocator.book.reserving).values())
     if not agents:
         return
     order: Order | None = None
-    is_picky = any(each.least for each in allocator.frameworks.values())
+    is_picky = has_picky(allocator.frameworks.values())
     for at in _mixed(seed, len(agents)):
         agent = agents[at]
         view = agent.view

@@ -7,7 +7,7 @@ from bisect import bisect_left, insort
 from collections.abc import Container, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from corral.allocator.bundles import PORTS, amounts_of, chop
+from corral.allocator.bundles import PORTS, amounts_of, chop, has_picky
 from corral.model.ids import AgentId, FrameworkId
 from corral.model.resources import Resources
 
@@ -108,8 +108,7 @@ class Order:
         self._limits = any(role.limit or role.max_tasks is not None for role in allocator.roles.values())
         # Whether what is kept may be lent to somebody.
         self.lends = self.keeps and any(each.revocable for each in allocator.frameworks.values())
-        # Whether somebody says itself what is worth an offer.
-        self.is_picky = any(each.least for each in allocator.frameworks.values())
+        self.is_picky = has_picky(allocator.frameworks.values())
         self.is_bounded = self.keeps or self._limits
         self._held = allocator.claimants.sums()
         self._held_by_role: dict[str, dict[str, int]] = {}

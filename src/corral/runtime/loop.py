@@ -103,7 +103,8 @@ class Loop:
             recorder=recorder,
         )
         self._queue: deque[Any] = deque()
-        self._asked: deque[Asked[Any]] = deque() if asks_first else self._queue
+        self._asks_first = asks_first
+        self._asked: deque[Asked[Any]] = deque()
         self._most_asked = max(1, drain // 2)
         self._waiter: asyncio.Future[None] | None = None
         self._proofs: list[asyncio.Future[None]] = []
@@ -159,7 +160,7 @@ class Loop:
             return self._look(command)
         self._last_ask = ask = self._last_ask + 1
         future = self._asks[ask] = asyncio.get_running_loop().create_future()
-        self._asked.append(Asked(ask, command))
+        (self._asked if self._asks_first else self._queue).append(Asked(ask, command))
         self._wake()
         try:
             if timeout_s is None:
@@ -217,7 +218,7 @@ class Loop:
     @property
     def waiting(self) -> int:
         """How many inputs have not been decided yet."""
-        return len(self._queue) + (len(self._asked) if self._asked is not self._queue else 0)
+        return len(self._queue) + len(self._asked)
 
     def stop(self, code: int = 0) -> None:
         """Finish the turn under way and return from `run`; what is still queued is not decided."""
@@ -250,7 +251,7 @@ class Loop:
 
     async def _take_turn(self) -> None:
         self._now = self._clock()
-        if self._asked is not self._queue:
+        if self._asked:
             self._put_asked_first()
         ends_at = self._aio.time() + TURN_S
         turn = self._decider.take(self._queue, self._now, lambda: self._aio.time() >= ends_at)
