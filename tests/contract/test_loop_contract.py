@@ -439,7 +439,8 @@ async def test_invariants_are_checked_in_every_turn(rig: Any) -> None:
     assert rig.core.checked == before + 1
 
 
-async def test_a_turn_takes_no_more_inputs_than_the_drain(rig: Any) -> None:
+async def test_a_turn_takes_no_more_inputs_than_the_drain(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("corral.runtime.loop.TURN_S", 60.0)
     await rig.start()
     rig.done.clear()
     for n in range(DRAIN + 50):
