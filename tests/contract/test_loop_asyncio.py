@@ -265,6 +265,45 @@ async def test_who_asks_goes_before_what_happens_meanwhile_in_half_of_a_turn_and
     assert await task == 0
 
 
+class Look(msgspec.Struct, frozen=True):
+    """A command that changes nothing."""
+
+
+class Counting(Echo):
+    """Answers a look with how much it has seen."""
+
+    reads = (Look,)
+
+    def handle(self, input: Any, now: float) -> Any:
+        if isinstance(input, Asked) and isinstance(input.command, Look):
+            return [Reply(input.ask, len(self.seen))]
+        return super().handle(input, now)
+
+
+async def test_a_look_between_two_turns_takes_no_turn() -> None:
+    loop = Loop(Counting(), Hands(), MemoryStore(), prefix="", asks_first=True)
+    await started(loop)
+    turns = loop.turns
+    assert await loop.ask(Look()) == 1
+    assert loop.turns == turns
+    loop.stop()
+
+
+async def test_a_look_sees_nothing_that_is_not_durable_and_is_answered_before_the_next_turn() -> None:
+    store = SlowStore()
+    loop = Loop(Counting(), Hands(), store, prefix="", asks_first=True)
+    await started(loop)
+    loop.tell([Persist("a", Row(1))])
+    await rest()
+    looks = [asyncio.create_task(loop.ask(Look())) for _ in range(2)]
+    loop.tell([Persist("b", Row(1))])
+    await rest()
+    assert not any(look.done() for look in looks)
+    store.gate.set()
+    assert [await look for look in looks] == [2, 2]
+    loop.stop()
+
+
 async def test_commands_that_a_full_transaction_left_behind_stay_before_newer_ones() -> None:
     store = SlowStore()
     store.most_writes = 1

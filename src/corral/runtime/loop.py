@@ -57,7 +57,8 @@ class Loop:
 
     Shapes: `prefix` is put before every key; `name` (the prefix unless told) is the component in notes; `notes` may be
     shared with other loops; without a `fence` nobody else writes these records. With `asks_first` who waits for an
-    answer is not behind all that happens meanwhile: half of a turn is for commands of `ask`, in their own order.
+    answer is not behind all that happens meanwhile: half of a turn is for commands of `ask`, in their own order, and
+    what the core names in `reads` is answered between two turns, when all that has been decided is durable.
     Units: `drain` inputs at most per turn. `check` asserts the core's invariants every turn.
     """
 
@@ -106,6 +107,8 @@ class Loop:
         self._asks_first = asks_first
         self._asked: deque[Asked[Any]] = deque()
         self._most_asked = max(1, drain // 2)
+        self._reads: tuple[type, ...] = getattr(core, "reads", ())
+        self._in_turn = False
         self._waiter: asyncio.Future[None] | None = None
         self._proofs: list[asyncio.Future[None]] = []
         self._proved: list[asyncio.Future[None]] = []
@@ -156,7 +159,7 @@ class Loop:
         Shapes: a loop that has ended still answers what its core names in `reads`, as of its last turn.
         Errors: the `CorralError` the core refused with; `Unavailable` when the loop ends or `timeout_s` passes first.
         """
-        if self._ended:
+        if self._ended or (self._is_between_turns() and isinstance(command, self._reads)):
             return self._look(command)
         self._last_ask = ask = self._last_ask + 1
         future = self._asks[ask] = asyncio.get_running_loop().create_future()
@@ -187,7 +190,7 @@ class Loop:
 
     def _look(self, command: Any) -> Any:
         """The answer to a command that changes nothing. Errors: `Unavailable` for any other."""
-        if not (self.ready.is_set() and isinstance(command, getattr(self.core, "reads", ()))):
+        if not (self.ready.is_set() and isinstance(command, self._reads)):
             raise self._refusal()
         for effect in decide(self.core, Asked(0, command), self._clock()):
             match effect:
@@ -196,6 +199,12 @@ class Loop:
                 case Refuse(ask=0, error=error):
                     raise error
         raise self._refusal()
+
+    def _is_between_turns(self) -> bool:
+        """Whether what the core remembers is durable and may be spoken of, by a loop that takes questions first."""
+        if self._in_turn or not self._asks_first or self._decider.carries or not self.ready.is_set():
+            return False
+        return self._fence is None or self._fence.holds
 
     def _lost_answer(self) -> Unavailable:
         return Unavailable(
@@ -252,7 +261,10 @@ class Loop:
     async def _take_turn(self) -> None:
         self._now = self._clock()
         if self._asked:
+            if self._is_between_turns():
+                self._answer_reads()
             self._put_asked_first()
+        self._in_turn = True
         ends_at = self._aio.time() + TURN_S
         turn = self._decider.take(self._queue, self._now, lambda: self._aio.time() >= ends_at)
         if turn.writes:
@@ -266,12 +278,23 @@ class Loop:
             own.get(effect.__class__, slow)(effect)
         self._shell.flush()
         self.notes.flush()
+        self._in_turn = False
         self.turns += 1
         self.inputs += turn.inputs
         if self._recorder is not None and (why := self._recorder.flush()) is not None:
             self._note(Note("journal ended", why, "warning"))
         if not self.ready.is_set():
             self.ready.set()
+
+    def _answer_reads(self) -> None:
+        """Answer who asked for nothing but a look while the last turn was under way."""
+        for _ in range(len(self._asked)):
+            asked = self._asked.popleft()
+            if not isinstance(asked.command, self._reads):
+                self._asked.append(asked)
+                continue
+            for effect in decide(self.core, asked, self._now):
+                self._own.get(effect.__class__, self._perform)(effect)
 
     def _put_asked_first(self) -> None:
         """Nothing comes before what is loaded, nor before commands that a full transaction has left behind."""

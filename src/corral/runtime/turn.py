@@ -14,7 +14,7 @@ from corral.store.base import RECORD_BYTES, Record, StoreFailed
 DRAIN = 512
 """How many inputs a turn takes at most. A store across a network needs them in one transaction to keep up."""
 
-LOOK = 32
+LOOK = 4
 """After how many inputs a turn looks whether it has lasted long enough."""
 
 

@@ -131,7 +131,8 @@ class Session:
             case CallFailed():
                 return self._call_failed(input, now)
             case _:
-                self._heard_at = now
+                if isinstance(input, events.Event):
+                    self._heard_at = now
                 return self._core.handle(input, now)
 
     def invariants(self) -> None:

@@ -11,7 +11,7 @@ from corral.model import calls, events
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, FrameworkId, TaskId
 from corral.model.task import Source, TaskState, TaskStatus
-from corral.runtime.core import Effect, Loaded, Persist, SetTimer, Stop, Stored, Tick, encode_record
+from corral.runtime.core import Asked, Effect, Loaded, Persist, SetTimer, Stop, Stored, Tick, encode_record
 from corral.sdk.effects import Call, Connect, Disconnect
 from corral.sdk.scheduler import (
     CONNECT,
@@ -178,6 +178,14 @@ def test_a_silent_master_is_left() -> None:
     assert any(isinstance(e, Disconnect) for e in effects)
     assert CONNECT in timers_of(effects)
     assert isinstance(core.seen[-1], Disconnected)
+
+
+@pytest.mark.parametrize("input", [Asked(1, "a question"), Tick("work")])
+def test_nobody_but_the_master_is_word_of_the_master(input: object) -> None:
+    session, _, effects = connected()
+    allowed = timers_of(effects)[SILENCE]
+    session.handle(input, allowed - 1.0)
+    assert any(isinstance(e, Disconnect) for e in session.handle(Tick(SILENCE), allowed))
 
 
 def test_a_call_that_is_not_taken_leads_to_a_new_subscription() -> None:
