@@ -4,15 +4,18 @@ Rule: a framework states all its wants at once and absolutely; its calls are ord
 already reflected in what it states later.
 """
 
+from collections import defaultdict
+
 import msgspec
 
 from corral.master import claims, offers, timers
 from corral.master.effects import SendEvent
-from corral.master.entries import FrameworkEntry, WantEntry
+from corral.master.entries import FrameworkEntry, OfferEntry, WantEntry
 from corral.master.state import MasterState
 from corral.master.validate import check_wants
 from corral.model import events
 from corral.model.calls import Request
+from corral.model.ids import WantId
 from corral.runtime.core import Effect
 
 MOST_EXPLAINED = 32
@@ -38,30 +41,37 @@ def request(state: MasterState, framework: FrameworkEntry, call: Request, now: f
         claims.tell_framework(state, framework)
         effects += offers.rescind(state, list(framework.offers.values()), "the framework has turned to wants")
     before, framework.wants = framework.wants, {}
+    made = _offers_by_want(framework)
     framework.waiting.clear()
     for want in call.wants:
         old = before.pop(want.id, None)
         entry = WantEntry(want, framework.id, now)
         framework.wants[want.id] = entry
         if old is not None:
-            effects += _restate(state, framework, old, entry)
+            effects += _restate(state, old, entry, made[want.id])
         claims.tell_want(state, framework, entry)
     for old in before.values():
         claims.forget_want(state, framework, old.want.id)
         if old.offered:
-            mine = [o for o in framework.offers.values() if o.want is old]
-            effects += offers.rescind(state, mine, f"want {old.want.id} was withdrawn")
+            effects += offers.rescind(state, made[old.want.id], f"want {old.want.id} was withdrawn")
     framework.explanations = {k: v for k, v in framework.explanations.items() if k in framework.wants}
     return effects + timers.ask_allocation(state)
 
 
-def _restate(state: MasterState, framework: FrameworkEntry, old: WantEntry, new: WantEntry) -> list[Effect]:
-    """Carry over to the new statement of a want what still holds of the old one."""
+def _offers_by_want(framework: FrameworkEntry) -> defaultdict[WantId, list[OfferEntry]]:
+    made: defaultdict[WantId, list[OfferEntry]] = defaultdict(list)
+    for entry in framework.offers.values():
+        if entry.want is not None:
+            made[entry.want.want.id].append(entry)
+    return made
+
+
+def _restate(state: MasterState, old: WantEntry, new: WantEntry, mine: list[OfferEntry]) -> list[Effect]:
+    """Carry over to the new statement of a want what still holds of the old one. Shapes: `mine` are its offers."""
     if old.remaining > 0:
         new.since_at = old.since_at
     if not old.offered:
         return []
-    mine = [o for o in framework.offers.values() if o.want is old]
     same = msgspec.structs.replace(old.want, count=new.want.count, group_size=new.want.group_size) == new.want
     kept = mine[: new.remaining] if same else []
     effects = offers.rescind(state, mine[len(kept) :], f"want {new.want.id} was stated anew")
