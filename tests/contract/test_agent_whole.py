@@ -29,6 +29,7 @@ from corral.model.framework import FrameworkInfo
 from corral.model.ids import FrameworkId, TaskId
 from corral.model.orders import KillTask, RunTask
 from corral.model.task import CommandInfo, Reason, TaskInfo, TaskState, Uri
+from corral.net.auth import Gate
 from corral.net.server import Server, bind
 from corral.process.runtime import ProcessRuntime
 from corral.runtime.loop import Loop
@@ -47,6 +48,7 @@ class Node:
         self.master = master
         self.url = ""
         self.port = 0
+        self.gate: Gate | None = None
         self.loop: Loop
 
     def runtimes(self) -> dict[str, TaskRuntime]:
@@ -71,7 +73,7 @@ class Node:
         store = await open_sqlite(str(self.work_dir / "agent.db"))
         self.loop = Loop(AgentCore(config, Random()), shell, store, prefix="agent/", check=True)
         link.tell = self.loop.tell
-        server = Server(routes(self.loop, shell), bound)
+        server = Server(routes(self.loop, shell), bound, gate=self.gate)
         self.url = server.url
         before = len(self.master.registrations)
         await server.start()

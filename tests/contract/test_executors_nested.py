@@ -206,7 +206,7 @@ async def test_calls_that_cannot_be_meant_are_refused(node: Node) -> None:
         ({**good, "container_id": {"value": "x" * 243, "parent": parent}}, 400),
         ({**good, "container_id": {"value": "n", "parent": {**parent, "parent": {"value": "other"}}}}, 400),
         ({**good, "container_id": {"value": "n", "parent": {"value": "unknown"}}}, 404),
-        ({**good, "container_id": {"value": "alone"}}, 501),
+        ({**good, "container_id": {"value": "alone"}}, 400),
     ]
     for body, status in cases:
         found = await call(node, "LAUNCH_NESTED_CONTAINER", **body)

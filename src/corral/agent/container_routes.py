@@ -15,18 +15,24 @@ from corral.agent.executor_routes import JSON, TEXT, refuse_media
 from corral.agent.nested import Nested, NestedContainers
 from corral.agent.shell import AgentShell
 from corral.agent.spec import ContainerView, ListContainers
-from corral.lib.errors import CorralError, Invalid, NotFound, TooLarge, Unavailable, Unimplemented
+from corral.agent.standalone_spec import AwaitContainer, EndContainer, LaunchContainer, RemoveContainer
+from corral.lib.errors import Conflict, CorralError, Forbidden, Invalid, NotFound, TooLarge, Unavailable, Unimplemented
 from corral.mesos import containers
 from corral.mesos.containers import ContainerCall, Target
 from corral.mesos.recordio import RecordReader, encode
+from corral.model.execution import Exit
 from corral.model.ids import ContainerId
-from corral.model.resources import total_milli
+from corral.model.resources import Resources, total_milli
+from corral.net.auth import ANYBODY, Caller
 from corral.net.routes import RawRoute, Request, Response, Stream
+from corral.net.server import CALLER
 from corral.runtime.loop import Loop
 
 PATHS = ("/api/v1", "/slave(1)/api/v1")
 RECORDIO = "application/recordio"
 MOST_BYTES = 16 << 20
+
+_OF_NO_ROLE = frozenset({ContainerCall.LAUNCH_CONTAINER, ContainerCall.KILL_CONTAINER, ContainerCall.REMOVE_CONTAINER})
 
 Exchange = Callable[[Request], Awaitable[Response | Stream]]
 
@@ -80,21 +86,27 @@ class Doors:
         return await self._call(raw, containers.read_call(body))
 
     async def _call(self, raw: web.Request, target: Target) -> web.StreamResponse:
+        if not target.parents and target.kind in _OF_NO_ROLE:
+            await self._check_caller(raw.get(CALLER, ANYBODY), target)
         match target.kind:
             case ContainerCall.GET_CONTAINERS:
                 return _finish(Response(body=await self._list(target)))
+            case ContainerCall.LAUNCH_CONTAINER if target.info is not None:
+                made = await self._loop.ask(LaunchContainer(target.info))
+                return _finish(Response(status=200 if made else 202))
             case ContainerCall.LAUNCH_NESTED_CONTAINER | ContainerCall.LAUNCH_CONTAINER:
                 nested = await self._launch(target)
                 return _finish(Response(status=200 if nested is not None else 202))
             case ContainerCall.LAUNCH_NESTED_CONTAINER_SESSION:
                 return await self._hold_session(raw, target)
             case ContainerCall.WAIT_NESTED_CONTAINER | ContainerCall.WAIT_CONTAINER:
-                return _finish(Response(body=containers.write_wait(target.kind, await self._wait(target))))
+                exit, resources = await self._wait(target)
+                return _finish(Response(body=containers.write_wait(target.kind, exit, resources)))
             case ContainerCall.KILL_NESTED_CONTAINER | ContainerCall.KILL_CONTAINER:
                 await self._kill(target)
                 return _finish(Response())
             case ContainerCall.REMOVE_NESTED_CONTAINER | ContainerCall.REMOVE_CONTAINER:
-                self._nested.remove(target.path)
+                await self._remove(target)
                 return _finish(Response())
             case ContainerCall.ATTACH_CONTAINER_OUTPUT:
                 return await self._attach(raw, target)
@@ -115,36 +127,69 @@ class Doors:
         return found
 
     async def _find(self, container_id: ContainerId) -> ContainerView:
-        """Errors: `NotFound` when no live task or executor has this container."""
-        for view in await self._views():
-            if view.id == container_id:
-                return view
+        """Errors: `NotFound` when it is not that of a live task or executor, nor a standalone one that lives."""
+        view = await self._find_owned(container_id)
+        if view is not None:
+            return view
         raise NotFound(f"Container '{container_id}' cannot be found; it has ended, or is of another agent")
 
-    async def _wait(self, target: Target) -> int:
-        """The exit code of a further command, or of a task's or an executor's own container, when it has ended."""
+    async def _wait(self, target: Target) -> tuple[Exit, Resources]:
+        """How a container ended, when it has, and what it had: a further command's, a standalone one, a task's own or
+        an executor's.
+        """
         if target.parents:
-            return await asyncio.shield(self._nested.get(target.path).code)
-        view = await self._find(target.id)
+            code = await asyncio.shield(self._nested.get(target.path).code)
+            return _exit_of(target.id, code), ()
+        view = await self._find_owned(target.id)
+        if view is None:
+            return await self._loop.ask(AwaitContainer(target.id)), ()
+        if view.standalone:
+            return await self._loop.ask(AwaitContainer(target.id)), view.resources
         if not view.runtime:
             raise Invalid(f"container {view.id} is an executor without a process; wait for those of its tasks")
-        return await self._hands.wait_for_code(view.runtime, view.id)
+        return await self._hands.wait_for_exit(view.runtime, view.inner), view.resources
 
     async def _kill(self, target: Target) -> None:
-        if not target.parents:
-            view = await self._find(target.id)
+        if target.parents:
+            return await self._nested.get(target.path).kill(target.signal)
+        view = await self._find_owned(target.id)
+        if view is not None and not view.standalone:
             raise Invalid(
                 f"container {view.id} is that of {view.executor}, which its framework ends; a nested one can be killed"
             )
-        await self._nested.get(target.path).kill(target.signal)
+        if view is None or not view.runs:
+            return await self._loop.ask(EndContainer(target.id))  # type: ignore[no-any-return]
+        with suppress(NotFound):  # it has just ended
+            await self._hands.signal_in(view.runtime, view.inner, target.signal)
+
+    async def _remove(self, target: Target) -> None:
+        if target.parents:
+            return self._nested.remove(target.path)
+        view = await self._find_owned(target.id)
+        if view is not None and not view.standalone:
+            raise Conflict(f"container {view.id} is that of {view.executor}, and goes with it")
+        await self._loop.ask(RemoveContainer(target.id))
+        self._nested.forget_in(target.id)
+
+    async def _check_caller(self, caller: Caller, target: Target) -> None:
+        """Errors: `Forbidden` for one who is bound to roles, as no role stands behind a standalone container."""
+        if caller.roles and (target.info is not None or await self._stands_alone(target.id)):
+            raise Forbidden(
+                f"{caller.name} is bound to {', '.join(caller.roles)} and container {target.id} is of no role;"
+                " launch a task, or ask with a token that is bound to none"
+            )
+
+    async def _stands_alone(self, container_id: ContainerId) -> bool:
+        view = await self._find_owned(container_id)
+        return view is None or view.standalone
+
+    async def _find_owned(self, container_id: ContainerId) -> ContainerView | None:
+        """None when no live task, executor or standalone container is this."""
+        return next((view for view in await self._views() if view.id == container_id), None)
 
     # Launching.
 
     async def _launch(self, target: Target) -> Nested | None:
-        if not target.parents:
-            raise Unimplemented(
-                "a container of its own is not part of this release; name a parent in container_id, or launch a task"
-            )
         view = await self._find(target.parents[0])
         if len(target.parents) > 1 and target.parents[1] != view.parent:
             raise Invalid(f"container {view.id} is not in container {target.parents[1]}")
@@ -152,7 +197,7 @@ class Doors:
             raise Invalid(
                 f"container {view.id} is an executor without a process; name the container of one of its tasks"
             )
-        session = self._hands.exec_in(view.runtime, view.id, _argv(target), tty=target.tty)
+        session = self._hands.exec_in(view.runtime, view.inner, _argv(target), tty=target.tty)
         return await self._nested.launch(target.path, session, target.window)
 
     async def _hold_session(self, raw: web.Request, target: Target) -> web.StreamResponse:
@@ -180,7 +225,7 @@ class Doors:
 
         async def follow(name: str) -> None:
             chunks = self._hands.sandboxes_or_fail().follow(
-                f"{view.sandbox}/{name}", lines=0, follow=True, ended=lambda: not self._hands.is_alive(view.id)
+                f"{view.sandbox}/{name}", lines=0, follow=True, ended=lambda: not self._hands.is_alive(view.inner)
             )
             with suppress(NotFound):
                 async for chunk in chunks:
@@ -236,14 +281,19 @@ class Doors:
                 v.framework, v.executor, v.name, (v.id,) if v.parent is None else (v.id, v.parent), v.status, _limits(v)
             )
             for v in views
-            if target.show_nested or v.parent is None
+            if (target.show_nested or v.parent is None) and (target.show_standalone or not v.standalone)
         ]
-        by_id = {v.id: v for v in views}
+        by_id = {v.id: v for v in views if target.show_standalone or not v.standalone}
         for nested in self._nested.all() if target.show_nested else ():
             parent = by_id.get(nested.path[1])
             if parent is not None and nested.runs:
                 rows.append(containers.write_row(parent.framework, parent.executor, parent.name, nested.path, None))
         return containers.write_containers(rows)
+
+
+def _exit_of(id: ContainerId, code: int) -> Exit:
+    """Shapes: `code` as shells tell it, 128 and more for a signal."""
+    return Exit(container_id=id, code=code) if code <= 128 else Exit(container_id=id, signal=code - 128)
 
 
 async def _read_body(raw: web.Request) -> bytes:

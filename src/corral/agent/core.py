@@ -16,6 +16,7 @@ from corral.agent import (
     recovery,
     session,
     slack,
+    standalone,
     tasks,
     updates,
     views,
@@ -52,6 +53,13 @@ from corral.agent.spec import (
     VolumeDeleted,
     WaitFailed,
 )
+from corral.agent.standalone_spec import (
+    AwaitContainer,
+    EndContainer,
+    LaunchContainer,
+    RemoveContainer,
+    StandaloneCommand,
+)
 from corral.agent.state import AgentState
 from corral.model.ids import ContainerId, FrameworkId
 from corral.model.orders import (
@@ -71,9 +79,9 @@ from corral.model.orders import (
 from corral.runtime.core import Asked, Effect, Loaded, Reply, Tick
 
 Input = (
-    Loaded | Tick | Asked[Command] | Connected | Disconnected | Ordered | Recovered | RuntimeChecked | Fetched | Started
-    | StartFailed | Exited | Probed | WaitFailed | KillFailed | DiscardFailed | ExecutorClosed | Scanned | DiskMeasured
-    | VolumeDeleted | UsageMeasured | ClockRead
+    Loaded | Tick | Asked[Command | StandaloneCommand] | Connected | Disconnected | Ordered | Recovered
+    | RuntimeChecked | Fetched | Started | StartFailed | Exited | Probed | WaitFailed | KillFailed | DiscardFailed
+    | ExecutorClosed | Scanned | DiskMeasured | VolumeDeleted | UsageMeasured | ClockRead
 )  # fmt: skip
 """Everything that an agent may be told."""
 
@@ -101,6 +109,10 @@ class AgentCore:
         match input:
             case Ordered():
                 return self._obey(input, now)
+            case Started() if input.launched.container_id in state.standalone.by_inner:
+                return standalone.started(state, input, now)
+            case Exited() if input.exit.container_id in state.standalone.by_inner:
+                return standalone.exited(state, input, now)
             case Started() if input.launched.container_id in state.executor_containers:
                 return executor_life.started(state, input, now)
             case Started():
@@ -117,6 +129,10 @@ class AgentCore:
                 input.container_id in state.executor_containers
             ):
                 return self._of_executor(input, now)
+            case Fetched() | StartFailed() | WaitFailed() | KillFailed() if (
+                input.container_id in state.standalone.by_inner
+            ):
+                return self._of_standalone(input, now)
             case ExecutorClosed():
                 return executor_words.close(state, input, now)
             case Fetched():
@@ -162,6 +178,17 @@ class AgentCore:
                 return executor_life.wait_failed(self.state, input, now)
             case KillFailed():
                 return executor_life.kill_failed(self.state, input)
+
+    def _of_standalone(self, input: Fetched | StartFailed | WaitFailed | KillFailed, now: float) -> list[Effect]:
+        match input:
+            case Fetched():
+                return standalone.fetched(self.state, input, now)
+            case StartFailed():
+                return standalone.start_failed(self.state, input, now)
+            case WaitFailed():
+                return standalone.wait_failed(self.state, input, now)
+            case KillFailed():
+                return standalone.kill_failed(self.state, input)
 
     def _obey(self, input: Ordered, now: float) -> list[Effect]:
         state, order = self.state, input.order
@@ -228,12 +255,14 @@ class AgentCore:
         state = self.state
         if container_id in state.executor_containers:
             return executor_life.fall_due(state, container_id, due, now)
+        if container_id in state.standalone.by_inner:
+            return standalone.fall_due(state, container_id, due, now)
         task = state.by_container.get(container_id)
         if task is not None and task.custom and due is Due.KILL:
             return executors.outlive(state, task, now)
         return tasks.fall_due(state, container_id, due, now)
 
-    def _answer(self, ask: int, command: Command, now: float) -> list[Effect]:
+    def _answer(self, ask: int, command: Command | StandaloneCommand, now: float) -> list[Effect]:
         state = self.state
         match command:
             case SubscribeExecutor():
@@ -250,6 +279,8 @@ class AgentCore:
                 return [Reply(ask, views.read_state(state, now))]
             case ListContainers():
                 return [Reply(ask, views.list_containers(state))]
+            case LaunchContainer() | EndContainer() | AwaitContainer() | RemoveContainer():
+                return standalone.answer(state, ask, command, now)
 
 
 def _take_on(state: AgentState, order: RunTask | RunGroup) -> list[Effect]:

@@ -10,6 +10,7 @@ from posixpath import isabs, join, normpath
 import msgspec
 
 from corral.agent.spec import DEFAULT_PATH, SANDBOX_IN_IMAGE, AgentConfig, ExecutorRecord, TaskRecord
+from corral.agent.standalone_spec import StandaloneRecord
 from corral.lib.errors import Invalid
 from corral.lib.units import format_duration
 from corral.model.boot import starts_after_reboot
@@ -31,6 +32,12 @@ LEAST_MEM_MB = 32
 _OF_TASKS = ("MESOS_TASK_ID", "CORRAL_TASK_ID", "CORRAL_INSTANCE_ID")
 """What an executor is not told, as it is none."""
 
+_OF_FRAMEWORKS = (
+    "MESOS_ALLOCATION_ROLE", "MESOS_CHECKPOINT", "MESOS_EXECUTOR_ID", "MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD",
+    "MESOS_FRAMEWORK_ID", "MESOS_HTTP_COMMAND_EXECUTOR", "CORRAL_ROLE",
+)  # fmt: skip
+"""What a standalone container is not told either, as no framework stands behind it."""
+
 
 class Plan(msgspec.Struct, frozen=True):
     """Shapes: `directories` are absolute, in the sandbox, and to be made before the start; `owner` gets the sandbox.
@@ -49,6 +56,11 @@ def sandbox_path(
 ) -> str:
     """Where a run's files are. Source: the layout of a Mesos agent's work directory; a task is its own executor."""
     return f"{work_dir}/slaves/{agent_id}/frameworks/{framework_id}/executors/{task_id}/runs/{container_id}"
+
+
+def standalone_path(work_dir: str, id: ContainerId, inner: ContainerId) -> str:
+    """The same of a standalone container."""
+    return f"{work_dir}/containers/{id}/runs/{inner}"
 
 
 def choose_runtime(info: TaskInfo) -> str:
@@ -164,6 +176,27 @@ def plan_executor(
         plan.execution, environment=tuple(environment.items()), cpu_milli=cpu_milli, mem_mb=mem_mb
     )
     return msgspec.structs.replace(plan, execution=execution)
+
+
+def plan_standalone(config: AgentConfig, agent_id: AgentId | None, record: StandaloneRecord) -> Plan:
+    """The same for a standalone container. Errors: `Invalid` when the command or a volume cannot be meant as it is."""
+    info, nobody = record.info, FrameworkId("")
+    docker = info.container.docker if info.container is not None else None
+    if info.container is not None and info.container.kind is ContainerKind.DOCKER and docker is None:
+        raise Invalid(f"container {info.task_id} is of type DOCKER and names no image; set container.docker.image")
+    if docker is not None and info.command is None:
+        info = msgspec.structs.replace(info, command=CommandInfo(shell=False))
+    plan = plan_execution(
+        config, agent_id, FrameworkInfo(id=nobody, user="", name=""),
+        TaskRecord(nobody, "", info, record.inner, record.runtime, record.sandbox),
+    )  # fmt: skip
+    unsaid = {*_OF_TASKS, *_OF_FRAMEWORKS} - {name for name, _ in (info.command or CommandInfo()).environment}
+    execution = msgspec.structs.replace(
+        plan.execution,
+        environment=tuple(pair for pair in plan.execution.environment if pair[0] not in unsaid),
+        user=plan.execution.user or None,
+    )
+    return msgspec.structs.replace(plan, execution=execution, owner=plan.owner or None)
 
 
 def size_executor(info: ExecutorInfo, tasks: Iterable[TaskInfo]) -> tuple[int, int | None]:

@@ -4,6 +4,7 @@ Rule: after a week, or earlier the fuller the disk is: allowed age = delay * (1 
 Source: Mesos agent, sandbox garbage collection.
 """
 
+from corral.agent import standalone
 from corral.agent.effects import DeleteSandbox, MeasureDisk
 from corral.agent.spec import DiskMeasured, Scanned
 from corral.agent.state import AgentState
@@ -23,6 +24,7 @@ def scanned(state: AgentState, input: Scanned, now: float) -> list[Effect]:
     keep = {sandbox.container_id for sandbox in state.ended}
     keep |= {task.container_id for task in state.tasks.values() if task.live}
     keep |= set(state.executor_containers)
+    keep |= {inner for inner, one in state.standalone.by_inner.items() if one.live}
     left = [s for s in input.sandboxes if s.container_id not in keep]
     state.ended.extendleft(sorted(left, key=lambda s: s.at, reverse=True))
     return []
@@ -39,15 +41,16 @@ def measured(state: AgentState, input: DiskMeasured, now: float) -> list[Effect]
     state.disk_usage = input.usage
     age_s = allowed_age_s(state, input.usage)
     effects: list[Effect] = []
-    ended = state.ended
-    while ended and now - ended[0].at >= age_s and len(effects) < MOST_AT_ONCE:
+    count, ended = 0, state.ended
+    while ended and now - ended[0].at >= age_s and count < MOST_AT_ONCE:
         sandbox = ended.popleft()
         why = f"its task ended {now - sandbox.at:.0f} s ago and the disk is {input.usage:.0%} full"
-        effects.append(DeleteSandbox(sandbox.path, why))
+        effects += [DeleteSandbox(sandbox.path, why), *standalone.collected(state, sandbox.container_id)]
+        count += 1
     if not effects:
         return watch(state)
     more = bool(ended) and now - ended[0].at >= age_s
-    note = Note("sandboxes deleted", f"older than {age_s:.0f} s", facts={"count": len(effects)})
+    note = Note("sandboxes deleted", f"older than {age_s:.0f} s", facts={"count": count})
     return [*effects, note, SetTimer(TIMER, NEXT_BATCH_S if more else state.config.gc_check_s)]
 
 

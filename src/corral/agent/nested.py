@@ -154,6 +154,12 @@ class NestedContainers:
             raise Conflict(f"container {path[0]} still runs; kill it first")
         del self._found[path]
 
+    def forget_in(self, id: ContainerId) -> None:
+        """Those that have ended in a container that is no more, whose name another may bear."""
+        for path, nested in tuple(self._found.items()):
+            if path[-1] == id and not nested.runs:
+                del self._found[path]
+
     def _forget_oldest(self) -> None:
         ended = [path for path, nested in self._found.items() if not nested.runs]
         for path in ended[: max(0, len(ended) - MOST_ENDED)]:

@@ -5,7 +5,7 @@ told as dropped; a container that no record knows is ended. A runtime that does 
 answers its tasks stand as they were. No master is dialled before each runtime has answered once.
 """
 
-from corral.agent import cutoff, executor_life, gc, health, operations, reboot, session, slack, tasks
+from corral.agent import cutoff, executor_life, gc, health, operations, reboot, session, slack, standalone, tasks
 from corral.agent.deadlines import Due
 from corral.agent.effects import CheckRuntime, Connect, Discard, Kill, Reconnect, Recover, Remove, ScanSandboxes
 from corral.agent.executor_state import Executor
@@ -53,6 +53,7 @@ def load(state: AgentState, input: Loaded, now: float) -> list[Effect]:
         task = Task(record)
         task.take_up(runs[path])
         state.add(task)
+    standalone.load(state, input)
     in_use = {key[0] for key in (*state.tasks, *state.executors)}
     effects: list[Effect] = begun
     for framework_id in sorted(set(state.frameworks) - in_use):
@@ -121,7 +122,11 @@ def _compare(state: AgentState, name: str, runtime: Runtime, found: tuple[Found,
         seen.add(one.container_id)
         task = state.by_container.get(one.container_id)
         executor = state.executor_containers.get(one.container_id)
-        if executor is not None:
+        alone = state.standalone.by_inner.get(one.container_id)
+        if alone is not None and alone.live:
+            if alone.unsettled:
+                effects += standalone.settle_found(state, alone, one, now)
+        elif executor is not None:
             if executor.unsettled:
                 effects += executor_life.settle_found(state, executor, one.launched, one.exit, now)
         elif task is None:
@@ -136,7 +141,7 @@ def _compare(state: AgentState, name: str, runtime: Runtime, found: tuple[Found,
     for _, executor in sorted(state.executors.items()):
         if executor.unsettled and executor.runtime == name and executor.container_id not in seen:
             effects += executor_life.settle_missing(state, executor, now)
-    return effects
+    return effects + standalone.recover(state, name, seen, now)
 
 
 def _clear_away(name: str, one: Found, why: str) -> list[Effect]:

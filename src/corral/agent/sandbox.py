@@ -1,7 +1,8 @@
 """The directories in which tasks run on this agent: made, shown to those who ask, and deleted when they are old.
 
-Layout: WORK_DIR/slaves/AGENT/frameworks/FRAMEWORK/executors/EXECUTOR/runs/CONTAINER, beside it `latest`. Nothing
-outside of a sandbox is ever shown: what a task's links lead to is checked on the opened file, not on its name.
+Layout: WORK_DIR/slaves/AGENT/frameworks/FRAMEWORK/executors/EXECUTOR/runs/CONTAINER, beside it `latest`; that of a
+standalone container is WORK_DIR/containers/ID/runs/CONTAINER. Nothing outside of a sandbox is ever shown: what a task's
+links lead to is checked on the opened file, not on its name.
 Source: Mesos v1, sandbox layout and files endpoints.
 """
 
@@ -25,9 +26,10 @@ LATEST = "latest"
 MOST_READ = 1 << 20
 _CHUNK = 1 << 16
 _POLL_S = 0.1
-_IN_WORK_DIR = re.compile(r"/slaves/[^/]+/frameworks/[^/]+/executors/[^/]+/runs/([^/]+)")
+_IN_WORK_DIR = re.compile(r"/(?:slaves/[^/]+/frameworks/[^/]+/executors|containers)/[^/]+/runs/([^/]+)")
 _OF_TASK = re.compile(r"(/slaves/[^/]+/frameworks/[^/]+/executors/[^/]+/runs/[^/]+)/tasks/[^/]+")
 """The directory of a task in its executor's."""
+_STANDALONE = re.compile(r"/containers/[^/]+/runs/[^/]+")
 _VIRTUAL = re.compile(r"/frameworks/([^/]+)/executors/([^/]+)/runs/([^/]+)")
 
 
@@ -101,9 +103,8 @@ class Sandboxes:
         return await asyncio.to_thread(self._scan)
 
     def _scan(self) -> tuple[Sandbox, ...]:
-        paths = [os.path.join(self._root, "slaves")]
-        for name in ("", "frameworks", "", "executors", "", "runs", ""):
-            paths = [below for path in paths for below in ([os.path.join(path, name)] if name else _entries(path))]
+        paths = self._below("slaves", "", "frameworks", "", "executors", "", "runs", "")
+        paths += self._below("containers", "", "runs", "")
         found = []
         for path in paths:
             try:
@@ -112,6 +113,13 @@ class Sandboxes:
             except OSError:
                 continue
         return tuple(sorted(found, key=lambda sandbox: (sandbox.at, sandbox.path)))
+
+    def _below(self, *names: str) -> list[str]:
+        """Shapes: an empty name stands for all that are there."""
+        paths = [self._root]
+        for name in names:
+            paths = [below for path in paths for below in ([os.path.join(path, name)] if name else _entries(path))]
+        return paths
 
     async def delete(self, path: str) -> None:
         """Delete one run's directory, and the directories above that hold nothing else.
@@ -132,7 +140,7 @@ class Sandboxes:
         if os.path.islink(latest) and not os.path.exists(latest):
             os.unlink(latest)
         above = os.path.dirname(path)
-        while above != os.path.join(self._root, "slaves"):
+        while os.path.dirname(above) not in self._roots:
             try:
                 os.rmdir(above)
             except OSError:
@@ -256,6 +264,9 @@ class Sandboxes:
             match = _IN_WORK_DIR.match(clean, len(root)) if clean.startswith(root + "/") else None
             if match is not None:
                 return clean[: match.end()], clean
+        match = _STANDALONE.match(clean)
+        if match is not None:
+            return self._root + match[0], self._root + clean
         match = _VIRTUAL.match(clean)
         if match is not None:
             found = self._find(match[0])

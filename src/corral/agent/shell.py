@@ -47,7 +47,7 @@ from corral.lib.clock import read_boot_id, steady_clock
 from corral.lib.contact import ContactFile
 from corral.lib.errors import CorralError, Failed, NotFound, Unavailable
 from corral.lib.log import get_logger
-from corral.model.execution import Execution, Launched
+from corral.model.execution import Execution, Exit, Launched
 from corral.model.orders import Report
 
 log = get_logger("agent")
@@ -434,14 +434,13 @@ class AgentShell:
             await self.secrets.renew(task.framework, task.id, task.container, sources)
         await runtime.signal(task.container, number)
 
-    async def wait_for_code(self, runtime: str, container_id: str) -> int:
-        """How it ended, as shells tell it. Errors: `Failed` when nobody saw it, `NotFound` when it is not known."""
-        exit = await self._runtime(runtime).wait(container_id)
-        if exit.code is not None:
-            return exit.code
-        if exit.signal is not None:
-            return 128 + exit.signal
-        raise Failed(exit.message or f"nobody saw how container {container_id} ended")
+    async def wait_for_exit(self, runtime: str, container_id: str) -> Exit:
+        """How it ended, when it has. Errors: `NotFound` when it is not known."""
+        return await self._runtime(runtime).wait(container_id)
+
+    async def signal_in(self, runtime: str, container_id: str, number: int) -> None:
+        """Send a signal to what was started in a container. Errors: as `TaskRuntime.signal`."""
+        await self._runtime(runtime).signal(container_id, number)
 
     def exec_in(self, runtime: str, container_id: str, argv: Sequence[str], *, tty: bool) -> ExecSession:
         """The same beside whatever runs in a container."""

@@ -2,7 +2,8 @@
 
 A task is two records: what was ordered, written once, and how far it has come, written at each step. Together they are
 all that a restarted agent needs to take up its tasks, and so are the two of an executor. Keys: `identity`,
-`frameworks/F`, `tasks/F/T`, `runs/F/T`, `executors/F/E`, `executor-runs/F/E`, `resources`, `contact`.
+`frameworks/F`, `tasks/F/T`, `runs/F/T`, `executors/F/E`, `executor-runs/F/E`, `resources`, `contact`; standalone
+containers have theirs in `standalone_spec.py`.
 """
 
 from enum import StrEnum
@@ -293,10 +294,12 @@ class TaskView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 class ContainerView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `parent` is the executor's container, of a task in a group; `runtime` is empty for the default executor,
-    which is no process. `resources` are those of the executor and of all its tasks, or of the task.
+    which is no process. `resources` are those of the executor and of all its tasks, or of the task. `inner` is the id
+    by which its runtime knows it.
     """
 
     id: ContainerId
+    inner: ContainerId
     parent: ContainerId | None
     framework: FrameworkId
     executor: ExecutorId
@@ -306,6 +309,7 @@ class ContainerView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     runs: bool
     status: ContainerStatus
     resources: Resources
+    standalone: bool = False
 
 
 class RuntimeView(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -25,6 +25,7 @@ from corral.agent.spec import (
     Stage,
     TaskRecord,
 )
+from corral.agent.standalone_state import StandaloneContainers
 from corral.lib.errors import Invalid
 from corral.model.execution import Launched
 from corral.model.framework import FrameworkInfo
@@ -259,6 +260,7 @@ class AgentState:
         "session",
         "slack",
         "spoke_at",
+        "standalone",
         "tasks",
     )
 
@@ -273,6 +275,7 @@ class AgentState:
         self.by_container: dict[ContainerId, Task] = {}
         self.executors: dict[ExecutorKey, Executor] = {}
         self.executor_containers: dict[ContainerId, Executor] = {}
+        self.standalone = StandaloneContainers()
         self.fates: deque[Task] = deque()
         """Tasks of groups that have just ended: their siblings, and their executor, are to be looked at."""
         self.ports: dict[int, Task] = {}
@@ -356,6 +359,7 @@ class AgentState:
     def invariants(self) -> None:
         self._check_tasks()
         self._check_executors()
+        self.standalone.invariants()
 
     def _check_executors(self) -> None:
         assert not self.fates, "the siblings of an ended task were not looked at"

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from corral.agent import updates
+from corral.agent import standalone, updates
 from corral.agent.session import describe_agent
 from corral.agent.spec import (
     AgentView,
@@ -85,7 +85,8 @@ def find_secret_files(state: AgentState, command: FindSecretFiles) -> tuple[str,
 
 
 def list_containers(state: AgentState) -> list[ContainerView]:
-    """Executors in the order of their names, each with the containers of its tasks, then command tasks."""
+    """Executors in the order of their names, each with the containers of its tasks, then command tasks, then the
+    standalone ones."""
     found = []
     for _, executor in sorted(state.executors.items()):
         live = executor.live_tasks
@@ -93,6 +94,7 @@ def list_containers(state: AgentState) -> list[ContainerView]:
         found.append(
             ContainerView(
                 id=executor.container_id,
+                inner=executor.container_id,
                 parent=None,
                 framework=executor.framework_id,
                 executor=executor.info.executor_id,
@@ -108,12 +110,13 @@ def list_containers(state: AgentState) -> list[ContainerView]:
         )
         found += [_view_container(state, task, executor.container_id) for task in live if not task.custom]
     tasks = (task for _, task in sorted(state.tasks.items()) if task.live and task.info.executor is None)
-    return found + [_view_container(state, task, None) for task in tasks]
+    return found + [_view_container(state, task, None) for task in tasks] + standalone.list_views(state)
 
 
 def _view_container(state: AgentState, task: Task, parent: ContainerId | None) -> ContainerView:
     return ContainerView(
         id=task.container_id,
+        inner=task.container_id,
         parent=parent,
         framework=task.framework_id,
         executor=updates.executor_id(task),

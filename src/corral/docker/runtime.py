@@ -290,7 +290,9 @@ class DockerRuntime:
 
     async def signal(self, container_id: str, number: int) -> None:
         try:
-            await self.engine.kill(container_name(container_id), Signals(number).name)
+            # Those of real time have no name.
+            name = Signals(number).name if number in tuple(Signals) else str(number)
+            await self.engine.kill(container_name(container_id), name)
         except Conflict:
             raise NotFound(f"container {container_id} does not run, so that no signal reaches it") from None
 

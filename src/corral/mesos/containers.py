@@ -5,17 +5,22 @@ A nested container is named by its own id and those of the containers around it.
 
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
 from corral.lib.errors import Invalid
 from corral.mesos import wire
 from corral.mesos.commands import read_command
+from corral.mesos.common import write_id
 from corral.mesos.lenient import LenientDecoder
-from corral.mesos.tasks import write_container_id, write_container_status
+from corral.mesos.resources import write_resources
+from corral.mesos.tasks import read_task_info, write_container_id, write_container_status
 from corral.model.command import CommandInfo
+from corral.model.execution import Exit
 from corral.model.ids import ContainerId, check_id
-from corral.model.task import ContainerStatus
+from corral.model.resources import Resources
+from corral.model.task import ContainerStatus, Reason, TaskInfo, TaskState
 
 MOST_ID_LENGTH = 242
 MOST_SIGNAL = 64
@@ -51,6 +56,8 @@ class WireTarget(wire.Wire):
     container_id: wire.ContainerId | None = None
     command: wire.CommandInfo | None = None
     container: wire.ContainerInfo | None = None
+    resources: tuple[wire.Resource, ...] = ()
+    limits: dict[str, wire.Limit] | None = None
     signal: int | None = None
     show_nested: bool | None = None
     show_standalone: bool | None = None
@@ -120,9 +127,11 @@ class WireKind(wire.Wire):
 
 
 class ContainerRow(wire.Wire):
-    framework_id: wire.Id
-    executor_id: wire.Id
-    executor_name: str
+    """A standalone container has neither framework nor executor."""
+
+    framework_id: wire.Id | None = None
+    executor_id: wire.Id | None = None
+    executor_name: str | None = None
     container_id: wire.ContainerId | None = None
     container_status: wire.ContainerStatus | None = None
     resource_statistics: dict[str, float] | None = None
@@ -131,17 +140,20 @@ class ContainerRow(wire.Wire):
 class Target(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What a call is about.
 
-    Shapes: `id` is the container's own; `parents` those around it, the nearest first. `command` of a launch is set.
+    Shapes: `id` is the container's own; `parents` those around it, the nearest first. `command` of a launch below
+    another is set, `info` of a launch of a standalone one: then it bears the container's id.
     """
 
     kind: ContainerCall
     id: ContainerId = ContainerId("")
     parents: tuple[ContainerId, ...] = ()
     command: CommandInfo | None = None
+    info: TaskInfo | None = None
     tty: bool = False
     window: tuple[int, int] | None = None
     signal: int = 9
     show_nested: bool = False
+    show_standalone: bool = False
 
     @property
     def path(self) -> tuple[ContainerId, ...]:
@@ -176,8 +188,12 @@ def read_call(body: bytes) -> Target:
     if found is None:
         raise _missing(member)
     if kind is ContainerCall.GET_CONTAINERS:
-        return Target(kind=kind, show_nested=bool(found.show_nested))
+        return Target(kind=kind, show_nested=bool(found.show_nested), show_standalone=bool(found.show_standalone))
     id, parents = _read_id(found.container_id, f"{member}.container_id")
+    if kind in LAUNCHES and not parents:
+        if kind is not ContainerCall.LAUNCH_CONTAINER:
+            raise _missing(f"{member}.container_id.parent")
+        return Target(kind=kind, id=id, info=_read_standalone(id, found, member))
     command = read_command(found.command) if found.command is not None else None
     if kind in LAUNCHES:
         _check_launch(found, command, member)
@@ -210,6 +226,27 @@ def _read_id(found: wire.ContainerId | None, at: str) -> tuple[ContainerId, tupl
     return path[0], tuple(path[1:])
 
 
+def _read_standalone(id: ContainerId, found: WireTarget, member: str) -> TaskInfo:
+    """Errors: `Invalid` for what breaks the form; whether it can be carried out is for the agent to say."""
+    if found.command is not None:
+        _check_texts(read_command(found.command), member)
+    return read_task_info(
+        wire.TaskInfo(
+            name=id, task_id=wire.Id(value=id), agent_id=wire.Id(value=""), resources=found.resources,
+            command=found.command, container=found.container, limits=found.limits,
+        ),
+        member,
+    )  # fmt: skip
+
+
+def _check_texts(command: CommandInfo, member: str) -> None:
+    texts = (command.value or "", *command.arguments, *(word for pair in command.environment for word in pair))
+    if any("\0" in text for text in texts):
+        raise Invalid(f"field '{member}.command': holds a NUL byte")
+    if not all(name for name, _ in command.environment):
+        raise Invalid(f"field '{member}.command': has a variable without a name")
+
+
 def _check_launch(found: WireTarget, command: CommandInfo | None, member: str) -> None:
     if command is None or not command.value:
         raise Invalid(f"field '{member}.command': a nested container needs command.value")
@@ -217,10 +254,7 @@ def _check_launch(found: WireTarget, command: CommandInfo | None, member: str) -
         raise Invalid(
             f"field '{member}.command': uris and user cannot be honoured in a nested container; leave them out"
         )
-    if any(
-        "\0" in text for text in (command.value, *command.arguments, *(w for pair in command.environment for w in pair))
-    ):
-        raise Invalid(f"field '{member}.command': holds a NUL byte")
+    _check_texts(command, member)
     container = found.container
     strange = container is not None and (
         container.type != "MESOS" or container.docker is not None or container.volumes or container.network_infos
@@ -282,10 +316,22 @@ def write_heartbeat() -> bytes:
     )
 
 
-def write_wait(kind: ContainerCall, code: int) -> bytes:
-    """Shapes: `code` as shells tell it, 128 and more for a signal; what is written is a raw wait status."""
-    status = code - 128 if code > 128 else code << 8
-    return _encode({"type": kind.value, kind.value.lower(): {"exit_status": status}})
+def write_wait(kind: ContainerCall, exit: Exit, resources: Resources = ()) -> bytes:
+    """How a container ended. Shapes: `exit_status` is a raw wait status, missing when nobody saw the end; `resources`
+    are those that it had.
+    """
+    found: dict[str, Any] = {}
+    if exit.code is not None:
+        found["exit_status"] = exit.code << 8
+    elif exit.signal is not None:
+        found["exit_status"] = exit.signal
+    if exit.message:
+        found["message"] = exit.message
+    if exit.oom:
+        mem = tuple(resource for resource in resources if resource.name == "mem")
+        found |= {"state": TaskState.FAILED, "reason": Reason.CONTAINER_LIMITATION_MEMORY}
+        found["limitation"] = {"resources": write_resources(mem, refinement=False)}
+    return _encode({"type": kind.value, kind.value.lower(): found})
 
 
 def write_row(
@@ -293,9 +339,9 @@ def write_row(
     limits: dict[str, float] | None = None,
 ) -> ContainerRow:  # fmt: skip
     return ContainerRow(
-        framework_id=wire.Id(value=framework_id),
-        executor_id=wire.Id(value=executor_id),
-        executor_name=name,
+        framework_id=write_id(framework_id or None),
+        executor_id=write_id(executor_id or None),
+        executor_name=name if executor_id else None,
         container_id=write_container_id(path[0], path[1] if len(path) > 1 else None),
         container_status=write_container_status(status) if status is not None else None,
         resource_statistics=limits,

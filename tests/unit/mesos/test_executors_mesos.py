@@ -15,6 +15,7 @@ from corral.mesos.scheduler import read_call
 from corral.model import executor as api
 from corral.model.agent import AgentInfo
 from corral.model.calls import Accept, LaunchGroup
+from corral.model.execution import Exit
 from corral.model.framework import FrameworkInfo
 from corral.model.health import CheckKind, CheckStatus, HealthCheck
 from corral.model.resources import scalar
@@ -201,10 +202,30 @@ def test_a_nested_container_is_named_by_those_around_it():
     assert (found.tty, found.window, found.command) == (True, (2, 3), CommandInfo(value="top"))
 
 
-@pytest.mark.parametrize(("code", "status"), [(0, 0), (3, 768), (128, 128 << 8), (137, 9), (143, 15)])
-def test_the_end_of_a_nested_container_is_a_raw_wait_status(code, status):
-    found = json.loads(containers.write_wait(ContainerCall.WAIT_CONTAINER, code))
-    assert found == {"type": "WAIT_CONTAINER", "wait_container": {"exit_status": status}}
+@pytest.mark.parametrize(
+    ("exit", "told"),
+    [
+        ({"code": 0}, {"exit_status": 0}),
+        ({"code": 3}, {"exit_status": 768}),
+        ({"code": 128}, {"exit_status": 128 << 8}),
+        ({"signal": 9}, {"exit_status": 9}),
+        ({"message": "nobody saw it"}, {"message": "nobody saw it"}),
+    ],
+)
+def test_the_end_of_a_container_is_a_raw_wait_status(exit, told):
+    found = json.loads(containers.write_wait(ContainerCall.WAIT_CONTAINER, Exit(container_id="c", **exit)))
+    assert found == {"type": "WAIT_CONTAINER", "wait_container": told}
+
+
+def test_a_container_that_ended_for_its_memory_names_the_limit():
+    exit = Exit(container_id="c", signal=9, oom=True)
+    found = json.loads(
+        containers.write_wait(ContainerCall.WAIT_CONTAINER, exit, (scalar("mem", 64), scalar("cpus", 1)))
+    )
+    told = found["wait_container"]
+    assert (told["exit_status"], told["state"]) == (9, "TASK_FAILED")
+    assert told["reason"] == "REASON_CONTAINER_LIMITATION_MEMORY"
+    assert [(r["name"], r["scalar"]["value"]) for r in told["limitation"]["resources"]] == [("mem", 64.0)]
 
 
 @pytest.mark.parametrize(
