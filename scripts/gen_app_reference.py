@@ -13,7 +13,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from corral.frameworks.services import spec
+from corral.frameworks.services import app_spec as spec
 from corral.frameworks.services.marathon import FIELDS
 
 PLACE = Path(__file__).parent.parent / "docs/frameworks/app-reference.md"

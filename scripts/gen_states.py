@@ -17,15 +17,9 @@ from corral.agent.spec import STAGES, Stage
 from corral.frameworks.batch import spec as batch_spec
 from corral.frameworks.cron.spec import RUN_STATES, RunState
 from corral.frameworks.services import plan, updates
-from corral.frameworks.services.spec import (
-    ActionKind,
-    AppRecord,
-    AppSpec,
-    Condition,
-    Config,
-    Goal,
-    Instance,
-)
+from corral.frameworks.services.app_spec import AppSpec
+from corral.frameworks.services.record_spec import ActionKind, AppRecord, Condition, Goal, Instance
+from corral.frameworks.services.spec import Config
 from corral.frameworks.services.state import App, State, phase_of, task_id_of
 from corral.master.agent_entry import AGENT_STATES, AgentState
 from corral.model import events

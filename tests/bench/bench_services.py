@@ -20,8 +20,9 @@ from tests.bench.report import Measure
 
 from corral.allocator.start import choose_mode, warm
 from corral.frameworks.services import Config, ServicesCore, build
+from corral.frameworks.services.command_spec import CreateApp
 from corral.frameworks.services.marathon import read_app
-from corral.frameworks.services.spec import Condition, CreateApp
+from corral.frameworks.services.record_spec import Condition
 from corral.lib.log import configure_log
 from corral.master.core import MasterCore
 from corral.master.routes import routes

@@ -4,7 +4,8 @@ from random import Random
 from typing import Any
 
 from corral.frameworks.services import Config, build
-from corral.frameworks.services.spec import AppSpec, CreateGroup, DeleteGroup, GroupUpdate, UpdateGroup
+from corral.frameworks.services.app_spec import AppSpec
+from corral.frameworks.services.command_spec import CreateGroup, DeleteGroup, GroupUpdate, UpdateGroup
 from corral.lib.errors import Conflict, NotFound
 from corral.runtime.core import Core
 from corral.sdk.feed import Followed

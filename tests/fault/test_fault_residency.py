@@ -5,17 +5,9 @@ from functools import lru_cache
 import pytest
 from test_fault_services import SETTLE_S, Nth, make_services, persist
 
-from corral.frameworks.services.spec import (
-    AppSpec,
-    AppUpdate,
-    Condition,
-    Container,
-    CreateApp,
-    DeleteApp,
-    PersistentVolume,
-    RestartApp,
-    UpdateApps,
-)
+from corral.frameworks.services.app_spec import AppSpec, Container, PersistentVolume
+from corral.frameworks.services.command_spec import AppUpdate, CreateApp, DeleteApp, RestartApp, UpdateApps
+from corral.frameworks.services.record_spec import Condition
 from corral.lib.errors import NotFound
 from corral.model.operations import is_volume, made
 from corral.model.resources import normal, ports, scalar

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from corral.frameworks.services import Config, build
-from corral.frameworks.services.spec import AppSpec, AppUpdate, CreateApp, RestartApp, UpdateApps
+from corral.frameworks.services.app_spec import AppSpec
+from corral.frameworks.services.command_spec import AppUpdate, CreateApp, RestartApp, UpdateApps
 from corral.frameworks.services.state import task_id_of
 from corral.lib.errors import Conflict
 from corral.model.execution import Execution

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from corral.frameworks.services import Config, build
-from corral.frameworks.services.spec import AppSpec, CreateApp
+from corral.frameworks.services.app_spec import AppSpec
+from corral.frameworks.services.command_spec import CreateApp
 from corral.master.spec import GetNodes
 from corral.model.ids import AgentId
 from corral.model.maintenance import (

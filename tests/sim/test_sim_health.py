@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from corral.frameworks.services import Config, build
-from corral.frameworks.services.spec import AppSpec, AppUpdate, HealthCheck, KillTasks, Protocol, UpdateApps
+from corral.frameworks.services.app_spec import AppSpec, HealthCheck, Protocol
+from corral.frameworks.services.command_spec import AppUpdate, KillTasks, UpdateApps
 from corral.frameworks.services.state import task_id_of
 from corral.model.execution import Execution
 from corral.runtime.core import Core

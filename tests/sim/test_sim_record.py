@@ -8,7 +8,8 @@ import pytest
 
 from corral.allocator.view import Settings
 from corral.frameworks.services import Config, build
-from corral.frameworks.services.spec import AppSpec, AppUpdate, CreateApp, DeleteApp, KillTasks, UpdateApps
+from corral.frameworks.services.app_spec import AppSpec
+from corral.frameworks.services.command_spec import AppUpdate, CreateApp, DeleteApp, KillTasks, UpdateApps
 from corral.lib.errors import Failed, Invalid
 from corral.master.core import MasterCore
 from corral.master.spec import Input as MasterInput

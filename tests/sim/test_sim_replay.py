@@ -10,7 +10,8 @@ from corral.agent.core import Input as AgentInput
 from corral.agent.spec import AgentConfig
 from corral.frameworks.services import Config, build
 from corral.frameworks.services import Input as ServicesInput
-from corral.frameworks.services.spec import AppSpec, CreateApp, KillTasks
+from corral.frameworks.services.app_spec import AppSpec
+from corral.frameworks.services.command_spec import CreateApp, KillTasks
 from corral.master.core import MasterCore
 from corral.master.spec import Input as MasterInput
 from corral.runtime.core import Core

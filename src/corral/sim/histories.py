@@ -27,15 +27,8 @@ from typing import Any
 import msgspec
 
 from corral.frameworks.services import Config, build
-from corral.frameworks.services.spec import (
-    AppSpec,
-    AppUpdate,
-    DeleteApp,
-    KillTasks,
-    RestartApp,
-    Unreachable,
-    UpdateApps,
-)
+from corral.frameworks.services.app_spec import AppSpec, Unreachable
+from corral.frameworks.services.command_spec import AppUpdate, DeleteApp, KillTasks, RestartApp, UpdateApps
 from corral.frameworks.services.state import task_id_of
 from corral.lib.errors import CorralError
 from corral.master.spec import MasterConfig

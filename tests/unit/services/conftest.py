@@ -8,9 +8,10 @@ import msgspec
 import pytest
 
 from corral.frameworks.services import Config, ServicesCore, build, residency
+from corral.frameworks.services.command_spec import AppUpdate, CreateApp, GetApp, UpdateApps
 from corral.frameworks.services.marathon import read_app, read_update
+from corral.frameworks.services.record_spec import Instance
 from corral.frameworks.services.registry import CHANGED
-from corral.frameworks.services.spec import AppUpdate, CreateApp, GetApp, Instance, UpdateApps
 from corral.frameworks.services.state import App, State, task_id_of
 from corral.lib.errors import CorralError
 from corral.model import calls, events

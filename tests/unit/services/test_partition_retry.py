@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from corral.frameworks.services.spec import GetQueue, ResetDelay
+from corral.frameworks.services.command_spec import GetQueue, ResetDelay
 from corral.lib.errors import Unprocessable
 from corral.model.constraints import Operator
 from corral.model.ids import TaskId

@@ -6,17 +6,9 @@ from typing import Any
 import pytest
 
 from corral.frameworks.services import Config, partition
-from corral.frameworks.services.spec import (
-    AppSpec,
-    Condition,
-    DeleteApp,
-    Goal,
-    KillTasks,
-    PodContainer,
-    PodSpec,
-    RestartApp,
-    Unreachable,
-)
+from corral.frameworks.services.app_spec import AppSpec, PodContainer, PodSpec, Unreachable
+from corral.frameworks.services.command_spec import DeleteApp, KillTasks, RestartApp
+from corral.frameworks.services.record_spec import Condition, Goal
 from corral.frameworks.services.state import task_id_of
 from corral.lib.errors import Conflict, Unprocessable
 from corral.model.ids import TaskId

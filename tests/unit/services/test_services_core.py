@@ -2,7 +2,7 @@
 
 import pytest
 
-from corral.frameworks.services.spec import (
+from corral.frameworks.services.command_spec import (
     CancelDeployment,
     DeleteApp,
     GetApp,
@@ -347,8 +347,8 @@ def test_more_deployments_than_allowed_are_refused(make_cluster) -> None:
 
 def test_too_many_apps_in_one_request_are_refused(make_cluster) -> None:
     from corral.frameworks.services import Config
+    from corral.frameworks.services.command_spec import UpdateApps
     from corral.frameworks.services.marathon import read_updates
-    from corral.frameworks.services.spec import UpdateApps
 
     cluster = make_cluster(Config(most_apps_per_request=1))
     updates, _ = read_updates([{"id": "/a", "cmd": "sleep 9"}, {"id": "/b", "cmd": "sleep 9"}])
@@ -650,8 +650,8 @@ def test_a_rescinded_offer_that_still_waits_is_not_used(make_cluster) -> None:
 
 def test_wants_are_stated_once_for_many_changes(cluster) -> None:
     for n in range(5):
+        from corral.frameworks.services.command_spec import CreateApp
         from corral.frameworks.services.marathon import read_app
-        from corral.frameworks.services.spec import CreateApp
 
         cluster.ask(CreateApp(spec=read_app({"id": f"/app{n}", "cmd": "sleep 9"}).spec))
     cluster.settle()
@@ -742,8 +742,8 @@ def test_versions_never_go_back_even_if_the_clock_does(cluster) -> None:
 
 
 def test_dependencies_are_deployed_in_order(cluster) -> None:
+    from corral.frameworks.services.command_spec import UpdateApps
     from corral.frameworks.services.marathon import read_updates
-    from corral.frameworks.services.spec import UpdateApps
 
     body = [
         {"id": "/site/web", "cmd": "sleep 9", "dependencies": ["db"]},
@@ -862,8 +862,8 @@ def test_a_task_that_ended_before_is_not_mistaken_for_its_replacement(cluster) -
 
 
 def test_fields_that_nobody_knows_are_noted(cluster) -> None:
+    from corral.frameworks.services.command_spec import CreateApp
     from corral.frameworks.services.marathon import read_app
-    from corral.frameworks.services.spec import CreateApp
 
     found = read_app({"id": "/a", "cmd": "sleep 9", "colour": "red"})
     cluster.ask(CreateApp(spec=found.spec, ignored=found.unknown))

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from corral.frameworks.services.command_spec import KillTasks
 from corral.frameworks.services.discovery_spec import (
     Drained,
     GetRegistry,
@@ -11,7 +12,7 @@ from corral.frameworks.services.discovery_spec import (
     ReportTraffic,
     WatchBalancer,
 )
-from corral.frameworks.services.spec import Instance, KillTasks
+from corral.frameworks.services.record_spec import Instance
 from corral.frameworks.services.state import task_id_of
 from corral.model.health import CheckResult
 from corral.model.task import TaskState

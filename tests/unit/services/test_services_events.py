@@ -3,16 +3,7 @@
 import pytest
 from marathon.models.events import EventFactory
 
-from corral.frameworks.services.events import (
-    ONLY_WHEN_NAMED,
-    accepts,
-    is_wanted,
-    read_kinds,
-    write_comment,
-    write_frame,
-)
-from corral.frameworks.services.marathon import read_app, read_update
-from corral.frameworks.services.spec import (
+from corral.frameworks.services.command_spec import (
     AppUpdate,
     CancelDeployment,
     CreateApp,
@@ -22,6 +13,15 @@ from corral.frameworks.services.spec import (
     RestartApp,
     UpdateApps,
 )
+from corral.frameworks.services.events import (
+    ONLY_WHEN_NAMED,
+    accepts,
+    is_wanted,
+    read_kinds,
+    write_comment,
+    write_frame,
+)
+from corral.frameworks.services.marathon import read_app, read_update
 from corral.lib.errors import Conflict, NotFound, Unprocessable
 from corral.model import events
 from corral.model.ids import AgentId, ExecutorId

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from corral.frameworks.services import Config
-from corral.frameworks.services.spec import (
+from corral.frameworks.services.command_spec import (
     CancelDeployment,
     CreateGroup,
     DeleteGroup,

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from corral.frameworks.services.spec import GetDeployments, GetTasks
+from corral.frameworks.services.command_spec import GetDeployments, GetTasks
 from corral.model.health import CheckKind, CheckResult, HealthCheck
 from corral.model.task import Reason, TaskState
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from corral.frameworks.services import Config
-from corral.frameworks.services.spec import (
+from corral.frameworks.services.command_spec import (
     CheckGroup,
     CreateGroup,
     DeleteApp,

@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from corral.frameworks.services.app_spec import PortDefinition
 from corral.frameworks.services.launch import dns_id, port_variables, read_constraint, safe_id
-from corral.frameworks.services.spec import PortDefinition
 from corral.model.attributes import Attribute
 from corral.model.constraints import Constraint, Operator
 from corral.model.container import ContainerKind, NetworkMode, PortMapping, VolumeMode

@@ -9,14 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corral.frameworks.services.checks import write_health_check
-from corral.frameworks.services.marathon import read_app, read_update, read_updates, write_error
-from corral.frameworks.services.names import read_selector, read_task_id, read_version
-from corral.frameworks.services.reader import read_json
-from corral.frameworks.services.shown import write_app
-from corral.frameworks.services.spec import (
+from corral.frameworks.services.app_spec import (
     AppSpec,
-    Config,
     Container,
     Docker,
     Fetch,
@@ -30,6 +24,12 @@ from corral.frameworks.services.spec import (
     Unreachable,
     Upgrade,
 )
+from corral.frameworks.services.checks import write_health_check
+from corral.frameworks.services.marathon import read_app, read_update, read_updates, write_error
+from corral.frameworks.services.names import read_selector, read_task_id, read_version
+from corral.frameworks.services.reader import read_json
+from corral.frameworks.services.shown import write_app
+from corral.frameworks.services.spec import Config
 from corral.frameworks.services.validate import canonical_id, check_app, complete
 from corral.lib.errors import Conflict, Invalid, NotFound, Unprocessable
 from corral.net.routes import Request

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from corral.frameworks.services.app_spec import AppSpec, Upgrade
 from corral.frameworks.services.plan import (
     AppChange,
     Start,
@@ -19,15 +20,7 @@ from corral.frameworks.services.plan import (
     plan_app,
     plan_deployment,
 )
-from corral.frameworks.services.spec import (
-    ActionKind,
-    AppRecord,
-    AppSpec,
-    Condition,
-    Goal,
-    Instance,
-    Upgrade,
-)
+from corral.frameworks.services.record_spec import ActionKind, AppRecord, Condition, Goal, Instance
 from corral.frameworks.services.state import App, Phase, phase_of, replace
 from corral.lib.errors import Unprocessable
 from corral.model.health import CheckResult

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from corral.frameworks.services.command_spec import PlanApps
 from corral.frameworks.services.marathon import read_app
-from corral.frameworks.services.spec import PlanApps
 from corral.lib.errors import Unprocessable
 from corral.model.task import TaskState
 

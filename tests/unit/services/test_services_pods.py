@@ -4,9 +4,7 @@ from typing import Any
 
 import pytest
 
-from corral.frameworks.services.names import read_task_id
-from corral.frameworks.services.pod_dialect import read_pod, write_pod
-from corral.frameworks.services.spec import (
+from corral.frameworks.services.command_spec import (
     AppUpdate,
     CreateApp,
     CreateGroup,
@@ -22,6 +20,8 @@ from corral.frameworks.services.spec import (
     RestartApp,
     UpdateApps,
 )
+from corral.frameworks.services.names import read_task_id
+from corral.frameworks.services.pod_dialect import read_pod, write_pod
 from corral.frameworks.services.state import task_ids_of
 from corral.frameworks.services.tree import read_group
 from corral.lib.errors import Conflict, NotFound, Unprocessable

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from corral.frameworks.services.command_spec import GetDeployments
 from corral.frameworks.services.marathon import read_app
 from corral.frameworks.services.shown import write_app
-from corral.frameworks.services.spec import GetDeployments
 from corral.model.health import CheckKind, CheckResult, CheckStatus
 from corral.model.task import Reason, TaskState
 

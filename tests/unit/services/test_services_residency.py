@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from corral.frameworks.services import Config, build
+from corral.frameworks.services.command_spec import DeleteApp, GetQueue, KillTasks
 from corral.frameworks.services.marathon import read_app
 from corral.frameworks.services.shown import write_app
-from corral.frameworks.services.spec import DeleteApp, GetQueue, KillTasks
 from corral.lib.errors import Unprocessable
 from corral.model import calls
 from corral.model.ids import TaskId

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from corral.frameworks.services.command_spec import DeleteApp
 from corral.frameworks.services.discovery_spec import ReportTraffic, WatchBalancer
 from corral.frameworks.services.scaling import bounds_at, decide
 from corral.frameworks.services.scaling_routes import read_scaling
@@ -19,7 +20,6 @@ from corral.frameworks.services.scaling_spec import (
     SetScaling,
     Window,
 )
-from corral.frameworks.services.spec import DeleteApp
 from corral.frameworks.services.state import task_ids_of
 from corral.lib.errors import Conflict, Forbidden, NotFound, Unprocessable
 from corral.sdk.effects import Measured

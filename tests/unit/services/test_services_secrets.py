@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
+from corral.frameworks.services.command_spec import CreateApp
 from corral.frameworks.services.discovery_spec import SecretChanged
 from corral.frameworks.services.marathon import read_app
 from corral.frameworks.services.pod_dialect import read_pod, write_pod
+from corral.frameworks.services.record_spec import AppRecord
 from corral.frameworks.services.shown import write_app
-from corral.frameworks.services.spec import AppRecord, CreateApp
 from corral.lib.errors import Unprocessable
 from corral.model.task import TaskState
 from corral.sdk.effects import Signalled

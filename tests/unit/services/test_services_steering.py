@@ -8,24 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_services_plan import NEW, OLD, make_app, put
 
-from corral.frameworks.services.discovery_spec import GetRegistry
-from corral.frameworks.services.pace import pace_of, read_policy, read_policy_labels, read_seen, weight_of
-from corral.frameworks.services.plan import FULL, Pace, Start, Stop, capacity, plan_restart
-from corral.frameworks.services.spec import (
-    AppSpec,
+from corral.frameworks.services.app_spec import AppSpec
+from corral.frameworks.services.command_spec import (
     CancelDeployment,
-    Condition,
     DeleteApp,
-    Deployment,
     GetDeployment,
     GetDeployments,
     GetEnded,
-    Goal,
     PauseDeployment,
-    Policy,
     PromoteDeployment,
     RestartApp,
 )
+from corral.frameworks.services.discovery_spec import GetRegistry
+from corral.frameworks.services.pace import pace_of, read_policy, read_policy_labels, read_seen, weight_of
+from corral.frameworks.services.plan import FULL, Pace, Start, Stop, capacity, plan_restart
+from corral.frameworks.services.record_spec import Condition, Deployment, Goal, Policy
 from corral.frameworks.services.state import App, Phase, replace
 from corral.lib.errors import Conflict, Invalid, NotFound, Stale, Unprocessable
 from corral.model.task import TaskState

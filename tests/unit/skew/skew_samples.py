@@ -18,7 +18,7 @@ from corral.agent import operations as agent_operations
 from corral.agent import spec as agent
 from corral.frameworks.batch import spec as batch
 from corral.frameworks.cron import spec as cron
-from corral.frameworks.services import spec as services
+from corral.frameworks.services import record_spec as services
 from corral.master import spec as master
 from corral.model import orders, role
 from corral.runtime import election

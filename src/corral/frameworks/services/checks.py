@@ -11,8 +11,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from corral.frameworks.services.app_spec import AppSpec, HealthCheck, Network, PortDefinition, Protocol
 from corral.frameworks.services.reader import Reader
-from corral.frameworks.services.spec import AppSpec, HealthCheck, Instance, Network, PortDefinition, Protocol
+from corral.frameworks.services.record_spec import Instance
 from corral.lib.units import format_timestamp
 from corral.model import health
 from corral.model.command import CommandInfo

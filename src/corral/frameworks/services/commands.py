@@ -8,25 +8,22 @@ from collections import Counter
 from collections.abc import Sequence
 
 from corral.frameworks.services import backoff
-from corral.frameworks.services.deployments import Change, cancel, deploy, find_deployment, roll_back
-from corral.frameworks.services.difference import view_plan
-from corral.frameworks.services.events import tell, tell_posted
-from corral.frameworks.services.offers import DELAY
-from corral.frameworks.services.spec import (
-    SPEC_FIELDS,
-    AppSpec,
+from corral.frameworks.services.app_spec import SPEC_FIELDS, AppSpec, Network
+from corral.frameworks.services.command_spec import (
     AppUpdate,
     CancelDeployment,
     CreateApp,
     DeleteApp,
-    Goal,
-    Instance,
     KillTasks,
-    Network,
     ResetDelay,
     RestartApp,
     UpdateApps,
 )
+from corral.frameworks.services.deployments import Change, cancel, deploy, find_deployment, roll_back
+from corral.frameworks.services.difference import view_plan
+from corral.frameworks.services.events import tell, tell_posted
+from corral.frameworks.services.offers import DELAY
+from corral.frameworks.services.record_spec import Goal, Instance
 from corral.frameworks.services.state import App, Phase, State, replace
 from corral.frameworks.services.validate import parent_id
 from corral.frameworks.services.views import view_app, view_tasks

@@ -27,25 +27,11 @@ from corral.frameworks.services import (
     views,
     webhooks,
 )
-from corral.frameworks.services.discovery_spec import (
-    Drained,
-    GetRegistry,
-    GetTraffic,
-    ReportTraffic,
-    SecretChanged,
-    WatchBalancer,
-)
-from corral.frameworks.services.draining import LEAVE
-from corral.frameworks.services.events import refuse, take_heard, tell_message
-from corral.frameworks.services.pace import DEADLINE
-from corral.frameworks.services.scaling_spec import GetScaling, GetUsage, Push, Resize, SetScaling
-from corral.frameworks.services.spec import (
+from corral.frameworks.services.command_spec import (
     READS,
     CancelDeployment,
     CheckGroup,
     Command,
-    Condition,
-    Config,
     CreateApp,
     CreateGroup,
     DeleteApp,
@@ -77,6 +63,20 @@ from corral.frameworks.services.spec import (
     UpdateApps,
     UpdateGroup,
 )
+from corral.frameworks.services.discovery_spec import (
+    Drained,
+    GetRegistry,
+    GetTraffic,
+    ReportTraffic,
+    SecretChanged,
+    WatchBalancer,
+)
+from corral.frameworks.services.draining import LEAVE
+from corral.frameworks.services.events import refuse, take_heard, tell_message
+from corral.frameworks.services.pace import DEADLINE
+from corral.frameworks.services.record_spec import Condition
+from corral.frameworks.services.scaling_spec import GetScaling, GetUsage, Push, Resize, SetScaling
+from corral.frameworks.services.spec import Config
 from corral.frameworks.services.state import State, task_ids_of
 from corral.frameworks.services.webhook_spec import AddWebhook, GetWebhooks, RemoveWebhook
 from corral.lib.errors import CorralError, NotFound

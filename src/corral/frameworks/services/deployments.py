@@ -12,26 +12,26 @@ from itertools import islice
 import msgspec
 
 from corral.frameworks.services import backoff
+from corral.frameworks.services.app_spec import AppSpec
+from corral.frameworks.services.command_spec import Result
 from corral.frameworks.services.events import tell_cancelled, tell_group, tell_step
 from corral.frameworks.services.health import tell_checks
 from corral.frameworks.services.history import remember
 from corral.frameworks.services.pace import read_policy_labels
 from corral.frameworks.services.plan import AppChange, chain_lengths, changed_fields, plan_deployment
 from corral.frameworks.services.pod_dialect import check_pod
-from corral.frameworks.services.residency import find_changed
-from corral.frameworks.services.spec import (
+from corral.frameworks.services.record_spec import (
     Action,
     AppRecord,
-    AppSpec,
     Deployment,
     GroupRecord,
     Original,
     OriginalGroup,
     Outcome,
     Policy,
-    Result,
     VersionRecord,
 )
+from corral.frameworks.services.residency import find_changed
 from corral.frameworks.services.state import App, Phase, State, replace, superseded
 from corral.frameworks.services.upkeep import end_deployment, release_ports, take_ports
 from corral.frameworks.services.validate import assign_service_ports, check_app, complete, parent_id

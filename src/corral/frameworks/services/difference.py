@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+from corral.frameworks.services.app_spec import AppSpec
 from corral.frameworks.services.deployments import Change, Groups, plan_changes
 from corral.frameworks.services.plan import is_upgrade
 from corral.frameworks.services.pod_dialect import write_pod
+from corral.frameworks.services.record_spec import AppRecord
 from corral.frameworks.services.shown import write_app
-from corral.frameworks.services.spec import AppRecord, AppSpec
 from corral.frameworks.services.state import State
 from corral.frameworks.services.views import view_action
 

@@ -15,9 +15,9 @@ from corral.frameworks.services.discovery_spec import (
     WatchBalancer,
 )
 from corral.frameworks.services.draining import LEAVE, is_drained
+from corral.frameworks.services.record_spec import Instance
 from corral.frameworks.services.registry import view_registry
 from corral.frameworks.services.secrets import Reaction, reaction_to
-from corral.frameworks.services.spec import Instance
 from corral.frameworks.services.state import App, State, replace, task_id_of
 from corral.frameworks.services.upkeep import app_of_instance, kill
 from corral.runtime.core import CancelTimer, Effect, Note, Persist, Reply

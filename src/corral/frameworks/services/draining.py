@@ -7,7 +7,7 @@ after a new start balancers come again, and what was leaving is killed at the in
 import re
 from collections.abc import Mapping
 
-from corral.frameworks.services.spec import Condition, Instance
+from corral.frameworks.services.record_spec import Condition, Instance
 from corral.frameworks.services.state import App, State
 
 LEAVE = "leave/"

@@ -9,6 +9,7 @@ from typing import Any
 
 from corral.frameworks.services.commands import need_app
 from corral.frameworks.services.deployments import Change, deploy
+from corral.frameworks.services.record_spec import Condition, Instance
 from corral.frameworks.services.scaling import average, bounds_at, decide, remember
 from corral.frameworks.services.scaling_spec import (
     MEASURE,
@@ -24,7 +25,6 @@ from corral.frameworks.services.scaling_spec import (
     ScalingRecord,
     SetScaling,
 )
-from corral.frameworks.services.spec import Condition, Instance
 from corral.frameworks.services.state import App, State, replace, task_id_of
 from corral.lib.errors import Conflict, CorralError, Forbidden, NotFound, Unprocessable
 from corral.lib.ids import mint_uuid

@@ -10,22 +10,20 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from corral.frameworks.services import webhooks
-from corral.frameworks.services.names import read_task_id
-from corral.frameworks.services.registry import CHANGED
-from corral.frameworks.services.shown import write_versioned
-from corral.frameworks.services.spec import (
+from corral.frameworks.services.command_spec import (
     Command,
-    Condition,
     CreateApp,
     CreateGroup,
     DeleteApp,
     DeleteGroup,
-    Deployment,
-    Instance,
     RestartApp,
     UpdateApps,
     UpdateGroup,
 )
+from corral.frameworks.services.names import read_task_id
+from corral.frameworks.services.record_spec import Condition, Deployment, Instance
+from corral.frameworks.services.registry import CHANGED
+from corral.frameworks.services.shown import write_versioned
 from corral.frameworks.services.state import App, State
 from corral.frameworks.services.validate import parent_id
 from corral.frameworks.services.views import view_action

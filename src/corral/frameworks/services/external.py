@@ -7,8 +7,8 @@ Source: Marathon's contract, section 3.
 from collections.abc import Iterator
 from posixpath import isabs, join
 
+from corral.frameworks.services.app_spec import AppSpec, ExternalVolume
 from corral.frameworks.services.reader import Reader
-from corral.frameworks.services.spec import AppSpec, ExternalVolume
 
 DRIVER = "dvdi/driver"
 SANDBOX = "/mnt/mesos/sandbox"

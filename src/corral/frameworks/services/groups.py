@@ -6,11 +6,12 @@ A list that is given is complete, one that is missing stays as it is. Source: Ma
 import math
 from collections.abc import Iterator
 
+from corral.frameworks.services.app_spec import AppSpec
+from corral.frameworks.services.command_spec import CreateGroup, DeleteGroup, GroupUpdate, Result, UpdateGroup
 from corral.frameworks.services.commands import note_ignored
 from corral.frameworks.services.deployments import Change, deploy
 from corral.frameworks.services.difference import view_plan
 from corral.frameworks.services.history import root_version, tree_at
-from corral.frameworks.services.spec import AppSpec, CreateGroup, DeleteGroup, GroupUpdate, Result, UpdateGroup
 from corral.frameworks.services.state import State, replace
 from corral.frameworks.services.validate import parent_id
 from corral.lib.errors import Conflict, NotFound, TooLarge, Unprocessable

@@ -5,9 +5,10 @@ known. What was told last is kept with the instance, so a new leader knows it un
 Source: Marathon's contract, sections 8, 12 and 22.
 """
 
+from corral.frameworks.services.app_spec import AppSpec
 from corral.frameworks.services.checks import write_health_check
 from corral.frameworks.services.events import tell
-from corral.frameworks.services.spec import AppSpec, Instance
+from corral.frameworks.services.record_spec import Instance
 from corral.frameworks.services.state import App, State, replace, task_id_of
 from corral.model.health import CheckResult
 from corral.model.task import TaskState, TaskStatus

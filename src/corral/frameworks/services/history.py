@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from corral.frameworks.services.pod_dialect import write_pod
+from corral.frameworks.services.record_spec import AppRecord, GroupRecord, HistoryRecord, Original, OriginalGroup
 from corral.frameworks.services.shown import write_versioned
-from corral.frameworks.services.spec import AppRecord, GroupRecord, HistoryRecord, Original, OriginalGroup
 from corral.frameworks.services.state import State
 from corral.lib.errors import NotFound
 from corral.lib.units import format_timestamp

@@ -9,19 +9,13 @@ from collections.abc import Iterator
 import msgspec
 
 from corral.frameworks.services import partition, residency
+from corral.frameworks.services.app_spec import AppSpec, Docker, Network, PortDefinition, PortMapping
 from corral.frameworks.services.checks import make_checks
 from corral.frameworks.services.external import make_parameters
 from corral.frameworks.services.readiness import make_check, make_readiness_check
+from corral.frameworks.services.record_spec import Instance
 from corral.frameworks.services.secrets import make_variables, make_volumes
-from corral.frameworks.services.spec import (
-    AppSpec,
-    Config,
-    Docker,
-    Instance,
-    Network,
-    PortDefinition,
-    PortMapping,
-)
+from corral.frameworks.services.spec import Config
 from corral.frameworks.services.state import App, task_id_of
 from corral.model import container as wire
 from corral.model.attributes import format_value

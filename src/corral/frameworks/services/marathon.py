@@ -11,14 +11,8 @@ from typing import Any
 
 import msgspec
 
-from corral.frameworks.services.checks import read_health_checks
-from corral.frameworks.services.external import read_external
-from corral.frameworks.services.reader import INVALID_JSON, NOT_VALID, Json, Reader, kind_of
-from corral.frameworks.services.readiness import read_check, read_limits, read_readiness_checks, read_residency
-from corral.frameworks.services.secrets import read_env, read_secrets
-from corral.frameworks.services.spec import (
+from corral.frameworks.services.app_spec import (
     AppSpec,
-    AppUpdate,
     Container,
     Docker,
     ExternalVolume,
@@ -33,6 +27,12 @@ from corral.frameworks.services.spec import (
     Unreachable,
     Upgrade,
 )
+from corral.frameworks.services.checks import read_health_checks
+from corral.frameworks.services.command_spec import AppUpdate
+from corral.frameworks.services.external import read_external
+from corral.frameworks.services.reader import INVALID_JSON, NOT_VALID, Json, Reader, kind_of
+from corral.frameworks.services.readiness import read_check, read_limits, read_readiness_checks, read_residency
+from corral.frameworks.services.secrets import read_env, read_secrets
 from corral.frameworks.services.validate import LEAST_OF_EXECUTORS, canonical_id, parent_id
 from corral.lib.errors import Conflict, CorralError, Unprocessable
 from corral.net.routes import Request, Response, json_response

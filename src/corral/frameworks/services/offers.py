@@ -19,7 +19,7 @@ from corral.frameworks.services.launch import (
 )
 from corral.frameworks.services.pod_launch import build_group
 from corral.frameworks.services.pod_tasks import count_checks, make_containers
-from corral.frameworks.services.spec import Condition, Instance
+from corral.frameworks.services.record_spec import Condition, Instance
 from corral.frameworks.services.state import App, Phase, State, replace, task_id_of
 from corral.model import calls, events
 from corral.model.ids import WantId

@@ -6,8 +6,9 @@ A policy stands in the query of the request, or in labels of the app that begin 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from corral.frameworks.services.app_spec import AppSpec
 from corral.frameworks.services.plan import FULL, Pace
-from corral.frameworks.services.spec import AppSpec, Condition, Deployment, Instance, Policy
+from corral.frameworks.services.record_spec import Condition, Deployment, Instance, Policy
 from corral.frameworks.services.state import App, Phase
 from corral.lib.errors import Invalid, Unprocessable
 

@@ -8,7 +8,9 @@ back, it or what took its place, is the app's choice. Source: Marathon's contrac
 from collections.abc import Iterator
 from enum import StrEnum
 
-from corral.frameworks.services.spec import AppSpec, Config, Instance
+from corral.frameworks.services.app_spec import AppSpec
+from corral.frameworks.services.record_spec import Instance
+from corral.frameworks.services.spec import Config
 from corral.frameworks.services.state import COUNTED, App, Phase, phase_of
 from corral.lib.errors import Invalid
 from corral.lib.units import format_duration

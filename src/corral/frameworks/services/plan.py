@@ -14,8 +14,9 @@ from itertools import islice
 
 import msgspec
 
+from corral.frameworks.services.app_spec import AppSpec
 from corral.frameworks.services.partition import must_wait
-from corral.frameworks.services.spec import Action, ActionKind, AppSpec, Condition, Goal, Instance
+from corral.frameworks.services.record_spec import Action, ActionKind, Condition, Goal, Instance
 from corral.frameworks.services.state import COUNTED, App, Phase, replace
 from corral.lib.errors import Unprocessable
 

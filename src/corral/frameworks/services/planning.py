@@ -8,9 +8,11 @@ from typing import Any
 
 import msgspec
 
+from corral.frameworks.services.app_spec import AppSpec
+from corral.frameworks.services.command_spec import PlanApps
 from corral.frameworks.services.launch import make_want
 from corral.frameworks.services.reader import NOT_VALID
-from corral.frameworks.services.spec import AppRecord, AppSpec, PlanApps
+from corral.frameworks.services.record_spec import AppRecord
 from corral.frameworks.services.state import App, State
 from corral.frameworks.services.validate import assign_service_ports, check_app, complete
 from corral.lib.errors import Unprocessable

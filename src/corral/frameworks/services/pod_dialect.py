@@ -13,22 +13,21 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from corral.frameworks.services.marathon import read_artifact, read_roles, read_unreachable
-from corral.frameworks.services.reader import Json, Reader
-from corral.frameworks.services.secrets import find_secret_faults, read_env, read_secrets
-from corral.frameworks.services.shown import number, write_fetch, write_unreachable
-from corral.frameworks.services.spec import (
-    AppRecord,
+from corral.frameworks.services.app_spec import (
     AppSpec,
-    Config,
     Endpoint,
     PodCheck,
     PodContainer,
     PodSpec,
     PortDefinition,
     Upgrade,
-    VersionRecord,
 )
+from corral.frameworks.services.marathon import read_artifact, read_roles, read_unreachable
+from corral.frameworks.services.reader import Json, Reader
+from corral.frameworks.services.record_spec import AppRecord, VersionRecord
+from corral.frameworks.services.secrets import find_secret_faults, read_env, read_secrets
+from corral.frameworks.services.shown import number, write_fetch, write_unreachable
+from corral.frameworks.services.spec import Config
 from corral.frameworks.services.validate import canonical_id, check_app
 from corral.lib.errors import Unprocessable
 

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 import msgspec
 
 from corral.frameworks.services import partition
+from corral.frameworks.services.app_spec import AppSpec, PodCheck, PodContainer
 from corral.frameworks.services.launch import dns_id, label_variables, merge_environment
+from corral.frameworks.services.record_spec import Instance
 from corral.frameworks.services.secrets import make_pod_volume, make_variables
-from corral.frameworks.services.spec import AppSpec, Config, Instance, PodCheck, PodContainer
+from corral.frameworks.services.spec import Config
 from corral.frameworks.services.state import App, task_id_of
 from corral.model import calls
 from corral.model import container as wire

@@ -6,12 +6,8 @@ Source: Marathon's contract, sections 6 and 16.
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from corral.frameworks.services.names import read_version
-from corral.frameworks.services.pace import read_policy, read_seen
-from corral.frameworks.services.pod_dialect import read_pod
-from corral.frameworks.services.reader import Reader, read_json
-from corral.frameworks.services.spec import (
-    SPEC_FIELDS,
+from corral.frameworks.services.app_spec import SPEC_FIELDS
+from corral.frameworks.services.command_spec import (
     AppUpdate,
     CreateApp,
     DeleteApp,
@@ -20,6 +16,10 @@ from corral.frameworks.services.spec import (
     KillPod,
     UpdateApps,
 )
+from corral.frameworks.services.names import read_version
+from corral.frameworks.services.pace import read_policy, read_seen
+from corral.frameworks.services.pod_dialect import read_pod
+from corral.frameworks.services.reader import Reader, read_json
 from corral.frameworks.services.validate import canonical_id
 from corral.lib.errors import Invalid
 from corral.net.routes import Request, Response, json_response

@@ -6,7 +6,8 @@ takes the others with it. Source: Marathon's contract, section 6.
 
 from msgspec.structs import replace
 
-from corral.frameworks.services.spec import AppSpec, ContainerState, EndedPod, Instance
+from corral.frameworks.services.app_spec import AppSpec
+from corral.frameworks.services.record_spec import ContainerState, EndedPod, Instance
 from corral.frameworks.services.state import App
 from corral.model.task import TERMINAL, TaskState, TaskStatus
 

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from corral.frameworks.services.command_spec import GetPod, GetPods
 from corral.frameworks.services.commands import need_pod
 from corral.frameworks.services.pod_dialect import write_pod
+from corral.frameworks.services.record_spec import Condition, ContainerState, EndedPod, Goal, Instance
 from corral.frameworks.services.shown import number
-from corral.frameworks.services.spec import Condition, ContainerState, EndedPod, GetPod, GetPods, Goal, Instance
 from corral.frameworks.services.state import App, Phase, State, phase_of
 from corral.lib.errors import NotFound
 from corral.lib.units import format_timestamp

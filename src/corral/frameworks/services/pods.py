@@ -1,8 +1,9 @@
 """Pods as people ask for them, beyond what they share with apps: their instances ended by name."""
 
+from corral.frameworks.services.command_spec import KillPod
 from corral.frameworks.services.commands import need_pod
 from corral.frameworks.services.pod_views import view_instance
-from corral.frameworks.services.spec import Goal, Instance, KillPod
+from corral.frameworks.services.record_spec import Goal, Instance
 from corral.frameworks.services.state import State
 from corral.lib.errors import NotFound
 from corral.runtime.core import Effect, Reply

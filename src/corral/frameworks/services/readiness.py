@@ -14,10 +14,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from corral.frameworks.services.reader import Reader
-from corral.frameworks.services.spec import (
+from corral.frameworks.services.app_spec import (
     AppSpec,
-    Instance,
     Network,
     PlainCheck,
     PortDefinition,
@@ -25,6 +23,8 @@ from corral.frameworks.services.spec import (
     Residency,
     TaskLost,
 )
+from corral.frameworks.services.reader import Reader
+from corral.frameworks.services.record_spec import Instance
 from corral.frameworks.services.state import App, Phase, task_id_of
 from corral.model import health
 from corral.model.command import CommandInfo

@@ -7,8 +7,7 @@ reconciled with the master by the session as soon as it is subscribed. Source: M
 from corral.frameworks.services import residency, signals
 from corral.frameworks.services.draining import LEAVE
 from corral.frameworks.services.pace import DEADLINE
-from corral.frameworks.services.scaling_spec import MEASURE, MEASURE_S, ScalingRecord
-from corral.frameworks.services.spec import (
+from corral.frameworks.services.record_spec import (
     AppRecord,
     Condition,
     Deployment,
@@ -19,6 +18,7 @@ from corral.frameworks.services.spec import (
     OutcomeRecord,
     VersionRecord,
 )
+from corral.frameworks.services.scaling_spec import MEASURE, MEASURE_S, ScalingRecord
 from corral.frameworks.services.state import App, State
 from corral.frameworks.services.upkeep import apply_strategy, silence_timer, take_ports
 from corral.frameworks.services.webhook_spec import WEBHOOK, Webhook

@@ -6,8 +6,9 @@ checks; one that is to end is draining until it has. Source: Marathon's contract
 
 from typing import Any
 
+from corral.frameworks.services.app_spec import AppSpec, Network, PortDefinition
 from corral.frameworks.services.pace import weight_of
-from corral.frameworks.services.spec import AppSpec, Condition, Goal, Instance, Network, PortDefinition
+from corral.frameworks.services.record_spec import Condition, Goal, Instance
 from corral.frameworks.services.state import App, State, task_id_of
 
 Json = Any

@@ -11,17 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 
 from corral.frameworks.services import backoff
-from corral.frameworks.services.spec import (
-    AppSpec,
-    Condition,
-    Config,
-    Goal,
-    Instance,
-    LocalVolume,
-    PortDefinition,
-    TaskLost,
-    Unreachable,
-)
+from corral.frameworks.services.app_spec import AppSpec, PortDefinition, TaskLost, Unreachable
+from corral.frameworks.services.record_spec import Condition, Goal, Instance, LocalVolume
+from corral.frameworks.services.spec import Config
 from corral.frameworks.services.state import App, Phase, State, replace
 from corral.lib.ids import mint_uuid
 from corral.model import calls

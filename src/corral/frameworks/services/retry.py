@@ -8,7 +8,8 @@ nodes is in memory alone; a new leader learns it anew. corral's own, after Gaia'
 
 from collections.abc import Iterator
 
-from corral.frameworks.services.spec import AppSpec, Condition, Instance
+from corral.frameworks.services.app_spec import AppSpec
+from corral.frameworks.services.record_spec import Condition, Instance
 from corral.frameworks.services.state import App, Phase, State, replace, task_id_of
 from corral.lib.units import format_timestamp
 from corral.model.task import TaskState, TaskStatus

@@ -7,15 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from typing import Any
 
 from corral.frameworks.services import events
-from corral.frameworks.services.marathon import ReadApp, read_app, read_update, read_updates, write_error
-from corral.frameworks.services.names import TaskName, read_task_id, read_task_ids, read_version
-from corral.frameworks.services.pace import read_policy, read_seen, read_share
-from corral.frameworks.services.pod_routes import pod_table
-from corral.frameworks.services.reader import read_json
-from corral.frameworks.services.registry_routes import registry_routes
-from corral.frameworks.services.scaling_routes import scaling_table
-from corral.frameworks.services.spec import (
-    AppSpec,
+from corral.frameworks.services.app_spec import AppSpec
+from corral.frameworks.services.command_spec import (
     AppUpdate,
     CancelDeployment,
     CheckGroup,
@@ -50,6 +43,13 @@ from corral.frameworks.services.spec import (
     UpdateApps,
     UpdateGroup,
 )
+from corral.frameworks.services.marathon import ReadApp, read_app, read_update, read_updates, write_error
+from corral.frameworks.services.names import TaskName, read_task_id, read_task_ids, read_version
+from corral.frameworks.services.pace import read_policy, read_seen, read_share
+from corral.frameworks.services.pod_routes import pod_table
+from corral.frameworks.services.reader import read_json
+from corral.frameworks.services.registry_routes import registry_routes
+from corral.frameworks.services.scaling_routes import scaling_table
 from corral.frameworks.services.tree import read_group, read_group_patch
 from corral.frameworks.services.validate import canonical_id
 from corral.frameworks.services.webhook_spec import AddWebhook, GetWebhooks, RemoveWebhook

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any
 
+from corral.frameworks.services.app_spec import AppSpec, PodContainer, SecretVolume
 from corral.frameworks.services.reader import Reader
-from corral.frameworks.services.spec import AppSpec, PodContainer, SecretVolume
 from corral.lib.errors import Invalid
 from corral.model import container as wire
 from corral.model.signals import read_signal

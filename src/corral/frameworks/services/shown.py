@@ -5,10 +5,7 @@ Source: Marathon's contract, sections 2, 3 and 19.
 
 from typing import Any
 
-from corral.frameworks.services.checks import write_health_check
-from corral.frameworks.services.readiness import write_check, write_readiness_check
-from corral.frameworks.services.spec import (
-    AppRecord,
+from corral.frameworks.services.app_spec import (
     AppSpec,
     Container,
     ExternalVolume,
@@ -19,8 +16,10 @@ from corral.frameworks.services.spec import (
     PortDefinition,
     PortMapping,
     Unreachable,
-    VersionRecord,
 )
+from corral.frameworks.services.checks import write_health_check
+from corral.frameworks.services.readiness import write_check, write_readiness_check
+from corral.frameworks.services.record_spec import AppRecord, VersionRecord
 
 Json = Any
 

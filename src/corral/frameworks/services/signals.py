@@ -5,9 +5,9 @@ that was launched later has the new value anyway. Source: corral's own, after wh
 """
 
 from corral.frameworks.services.names import read_task_id
+from corral.frameworks.services.record_spec import Condition, Goal, Instance
 from corral.frameworks.services.secrets import users_of
 from corral.frameworks.services.signal_spec import SignalRecord, Telling
-from corral.frameworks.services.spec import Condition, Goal, Instance
 from corral.frameworks.services.state import App, State, task_ids_of
 from corral.lib.backoff import grow_delay_s
 from corral.model.ids import FrameworkId, TaskId

@@ -12,14 +12,11 @@ from typing import Any
 
 import msgspec
 
+from corral.frameworks.services.app_spec import AppSpec
 from corral.frameworks.services.discovery_spec import Discovery
-from corral.frameworks.services.scaling_spec import Elastic
-from corral.frameworks.services.signal_spec import Telling
-from corral.frameworks.services.spec import (
+from corral.frameworks.services.record_spec import (
     AppRecord,
-    AppSpec,
     Condition,
-    Config,
     Deployment,
     EndedPod,
     FailureRecord,
@@ -30,6 +27,9 @@ from corral.frameworks.services.spec import (
     OutcomeRecord,
     VersionRecord,
 )
+from corral.frameworks.services.scaling_spec import Elastic
+from corral.frameworks.services.signal_spec import Telling
+from corral.frameworks.services.spec import Config
 from corral.frameworks.services.webhook_spec import Webhook
 from corral.lib.units import format_timestamp
 from corral.model.framework import FrameworkInfo

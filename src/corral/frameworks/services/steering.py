@@ -7,17 +7,11 @@ so that no app stays locked. One that is paused, or waits to be promoted, has al
 from typing import Any
 
 from corral.frameworks.services import views
+from corral.frameworks.services.command_spec import PauseDeployment, PromoteDeployment
 from corral.frameworks.services.deployments import cancel, find_deployment, roll_back
 from corral.frameworks.services.pace import DEADLINE, pace_of
 from corral.frameworks.services.plan import FULL, plan_app
-from corral.frameworks.services.spec import (
-    ActionKind,
-    Deployment,
-    Outcome,
-    OutcomeRecord,
-    PauseDeployment,
-    PromoteDeployment,
-)
+from corral.frameworks.services.record_spec import ActionKind, Deployment, Outcome, OutcomeRecord
 from corral.frameworks.services.state import COUNTED, App, Phase, State, replace
 from corral.frameworks.services.upkeep import current_action
 from corral.lib.errors import Conflict, CorralError

@@ -6,10 +6,11 @@ Source: Marathon's contract, sections 1, 5 and 16.
 
 import msgspec
 
+from corral.frameworks.services.app_spec import AppSpec
+from corral.frameworks.services.command_spec import GroupUpdate
 from corral.frameworks.services.marathon import read_app_in
 from corral.frameworks.services.pod_dialect import read_pod_in
 from corral.frameworks.services.reader import Json, Reader
-from corral.frameworks.services.spec import AppSpec, GroupUpdate
 from corral.frameworks.services.validate import canonical_id, check_path, parent_id
 
 

@@ -9,7 +9,7 @@ from corral.frameworks.services.events import tell, tell_instance, tell_status, 
 from corral.frameworks.services.health import is_health_kill, take_health, tell_health, tell_health_kill
 from corral.frameworks.services.names import read_task_id
 from corral.frameworks.services.pod_tasks import bury, take_container
-from corral.frameworks.services.spec import ActionKind, Condition, FailureRecord, Goal, Instance
+from corral.frameworks.services.record_spec import ActionKind, Condition, FailureRecord, Goal, Instance
 from corral.frameworks.services.state import App, State, replace, task_id_of
 from corral.frameworks.services.upkeep import (
     FAILURES,

@@ -14,8 +14,7 @@ from corral.frameworks.services.launch import safe_id
 from corral.frameworks.services.pace import DEADLINE, pace_of, score_of
 from corral.frameworks.services.plan import FULL, Start, Stop, plan_app
 from corral.frameworks.services.pod_tasks import bury
-from corral.frameworks.services.registry import CHANGED
-from corral.frameworks.services.spec import (
+from corral.frameworks.services.record_spec import (
     ActionKind,
     Condition,
     Deployment,
@@ -24,6 +23,7 @@ from corral.frameworks.services.spec import (
     Outcome,
     OutcomeRecord,
 )
+from corral.frameworks.services.registry import CHANGED
 from corral.frameworks.services.state import App, Phase, State, replace, task_id_of, task_ids_of
 from corral.lib.ids import mint_time_uuid
 from corral.model import calls

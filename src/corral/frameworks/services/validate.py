@@ -10,20 +10,13 @@ from collections.abc import Iterator
 import msgspec
 
 from corral.frameworks.services import residency, retry
+from corral.frameworks.services.app_spec import AppSpec, Network, PortDefinition, PortMapping, Residency, Upgrade
 from corral.frameworks.services.checks import find_faults
 from corral.frameworks.services.external import find_external_faults
 from corral.frameworks.services.partition import SINGLE_INSTANCE, find_label_faults, is_single
 from corral.frameworks.services.readiness import find_readiness_faults
 from corral.frameworks.services.secrets import find_secret_faults
-from corral.frameworks.services.spec import (
-    AppSpec,
-    Config,
-    Network,
-    PortDefinition,
-    PortMapping,
-    Residency,
-    Upgrade,
-)
+from corral.frameworks.services.spec import Config
 from corral.lib.errors import Invalid, Unprocessable
 from corral.model.boot import AFTER_REBOOT_LABEL, LEAVE, check_after_reboot
 from corral.model.ids import check_role

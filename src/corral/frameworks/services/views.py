@@ -12,21 +12,13 @@ from typing import Any
 from corral import __version__
 from corral.frameworks.services import backoff
 from corral.frameworks.services.checks import write_results
+from corral.frameworks.services.command_spec import GetApps, GetGroup, GetQueue, GetTasks
 from corral.frameworks.services.launch import safe_id
 from corral.frameworks.services.names import read_selector
 from corral.frameworks.services.pod_dialect import write_pod
 from corral.frameworks.services.readiness import view_readiness, write_check_result
+from corral.frameworks.services.record_spec import Action, Condition, Deployment, Instance
 from corral.frameworks.services.shown import write_versioned
-from corral.frameworks.services.spec import (
-    Action,
-    Condition,
-    Deployment,
-    GetApps,
-    GetGroup,
-    GetQueue,
-    GetTasks,
-    Instance,
-)
 from corral.frameworks.services.state import App, Phase, State, task_id_of
 from corral.lib.errors import NotFound
 from corral.lib.units import format_timestamp
