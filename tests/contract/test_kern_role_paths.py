@@ -1,0 +1,52 @@
+"""The name of a role in a path is seen as it was written, slashes and all."""
+
+from collections.abc import AsyncIterator
+from random import Random
+
+import aiohttp
+import pytest
+from agent_master import running
+
+from corral.master.core import MasterCore
+from corral.master.routes import routes
+from corral.master.shell import MasterShell
+from corral.master.spec import MasterConfig
+from corral.net.server import Server, bind
+from corral.runtime.loop import Loop
+from corral.store.memory import MemoryStore
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[aiohttp.ClientSession]:
+    shell = MasterShell()
+    loop = Loop(MasterCore(MasterConfig(compiled="no"), Random(1)), shell, MemoryStore(), prefix="master/", check=True)
+    shell.attach(loop)
+    server = Server(routes(loop, shell), bind("127.0.0.1", 0))
+    await server.start()
+    async with running(loop.run()), aiohttp.ClientSession(server.url) as session:
+        await loop.ready.wait()
+        yield session
+        loop.stop()
+    await server.close()
+
+
+async def names(client: aiohttp.ClientSession) -> set[str]:
+    async with client.get("/corral/v1/roles") as answer:
+        return {role["name"] for role in (await answer.json())["roles"]}
+
+
+async def test_a_role_with_an_empty_level_is_refused_by_its_name(client: aiohttp.ClientSession) -> None:
+    before = await names(client)
+    for path in ("a//b", "a%2F%2Fb", "a///b", "/a"):
+        async with client.put(f"/corral/v1/roles/{path}", json={"weight": 2}) as answer:
+            assert answer.status == 400, path
+            role = path.replace("%2F", "/")
+            assert f"role {role!r} has an empty level" in (await answer.json())["error"]["message"]
+    assert await names(client) == before
+
+
+async def test_slashes_before_the_name_count_as_one(client: aiohttp.ClientSession) -> None:
+    for path in ("/corral//v1/roles/a/b", "/corral/v1/roles/a%2Fc", "/corral/v1//roles/a/d/"):
+        async with client.put(path, json={"weight": 2}) as answer:
+            assert answer.status == 200, path
+    assert {"a/b", "a/c", "a/d"} <= await names(client)
