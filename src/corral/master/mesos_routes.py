@@ -230,6 +230,7 @@ class MesosDoors:
         expect_recovered(self._loop)
         await prepare_views(self._loop)
         found: dict[str, float] = await self._loop.ask(GetMetrics())
+        found.update(self._loop.commit_ms.read("registrar/state_store_ms"))
         return {**found, "master/event_queue_dispatches": float(self._loop.waiting), **measure_system()}
 
     async def show_version(self, request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""The name of a role in a path is seen as it was written, slashes and all."""
+"""What a master serves over HTTP: role names in paths as they were written, and how long its work took."""
 
 from collections.abc import AsyncIterator
 from random import Random
@@ -50,3 +50,13 @@ async def test_slashes_before_the_name_count_as_one(client: aiohttp.ClientSessio
         async with client.put(path, json={"weight": 2}) as answer:
             assert answer.status == 200, path
     assert {"a/b", "a/c", "a/d"} <= await names(client)
+
+
+async def test_what_a_run_and_a_transaction_took_is_told(client: aiohttp.ClientSession) -> None:
+    async with client.put("/corral/v1/roles/a", json={"weight": 2}) as answer:
+        assert answer.status == 200
+    async with client.get("/metrics/snapshot") as answer:
+        found = await answer.json()
+    assert found["registrar/state_store_ms/count"] >= 1
+    assert 0 < found["registrar/state_store_ms/min"] <= found["registrar/state_store_ms/p9999"]
+    assert found["allocator/mesos/allocation_run_ms/count"] == 0, "nobody has asked for anything"
