@@ -60,3 +60,16 @@ async def test_what_a_run_and_a_transaction_took_is_told(client: aiohttp.ClientS
     assert found["registrar/state_store_ms/count"] >= 1
     assert 0 < found["registrar/state_store_ms/min"] <= found["registrar/state_store_ms/p9999"]
     assert found["allocator/mesos/allocation_run_ms/count"] == 0, "nobody has asked for anything"
+
+
+@pytest.mark.parametrize("query", ["limit=99999999999999999999", "offset=99999999999999999999", "limit=x", "order=up"])
+async def test_a_query_of_tasks_that_cannot_be_meant_is_refused(client: aiohttp.ClientSession, query: str) -> None:
+    async with client.get(f"/tasks?{query}") as answer:
+        assert answer.status == 400
+        assert query.partition("=")[0] in await answer.text()
+
+
+async def test_the_largest_numbers_that_are_taken_show_nothing(client: aiohttp.ClientSession) -> None:
+    most = (1 << 62) - 1
+    async with client.get(f"/tasks?limit={most}&offset={most}") as answer:
+        assert (answer.status, await answer.json()) == (200, {"tasks": []})
