@@ -16,6 +16,11 @@ def steady_clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+def stopwatch() -> float:
+    """Seconds since some instant, as exact as this machine has them: for how long something takes."""
+    return time.perf_counter()
+
+
 class FollowingClock:
     """The time of day as it goes on, whoever sets the wall clock meanwhile.
 

@@ -15,7 +15,10 @@ def run(state: MasterState, now: float) -> list[Effect]:
         state.waiting = ()
         return wants.ask_explanations(state, now)
     state.allocation_runs += 1
+    begun = state.stopwatch() if state.stopwatch is not None else 0.0
     found = state.allocator.run(now, state.random.getrandbits(32), state.config.most_grants)
+    if state.stopwatch is not None:
+        state.allocation_ms.add(state.stopwatch() - begun)
     effects = offers.make_offers(state, found.grants, now)
     back = [state.offers[offer_id] for offer_id in found.rescind if offer_id in state.offers]
     lent = set(found.returned)

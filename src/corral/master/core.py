@@ -1,6 +1,6 @@
 """The deciding half of the master: every input goes to the family that knows what it means."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -86,8 +86,8 @@ class MasterCore:
 
     reads = tuple(command for command in _READS if command is not WatchCluster)
 
-    def __init__(self, config: MasterConfig, random: Random) -> None:
-        self.state = MasterState(config, random)
+    def __init__(self, config: MasterConfig, random: Random, stopwatch: Callable[[], float] | None = None) -> None:
+        self.state = MasterState(config, random, stopwatch)
         self._checks = 0
 
     def handle(self, input: Input, now: float) -> Sequence[Effect]:

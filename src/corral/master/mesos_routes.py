@@ -230,6 +230,7 @@ class MesosDoors:
         expect_recovered(self._loop)
         await prepare_views(self._loop)
         found: dict[str, float] = await self._loop.ask(GetMetrics())
+        found.update(self._loop.commit_ms.read("registrar/state_store_ms"))
         return {**found, "master/event_queue_dispatches": float(self._loop.waiting), **measure_system()}
 
     async def show_version(self, request: Request) -> Response:
@@ -395,12 +396,19 @@ def _text(status: int, message: str) -> Response:
     return Response(status=status, body=message.encode(), content_type=TEXT)
 
 
+_MOST_NUMBER = (1 << 62) - 1
+"""Two of them still add up to what counts things."""
+
+
 def read_number(request: Request, name: str, default: int) -> int:
-    """A whole number of the query. Errors: `Invalid` when it is none."""
+    """A whole number of the query. Errors: `Invalid` when it is none, or has more than 64 bits."""
     text = request.first(name)
     if not text:
         return default
     try:
-        return int(text)
+        found = int(text)
     except ValueError:
         raise Invalid(f"query parameter {name}={text!r} is not a whole number") from None
+    if not -_MOST_NUMBER <= found <= _MOST_NUMBER:
+        raise Invalid(f"query parameter {name}={text!r} is beyond {_MOST_NUMBER}; give a smaller number")
+    return found

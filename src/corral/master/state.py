@@ -5,13 +5,14 @@ only through the families; the small methods here keep sums and indexes in step.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import NamedTuple
 
 from corral.allocator.allocator import Allocator
 from corral.allocator.start import choose_mode
 from corral.allocator.view import HoldKind, Settings
+from corral.lib.timings import Timings
 from corral.master.agent_entry import AgentEntry, AgentState, SessionEntry
 from corral.master.entries import ExecutorEntry, FrameworkEntry, Lane, OfferEntry, OperationEntry, TaskEntry
 from corral.master.spec import GetCluster, MasterConfig
@@ -44,19 +45,22 @@ class MasterState:
     something; `reserved` are the scalars that agents keep for each role and the roles below it, in thousandths; `mixed`
     are the agents that have more than plain resources; `waiting` are the wants that the last whole allocation left
     waiting; `watchers` are the streams of those who follow what happens, and `news` what they are yet to be told of the
-    input at hand. Errors: `Unavailable` when the engine shall be compiled and cannot be.
+    input at hand. `stopwatch` is read for `allocation_ms` alone, which is shown and decides nothing.
+    Errors: `Unavailable` when the engine shall be compiled and cannot be.
     """
 
     __slots__ = (
-        "agents", "allocation_due", "allocation_due_at", "allocation_runs", "allocator", "completed", "config",
-        "constrained", "counts", "down", "draining", "ended", "epoch", "executors", "expiries", "explain_due_at",
-        "filter_heap", "filters_due_at", "frameworks", "gone", "gone_offers", "inverse_offers", "lanes", "live",
+        "agents", "allocation_due", "allocation_due_at", "allocation_ms", "allocation_runs", "allocator", "completed",
+        "config", "constrained", "counts", "down", "draining", "ended", "epoch", "executors", "expiries",
+        "explain_due_at", "filter_heap", "filters_due_at", "frameworks", "gone", "gone_offers", "inverse_offers",
+        "lanes", "live",
         "loaded_at", "machines", "maintenance_due_at", "master_id", "mixed", "most_filter_ends", "news",
         "next_removal_at", "offered", "offers", "offers_due_at", "operations", "random", "removed_ids", "reserved",
-        "roles", "sequence", "sessions", "shown", "streams", "sums", "to_review", "waiting", "watchers", "windows",
+        "roles", "sequence", "sessions", "shown", "stopwatch", "streams", "sums", "to_review", "waiting", "watchers",
+        "windows",
     )  # fmt: skip
 
-    def __init__(self, config: MasterConfig, random: Random) -> None:
+    def __init__(self, config: MasterConfig, random: Random, stopwatch: Callable[[], float] | None = None) -> None:
         self.config = config
         self.random = random
         settings = Settings(headroom=config.headroom, evictions_per_minute=config.evictions_per_minute)
@@ -90,6 +94,8 @@ class MasterState:
         self.allocation_due = False
         self.allocation_due_at: float | None = None
         self.allocation_runs = 0
+        self.allocation_ms = Timings()
+        self.stopwatch = stopwatch
         self.waiting: tuple[tuple[FrameworkId, WantId], ...] = ()
         self.explain_due_at: float | None = None
         self.gone: dict[AgentId, float] = {}

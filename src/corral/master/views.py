@@ -486,6 +486,7 @@ def metrics(state: MasterState, now: float) -> Mapping[str, float]:
         "master/waiting_instances": sum(w.missing for f in state.frameworks.values() for w in f.waiting.values()),
         "allocator/mesos/allocation_runs": state.allocation_runs,
     }
+    found.update(state.allocation_ms.read("allocator/mesos/allocation_run_ms"))
     found.update({f"master/messages_{name}": state.counts[kind] for kind, name in _MESSAGES.items()})
     for task_state in TaskState:
         if task_state in (TaskState.UNKNOWN, TaskState.UNREACHABLE):

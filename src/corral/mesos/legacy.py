@@ -32,7 +32,7 @@ from corral.mesos.snapshot import (
     FrameworkRow,
     RunRow,
 )
-from corral.mesos.tasks import write_container, write_container_status, write_discovery, write_limits
+from corral.mesos.tasks import seen_resources, write_container, write_container_status, write_discovery, write_limits
 from corral.model.domain import Domain
 from corral.model.events import MasterInfo
 from corral.model.framework import Capability
@@ -282,7 +282,7 @@ def write_task(task: Task) -> Json:
         "executor_id": info.executor.executor_id if info.executor is not None else "",
         "slave_id": info.agent_id,
         "state": task.state.value,
-        "resources": write_flat(info.resources),
+        "resources": write_flat(seen_resources(info)),
         "role": task.role,
         "statuses": [_write_status(s) for s in task.statuses],
     }

@@ -34,7 +34,14 @@ from corral.mesos.pieces import Rows, Tree, pieces
 from corral.mesos.resources import write_resources
 from corral.mesos.scheduler import write_resource_operation
 from corral.mesos.snapshot import AgentRow, ClusterSnapshot, ExecutorRow, FrameworkRow, OperationRow
-from corral.mesos.tasks import write_container, write_discovery, write_executor, write_limits, write_task_status
+from corral.mesos.tasks import (
+    seen_resources,
+    write_container,
+    write_discovery,
+    write_executor,
+    write_limits,
+    write_task_status,
+)
 from corral.model.framework import Capability
 from corral.model.ids import FrameworkId
 from corral.model.operations import OperationState
@@ -432,7 +439,7 @@ def write_task(task: Task) -> TaskEntry:
         agent_id=wire.Id(value=info.agent_id),
         state=task.state.value,
         executor_id=write_id(info.executor.executor_id) if info.executor is not None else None,
-        resources=write_resources(info.resources, refinement=True, allocation=task.role, both=True),
+        resources=write_resources(seen_resources(info), refinement=True, allocation=task.role, both=True),
         statuses=tuple(write_task_status(s) for s in task.statuses),
         status_update_state=last.state.value if last is not None else None,
         status_update_uuid=last.uuid if last is not None else None,

@@ -44,6 +44,8 @@ from corral.model.container import (
     VolumeMode,
 )
 from corral.model.ids import AgentId, ContainerId, ExecutorId, FrameworkId, TaskId
+from corral.model.ledger import lent
+from corral.model.resources import Resources
 from corral.model.task import (
     ContainerStatus,
     DiscoveryInfo,
@@ -224,6 +226,11 @@ def write_executor(
         shutdown_grace_period=write_seconds(grace_s) if grace_s is not None else None,
         labels=write_labels(executor.labels),
     )
+
+
+def seen_resources(info: TaskInfo) -> Resources:
+    """What a task has as people and frameworks see it: what it holds on loan, of whomever, is revocable."""
+    return lent(info.resources) if info.claim is not None and info.claim.revocable else info.resources
 
 
 def read_task_info(found: wire.TaskInfo, at: str) -> TaskInfo:

@@ -9,8 +9,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
-from corral.lib.clock import Clock, system_clock
+from corral.lib.clock import Clock, stopwatch, system_clock
 from corral.lib.errors import CorralError, Unavailable
+from corral.lib.timings import Timings
 from corral.runtime.core import (
     Asked,
     CancelTimer,
@@ -84,6 +85,7 @@ class Loop:
         self.ready = asyncio.Event()
         self.turns = 0
         self.inputs = 0
+        self.commit_ms = Timings()
         self._shell = shell
         self._store = store
         self._prefix = prefix
@@ -314,8 +316,10 @@ class Loop:
             self._fenced = False
 
     async def _commit(self, turn: Turn) -> None:
+        begun = stopwatch()
         try:
             await self._store.commit(turn.writes, self._guards)
+            self.commit_ms.add(stopwatch() - begun)
         except GuardFailed as error:
             if self._fence is None:
                 raise _store_failed(self.name, f"write {len(turn.writes)} records", error) from error

@@ -26,7 +26,7 @@ from corral.agent.sandbox import Sandboxes
 from corral.agent.secrets import SecretFiles
 from corral.agent.shell import AgentShell
 from corral.agent.spec import AgentConfig
-from corral.lib.clock import FollowingClock, read_boot_id
+from corral.lib.clock import FollowingClock, read_boot_id, stopwatch
 from corral.lib.contact import ContactFile
 from corral.lib.errors import Invalid
 from corral.lib.log import get_logger
@@ -214,7 +214,7 @@ class MasterPart:
         master_config = describe_master(config, host, port, scheme)
         seed = draw_seed()
         self.shell = MasterShell()
-        self.core = MasterCore(master_config, Random(seed))
+        self.core = MasterCore(master_config, Random(seed), stopwatch)
         self.loop = Loop(
             self.core,
             self.shell,

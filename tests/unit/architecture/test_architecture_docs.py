@@ -29,6 +29,7 @@ from corral.frameworks.cron.dags.routes import dag_routes
 from corral.frameworks.cron.routes import routes as cron_routes
 from corral.frameworks.services.routes import routes as services_routes
 from corral.lib import errors
+from corral.lib.timings import Timings
 from corral.master import routes as master_routes
 from corral.master.core import MasterCore
 from corral.master.shell import MasterShell
@@ -97,6 +98,7 @@ class Answering:
     """A loop that asks its core at once."""
 
     turns = inputs = waiting = 0
+    commit_ms = Timings()
     ready = SimpleNamespace(is_set=lambda: True)
 
     def __init__(self, core: Core) -> None:
