@@ -1,4 +1,4 @@
-"""What a master serves over HTTP: role names in paths as they were written, and how long its work took."""
+"""What a master serves over HTTP: how long its work took, and queries of tasks."""
 
 from collections.abc import AsyncIterator
 from random import Random
@@ -28,28 +28,6 @@ async def client() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
         loop.stop()
     await server.close()
-
-
-async def names(client: aiohttp.ClientSession) -> set[str]:
-    async with client.get("/corral/v1/roles") as answer:
-        return {role["name"] for role in (await answer.json())["roles"]}
-
-
-async def test_a_role_with_an_empty_level_is_refused_by_its_name(client: aiohttp.ClientSession) -> None:
-    before = await names(client)
-    for path in ("a//b", "a%2F%2Fb", "a///b", "/a"):
-        async with client.put(f"/corral/v1/roles/{path}", json={"weight": 2}) as answer:
-            assert answer.status == 400, path
-            role = path.replace("%2F", "/")
-            assert f"role {role!r} has an empty level" in (await answer.json())["error"]["message"]
-    assert await names(client) == before
-
-
-async def test_slashes_before_the_name_count_as_one(client: aiohttp.ClientSession) -> None:
-    for path in ("/corral//v1/roles/a/b", "/corral/v1/roles/a%2Fc", "/corral/v1//roles/a/d/"):
-        async with client.put(path, json={"weight": 2}) as answer:
-            assert answer.status == 200, path
-    assert {"a/b", "a/c", "a/d"} <= await names(client)
 
 
 async def test_what_a_run_and_a_transaction_took_is_told(client: aiohttp.ClientSession) -> None:

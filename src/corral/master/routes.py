@@ -53,11 +53,8 @@ def routes(loop: Loop, shell: MasterShell) -> list[Route | RawRoute]:
         *mesos_routes(mesos),
     ]
     found += [Route(method="GET", path=path, handler=exchange) for path, exchange in doors.native().items()]
-    found += [
-        Route(method="GET", path=ROLE_PATH, handler=doors.show_role, folds=False),
-        Route(method="PUT", path=ROLE_PATH, handler=doors.set_role, folds=False),
-        Route(method="DELETE", path=ROLE_PATH, handler=doors.remove_role, folds=False),
-    ]
+    found.append(Route(method="PUT", path=ROLE_PATH, handler=doors.set_role))
+    found.append(Route(method="DELETE", path=ROLE_PATH, handler=doors.remove_role))
     found.append(Route(method="POST", path="/corral/v1/plan", handler=doors.plan, most_bytes=MOST_REQUEST_BYTES))
     return found
 
@@ -73,6 +70,7 @@ class _Doors:
         return {
             "/corral/v1/nodes": self.list_nodes,
             "/corral/v1/roles": self.list_roles,
+            ROLE_PATH: self.show_role,
             "/corral/v1/frameworks": self.list_frameworks,
             "/corral/v1/tasks": self.list_tasks,
             "/corral/v1/explain": self.explain,

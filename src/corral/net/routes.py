@@ -81,7 +81,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
     Shapes: in `path`, `{name}` takes one segment and `{name*}` any number of them, slashes included, as few as the rest
     of the pattern allows. `*` as method takes all. The first matching route of the list wins. `most_bytes` bounds the
-    body: more is refused with 413. Without `folds` the parameters have their slashes as they were sent.
+    body: more is refused with 413.
     """
 
     method: str
@@ -89,7 +89,6 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     handler: Handler
     errors: ErrorWriter = write_error
     most_bytes: int = 16 << 20
-    folds: bool = True
 
 
 class RawRoute(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,6 @@ other error is a bug, answered 500 without its text and logged with it; a client
 import asyncio
 import contextlib
 import logging
-import re
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
@@ -60,13 +59,6 @@ class _Served:
         self.method = route.method
         self.fullmatch = compile_path(route.path).fullmatch
         self.raw = isinstance(route, RawRoute)
-
-    def unfold(self, path: str) -> Mapping[str, str] | None:
-        """The path parameters with their slashes as they were sent; None when they are part of no such path then."""
-        literal = self.route.path.partition("{")[0]
-        before = re.match("/+".join(re.escape(part) for part in literal.rstrip("/").split("/")) + "/", path)
-        match = self.fullmatch(literal + path[before.end() :]) if before is not None else None
-        return match.groupdict() if match is not None else None
 
 
 class Router:
@@ -247,8 +239,6 @@ class Server:
     async def _serve(self, raw: web.BaseRequest) -> web.StreamResponse:
         path = fold_slashes(raw.path)
         served, params, allowed = self._router.find(raw.method, path)
-        if path != raw.path and served is not None and isinstance(served.route, Route) and not served.route.folds:
-            params = served.unfold(raw.path) or params
         request = Request(
             method=raw.method,
             path=path,
