@@ -7,7 +7,8 @@ container, and the executor is over with the last of them. Source: Mesos v1, exe
 
 from typing import TYPE_CHECKING
 
-from corral.agent.spec import STAGES, Ending, Event, ExecutorRecord, ExecutorRun, Stage
+from corral.agent.spec import Ending, ExecutorRecord, ExecutorRun
+from corral.agent.staged import Staged
 from corral.model.execution import Launched
 from corral.model.ids import ExecutorId, FrameworkId, TaskId
 from corral.runtime.core import Effect, Persist
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 ExecutorKey = tuple[FrameworkId, ExecutorId]
 
 
-class Executor:
+class Executor(Staged):
     """Shapes: `stream` is its event stream while it listens; `tasks` are those that are not forgotten.
 
     `unsettled` when it is from the records of an earlier agent process and its runtime has not been heard yet.
@@ -27,10 +28,11 @@ class Executor:
 
     __slots__ = (
         "container_id", "cpu_milli", "ending", "framework_id", "info", "key", "launched", "mem_mb", "plan", "role",
-        "runtime", "sandbox", "stage", "stream", "subscribed", "tasks", "unsettled",
+        "runtime", "sandbox", "stream", "subscribed", "tasks", "unsettled",
     )  # fmt: skip
 
     def __init__(self, record: ExecutorRecord) -> None:
+        super().__init__()
         self.key: ExecutorKey = (record.framework_id, record.info.executor_id)
         self.framework_id = record.framework_id
         self.role = record.role
@@ -38,7 +40,6 @@ class Executor:
         self.container_id = record.container_id
         self.runtime = record.runtime
         self.sandbox = record.sandbox
-        self.stage = Stage.STAGING
         self.launched: Launched | None = None
         self.ending: Ending | None = None
         self.subscribed = False
@@ -56,14 +57,6 @@ class Executor:
     @property
     def live_tasks(self) -> list["Task"]:
         return [task for _, task in sorted(self.tasks.items()) if task.live]
-
-    def move(self, event: Event) -> bool:
-        """Take the transition; False when the table has none and nothing has changed."""
-        stage = STAGES.get((self.stage, event))
-        if stage is None:
-            return False
-        self.stage = stage
-        return True
 
     def save(self) -> list[Effect]:
         record = ExecutorRecord(self.framework_id, self.role, self.info, self.container_id, self.runtime, self.sandbox)

@@ -5,6 +5,7 @@ asked for, until it is removed, its sandbox is collected or too many have ended.
 offers; its resources are limits alone. Source: Mesos v1, agent operator API, LAUNCH_CONTAINER and those about it.
 """
 
+from corral.agent import tasks
 from corral.agent.deadlines import Due
 from corral.agent.effects import Abort, CancelFetch, DeleteSandbox, Discard, Fetch, Kill, Remove, Start, Wait
 from corral.agent.execution import choose_runtime, plan_standalone, standalone_path
@@ -41,8 +42,6 @@ from corral.runtime.core import Effect, Loaded, Note, Refuse, Reply, decode_reco
 
 MOST_ENDED = 256
 """How many that have ended are remembered; the oldest goes with its sandbox."""
-
-WAIT_RETRY_S = 5.0
 
 
 def answer(state: AgentState, ask: int, command: StandaloneCommand, now: float) -> list[Effect]:
@@ -162,19 +161,18 @@ def start_failed(state: AgentState, input: StartFailed, now: float) -> list[Effe
     one = state.standalone.by_inner[input.container_id]
     if one.stage is not Stage.STARTING:
         return []
-    return _give_up(state, one, Failed(f"container {one.id} did not start: {input.why}"), now)
+    effects = _give_up(state, one, Failed(f"container {one.id} did not start: {input.why}"), now)
+    return [*effects, Remove(one.runtime, one.inner)]
 
 
 def _give_up(state: AgentState, one: Standalone, error: CorralError, now: float) -> list[Effect]:
     """It never ran: whoever asks for it later finds none, and may launch it anew."""
-    had_container = one.stage is Stage.STARTING
     state.deadlines.forget(one.inner)
     state.counters["launch_errors"] += 1
     state.ended.append(Sandbox(one.sandbox, one.inner, now))
     asks = [*one.waiting, *([one.launching] if one.launching is not None else [])]
     effects: list[Effect] = [*state.standalone.forget(one), *(Refuse(ask, error) for ask in asks)]
-    effects.append(Note("container not launched", error.message, "warning", _facts(one)))
-    return [*effects, Remove(one.runtime, one.inner)] if had_container else effects
+    return [*effects, Note("container not launched", error.message, "warning", _facts(one))]
 
 
 # Ending.
@@ -206,14 +204,18 @@ def exited(state: AgentState, input: Exited, now: float) -> list[Effect]:
 
 
 def settle_exit(state: AgentState, one: Standalone, exit: Exit, now: float) -> list[Effect]:
-    """It has ended: whoever waits is told, and its runtime may forget it."""
+    """It has ended: its runtime may forget it."""
+    return [*_conclude(state, one, exit, now), Remove(one.runtime, one.inner)]
+
+
+def _conclude(state: AgentState, one: Standalone, exit: Exit, now: float) -> list[Effect]:
+    """Remember its end and tell whoever waits."""
     one.stage, one.exit, one.unsettled = Stage.ENDED, exit, False
     state.deadlines.forget(one.inner)
     state.ended.append(Sandbox(one.sandbox, one.inner, now))
     effects: list[Effect] = [one.save_run(), *(Reply(ask, exit) for ask in one.waiting)]
     one.waiting.clear()
-    effects += [Note("container ended", exit.message, facts=_facts(one)), Remove(one.runtime, one.inner)]
-    return effects + _forget_oldest(state)
+    return [*effects, Note("container ended", exit.message, facts=_facts(one)), *_forget_oldest(state)]
 
 
 def _forget_oldest(state: AgentState) -> list[Effect]:
@@ -237,7 +239,7 @@ def wait_failed(state: AgentState, input: WaitFailed, now: float) -> list[Effect
         return []
     if input.gone:
         return settle_exit(state, one, Exit(container_id=one.inner, message=input.why, at=now), now)
-    state.deadlines.set(one.inner, Due.WAIT, now + WAIT_RETRY_S)
+    state.deadlines.set(one.inner, Due.WAIT, now + tasks.WAIT_RETRY_S)
     return [Note("container out of sight", f"{input.why}; it is asked for again", "warning", _facts(one))]
 
 
@@ -259,7 +261,7 @@ def fall_due(state: AgentState, inner: ContainerId, due: Due, now: float) -> lis
             return [CancelFetch(inner, error.message), *_give_up(state, one, error, now)]
         case Due.STAGE if one.stage is Stage.STARTING:
             error = Failed(f"container {one.id} did not start: {one.runtime} took too long")
-            effects = [effect for effect in _give_up(state, one, error, now) if not isinstance(effect, Remove)]
+            effects = _give_up(state, one, error, now)
             return [Abort(inner, error.message), *effects, Discard(one.runtime, inner, error.message)]
         case _:
             return []
@@ -295,11 +297,9 @@ def settle_missing(state: AgentState, one: Standalone, now: float) -> list[Effec
     """The runtime does not know it."""
     one.unsettled = False
     if one.stage is not Stage.RUNNING:
-        effects = _give_up(state, one, Failed("the agent was restarted before it ran"), now)
-        return [effect for effect in effects if not isinstance(effect, Remove)]
+        return _give_up(state, one, Failed("the agent was restarted before it ran"), now)
     why = f"the {one.runtime} runtime knows it no more; the node was rebooted or somebody removed it"
-    effects = settle_exit(state, one, Exit(container_id=one.inner, message=why, at=now), now)
-    return [effect for effect in effects if not isinstance(effect, Remove)]
+    return _conclude(state, one, Exit(container_id=one.inner, message=why, at=now), now)
 
 
 def recover(state: AgentState, runtime: str, seen: set[ContainerId], now: float) -> list[Effect]:

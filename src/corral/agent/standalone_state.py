@@ -6,7 +6,8 @@ name has nothing of the first.
 
 from typing import TYPE_CHECKING
 
-from corral.agent.spec import STAGES, Event, Stage
+from corral.agent.spec import Stage
+from corral.agent.staged import Staged
 from corral.agent.standalone_spec import StandaloneRecord, StandaloneRun
 from corral.model.execution import Exit, Launched
 from corral.model.ids import ContainerId
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from corral.agent.execution import Plan
 
 
-class Standalone:
+class Standalone(Staged):
     """One standalone container.
 
     Shapes: `launching` is who waits for its start, `waiting` who for its end. `unsettled` when it is from the records
@@ -24,17 +25,17 @@ class Standalone:
     """
 
     __slots__ = (
-        "doomed", "exit", "id", "info", "inner", "launched", "launching", "plan", "runtime", "sandbox", "stage",
+        "doomed", "exit", "id", "info", "inner", "launched", "launching", "plan", "runtime", "sandbox",
         "unsettled", "waiting",
     )  # fmt: skip
 
     def __init__(self, record: StandaloneRecord) -> None:
+        super().__init__()
         self.id = ContainerId(record.info.task_id)
         self.info = record.info
         self.inner = record.inner
         self.runtime = record.runtime
         self.sandbox = record.sandbox
-        self.stage = Stage.STAGING
         self.launched: Launched | None = None
         self.exit: Exit | None = None
         self.doomed = False
@@ -42,18 +43,6 @@ class Standalone:
         self.unsettled = False
         self.launching: int | None = None
         self.waiting: list[int] = []
-
-    @property
-    def live(self) -> bool:
-        return self.stage is not Stage.ENDED
-
-    def move(self, event: Event) -> bool:
-        """Take the transition; False when the table has none and nothing has changed."""
-        stage = STAGES.get((self.stage, event))
-        if stage is None:
-            return False
-        self.stage = stage
-        return True
 
     def save(self) -> list[Effect]:
         record = StandaloneRecord(self.info, self.inner, self.runtime, self.sandbox)

@@ -14,10 +14,8 @@ from corral.agent.execution import Plan
 from corral.agent.executor_state import Executor, ExecutorKey
 from corral.agent.oversubscription import SlackState
 from corral.agent.spec import (
-    STAGES,
     AgentConfig,
     Ending,
-    Event,
     FrameworkRecord,
     Identity,
     RunRecord,
@@ -25,6 +23,7 @@ from corral.agent.spec import (
     Stage,
     TaskRecord,
 )
+from corral.agent.staged import Staged
 from corral.agent.standalone_state import StandaloneContainers
 from corral.lib.errors import Invalid
 from corral.model.execution import Launched
@@ -85,7 +84,7 @@ class CheckState:
         self.last_failure_at = result.last_failure_at
 
 
-class Task:
+class Task(Staged):
     """One run of a task.
 
     Shapes: `pending` oldest first, its head `told` when it is on its way to the master. `boot` is the boot of the
@@ -117,7 +116,6 @@ class Task:
         "role",
         "runtime",
         "sandbox",
-        "stage",
         "started_at",
         "statuses",
         "stop_after_s",
@@ -127,6 +125,7 @@ class Task:
     )
 
     def __init__(self, record: TaskRecord) -> None:
+        super().__init__()
         self.key: Key = (record.framework_id, record.info.task_id)
         self.framework_id = record.framework_id
         self.role = record.role
@@ -146,7 +145,6 @@ class Task:
         self.check_status = CheckStatus(kind=check.kind) if check is not None else None
         self.probes = self.checks if self.check is None else (*self.checks, self.check)
         self.stop_after_s = _stop_after_s(record.info)
-        self.stage = Stage.STAGING
         self.pending: deque[TaskStatus] = deque()
         self.latest: TaskStatus | None = None
         self.statuses: dict[TaskState, TaskStatus] = {}
@@ -167,24 +165,12 @@ class Task:
         return TaskState.STAGING if self.latest is None else self.latest.state
 
     @property
-    def live(self) -> bool:
-        return self.stage is not Stage.ENDED
-
-    @property
     def healthy(self) -> bool | None:
         """Whether all checks pass; None when that is not known, as of a task without any."""
         found = [each.alive for each in self.checks]
         if False in found:
             return False
         return None if not found or None in found else True
-
-    def move(self, event: Event) -> bool:
-        """Take the transition; False when the table has none and nothing has changed."""
-        stage = STAGES.get((self.stage, event))
-        if stage is None:
-            return False
-        self.stage = stage
-        return True
 
     def record(self) -> TaskRecord:
         return TaskRecord(

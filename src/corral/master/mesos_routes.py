@@ -401,7 +401,7 @@ _MOST_NUMBER = (1 << 62) - 1
 
 
 def read_number(request: Request, name: str, default: int) -> int:
-    """A whole number of the query. Errors: `Invalid` when it is none, or has more than 64 bits."""
+    """A whole number of the query. Errors: `Invalid` when it is none, or beyond `_MOST_NUMBER`."""
     text = request.first(name)
     if not text:
         return default

@@ -53,11 +53,10 @@ class MasterState:
         "agents", "allocation_due", "allocation_due_at", "allocation_ms", "allocation_runs", "allocator", "completed",
         "config", "constrained", "counts", "down", "draining", "ended", "epoch", "executors", "expiries",
         "explain_due_at", "filter_heap", "filters_due_at", "frameworks", "gone", "gone_offers", "inverse_offers",
-        "lanes", "live",
-        "loaded_at", "machines", "maintenance_due_at", "master_id", "mixed", "most_filter_ends", "news",
-        "next_removal_at", "offered", "offers", "offers_due_at", "operations", "random", "removed_ids", "reserved",
-        "roles", "sequence", "sessions", "shown", "stopwatch", "streams", "sums", "to_review", "waiting", "watchers",
-        "windows",
+        "lanes", "live", "loaded_at", "machines", "maintenance_due_at", "master_id", "mixed", "most_filter_ends",
+        "news", "next_removal_at", "offered", "offers", "offers_due_at", "operations", "random", "removed_ids",
+        "reserved", "roles", "sequence", "sessions", "shown", "stopwatch", "streams", "sums", "to_review", "waiting",
+        "watchers", "windows",
     )  # fmt: skip
 
     def __init__(self, config: MasterConfig, random: Random, stopwatch: Callable[[], float] | None = None) -> None:
