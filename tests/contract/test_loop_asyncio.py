@@ -276,16 +276,18 @@ class Counting(Echo):
 
     def handle(self, input: Any, now: float) -> Any:
         if isinstance(input, Asked) and isinstance(input.command, Look):
-            return [Reply(input.ask, len(self.seen))]
+            return [Say(7), Reply(input.ask, len(self.seen))]
         return super().handle(input, now)
 
 
 async def test_a_look_between_two_turns_takes_no_turn() -> None:
-    loop = Loop(Counting(), Hands(), MemoryStore(), prefix="", asks_first=True)
+    hands = Hands()
+    loop = Loop(Counting(), hands, MemoryStore(), prefix="", asks_first=True)
     await started(loop)
     turns = loop.turns
     assert await loop.ask(Look()) == 1
     assert loop.turns == turns
+    assert hands.done == [Say(7)], "what a look asks to be done is done as in any turn"
     loop.stop()
 
 

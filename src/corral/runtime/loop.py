@@ -161,12 +161,16 @@ class Loop:
         Shapes: a loop that has ended still answers what its core names in `reads`, as of its last turn.
         Errors: the `CorralError` the core refused with; `Unavailable` when the loop ends or `timeout_s` passes first.
         """
-        if self._ended or (self._is_between_turns() and isinstance(command, self._reads)):
+        if self._ended:
             return self._look(command)
         self._last_ask = ask = self._last_ask + 1
         future = self._asks[ask] = asyncio.get_running_loop().create_future()
         (self._asked if self._asks_first else self._queue).append(Asked(ask, command))
-        self._wake()
+        if self._is_between_turns() and isinstance(command, self._reads):
+            self._now = self._clock()
+            self._answer_reads()
+        else:
+            self._wake()
         try:
             if timeout_s is None:
                 return await future
@@ -289,7 +293,7 @@ class Loop:
             self.ready.set()
 
     def _answer_reads(self) -> None:
-        """Answer who asked for nothing but a look while the last turn was under way."""
+        """Answer who asks for nothing but a look. It writes nothing, but may have something done, as in any turn."""
         for _ in range(len(self._asked)):
             asked = self._asked.popleft()
             if not isinstance(asked.command, self._reads):
@@ -297,6 +301,8 @@ class Loop:
                 continue
             for effect in decide(self.core, asked, self._now):
                 self._own.get(effect.__class__, self._perform)(effect)
+        self._shell.flush()
+        self.notes.flush()
 
     def _put_asked_first(self) -> None:
         """Nothing comes before what is loaded, nor before commands that a full transaction has left behind."""
