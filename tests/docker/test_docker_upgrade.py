@@ -50,7 +50,8 @@ def test_containers_and_processes_run_on_and_what_ends_meanwhile_is_learned(
     place.mkdir(mode=0o777)
     place.chmod(0o777)
     with Site(tmp_path) as site:
-        master = site.master()
+        # What is away for longer is lost and started elsewhere, and a loaded machine takes its time to start an agent.
+        master = site.master("--set", "kernel.agent_timeout_s=60")
         agent = site.start(
             "agent", "--master", master.url.removeprefix("http://"), "--listen", "127.0.0.1:0", "--work-dir",
             str(tmp_path / "agent"), "--runtime", "docker,process", "--docker-host", private_engine.url,

@@ -134,6 +134,7 @@ def points(delivery: str) -> dict[str, int]:
 AGENT2 = pytest.param("agent2", marks=pytest.mark.slow)  # as agent1, with the other half of the runs
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("delivery", DELIVERIES)
 @pytest.mark.parametrize("victim", ["master", "agent1", AGENT2, "cron"])
 def test_a_crash_at_any_step_of_firing_retrying_and_joining_keeps_the_rules(victim: str, delivery: str) -> None:
