@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from functools import cache
@@ -19,6 +20,10 @@ settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCh
 if not os.environ.get("CI"):
     # Where CI is set, Hypothesis asks for no speed by itself.
     settings.load_profile("busy")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background job is started deaf to Ctrl-C, and so would be what the tests start and press Ctrl-C for.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ENGINE_PREFIX = "corral-engine-"
 IMAGES = ("busybox:latest", "busybox:local", "libmesos/ubuntu:latest")
