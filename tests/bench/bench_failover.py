@@ -1,7 +1,8 @@
 """How long a cluster is without its head, and how soon a new one knows everything again.
 
-1. A standby becomes the leader while 10,000 agents with 100,000 tasks wait at its socket, until it knows all of them
-   and a framework has been answered for each of its tasks.
+1. A standby becomes the leader while 10,000 agents with 100,000 tasks wait for it, until it knows all of them and a
+   framework has been answered for each of its tasks: once with their frames handed over in its own process, as Mesos'
+   figures were found, and once with each agent at its socket, from another process.
 2. Three real masters on a real etcd: the leader is killed; until a write is taken by another.
 3. An agent with 100 running tasks is killed and started again, until it has all of them.
 """
@@ -16,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,15 +26,17 @@ from urllib.parse import urlsplit
 
 import uvloop
 from tests.bench.dev_cluster import CORRAL
-from tests.bench.known_agents import FRAMEWORK, agent_id, agent_info, task_id
+from tests.bench.known_agents import FRAMEWORK, agent_id, agent_info, register, task_id
 from tests.bench.report import Measure
 from tests.etcd_servers import Etcd, free_ports
 
 from corral.lib.log import configure_log
-from corral.master.spec import AgentRecord, FrameworkRecord, GetMetrics
+from corral.master.spec import AgentOpened, AgentRecord, AgentReported, FrameworkRecord, GetMetrics
 from corral.model import calls, events
 from corral.model.ids import TaskId
+from corral.model.orders import Report
 from corral.net.server import Server, bind
+from corral.net.stream import FrameReader, pack
 from corral.runtime.core import Effect, encode_record
 from corral.runtime.election import Candidate, leader_key
 from corral.runtime.leader import Election, Tenure
@@ -78,10 +82,10 @@ class KnowingCore:
 
 
 def measure(*, short: bool) -> list[Measure]:
-    return [_measure_known(short), *_measure_killed(short)]
+    return [_measure_known(short, links=False), _measure_known(short, links=True), *_measure_killed(short)]
 
 
-def _measure_known(short: bool) -> Measure:
+def _measure_known(short: bool, *, links: bool) -> Measure:
     agents = 200 if short else AGENTS
     with (
         tempfile.TemporaryDirectory(prefix="corral-bench-") as directory,
@@ -90,18 +94,19 @@ def _measure_known(short: bool) -> Measure:
     ):
         configure_log("json", "warning", log)
         try:
-            known_s, told_s = runner.run(_take_over(Path(directory), agents))
+            known_s, told_s = runner.run(_take_over(Path(directory), agents, links=links))
         finally:
             configure_log("text", "warning")
-    note = f"{agents:,} agents (simulated, real links) with {agents * TASKS_EACH:,} tasks, from the leadership on; "
+    how = "over a socket each" if links else "whose frames are handed over in memory"
+    note = f"{agents:,} simulated agents {how} with {agents * TASKS_EACH:,} tasks, from the leadership on; "
     note += f"all registered after {known_s:.1f} s, a framework has been told of its last task after {told_s:.1f} s"
     return Measure(
-        name="new leader until all is reconciled", unit="s", runs=(max(known_s, told_s),),
-        budget=None if short else KNOWN_BUDGET_S, note=note,
+        name="new leader until all is reconciled" + (", real links" if links else ""), unit="s",
+        runs=(max(known_s, told_s),), budget=None if short or links else KNOWN_BUDGET_S, note=note,
     )  # fmt: skip
 
 
-async def _take_over(directory: Path, agents: int) -> tuple[float, float]:
+async def _take_over(directory: Path, agents: int, *, links: bool) -> tuple[float, float]:
     raise_open_files()
     relax_collector()
     shared = MemoryStore()
@@ -128,7 +133,34 @@ async def _take_over(directory: Path, agents: int) -> tuple[float, float]:
     renewal = Renewal("master", "new", arguments=())
     reign = Reign(election, begin, server, renewal, alone=False)
     work = asyncio.create_task(run_services([reign, server], signals=False))
-    command = [sys.executable, "-m", "tests.bench.known_agents", "--master", server.url]
+    crowd = _linked(server.url, agents) if links else _handed_over(agents)
+    try:
+        async with crowd as come:
+            await shared.commit({leader_key("master"): None})
+            while part is None:
+                await asyncio.sleep(0.001)
+            come(part)
+            known_s = told_s = 0.0
+            while not (known_s and told_s):
+                await asyncio.sleep(0.05)
+                assert not work.done(), work
+                if not known_s:
+                    found = await part.loop.ask(GetMetrics())
+                    if found["master/slaves_active"] == agents and found["master/tasks_running"] == agents * TASKS_EACH:
+                        known_s = time.perf_counter() - began_at
+                if not told_s and not core.left:
+                    told_s = time.perf_counter() - began_at
+    finally:
+        reign.stop()
+        await work
+        await store.close()
+    return known_s, told_s
+
+
+@asynccontextmanager
+async def _linked(url: str, agents: int) -> AsyncIterator[Callable[[MasterPart], None]]:
+    """Agents that wait at the socket in a process of their own, and come by themselves."""
+    command = [sys.executable, "-m", "tests.bench.known_agents", "--master", url]
     process = await asyncio.create_subprocess_exec(
         *command, "--agents", str(agents), "--tasks", str(TASKS_EACH),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
@@ -138,26 +170,42 @@ async def _take_over(directory: Path, agents: int) -> tuple[float, float]:
     try:
         assert await process.stdout.readline() == b"waiting\n"
         await asyncio.sleep(1.0)
-        await shared.commit({leader_key("master"): None})
-        while part is None:
-            await asyncio.sleep(0.01)
-        known_s = told_s = 0.0
-        while not (known_s and told_s):
-            await asyncio.sleep(0.05)
-            assert not work.done(), work
-            if not known_s:
-                found = await part.loop.ask(GetMetrics())
-                if found["master/slaves_active"] == agents and found["master/tasks_running"] == agents * TASKS_EACH:
-                    known_s = time.perf_counter() - began_at
-            if not told_s and not core.left:
-                told_s = time.perf_counter() - began_at
+        yield lambda part: None
     finally:
         process.stdin.close()
         await process.wait()
-        reign.stop()
-        await work
-        await store.close()
-    return known_s, told_s
+
+
+@asynccontextmanager
+async def _handed_over(agents: int) -> AsyncIterator[Callable[[MasterPart], None]]:
+    """Agents that all come in one go, their frames written down before."""
+    frames = [pack([register(number, TASKS_EACH)]) for number in range(agents)]
+    come: list[asyncio.Task[None]] = []
+    try:
+        yield lambda part: come.append(asyncio.create_task(_come(part, frames)))
+    finally:
+        for task in come:
+            task.cancel()
+        await asyncio.gather(*come, return_exceptions=True)
+
+
+class _Unheard:
+    """What is said to an agent that only speaks."""
+
+    def write(self, data: bytes) -> int:
+        return 0
+
+
+async def _come(part: MasterPart, frames: list[bytes]) -> None:
+    await part.loop.ready.wait()
+    async with asyncio.TaskGroup() as links:
+        for number, data in enumerate(frames):
+            session = f"memory{number}"
+            links.create_task(part.shell.open_link(session).hold(_Unheard()))
+            part.loop.tell(AgentOpened(session, "127.0.0.1"))
+            part.loop.tell(AgentReported(session, tuple(FrameReader[Report](Report).feed(data))))
+            if number % 10 == 0:
+                await asyncio.sleep(0)
 
 
 class _Process:

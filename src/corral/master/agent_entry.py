@@ -3,6 +3,7 @@
 What changes it are the families; the small methods here keep what is shown of it in step.
 """
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 from corral.master.entries import ExecutorEntry, InverseEntry, OfferEntry, TaskEntry
@@ -125,6 +126,53 @@ class AgentEntry:
             return False
         self.state = found
         return True
+
+
+class AgentTable(dict[AgentId, AgentEntry]):
+    """All agents by id, and by the place where they serve: two may claim the same, as a wiped one comes again anew."""
+
+    __slots__ = ("_places",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._places: dict[tuple[str, int], dict[AgentId, AgentEntry]] = {}
+
+    def __setitem__(self, id: AgentId, agent: AgentEntry) -> None:
+        super().__setitem__(id, agent)
+        self._places.setdefault(place_of(agent.info), {})[id] = agent
+
+    def __delitem__(self, id: AgentId) -> None:
+        self._leave_place(self[id])
+        super().__delitem__(id)
+
+    def at(self, info: AgentInfo) -> Iterable[AgentEntry]:
+        """Those known to serve where this one does, itself among them."""
+        return tuple(self._places.get(place_of(info), {}).values())
+
+    def describe(self, agent: AgentEntry, info: AgentInfo) -> None:
+        """An agent of the table has come back, perhaps at another place."""
+        self._leave_place(agent)
+        agent.describe(info)
+        self[agent.id] = agent
+
+    def _leave_place(self, agent: AgentEntry) -> None:
+        place = place_of(agent.info)
+        there = self._places[place]
+        del there[agent.id]
+        if not there:
+            del self._places[place]
+
+    def invariants(self) -> None:
+        """Assert that each agent is found at its place, and nobody else."""
+        found = sorted(id for there in self._places.values() for id in there)
+        assert found == sorted(self), f"agents {list(self)} serve somewhere, noted are {found}"
+        for agent in self.values():
+            assert agent in self.at(agent.info), f"agent {agent.id} is not noted at {place_of(agent.info)}"
+
+
+def place_of(info: AgentInfo) -> tuple[str, int]:
+    """Where an agent serves: no two can at the same time."""
+    return info.hostname, info.port
 
 
 _UNSEEN = frozenset({"asked", "shown", "counted", "contact", "session"})

@@ -149,7 +149,7 @@ def register(state: MasterState, session_id: str, session: SessionEntry, told: R
         news.tell_agent(state, agent, news.AGENT_ADDED)
     effects += operations.drop_pending(state, agent.id, info.resources)
     changed = is_new or returned or agent.info != msgspec.structs.replace(info, id=agent.id)
-    agent.describe(msgspec.structs.replace(info, id=agent.id))
+    state.agents.describe(agent, msgspec.structs.replace(info, id=agent.id))
     agent.move(AgentEvent.REGISTER)
     agent.unreachable_at = None
     agent.awaits_removal = False
@@ -266,14 +266,11 @@ def _replace_lost_twin(state: MasterState, info: AgentInfo, now: float) -> list[
     """An agent without an id at the address of one that is away: its work directory was wiped, the old one is gone."""
     if info.id is not None:
         return []
-    place = (info.hostname, info.port)
-    twins = [
-        a for a in state.agents.values()
-        if (a.info.hostname, a.info.port) == place and a.state is not AgentState.REACHABLE
-    ]  # fmt: skip
     effects: list[Effect] = []
-    for twin in twins:
-        effects += _remove(state, twin, f"a new agent without its memory registered at {place[0]}:{place[1]}", now)
+    for twin in state.agents.at(info):
+        if twin.state is not AgentState.REACHABLE:
+            why = f"a new agent without its memory registered at {info.hostname}:{info.port}"
+            effects += _remove(state, twin, why, now)
     return effects
 
 
@@ -396,9 +393,8 @@ def give_up(state: MasterState, agent: AgentEntry, why: str, now: float) -> list
 
 def _heir(state: MasterState, agent: AgentEntry) -> AgentEntry | None:
     """A reachable agent at the very address of this one: two cannot serve there."""
-    place = (agent.info.hostname, agent.info.port)
-    others = (a for a in state.agents.values() if a is not agent and a.state is AgentState.REACHABLE)
-    return next((a for a in others if (a.info.hostname, a.info.port) == place), None)
+    there = state.agents.at(agent.info)
+    return next((a for a in there if a is not agent and a.state is AgentState.REACHABLE), None)
 
 
 def _lose(

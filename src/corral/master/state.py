@@ -13,7 +13,7 @@ from corral.allocator.allocator import Allocator
 from corral.allocator.start import choose_mode
 from corral.allocator.view import HoldKind, Settings
 from corral.lib.timings import Timings
-from corral.master.agent_entry import AgentEntry, AgentState, SessionEntry
+from corral.master.agent_entry import AgentEntry, AgentState, AgentTable, SessionEntry
 from corral.master.entries import ExecutorEntry, FrameworkEntry, Lane, OfferEntry, OperationEntry, TaskEntry
 from corral.master.spec import GetCluster, MasterConfig
 from corral.mesos.snapshot import AgentRow, ClusterSnapshot
@@ -69,7 +69,7 @@ class MasterState:
         self.loaded_at = 0.0
         self.sequence: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
-        self.agents: dict[AgentId, AgentEntry] = {}
+        self.agents = AgentTable()
         self.sessions: dict[str, SessionEntry] = {}
         self.frameworks: dict[FrameworkId, FrameworkEntry] = {}
         self.streams: dict[str, FrameworkId] = {}
@@ -209,6 +209,7 @@ class MasterState:
         for hold in self.allocator.kept():
             kept.setdefault(hold.agent_id, []).append(hold.resources)
         assert set(self.allocator.book.agents) == set(self.agents), "the allocator knows other agents"
+        self.agents.invariants()
         for agent in self.agents.values():
             assert (agent.state is AgentState.REACHABLE) == (agent.session is not None), (
                 f"agent {agent.id} and its link"
