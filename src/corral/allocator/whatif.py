@@ -250,12 +250,12 @@ def _more_agents(view: View, count: int) -> View:
 
 
 def _amounts(name: str, value: str) -> Resources:
-    """`cpus:8,mem:1024`, or `none`."""
+    """`cpus:8,mem:1024`, with `;` and `=` too as everybody writes them elsewhere, or `none`."""
     if value == "none":
         return ()
     found: list[Resource] = []
     for part in value.replace(";", ",").split(","):
-        resource, colon, number = part.partition(":")
+        resource, colon, number = part.replace("=", ":").partition(":")
         if not colon or not resource:
             raise Invalid(f"{name}={value} names no amounts; write for example {name}=cpus:8,mem:1024 or {name}=none")
         found.append(Resource(name=resource.strip(), milli=scalar(resource, _number(name, number)).milli))

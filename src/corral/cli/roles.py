@@ -93,10 +93,13 @@ def _path(name: str) -> str:
 
 
 def _amounts(text: str, option: str) -> dict[str, float]:
-    """`cpus=10,mem=10240`; empty and `none` are no amounts. Errors: `Invalid` shows the form."""
+    """`cpus=10,mem=10240`, or as agents are told `cpus:10;mem:10240`; empty and `none` are no amounts.
+
+    Errors: `Invalid` shows the form.
+    """
     found: dict[str, float] = {}
-    for piece in () if text.strip() in ("", NONE) else text.split(","):
-        name, equals, value = piece.strip().partition("=")
+    for piece in () if text.strip() in ("", NONE) else text.replace(";", ",").split(","):
+        name, equals, value = piece.strip().replace(":", "=").partition("=")
         try:
             amount = float(value)
         except ValueError:

@@ -196,6 +196,7 @@ def test_a_change_is_tried_and_not_made(pair: Daemon, run: Run, big: dict[str, A
         (["role-limit=cpus:8"], False),
         (["agents=1", "role-limit=cpus:8"], False),
         (["agents=1", "role-limit=cpus:9"], True),
+        (["agents=1", "role-limit=cpus=9;mem=9999"], True),
         (["agents=1", "max-tasks=2"], False),
         (["agents=1", "max-tasks=none", "weight=2", "revocable=yes"], True),
     ):
