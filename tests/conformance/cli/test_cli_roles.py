@@ -30,7 +30,9 @@ def test_a_role_is_set_piece_by_piece_and_shown_in_every_form(run: Run) -> None:
     )
     found = run("role", "show", "ads/etl", "-o", "json").json
     assert (found["half_life_s"], found["limit"], found["max_tasks"]) == (3600.0, {"cpus": 2.5, "gpus": 0.0}, 100)
-    assert "limit cpus=3,mem=299" in run("role", "set", "ads/etl", "--limit", "cpus:3;mem:299").err, "as agents are told"
+    assert "limit cpus=3,mem=299" in run("role", "set", "ads/etl", "--limit", "cpus:3;mem:299").err, (
+        "as agents are told"
+    )
     assert run("role", "set", "ads/etl", "--limit", "none", "--max-tasks", "none", "--half-life", "none").code == 0
     after = run("role", "show", "ads/etl", "-o", "json").json
     assert (after["half_life_s"], after["limit"], after["max_tasks"]) == (None, {}, None)
