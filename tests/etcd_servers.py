@@ -2,7 +2,6 @@
 
 import json
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -10,6 +9,7 @@ import urllib.request
 from pathlib import Path
 
 from corral.docker.daemon import find_program, install_packages
+from own_ports import free_ports
 
 
 def require_etcd() -> str:
@@ -19,14 +19,6 @@ def require_etcd() -> str:
     found = find_program("etcd")
     assert found is not None
     return found
-
-
-def free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in held]
-    for each in held:
-        each.close()
-    return ports
 
 
 class Member:

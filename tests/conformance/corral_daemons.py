@@ -16,11 +16,12 @@ from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
 
 from corral.process.runtime import ProcessRuntime
+from own_ports import write_task_ports
 
 T = TypeVar("T")
 
 CORRAL = (str(Path(sys.executable).with_name("corral")),)
-RESOURCES = "cpus:4;mem:2048;disk:4096;ports:[31000-31099]"
+RESOURCES = f"cpus:4;mem:2048;disk:4096;{write_task_ports()}"
 READY_S = 30.0
 
 

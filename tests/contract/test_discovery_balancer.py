@@ -16,6 +16,7 @@ from corral.discovery.haproxy import Settings
 from corral.discovery.haproxy_process import HaproxyProcess
 from corral.discovery.registry import App, Endpoint, Instance, Port
 from haproxy_server import require_haproxy
+from own_ports import free_ports
 
 
 class Source:
@@ -69,12 +70,6 @@ class Servers:
         await self.runners.pop(name).cleanup()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class World:
     def __init__(
         self, balancer: Balancer, source: Source, servers: Servers, process: HaproxyProcess, http: int
@@ -85,7 +80,7 @@ class World:
     def register(
         self, app_id: str, *names: str, leaving: tuple[str, ...] = (), labels: dict[str, str] | None = None
     ) -> None:
-        port = self.ports.setdefault(app_id, free_port())
+        port = self.ports.setdefault(app_id, free_ports(1)[0])
         instances = tuple(
             Instance(
                 id=name,
@@ -117,7 +112,7 @@ class World:
 
 @asynccontextmanager
 async def balanced(directory: Path, told: Told | None = None) -> AsyncIterator[World]:
-    source, servers, http = Source(), Servers(), free_port()
+    source, servers, http = Source(), Servers(), free_ports(1)[0]
     process = HaproxyProcess(directory, require_haproxy())
     settings = Settings(socket=process.socket, http=f"127.0.0.1:{http}", most_connections=200, threads=1)
     balancer = Balancer(source, process, settings, Choice(bind="127.0.0.1"), told or Told())

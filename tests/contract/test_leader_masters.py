@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from aiohttp import web
 from leader_stores import SlowStore
+from paced_loop import paced_clock
 
 from corral.agent.core import AgentCore
 from corral.agent.link import Link
@@ -37,6 +38,8 @@ from corral.standalone.reign import Leading, Reign
 from corral.store.base import Store
 from corral.store.memory import MemoryStore
 
+pytestmark = pytest.mark.paced
+
 TTL_S = 0.6
 CONFIG = Config(kernel=KernelSection(compiled="no", lease_ttl_s=TTL_S))
 
@@ -50,7 +53,8 @@ class Master:
         self.server = Server([], bound)
         self.url = self.server.url
         self.part: MasterPart | None = None
-        self.election = Election(store, "master", Candidate(id=name, url=self.url), TTL_S, Random(name))
+        own = Candidate(id=name, url=self.url)
+        self.election = Election(store, "master", own, TTL_S, Random(name), clock=paced_clock())
 
         def begin(fence: Tenure) -> Leading:
             notes, recording = Notes(), Recording(None)
@@ -86,7 +90,7 @@ class Master:
 @contextlib.asynccontextmanager
 async def masters(count: int) -> AsyncIterator[list[Master]]:
     """Shapes: the first one leads."""
-    store = MemoryStore()
+    store = MemoryStore(clock=paced_clock())
     first = Master("m0", store)
     await until(lambda: first.reign.serves)
     made = [first, *(Master(f"m{n}", store) for n in range(1, count))]

@@ -14,7 +14,8 @@ from aiohttp import web
 
 from corral.store.base import Change, Compacted, Guard, GuardFailed, Record, StoreFailed
 from corral.store.etcd import EtcdStore, Settings, open_etcd
-from etcd_servers import Etcd, ask, free_ports
+from etcd_servers import Etcd, ask
+from own_ports import free_ports
 
 Answer = Callable[[web.Request, Callable[[], Awaitable[web.Response]]], Awaitable[web.StreamResponse]]
 

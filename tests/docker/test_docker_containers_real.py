@@ -11,14 +11,9 @@ from docker_node import Node, eventually, read
 from corral.lib.errors import Failed
 from corral.model.container import NetworkMode, PortMapping
 from corral.model.execution import Mount
+from own_ports import free_ports
 
 pytestmark = pytest.mark.docker
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("0.0.0.0", 0))
-        return int(probe.getsockname()[1])
 
 
 def fetch(port: int) -> bytes:
@@ -66,7 +61,7 @@ async def test_a_port_that_another_program_holds_is_named(node: Node) -> None:
 
 
 async def test_a_port_that_another_container_holds_is_named(node: Node) -> None:
-    port = free_port()
+    port = free_ports(1)[0]
     mappings = (PortMapping(container_port=80, host_port=port),)
     await node.runtime.start(node.execution(network=NetworkMode.BRIDGE, port_mappings=mappings))
     with pytest.raises(Failed, match=f"port {port} on this host is taken"):
@@ -74,7 +69,7 @@ async def test_a_port_that_another_container_holds_is_named(node: Node) -> None:
 
 
 async def test_a_mapped_port_reaches_a_container_on_the_bridge(node: Node) -> None:
-    port = free_port()
+    port = free_ports(1)[0]
     execution = node.execution(
         "echo bridged > /var/www/index.html; exec httpd -f -p 80 -h /var/www",
         network=NetworkMode.BRIDGE,
@@ -86,7 +81,7 @@ async def test_a_mapped_port_reaches_a_container_on_the_bridge(node: Node) -> No
 
 
 async def test_a_container_on_the_hosts_network_listens_on_the_host(node: Node) -> None:
-    port = free_port()
+    port = free_ports(1)[0]
     script = f"echo hosted > /var/www/index.html; exec httpd -f -p {port} -h /var/www"
     launched = await node.runtime.start(node.execution(script))
     assert launched.ip is None

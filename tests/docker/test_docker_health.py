@@ -1,7 +1,6 @@
 """Health checks of containers on a real Engine: by the container's address, by the node's port, by a command inside."""
 
 import asyncio
-import socket
 import time
 
 import pytest
@@ -14,20 +13,15 @@ from corral.model.command import CommandInfo
 from corral.model.container import NetworkMode, PortMapping
 from corral.model.health import CheckKind, HealthCheck
 from corral.model.ids import ContainerId
+from own_ports import free_ports
 
 pytestmark = pytest.mark.docker
 
 SERVE = "echo well > /var/www/up; touch /ok; exec httpd -f -p 80 -h /var/www"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("0.0.0.0", 0))
-        return int(probe.getsockname()[1])
-
-
 async def test_a_container_is_probed_from_outside_and_from_inside(node: Node) -> None:
-    port = free_port()
+    port = free_ports(1)[0]
     execution = node.execution(
         SERVE, network=NetworkMode.BRIDGE, port_mappings=(PortMapping(container_port=80, host_port=port),)
     )

@@ -51,7 +51,9 @@ def systemd(role: str, words: tuple[str, ...]) -> None:
 
     For example: corral systemd master --listen 10.0.0.5:4680 > /etc/systemd/system/corral-master.service
     """
-    click.echo(write_unit(role, words, find_command()), nl=False)
+    # Behind the role Click takes everything as it is, also the `--` that people part the daemon's options by.
+    options = words[1:] if words[:1] == ("--",) else words
+    click.echo(write_unit(role, options, find_command()), nl=False)
 
 
 def find_command() -> str:

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from own_ports import write_task_ports
+
 ROOT = Path(__file__).parents[3]
 SIMULATE = "docs/operate/simulate.md"
 CORRAL = [sys.executable, "-m", "corral.cli.main"]
@@ -25,7 +27,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a cluster of one node that runs plain processes."""
     command = [
         *CORRAL, "dev", "--listen", "127.0.0.1:0", "--agent-listen", "127.0.0.1:0", "--runtime", "process",
-        "--work-dir", str(tmp_path_factory.mktemp("corral")), "--resources", "cpus:4;mem:2048;ports:[31800-31899]",
+        "--work-dir", str(tmp_path_factory.mktemp("corral")), "--resources", f"cpus:4;mem:2048;{write_task_ports()}",
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None

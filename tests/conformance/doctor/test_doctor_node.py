@@ -74,4 +74,6 @@ def test_units_are_what_systemd_takes(tmp_path: Path) -> None:
         if shutil.which("systemd-analyze"):
             said = subprocess.run(["systemd-analyze", "verify", str(path)], capture_output=True, text=True, timeout=60)
             assert (said.returncode, f"corral-{role}" in said.stderr) == (0, False), said.stderr
+    parted = run_corral("", "systemd", "master", "--", "--config", "/etc/m.toml")
+    assert "/corral master --config /etc/m.toml\n" in parted.out
     assert run_corral("", "systemd", "dev").code == 2

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 from corral_daemons import Daemon, ask, run_corral, wait_running, wait_until
 
+from own_ports import task_ports
+
 SUBSCRIBE = {"type": "SUBSCRIBE", "subscribe": {"framework_info": {"user": "root", "name": "fault"}}}
 
 
@@ -201,7 +203,7 @@ def open_files(pid: int) -> int:
 
 
 def test_a_task_whose_port_something_else_holds_fails_with_its_own_words(cluster: Daemon) -> None:
-    with hold_port(range(31050, 31099)) as port:
+    with hold_port(task_ports()[50:]) as port:
         program = 'import os, socket; socket.socket().bind(("127.0.0.1", int(os.environ["PORT0"])))'
         command = f"exec python3 -c '{program}'"
         app = {

@@ -15,7 +15,8 @@ import pytest
 from corral_daemons import UNCOMPILED, Daemon, Site, ask, run_corral, wait_running, wait_until
 
 from corral.runtime.election import LEADERSHIP_LOST
-from etcd_servers import Etcd, free_ports
+from etcd_servers import Etcd
+from own_ports import free_ports
 
 TTL_S = 2.0
 

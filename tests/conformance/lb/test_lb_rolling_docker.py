@@ -9,8 +9,8 @@ import pytest
 from corral_daemons import Site, ask, wait_running, wait_until
 
 from corral.docker.daemon import find_program, install_packages
-from etcd_servers import free_ports
 from haproxy_server import require_haproxy
+from own_ports import free_ports, write_task_ports
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -49,7 +49,7 @@ def test_no_request_fails_while_twenty_containers_are_replaced(
     dev = daemons.start(
         "dev", "--listen", "127.0.0.1:0", "--agent-listen", "127.0.0.1:0", "--work-dir", str(tmp_path / "dev"),
         "--runtime", "docker", "--docker-host", engine_socket,
-        "--resources", "cpus:8;mem:8192;disk:20000;ports:[31000-31999]", ready=False,
+        "--resources", f"cpus:8;mem:8192;disk:20000;{write_task_ports()}", ready=False,
     )  # fmt: skip
     url = wait_until(lambda: dev.url, "the cluster", timeout_s=120)
     lb = daemons.start(

@@ -17,8 +17,10 @@ collections.Iterable = collections.abc.Iterable  # type: ignore[attr-defined]
 
 from marathon import MarathonClient  # noqa: E402
 
+from own_ports import write_task_ports  # noqa: E402
+
 T = TypeVar("T")
-RESOURCES = "cpus:8;mem:4096;disk:4096;ports:[31100-31999]"
+RESOURCES = f"cpus:8;mem:4096;disk:4096;{write_task_ports()}"
 
 
 class Daemon:
