@@ -167,6 +167,24 @@ async def test_the_output_of_a_task_itself_is_followed_from_now_on(node: Node) -
     assert sorted(found) == [("STDERR", b"bad\n"), ("STDOUT", b"new\n")]
 
 
+async def test_what_is_written_once_an_attachment_has_been_answered_is_told(node: Node) -> None:
+    own = (await container(node))["container_id"]
+    runs = next(node.work_dir.glob("slaves/*/frameworks/*/executors/t1/runs/latest"))
+    for number in range(20):
+        word = f"word {number}\n".encode()
+        async with stream(node, "ATTACH_CONTAINER_OUTPUT", container_id=own) as answer:
+            with (runs / "stderr").open("ab") as file:
+                file.write(word)
+            async with asyncio.timeout(5):
+                assert written(await anext(records(answer))) == ("STDERR", word)
+        url, query = f"{node.url}/corral/v1/tasks/t1/logs", {"stream": "stderr", "follow": "true", "lines": "0"}
+        async with aiohttp.ClientSession() as http, http.get(url, params=query) as followed:
+            with (runs / "stderr").open("ab") as file:
+                file.write(word)
+            async with asyncio.timeout(5):
+                assert await followed.content.readline() == word
+
+
 async def test_the_containers_of_executors_and_of_groups_are_listed_with_what_is_around_them(node: Node) -> None:
     group(node, task("a", "sleep 60", POD))
     launch(node, task("x", "sleep 60"), starts=True)

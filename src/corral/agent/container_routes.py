@@ -6,7 +6,7 @@ operator API.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 
 from aiohttp import web
@@ -31,6 +31,7 @@ from corral.runtime.loop import Loop
 PATHS = ("/api/v1", "/slave(1)/api/v1")
 RECORDIO = "application/recordio"
 MOST_BYTES = 16 << 20
+OUTPUTS = ("stdout", "stderr")
 
 _OF_NO_ROLE = frozenset({ContainerCall.LAUNCH_CONTAINER, ContainerCall.KILL_CONTAINER, ContainerCall.REMOVE_CONTAINER})
 
@@ -217,22 +218,27 @@ class Doors:
         with suppress(NotFound):
             return await _stream_output(raw, self._nested.get(target.path).output(), media)
         view = await self._find(target.id)
-        return await _stream_output(raw, self._follow_logs(view), media)
+        # Before the answer begins: what is written after that is what the client waits for.
+        ends = {name: await self._hands.sandboxes_or_fail().size(f"{view.sandbox}/{name}") for name in OUTPUTS}
+        return await _stream_output(raw, self._follow_logs(view, ends), media)
 
-    async def _follow_logs(self, view: ContainerView) -> AsyncIterator[tuple[str, bytes]]:
-        """What a task or an executor writes from now on."""
+    async def _follow_logs(self, view: ContainerView, ends: Mapping[str, int]) -> AsyncIterator[tuple[str, bytes]]:
+        """What a task or an executor writes from there on."""
         queue: asyncio.Queue[tuple[str, bytes] | None] = asyncio.Queue(64)
 
         async def follow(name: str) -> None:
             chunks = self._hands.sandboxes_or_fail().follow(
-                f"{view.sandbox}/{name}", lines=0, follow=True, ended=lambda: not self._hands.is_alive(view.inner)
+                f"{view.sandbox}/{name}",
+                offset=ends[name],
+                follow=True,
+                ended=lambda: not self._hands.is_alive(view.inner),
             )
             with suppress(NotFound):
                 async for chunk in chunks:
                     await queue.put((name, chunk))
             await queue.put(None)
 
-        work = [asyncio.create_task(follow(name)) for name in ("stdout", "stderr")]
+        work = [asyncio.create_task(follow(name)) for name in ends]
         try:
             left = len(work)
             while left:

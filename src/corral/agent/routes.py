@@ -175,6 +175,8 @@ class _Doors:
         lines = _number(request, "lines", least=0)
         follow = request.flag("follow")
         sandbox, container_id = await self._find_sandbox(request)
+        if follow and lines == 0:  # from now on: noted before any header has left
+            offset, lines = await self._sandboxes().size(f"{sandbox}/{stream}"), None
         chunks = self._sandboxes().follow(
             f"{sandbox}/{stream}",
             offset=offset,
