@@ -8,6 +8,10 @@ Plain HTTP and the standard library, nothing of corral's. Each member reserves i
 creates its volume; a member that ended is started again where its volume is. A write counts when a majority has it, a
 read asks a majority and takes the newest, so one member may be away. What the scheduler has to know again after its own
 restart is in the state file: its framework id, and where each member's volume is.
+
+What the cluster shows goes before what is remembered: a task that is told of as living is the member, also when it was
+thought lost; where a member's volume is offered, no task has it, and the member is started there. A member whose agent
+is gone for good stays away: the other two go on.
 """
 
 import argparse
@@ -26,7 +30,8 @@ from urllib.parse import quote, urlsplit
 MEMBERS, ROLE = 3, "store"
 SIZES = {"cpus": 0.1, "mem": 32, "disk": 64}
 API, JSON = "/api/v1/scheduler", {"Content-Type": "application/json"}
-ENDED = {"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR", "TASK_LOST", "TASK_DROPPED", "TASK_GONE"}
+LIVE = {"TASK_STARTING", "TASK_RUNNING"}
+UNDECIDED = {"TASK_STAGING", "TASK_KILLING", "TASK_UNREACHABLE"}
 
 Json = dict[str, Any]
 
@@ -65,7 +70,11 @@ class Member(BaseHTTPRequestHandler):
 
 
 class Store:
-    """Keeps all members running. Shapes: `state` is the file's content; `places` by member's number as text."""
+    """Keeps all members running.
+
+    Shapes: `places` by member's number as text, each with agent, address, task (None when it is to be started) and, as
+    long as nobody has told of its volume, `new`; `alive` holds the states of those that run.
+    """
 
     def __init__(self, master: str, file: Path) -> None:
         self.master, self.file = urlsplit(master).netloc or master, file
@@ -93,7 +102,7 @@ class Store:
     def subscribe(self) -> Iterator[Json]:
         info: Json = {
             "user": "root", "name": "replicated-store", "roles": [ROLE], "failover_timeout": 3600.0, "checkpoint": True,
-            "capabilities": [{"type": t} for t in ("MULTI_ROLE", "RESERVATION_REFINEMENT")],
+            "capabilities": [{"type": t} for t in ("MULTI_ROLE", "RESERVATION_REFINEMENT", "PARTITION_AWARE")],
         }  # fmt: skip
         call: Json = {"type": "SUBSCRIBE", "subscribe": {"framework_info": info}}
         if self.framework_id:
@@ -124,9 +133,10 @@ class Store:
             case "SUBSCRIBED":
                 self.framework_id = event["subscribed"]["framework_id"]["value"]
                 self.save()
-                # Which members run is asked anew; one that nobody tells of is started when its volume is offered.
-                asked = [{"task_id": {"value": p["task"]}} for p in self.places.values() if p.get("task")]
-                self.call("RECONCILE", {"tasks": asked})
+                self.alive.clear()
+                self.reconcile()
+            case "HEARTBEAT":
+                self.reconcile()
             case "OFFERS":
                 for offer in event["offers"]["offers"]:
                     self.take(offer)
@@ -135,54 +145,80 @@ class Store:
             case "ERROR":
                 sys.exit(event["error"]["message"])
 
+    def reconcile(self) -> None:
+        """Ask for the members of which nothing is known, until somebody tells of them."""
+        asked = [p["task"] for number, p in self.places.items() if p["task"] and number not in self.alive]
+        if asked:
+            self.call("RECONCILE", {"tasks": [{"task_id": {"value": task_id}} for task_id in asked]})
+
     def note(self, status: Json) -> None:
         task_id, state = status["task_id"]["value"], status["state"]
         if "uuid" in status:
             self.call("ACKNOWLEDGE", {k: status[k] for k in ("agent_id", "task_id", "uuid")})
         number = task_id.split(".")[1]
-        if self.places.get(number, {}).get("task") != task_id:
+        place = self.places.get(number)
+        if place is None or (state not in LIVE and place["task"] != task_id):
             return
-        self.alive[number] = state
+        if status.get("agent_id", {}).get("value", place["agent"]) != place["agent"]:
+            return
         print(f"member {number}: {state}", flush=True)
-        if state in ENDED:
-            self.places[number]["task"] = None
+        if state in LIVE:
+            # It may have been thought lost: as it has the volume, it is the member.
+            self.alive[number] = state
+            place["task"] = task_id
+            place.pop("new", None)
             self.save()
-            self.call("REVIVE", {})
+            return
+        self.alive.pop(number, None)
+        if state in UNDECIDED:
+            return
+        place["task"] = None
+        if "new" in place:  # nothing was kept there; the next offer will do
+            del self.places[number]
+        self.save()
+        self.call("REVIVE", {})
 
     def take(self, offer: Json) -> None:
         """Start on this offer whatever member may be started there; decline the rest for a while."""
-        agent, operations = offer["agent_id"]["value"], []
+        operations: list[Json] = []
         left = {r["name"]: r["scalar"]["value"] for r in offer["resources"] if "scalar" in r and not reserved_for(r)}
         free = [(p["begin"], p["end"]) for r in offer["resources"] if r["name"] == "ports" and not reserved_for(r)
                 for p in r["ranges"]["range"]]  # fmt: skip
         for number in map(str, range(MEMBERS)):
-            place = self.places.get(number)
-            if place is not None:
-                held = [r for r in offer["resources"] if reserved_for(r) == number]
-                if (
-                    place["agent"] == agent
-                    and not place["task"]
-                    and any("persistence" in r.get("disk", {}) for r in held)
-                ):
-                    operations.append(self.launch(number, offer, held))
+            held = [r for r in offer["resources"] if reserved_for(r) == number]
+            if any("persistence" in r.get("disk", {}) for r in held):
+                operations += self.start_again(number, offer, held)
                 continue
-            if any(left.get(name, 0) < size for name, size in SIZES.items()) or not free:
+            if number in self.places or any(left.get(name, 0) < size for name, size in SIZES.items()) or not free:
                 continue
             for name, size in SIZES.items():
                 left[name] -= size
             port, (low, high) = free[0][0], free[0]
             free = [(low + 1, high), *free[1:]] if low < high else free[1:]
-            self.places[number] = {"agent": agent, "address": f"{offer['hostname']}:{port}", "task": None}
-            plain, kept = resources_of(number, port)
-            operations += [
-                {"type": "RESERVE", "reserve": {"resources": plain}},
-                {"type": "CREATE", "create": {"volumes": [kept]}},
-                self.launch(number, offer, [*(r for r in plain if r["name"] != "disk"), kept]),
-            ]
+            operations += self.start_first(number, offer, port)
         self.save()
-        waits = len(self.alive) < MEMBERS or any(not p["task"] for p in self.places.values())
-        filters = {"refuse_seconds": 1.0 if waits else 3600.0}
+        filters = {"refuse_seconds": 3600.0 if len(self.alive) == MEMBERS else 1.0}
         self.call("ACCEPT", {"offer_ids": [offer["id"]], "operations": operations, "filters": filters})
+
+    def start_again(self, number: str, offer: Json, held: list[Json]) -> list[Json]:
+        """On what is reserved for the member and its volume, unless that is one it has left for another."""
+        agent, ports = offer["agent_id"]["value"], [r["ranges"]["range"] for r in held if r["name"] == "ports"]
+        place = self.places.get(number)
+        if not ports or (place is not None and place["agent"] != agent):
+            return []
+        self.alive.pop(number, None)
+        self.places[number] = {"agent": agent, "address": f"{offer['hostname']}:{ports[0][0]['begin']}"}
+        return [self.launch(number, offer, held)]
+
+    def start_first(self, number: str, offer: Json, port: int) -> list[Json]:
+        agent = offer["agent_id"]["value"]
+        self.places[number] = {"agent": agent, "address": f"{offer['hostname']}:{port}", "new": True}
+        plain, kept = resources_of(number, port)
+        return [
+            {"type": "RESERVE", "reserve": {"resources": plain}},
+            {"type": "CREATE", "create": {"volumes": [kept]}},
+            self.launch(number, offer, [*(r for r in plain if r["name"] != "disk"), kept]),
+        ]
 
     def launch(self, number: str, offer: Json, resources: list[Json]) -> Json:
         task_id = f"store.{number}.{uuid.uuid4().hex[:8]}"

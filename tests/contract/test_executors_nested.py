@@ -167,6 +167,24 @@ async def test_the_output_of_a_task_itself_is_followed_from_now_on(node: Node) -
     assert sorted(found) == [("STDERR", b"bad\n"), ("STDOUT", b"new\n")]
 
 
+async def test_what_is_written_once_an_attachment_has_been_answered_is_told(node: Node) -> None:
+    own = (await container(node))["container_id"]
+    runs = next(node.work_dir.glob("slaves/*/frameworks/*/executors/t1/runs/latest"))
+    for number in range(20):
+        word = f"word {number}\n".encode()
+        async with stream(node, "ATTACH_CONTAINER_OUTPUT", container_id=own) as answer:
+            with (runs / "stderr").open("ab") as file:
+                file.write(word)
+            async with asyncio.timeout(5):
+                assert written(await anext(records(answer))) == ("STDERR", word)
+        url, query = f"{node.url}/corral/v1/tasks/t1/logs", {"stream": "stderr", "follow": "true", "lines": "0"}
+        async with aiohttp.ClientSession() as http, http.get(url, params=query) as followed:
+            with (runs / "stderr").open("ab") as file:
+                file.write(word)
+            async with asyncio.timeout(5):
+                assert await followed.content.readline() == word
+
+
 async def test_the_containers_of_executors_and_of_groups_are_listed_with_what_is_around_them(node: Node) -> None:
     group(node, task("a", "sleep 60", POD))
     launch(node, task("x", "sleep 60"), starts=True)
@@ -179,13 +197,25 @@ async def test_the_containers_of_executors_and_of_groups_are_listed_with_what_is
     assert set(rows) == {("e", False), ("pod", False), ("pod", True), ("t1", False)}
     assert rows["pod", True]["container_id"]["parent"] == rows["pod", False]["container_id"]
     assert rows["e", False]["container_status"]["executor_pid"] > 0
-    assert rows["e", False]["resource_statistics"] == {"cpus_limit": 0.2, "mem_limit_bytes": 128 << 20}
+    used = rows["e", False]["resource_statistics"]
+    assert (used["cpus_limit"], used["mem_limit_bytes"]) == (0.2, 128 << 20)
+    assert used["mem_rss_bytes"] > 0
+    assert rows["pod", False]["resource_statistics"]["mem_rss_bytes"] > 0, "what its tasks use"
     assert rows["e", False]["framework_id"] == {"value": FRAMEWORK}
     member = {"value": "look", "parent": rows["pod", True]["container_id"]}
     async with stream(
         node, "LAUNCH_NESTED_CONTAINER_SESSION", container_id=member, command={"value": "echo $MESOS_TASK_ID"}
     ) as answer:
         assert [written(r) async for r in records(answer)] == [("STDOUT", b"a\n")]
+    for path in ("/containers", "/monitor/statistics"):
+        listed = {row["executor_id"]: row for row in await node.json(path)}
+        assert set(listed) == {"e", "pod", "t1"}
+        assert listed["pod"]["statistics"]["mem_rss_bytes"] > 0
+    every = await node.json("/slave(1)/containers", show_nested="true")
+    assert sorted(row["executor_id"] for row in every) == ["e", "pod", "pod", "t1"]
+    own = rows["pod", False]["container_id"]["value"]
+    (chosen,) = await node.json("/containers", container_id=own)
+    assert (chosen["container_id"], chosen["executor_id"]) == (own, "pod")
     executor = {"value": "look", "parent": rows["pod", False]["container_id"]}
     assert (await call(node, "LAUNCH_NESTED_CONTAINER", container_id=executor, command={"value": "true"}))[0] == 400
 
@@ -213,9 +243,45 @@ async def test_calls_that_cannot_be_meant_are_refused(node: Node) -> None:
         assert found[0] == status, (body, found)
     assert (await call(node, "LAUNCH_NESTED_CONTAINER"))[0] == 400
     assert (await call(node, "ATTACH_CONTAINER_OUTPUT", container_id={"value": "unknown"}))[0] == 404
-    assert (await call(node, "ATTACH_CONTAINER_INPUT", container_id=parent))[0] == 400
+    assert (await call(node, "ATTACH_CONTAINER_INPUT", container_id=parent))[0] == 415
     assert (await call(node, "PRUNE_IMAGES"))[0] == 501
     assert (await call(node, "GET_CONTAINERS", {}))[0] in (400, 415)
     assert (await call(node, "GET_CONTAINERS", {"Content-Type": "text/plain"}))[0] == 415
-    refused = {**JSON, "Accept": "text/html"}
-    assert (await call(node, "LAUNCH_NESTED_CONTAINER_SESSION", refused, **good))[0] == 400
+    for kind in ("WAIT_NESTED_CONTAINER", "KILL_NESTED_CONTAINER", "REMOVE_NESTED_CONTAINER"):
+        assert await call(node, kind, container_id=parent) == (
+            400, f"Failed to validate agent::Call: Expecting '{kind.lower()}.container_id.parent' to be present",
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "kind", ["GET_CONTAINERS", "LAUNCH_NESTED_CONTAINER", "LAUNCH_NESTED_CONTAINER_SESSION", "ATTACH_CONTAINER_OUTPUT",
+             "GET_HEALTH"]
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("headers", "whole", "streamed"),
+    [
+        ({"Accept": "text/html"}, 406, 406),
+        ({"Accept": "application/json;q=0"}, 406, 406),
+        ({"Accept": "application/json;q=0, */*"}, 406, 200),
+        ({"Accept": "application/x-protobuf"}, 406, 406),
+        ({"Accept": "text/html, application/json;q=0.1"}, 200, 200),
+        ({"Accept": "application/recordio", "Message-Accept": "application/x-protobuf"}, 406, 406),
+        ({"Accept": "application/json", "Message-Accept": "application/json;q=0"}, 200, 406),
+    ],
+)
+async def test_an_answer_that_is_not_accepted_is_not_given_and_nothing_is_done(
+    node: Node, kind: str, headers: dict[str, str], whole: int, streamed: int
+) -> None:
+    own = (await container(node))["container_id"]
+    id = {"value": "n", "parent": own} if kind.startswith("LAUNCH") else own
+    streams = kind in ("LAUNCH_NESTED_CONTAINER_SESSION", "ATTACH_CONTAINER_OUTPUT")
+    body = json.dumps({"type": kind, kind.lower(): {"container_id": id, "command": {"value": "true"}}})
+    async with (
+        aiohttp.ClientSession(skip_auto_headers=["Accept"]) as http,
+        http.post(node.url + "/api/v1", data=body, headers={**JSON, **headers}) as answer,
+    ):
+        assert answer.status == (streamed if streams else whole)
+        if answer.status == 406:
+            assert answer.content_type == "text/plain"
+            _, listed = await call(node, "GET_CONTAINERS", show_nested=True)
+            assert len(listed["get_containers"]["containers"]) == 1

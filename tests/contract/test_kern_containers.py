@@ -6,14 +6,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from agent_master import TinyMaster, serving
 from test_agent_whole import Node, end_all
-from test_executors_nested import JSON, call, records, stream, written
+from test_executors_nested import JSON, call, container, records, stream, written
 
 from corral.agent.runtimes import TaskRuntime
 from corral.docker.engine import DockerEngine
 from corral.docker.runtime import DockerRuntime
+from corral.mesos.recordio import encode
+from corral.model.task import TaskState
 from corral.net.auth import Caller, CallerKind, Knock
 
 C = {"value": "c"}
@@ -51,10 +54,10 @@ async def test_a_standalone_container_runs_on_while_its_agent_restarts(node: Nod
         assert await launch(node, script) == (202, "")
         (row,) = await listed(node, show_standalone=True)
         pid = row["container_status"].pop("executor_pid")
-        assert row == {
-            "container_id": C, "container_status": {"container_id": C},
-            "resource_statistics": {"cpus_limit": 0.1, "mem_limit_bytes": 64 << 20},
-        }  # fmt: skip
+        used = row.pop("resource_statistics")
+        assert (used["cpus_limit"], used["mem_limit_bytes"]) == (0.1, 64 << 20)
+        assert used["mem_rss_bytes"] > 0
+        assert row == {"container_id": C, "container_status": {"container_id": C}}
         assert await listed(node) == [], "a tool that knows of none is shown none"
     async with node.agent():
         (again,) = await listed(node, show_standalone=True)
@@ -144,10 +147,61 @@ async def test_a_caller_that_is_bound_to_roles_launches_and_ends_none(node: Node
         assert (await launch(node, "sleep 60"))[0] == 200
         gate.caller = Caller(kind=CallerKind.TOKEN, name="ci", roles=("web",))
         status, why = await launch(node, "sleep 60")
-        assert (status, why.partition(";")[0]) == (403, "ci is bound to web and container c is of no role")
+        assert (status, why.partition(";")[0]) == (
+            403,
+            "ci is bound to web and may not launch or end container c: it is of no role",
+        )
         for kind in ("KILL_CONTAINER", "REMOVE_CONTAINER"):
             assert (await call(node, kind, container_id=C))[0] == 403
         assert len(await listed(node, show_standalone=True)) == 1
+
+
+async def test_who_is_bound_to_other_roles_reads_of_a_task_and_runs_nothing_in_it(node: Node) -> None:
+    node.gate = gate = EverybodyIs(Caller(kind=CallerKind.TOKEN, name="ops"))
+    command = {"value": "exec sleep 60"}
+    async with node.agent():
+        node.run("t1", "exec sleep 60")
+        await node.master.until_state("t1", TaskState.RUNNING)
+        parent = (await container(node))["container_id"]
+        theirs, mine = {"value": "theirs", "parent": parent}, {"value": "mine", "parent": parent}
+        assert (await call(node, "LAUNCH_NESTED_CONTAINER", container_id=theirs, command=command))[0] == 200
+        gate.caller = Caller(kind=CallerKind.TOKEN, name="ci", roles=("web",))
+        refused = "ci is bound to web and the roles below and may not "
+        for kind, id in [
+            ("LAUNCH_NESTED_CONTAINER", mine), ("LAUNCH_NESTED_CONTAINER_SESSION", mine), ("LAUNCH_CONTAINER", mine),
+            ("KILL_NESTED_CONTAINER", theirs), ("KILL_CONTAINER", theirs), ("REMOVE_NESTED_CONTAINER", theirs),
+            ("ATTACH_CONTAINER_OUTPUT", theirs),
+        ]:  # fmt: skip
+            status, why = await call(node, kind, container_id=id, command=command)
+            assert (status, why[: len(refused)]) == (403, refused), kind
+        member = {"type": "CONTAINER_ID", "container_id": theirs}
+        first = encode(json.dumps({"type": "ATTACH_CONTAINER_INPUT", "attach_container_input": member}).encode())
+        async with aiohttp.ClientSession() as http:
+            headers = {"Content-Type": "application/recordio"}
+            async with http.post(node.url + "/api/v1", data=first, headers=headers) as answer:
+                assert answer.status == 403
+            async with http.post(node.url + "/corral/v1/tasks/t1/signal", json={"signal": "SIGUSR1"}) as answer:
+                assert answer.status == 403
+        assert (await node.get("/corral/v1/tasks/t1/exec", argv="true"))[0] == 403
+        assert (await node.get("/corral/v1/tasks/t1/logs"))[0] == 200, "what is read is not told apart"
+        assert len(await listed(node, show_nested=True)) == 2
+        gate.caller = Caller(kind=CallerKind.TOKEN, name="any", roles=("*",))
+        assert (await node.get("/corral/v1/tasks/t1/exec", argv="true"))[0] == 400, "which is no WebSocket"
+        assert (await call(node, "KILL_NESTED_CONTAINER", container_id=theirs))[0] == 200
+        assert (await call(node, "WAIT_NESTED_CONTAINER", container_id=theirs))[0] == 200
+        assert (await call(node, "REMOVE_NESTED_CONTAINER", container_id=theirs))[0] == 200
+
+
+async def test_who_is_bound_to_roles_runs_nothing_in_a_container_of_none(node: Node) -> None:
+    node.gate = gate = EverybodyIs(Caller(kind=CallerKind.TOKEN, name="ops"))
+    async with node.agent():
+        assert (await launch(node, "exec sleep 60"))[0] == 200
+        gate.caller = Caller(kind=CallerKind.TOKEN, name="ci", roles=("web",))
+        below = {"value": "n", "parent": C}
+        status, why = await call(node, "LAUNCH_NESTED_CONTAINER", container_id=below, command={"value": "true"})
+        assert (status, why.partition(";")[0]) == (
+            403, "ci is bound to web and may not launch in container c: it is of no role"
+        )  # fmt: skip
 
 
 class DockerNode(Node):

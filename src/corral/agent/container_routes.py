@@ -6,32 +6,48 @@ operator API.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 
 from aiohttp import web
 
+from corral.agent.container_streams import (
+    RECORDIO,
+    finish,
+    hand_on,
+    read_body,
+    refuse_stream,
+    refuse_whole,
+    stream_media,
+    stream_output,
+    text,
+)
 from corral.agent.executor_routes import JSON, TEXT, refuse_media
 from corral.agent.nested import Nested, NestedContainers
+from corral.agent.rights import check_role_of
 from corral.agent.shell import AgentShell
 from corral.agent.spec import ContainerView, ListContainers
 from corral.agent.standalone_spec import AwaitContainer, EndContainer, LaunchContainer, RemoveContainer
-from corral.lib.errors import Conflict, CorralError, Forbidden, Invalid, NotFound, TooLarge, Unavailable, Unimplemented
+from corral.agent.usage import measure_containers
+from corral.lib.clock import system_clock
+from corral.lib.errors import Conflict, CorralError, Invalid, NotFound, Unavailable, Unimplemented
 from corral.mesos import containers
 from corral.mesos.containers import ContainerCall, Target
-from corral.mesos.recordio import RecordReader, encode
+from corral.mesos.recordio import RecordReader
+from corral.mesos.statistics import Measured
 from corral.model.execution import Exit
 from corral.model.ids import ContainerId
-from corral.model.resources import Resources, total_milli
+from corral.model.resources import Resources
+from corral.net.answers import accepts_json
 from corral.net.auth import ANYBODY, Caller
 from corral.net.routes import RawRoute, Request, Response, Stream
 from corral.net.server import CALLER
 from corral.runtime.loop import Loop
 
 PATHS = ("/api/v1", "/slave(1)/api/v1")
-RECORDIO = "application/recordio"
-MOST_BYTES = 16 << 20
+OUTPUTS = ("stdout", "stderr")
 
+_STREAMED = frozenset({ContainerCall.LAUNCH_NESTED_CONTAINER_SESSION, ContainerCall.ATTACH_CONTAINER_OUTPUT})
 _OF_NO_ROLE = frozenset({ContainerCall.LAUNCH_CONTAINER, ContainerCall.KILL_CONTAINER, ContainerCall.REMOVE_CONTAINER})
 
 Exchange = Callable[[Request], Awaitable[Response | Stream]]
@@ -64,7 +80,7 @@ class Doors:
         try:
             return await self._serve(raw)
         except CorralError as error:
-            return _finish(Response(status=error.status, body=error.message.encode(), content_type=TEXT))
+            return finish(Response(status=error.status, body=error.message.encode(), content_type=TEXT))
 
     async def _serve(self, raw: web.Request) -> web.StreamResponse:
         if not self._loop.ready.is_set():
@@ -75,43 +91,47 @@ class Doors:
         headers = {key.lower(): value for key, value in raw.headers.items()}
         request = Request(method="POST", path=raw.path, headers=headers, peer=raw.remote or "")
         if (refusal := refuse_media(request)) is not None:
-            return _finish(refusal)
-        body = await _read_body(raw)
+            return finish(refusal)
+        body = await read_body(raw)
         kind = containers.find_kind(body)
         if kind not in ContainerCall._value2member_map_:
             answer = await self._others(
                 Request(method="POST", path=raw.path, headers=headers, body=body, peer=raw.remote or "")
             )
-            return await _answer(raw, answer)
-        return await self._call(raw, containers.read_call(body))
+            return await hand_on(raw, answer)
+        target = containers.read_call(body)
+        if target.kind not in _STREAMED and not accepts_json(raw.headers.get("Accept")):
+            return refuse_whole()
+        return await self._call(raw, target)
 
     async def _call(self, raw: web.Request, target: Target) -> web.StreamResponse:
+        caller = raw.get(CALLER, ANYBODY)
         if not target.parents and target.kind in _OF_NO_ROLE:
-            await self._check_caller(raw.get(CALLER, ANYBODY), target)
+            await self._check_standalone(caller, target)
         match target.kind:
             case ContainerCall.GET_CONTAINERS:
-                return _finish(Response(body=await self._list(target)))
+                return finish(Response(body=await self._list(target)))
             case ContainerCall.LAUNCH_CONTAINER if target.info is not None:
                 made = await self._loop.ask(LaunchContainer(target.info))
-                return _finish(Response(status=200 if made else 202))
+                return finish(Response(status=200 if made else 202))
             case ContainerCall.LAUNCH_NESTED_CONTAINER | ContainerCall.LAUNCH_CONTAINER:
-                nested = await self._launch(target)
-                return _finish(Response(status=200 if nested is not None else 202))
+                nested = await self._launch(target, caller)
+                return finish(Response(status=200 if nested is not None else 202))
             case ContainerCall.LAUNCH_NESTED_CONTAINER_SESSION:
-                return await self._hold_session(raw, target)
+                return await self._hold_session(raw, target, caller)
             case ContainerCall.WAIT_NESTED_CONTAINER | ContainerCall.WAIT_CONTAINER:
                 exit, resources = await self._wait(target)
-                return _finish(Response(body=containers.write_wait(target.kind, exit, resources)))
+                return finish(Response(body=containers.write_wait(target.kind, exit, resources)))
             case ContainerCall.KILL_NESTED_CONTAINER | ContainerCall.KILL_CONTAINER:
-                await self._kill(target)
-                return _finish(Response())
+                await self._kill(target, caller)
+                return finish(Response())
             case ContainerCall.REMOVE_NESTED_CONTAINER | ContainerCall.REMOVE_CONTAINER:
-                await self._remove(target)
-                return _finish(Response())
+                await self._remove(target, caller)
+                return finish(Response())
             case ContainerCall.ATTACH_CONTAINER_OUTPUT:
-                return await self._attach(raw, target)
+                return await self._attach(raw, target, caller)
             case ContainerCall.ATTACH_CONTAINER_INPUT:
-                raise Invalid(f"ATTACH_CONTAINER_INPUT is a stream; send it with Content-Type {RECORDIO}")
+                return finish(text(415, f"ATTACH_CONTAINER_INPUT is a stream; send it with Content-Type {RECORDIO}"))
 
     @property
     def _nested(self) -> NestedContainers:
@@ -149,9 +169,9 @@ class Doors:
             raise Invalid(f"container {view.id} is an executor without a process; wait for those of its tasks")
         return await self._hands.wait_for_exit(view.runtime, view.inner), view.resources
 
-    async def _kill(self, target: Target) -> None:
+    async def _kill(self, target: Target, caller: Caller) -> None:
         if target.parents:
-            return await self._nested.get(target.path).kill(target.signal)
+            return await self._get(target, caller, "kill").kill(target.signal)
         view = await self._find_owned(target.id)
         if view is not None and not view.standalone:
             raise Invalid(
@@ -162,8 +182,9 @@ class Doors:
         with suppress(NotFound):  # it has just ended
             await self._hands.signal_in(view.runtime, view.inner, target.signal)
 
-    async def _remove(self, target: Target) -> None:
+    async def _remove(self, target: Target, caller: Caller) -> None:
         if target.parents:
+            self._get(target, caller, "remove")
             return self._nested.remove(target.path)
         view = await self._find_owned(target.id)
         if view is not None and not view.standalone:
@@ -171,13 +192,16 @@ class Doors:
         await self._loop.ask(RemoveContainer(target.id))
         self._nested.forget_in(target.id)
 
-    async def _check_caller(self, caller: Caller, target: Target) -> None:
+    def _get(self, target: Target, caller: Caller, what: str) -> Nested:
+        """A further command that this caller may do that with. Errors: `NotFound`, `Forbidden`."""
+        found = self._nested.get(target.path)
+        check_role_of(caller, found.role, f"{what} container {target.id}")
+        return found
+
+    async def _check_standalone(self, caller: Caller, target: Target) -> None:
         """Errors: `Forbidden` for one who is bound to roles, as no role stands behind a standalone container."""
         if caller.roles and (target.info is not None or await self._stands_alone(target.id)):
-            raise Forbidden(
-                f"{caller.name} is bound to {', '.join(caller.roles)} and container {target.id} is of no role;"
-                " launch a task, or ask with a token that is bound to none"
-            )
+            check_role_of(caller, "", f"launch or end container {target.id}")
 
     async def _stands_alone(self, container_id: ContainerId) -> bool:
         view = await self._find_owned(container_id)
@@ -189,8 +213,9 @@ class Doors:
 
     # Launching.
 
-    async def _launch(self, target: Target) -> Nested | None:
+    async def _launch(self, target: Target, caller: Caller) -> Nested | None:
         view = await self._find(target.parents[0])
+        check_role_of(caller, view.role, f"launch in container {view.id}")
         if len(target.parents) > 1 and target.parents[1] != view.parent:
             raise Invalid(f"container {view.id} is not in container {target.parents[1]}")
         if not view.runtime:
@@ -198,41 +223,48 @@ class Doors:
                 f"container {view.id} is an executor without a process; name the container of one of its tasks"
             )
         session = self._hands.exec_in(view.runtime, view.inner, _argv(target), tty=target.tty)
-        return await self._nested.launch(target.path, session, target.window)
+        return await self._nested.launch(target.path, session, target.window, view.role)
 
-    async def _hold_session(self, raw: web.Request, target: Target) -> web.StreamResponse:
-        media = _stream_media(raw)
-        nested = await self._launch(target)
+    async def _hold_session(self, raw: web.Request, target: Target, caller: Caller) -> web.StreamResponse:
+        if (media := stream_media(raw)) is None:
+            return refuse_stream()
+        nested = await self._launch(target, caller)
         if nested is None:
             raise Invalid(f"container {target.id} is there already; choose a new id")
         try:
-            return await _stream_output(raw, nested.output(), media)
+            return await stream_output(raw, nested.output(), media)
         finally:
             await nested.close()
 
     # Input and output.
 
-    async def _attach(self, raw: web.Request, target: Target) -> web.StreamResponse:
-        media = _stream_media(raw)
+    async def _attach(self, raw: web.Request, target: Target, caller: Caller) -> web.StreamResponse:
+        if (media := stream_media(raw)) is None:
+            return refuse_stream()
         with suppress(NotFound):
-            return await _stream_output(raw, self._nested.get(target.path).output(), media)
+            return await stream_output(raw, self._get(target, caller, "watch").output(), media)
         view = await self._find(target.id)
-        return await _stream_output(raw, self._follow_logs(view), media)
+        # Before the answer begins: what is written after that is what the client waits for.
+        ends = {name: await self._hands.sandboxes_or_fail().size(f"{view.sandbox}/{name}") for name in OUTPUTS}
+        return await stream_output(raw, self._follow_logs(view, ends), media)
 
-    async def _follow_logs(self, view: ContainerView) -> AsyncIterator[tuple[str, bytes]]:
-        """What a task or an executor writes from now on."""
+    async def _follow_logs(self, view: ContainerView, ends: Mapping[str, int]) -> AsyncIterator[tuple[str, bytes]]:
+        """What a task or an executor writes from there on."""
         queue: asyncio.Queue[tuple[str, bytes] | None] = asyncio.Queue(64)
 
         async def follow(name: str) -> None:
             chunks = self._hands.sandboxes_or_fail().follow(
-                f"{view.sandbox}/{name}", lines=0, follow=True, ended=lambda: not self._hands.is_alive(view.inner)
+                f"{view.sandbox}/{name}",
+                offset=ends[name],
+                follow=True,
+                ended=lambda: not self._hands.is_alive(view.inner),
             )
             with suppress(NotFound):
                 async for chunk in chunks:
                     await queue.put((name, chunk))
             await queue.put(None)
 
-        work = [asyncio.create_task(follow(name)) for name in ("stdout", "stderr")]
+        work = [asyncio.create_task(follow(name)) for name in ends]
         try:
             left = len(work)
             while left:
@@ -249,12 +281,13 @@ class Doors:
         """Feed what comes to the command, until the client ends."""
         inner = raw.headers.get("Message-Content-Type", JSON).partition(";")[0].strip().lower()
         if inner != JSON:
-            return _finish(_text(415, f"Expecting 'Message-Content-Type' of {JSON}; found {inner}"))
+            return finish(text(415, f"Expecting 'Message-Content-Type' of {JSON}; found {inner}"))
         reader, nested = RecordReader(), None
         async for chunk in raw.content.iter_any():
             for record in reader.feed(chunk):
                 if nested is None:
-                    nested = await self._find_nested(containers.read_input_target(record))
+                    target = containers.read_input_target(record)
+                    nested = await self._find_nested(target, raw.get(CALLER, ANYBODY))
                     continue
                 given = containers.read_input(record)
                 if given.window is not None:
@@ -263,11 +296,11 @@ class Doors:
                     await nested.write(given.data)
         if nested is None:
             raise Invalid("the first record of ATTACH_CONTAINER_INPUT must be of type CONTAINER_ID")
-        return _finish(Response())
+        return finish(Response())
 
-    async def _find_nested(self, target: Target) -> Nested:
+    async def _find_nested(self, target: Target, caller: Caller) -> Nested:
         try:
-            return self._nested.get(target.path)
+            return self._get(target, caller, "feed")
         except NotFound:
             await self._find(target.id)
             raise Invalid(f"container {target.id} takes no input; launch a nested container for that") from None
@@ -276,40 +309,25 @@ class Doors:
 
     async def _list(self, target: Target) -> bytes:
         views = await self._views()
+        parents = {v.id: v for v in views if target.show_standalone or not v.standalone}
         rows = [
-            containers.write_row(
-                v.framework, v.executor, v.name, (v.id,) if v.parent is None else (v.id, v.parent), v.status, _limits(v)
-            )
-            for v in views
-            if (target.show_nested or v.parent is None) and (target.show_standalone or not v.standalone)
+            row
+            for row, view in zip(await measure_containers(views), views, strict=True)
+            if (target.show_nested or view.parent is None) and view.id in parents
         ]
-        by_id = {v.id: v for v in views if target.show_standalone or not v.standalone}
         for nested in self._nested.all() if target.show_nested else ():
-            parent = by_id.get(nested.path[1])
+            parent = parents.get(nested.path[1])
             if parent is not None and nested.runs:
-                rows.append(containers.write_row(parent.framework, parent.executor, parent.name, nested.path, None))
-        return containers.write_containers(rows)
+                rows.append(
+                    Measured(path=nested.path, framework=parent.framework, executor=parent.executor, name=parent.name)
+                )
+        at = system_clock()
+        return containers.write_containers(containers.write_row(row, at) for row in rows)
 
 
 def _exit_of(id: ContainerId, code: int) -> Exit:
     """Shapes: `code` as shells tell it, 128 and more for a signal."""
     return Exit(container_id=id, code=code) if code <= 128 else Exit(container_id=id, signal=code - 128)
-
-
-async def _read_body(raw: web.Request) -> bytes:
-    body = bytearray()
-    while chunk := await raw.content.readany():
-        body += chunk
-        if len(body) > MOST_BYTES:
-            raise TooLarge(f"the body has more than the {MOST_BYTES} bytes that are taken; send less at once")
-    return bytes(body)
-
-
-def _limits(view: ContainerView) -> dict[str, float]:
-    return {
-        "cpus_limit": total_milli(view.resources, "cpus") / 1000,
-        "mem_limit_bytes": float(total_milli(view.resources, "mem") // 1000 << 20),
-    }
 
 
 def _argv(target: Target) -> Sequence[str]:
@@ -321,77 +339,3 @@ def _argv(target: Target) -> Sequence[str]:
     if not command.environment:
         return argv
     return ("env", *(f"{name}={text}" for name, text in command.environment), *argv)
-
-
-def _stream_media(raw: web.Request) -> str:
-    """What the records of an answer are sent as.
-
-    Errors: `Invalid` when `Accept` or `Message-Accept` admits none.
-    """
-    accept = raw.headers.get("Accept", "*/*")
-    inner = raw.headers.get("Message-Accept", "*/*")
-    media = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
-    if not {JSON, "application/*", "*/*"} & {p.partition(";")[0].strip().lower() for p in inner.split(",")}:
-        raise Invalid(f"records are {JSON}; Message-Accept admits it not")
-    if RECORDIO in media or "*/*" in media or "application/*" in media:
-        return RECORDIO
-    if JSON in media:
-        return JSON
-    raise Invalid(f"the answer is a stream of {RECORDIO}; Accept admits it not")
-
-
-async def _stream_output(raw: web.Request, pieces: AsyncIterator[tuple[str, bytes]], media: str) -> web.StreamResponse:
-    """Send each piece as a record, and a heartbeat where nothing comes, until there is no more or nobody listens."""
-    response = web.StreamResponse(headers={"Content-Type": media})
-    if media == RECORDIO:
-        response.headers["Message-Content-Type"] = JSON
-    response.enable_chunked_encoding()
-    source = aiter(pieces)
-    waiting = asyncio.ensure_future(anext(source, None))
-    try:
-        await response.prepare(raw)
-        while True:
-            done, _ = await asyncio.wait([waiting], timeout=containers.HEARTBEAT_S)
-            if not done:
-                await response.write(encode(containers.write_heartbeat()))
-                continue
-            piece = waiting.result()
-            if piece is None:
-                break
-            waiting = asyncio.ensure_future(anext(source, None))
-            await response.write(encode(containers.write_output(*piece)))
-        await response.write_eof()
-    except ConnectionError:
-        pass
-    finally:
-        waiting.cancel()
-        with suppress(asyncio.CancelledError, StopAsyncIteration, CorralError):
-            await waiting
-    return response
-
-
-def _finish(answer: Response) -> web.Response:
-    headers = {"Content-Type": answer.content_type, **answer.headers}
-    return web.Response(status=answer.status, body=answer.body, headers=headers)
-
-
-def _text(status: int, why: str) -> Response:
-    return Response(status=status, body=why.encode(), content_type=TEXT)
-
-
-async def _answer(raw: web.Request, answer: Response | Stream) -> web.StreamResponse:
-    if isinstance(answer, Response):
-        return _finish(answer)
-    response = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.content_type, **answer.headers})
-    response.enable_chunked_encoding()
-    try:
-        await response.prepare(raw)
-        async for chunk in answer.chunks:
-            await response.write(chunk)
-        await response.write_eof()
-    except ConnectionError:
-        pass
-    finally:
-        if answer.close is not None:
-            answer.close()
-    return response

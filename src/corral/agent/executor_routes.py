@@ -12,6 +12,7 @@ from corral.agent.streams import ExecutorStreams
 from corral.lib.errors import CorralError, Forbidden, Unavailable
 from corral.mesos.executor import PATH, read_call
 from corral.model import executor
+from corral.net.answers import accepts_json
 from corral.net.auth import Caller, CallerKind
 from corral.net.routes import Request, Response, Route, Stream
 from corral.runtime.loop import Loop
@@ -36,7 +37,7 @@ def executor_routes(
         if not isinstance(call, executor.Subscribe):
             await loop.ask(TakeCall(call))
             return Response(status=202)
-        if not accepts_json(request):
+        if not accepts_json(request.headers.get("accept")):
             return _text(406, "the answer to SUBSCRIBE is a stream of application/json; Accept admits it not")
         return await _subscribe(loop, streams(), call)
 
@@ -78,12 +79,6 @@ def refuse_media(request: Request) -> Response | None:
     if given.partition(";")[0].strip().lower() != JSON:
         return _text(415, f"Expecting 'Content-Type' of {JSON}; found {given}")
     return None
-
-
-def accepts_json(request: Request) -> bool:
-    given = request.headers.get("accept", "")
-    media = [part.partition(";")[0].strip().lower() for part in given.split(",")]
-    return not given or any(m in (JSON, "application/*", "*/*") for m in media)
 
 
 def _text(status: int, why: str) -> Response:

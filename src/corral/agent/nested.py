@@ -24,10 +24,14 @@ Piece = tuple[str, bytes]
 
 
 class Nested:
-    """One further command. Shapes: `path` is its id and those around it, the nearest first."""
+    """One further command.
 
-    def __init__(self, path: Path, session: ExecSession) -> None:
+    Shapes: `path` is its id and those around it, the nearest first; `role` that of its task, empty without.
+    """
+
+    def __init__(self, path: Path, session: ExecSession, role: str = "") -> None:
         self.path = path
+        self.role = role
         self.code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._session = session
         self._kept: deque[Piece] = deque()
@@ -133,11 +137,13 @@ class NestedContainers:
             raise NotFound(f"Container '{'.'.join(reversed(path))}' cannot be found")
         return found
 
-    async def launch(self, path: Path, session: ExecSession, window: tuple[int, int] | None) -> Nested | None:
+    async def launch(
+        self, path: Path, session: ExecSession, window: tuple[int, int] | None, role: str = ""
+    ) -> Nested | None:
         """Start a command; None when there is one of this name already."""
         if path in self._found:
             return None
-        nested = self._found[path] = Nested(path, session)
+        nested = self._found[path] = Nested(path, session, role)
         started = False
         try:
             await nested.start(window)

@@ -20,19 +20,30 @@ from prometheus_client.registry import Collector
 from corral import MESOS_VERSION
 from corral.agent.container_routes import container_routes
 from corral.agent.executor_routes import executor_routes
+from corral.agent.rights import check_role_of
 from corral.agent.runtimes import ExecSession
 from corral.agent.sandbox import Sandboxes
 from corral.agent.shell import AgentShell
-from corral.agent.spec import AgentView, FindSecretFiles, FindTask, ListTasks, ReadState, TaskView
-from corral.agent.usage import Usage, measure_usage
+from corral.agent.spec import (
+    AgentView,
+    ContainerView,
+    FindSecretFiles,
+    FindTask,
+    ListContainers,
+    ListTasks,
+    ReadState,
+    TaskView,
+)
+from corral.agent.usage import measure_containers
 from corral.lib.clock import system_clock
 from corral.lib.errors import CorralError, Invalid, NotFound
 from corral.lib.log import verbosity
+from corral.lib.units import parse_duration_s
 from corral.mesos import agent_operator, daemon
 from corral.mesos.agent_operator import PATHS
-from corral.mesos.legacy import write_agent_state, write_containers, write_flags, write_statistics, write_version
+from corral.mesos.legacy import write_agent_state, write_flags, write_version
 from corral.mesos.pieces import pieces
-from corral.mesos.snapshot import RunRow
+from corral.mesos.statistics import write_containers, write_statistics
 from corral.model.ids import TaskId
 from corral.model.resources import Resources, total_milli
 from corral.model.signals import read_signal
@@ -47,8 +58,9 @@ from corral.net.answers import (
     refuse_media,
     write_gauges,
 )
+from corral.net.auth import ANYBODY
 from corral.net.routes import RawRoute, Request, Response, Route, Stream, json_response
-from corral.net.server import PARAMS
+from corral.net.server import CALLER, PARAMS
 from corral.net.system import measure_system
 from corral.net.verbosity import change_verbosity, toggle_logging
 from corral.runtime.loop import Loop
@@ -117,6 +129,7 @@ class _Doors:
             "/files/download": self.download_file,
             "/files/download.json": self.download_file,
             "/files/debug": self.list_attached,
+            "/files/debug.json": self.list_attached,
             "/monitor/statistics": self.show_statistics,
             "/monitor/statistics.json": self.show_statistics,
             "/containers": self.list_containers,
@@ -175,6 +188,8 @@ class _Doors:
         lines = _number(request, "lines", least=0)
         follow = request.flag("follow")
         sandbox, container_id = await self._find_sandbox(request)
+        if follow and lines == 0:  # from now on: noted before any header has left
+            offset, lines = await self._sandboxes().size(f"{sandbox}/{stream}"), None
         chunks = self._sandboxes().follow(
             f"{sandbox}/{stream}",
             offset=offset,
@@ -210,6 +225,7 @@ class _Doors:
         tty = raw.query.get("tty", "false").lower() in ("", "true", "1")
         params = raw[PARAMS]
         task: TaskView = await self._loop.ask(FindTask(TaskId(params["task"]), raw.query.get("framework", "")))
+        check_role_of(raw.get(CALLER, ANYBODY), task.role, f"run a command in task {task.id}")
         session = self._shell.exec(task, argv, tty=tty)
         if raw.headers.get("Upgrade", "").lower() != "websocket":
             raise Invalid("exec is a WebSocket; ask with Upgrade: websocket")
@@ -227,6 +243,7 @@ class _Doors:
             raise Invalid(f'the body is not of the form {{"signal": "SIGHUP", "renew": true}}: {error}') from None
         number = read_signal(body.signal)
         task = await self._find(request)
+        check_role_of(request.caller, task.role, f"signal task {task.id}")
         sources = None
         if body.renew:
             sources = await self._loop.ask(FindSecretFiles(task_id=task.id, framework_id=task.framework))
@@ -277,6 +294,8 @@ class _Doors:
         return json_response(write_flags(view.snapshot.flags))
 
     async def snapshot_metrics(self, request: Request) -> Response:
+        if timeout := request.first("timeout"):
+            parse_duration_s(timeout)
         return json_response(_numbers(await self._view()))
 
     async def show_system(self, request: Request) -> Response:
@@ -286,17 +305,24 @@ class _Doors:
         return toggle_logging(request)
 
     async def show_statistics(self, request: Request) -> Response:
-        return json_response(write_statistics(await self._measure(), system_clock()))
+        rows = await measure_containers(await self._containers())
+        return json_response(write_statistics(rows, system_clock()))
 
     async def list_containers(self, request: Request) -> Response:
-        return json_response(write_containers(await self._measure(), system_clock()))
+        """Executors and command tasks, and with `show_nested=` and `show_standalone=` what GET_CONTAINERS then has."""
+        nested, standalone = request.flag("show_nested"), request.flag("show_standalone")
+        chosen = request.first("container_id")
+        views = await self._containers()
+        rows = [
+            row
+            for row, view in zip(await measure_containers(views), views, strict=True)
+            if (nested or view.parent is None) and (standalone or not view.standalone) and chosen in ("", view.id)
+        ]
+        return json_response(write_containers(rows, system_clock()))
 
-    async def _measure(self) -> list[tuple[RunRow, Usage | None]]:
-        """What lives here and what it uses."""
-        view = await self._view()
-        runs = [run for framework in view.snapshot.frameworks for run in framework.runs if not run.is_completed]
-        used = await measure_usage([run.pid for run in runs if run.pid is not None])
-        return [(run, used.get(run.pid) if run.pid is not None else None) for run in runs]
+    async def _containers(self) -> list[ContainerView]:
+        found: list[ContainerView] = await self._loop.ask(ListContainers())
+        return found
 
     async def write_metrics(self, request: Request) -> Response:
         if prefers_json(request.headers.get("accept")):

@@ -207,6 +207,13 @@ class Sandboxes:
         finally:
             os.close(handle)
 
+    async def size(self, path: str) -> int:
+        """Where a file that grows ends now; 0 when it is not there yet. Units: bytes."""
+        try:
+            return (await self.read(path, -1))[1]
+        except NotFound:
+            return 0
+
     async def download(self, path: str) -> tuple[int, AsyncIterator[bytes]]:
         """A file's size and its bytes.
 

@@ -295,7 +295,8 @@ class TaskView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 class ContainerView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `parent` is the executor's container, of a task in a group; `runtime` is empty for the default executor,
     which is no process. `resources` are those of the executor and of all its tasks, or of the task. `inner` is the id
-    by which its runtime knows it.
+    by which its runtime knows it. `role` is empty for a standalone container, which is of none. `limits` are those
+    that differ from the resources, as of a task.
     """
 
     id: ContainerId
@@ -309,6 +310,9 @@ class ContainerView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     runs: bool
     status: ContainerStatus
     resources: Resources
+    limits: tuple[tuple[str, int | None], ...] = ()
+    source: str = ""
+    role: str = ""
     standalone: bool = False
 
 

@@ -329,6 +329,7 @@ def view(one: Standalone) -> ContainerView:
         runs=one.stage is Stage.RUNNING,
         status=ContainerStatus(container_id=one.id, executor_pid=pid),
         resources=one.info.resources,
+        limits=one.info.limits,
         standalone=True,
     )
 

@@ -5,9 +5,14 @@ The whole process table is read once, however many tasks are asked for.
 
 import asyncio
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
+
+from corral.agent.spec import ContainerView
+from corral.mesos.statistics import Measured
+from corral.model.ids import ContainerId
+from corral.model.resources import total_milli
 
 _TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -20,6 +25,44 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     system_s: float
     rss_bytes: int
     processes: int
+
+
+async def measure_containers(views: Sequence[ContainerView]) -> list[Measured]:
+    """All of these and what they use; an executor without a process uses what its tasks do."""
+    used = await measure_usage([v.status.executor_pid for v in views if v.status.executor_pid is not None])
+    own = {v.id: used.get(v.status.executor_pid) for v in views if v.status.executor_pid is not None}
+    below: dict[ContainerId, list[Usage]] = {}
+    for view in views:
+        if view.parent is not None and (found := own.get(view.id)) is not None:
+            below.setdefault(view.parent, []).append(found)
+    return [
+        Measured(
+            path=(v.id,) if v.parent is None else (v.id, v.parent),
+            framework=v.framework,
+            executor=v.executor,
+            name=v.name,
+            source=v.source,
+            status=v.status,
+            cpus_milli=_limit(v, "cpus"),
+            mem_milli=_limit(v, "mem"),
+            usage=own.get(v.id) or (_add(below[v.id]) if v.id in below else None),
+        )
+        for v in views
+    ]
+
+
+def _limit(view: ContainerView, name: str) -> int | None:
+    limits = dict(view.limits)
+    return limits[name] if name in limits else total_milli(view.resources, name)
+
+
+def _add(found: Sequence[Usage]) -> Usage:
+    return Usage(
+        user_s=round(sum(u.user_s for u in found), 3),
+        system_s=round(sum(u.system_s for u in found), 3),
+        rss_bytes=sum(u.rss_bytes for u in found),
+        processes=sum(u.processes for u in found),
+    )
 
 
 class _Process:

@@ -106,6 +106,8 @@ def list_containers(state: AgentState) -> list[ContainerView]:
                     container_id=executor.container_id, executor_pid=launched.pid if launched is not None else None
                 ),
                 resources=add(executor.info.resources, *(task.info.resources for task in live)),
+                source=executor.info.source or "",
+                role=executor.role,
             )
         )
         found += [_view_container(state, task, executor.container_id) for task in live if not task.custom]
@@ -126,6 +128,9 @@ def _view_container(state: AgentState, task: Task, parent: ContainerId | None) -
         runs=task.stage is Stage.RUNNING,
         status=updates.container_status(state, task),
         resources=task.info.resources,
+        limits=task.info.limits,
+        source=task.info.task_id,
+        role=task.role,
     )
 
 
@@ -163,7 +168,7 @@ def _snapshot(state: AgentState) -> AgentSnapshot:
             runs[task.framework_id].append(_view_run(task))
     for task in state.completed:
         if task.framework_id in runs:
-            runs[task.framework_id].append(msgspec.structs.replace(_view_run(task), is_forgotten=True, pid=None))
+            runs[task.framework_id].append(msgspec.structs.replace(_view_run(task), is_forgotten=True))
     config = state.config
     flags = {
         "work_dir": config.work_dir,
@@ -202,6 +207,4 @@ def _view_run(task: Task) -> RunRow:
         directory=executor.sandbox if executor is not None else task.sandbox,
         queued=task.stage in (Stage.STAGING, Stage.FETCHING),
         executor=executor.info if executor is not None else None,
-        nested=task.container_id if executor is not None and not task.custom else None,
-        pid=task.launched.pid if task.launched is not None and task.live else None,
     )

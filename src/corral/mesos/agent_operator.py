@@ -113,8 +113,7 @@ def _write_body(call: AgentCall, snapshot: AgentSnapshot, version: str, metrics:
 
 def write_frameworks(snapshot: AgentSnapshot) -> Tree:
     """Shapes: a framework whose runs here have all ended is completed."""
-    live = [f for f in snapshot.frameworks if any(not r.is_completed for r in f.runs)]
-    over = [*snapshot.completed_frameworks, *(f for f in snapshot.frameworks if f not in live)]
+    live, over = snapshot.by_life()
     found = {"frameworks": Rows(live, _write_framework) if live else None}
     found["completed_frameworks"] = Rows(over, _write_framework) if over else None
     return _present(found)

@@ -13,14 +13,16 @@ from corral.lib.errors import Invalid
 from corral.mesos import wire
 from corral.mesos.commands import read_command
 from corral.mesos.common import write_id
+from corral.mesos.flat import Json
 from corral.mesos.lenient import LenientDecoder
 from corral.mesos.resources import write_resources
+from corral.mesos.statistics import Measured, write_usage
 from corral.mesos.tasks import read_task_info, write_container_id, write_container_status
 from corral.model.command import CommandInfo
 from corral.model.execution import Exit
 from corral.model.ids import ContainerId, check_id
 from corral.model.resources import Resources
-from corral.model.task import ContainerStatus, Reason, TaskInfo, TaskState
+from corral.model.task import Reason, TaskInfo, TaskState
 
 MOST_ID_LENGTH = 242
 MOST_SIGNAL = 64
@@ -48,6 +50,16 @@ LAUNCHES = frozenset(
         ContainerCall.LAUNCH_CONTAINER,
     }
 )  # fmt: skip
+
+
+NESTED = frozenset(
+    {
+        ContainerCall.LAUNCH_NESTED_CONTAINER, ContainerCall.LAUNCH_NESTED_CONTAINER_SESSION,
+        ContainerCall.WAIT_NESTED_CONTAINER, ContainerCall.KILL_NESTED_CONTAINER,
+        ContainerCall.REMOVE_NESTED_CONTAINER,
+    }
+)  # fmt: skip
+"""What is only of containers in others."""
 
 
 class WireTarget(wire.Wire):
@@ -134,7 +146,7 @@ class ContainerRow(wire.Wire):
     executor_name: str | None = None
     container_id: wire.ContainerId | None = None
     container_status: wire.ContainerStatus | None = None
-    resource_statistics: dict[str, float] | None = None
+    resource_statistics: Json | None = None
 
 
 class Target(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -190,9 +202,9 @@ def read_call(body: bytes) -> Target:
     if kind is ContainerCall.GET_CONTAINERS:
         return Target(kind=kind, show_nested=bool(found.show_nested), show_standalone=bool(found.show_standalone))
     id, parents = _read_id(found.container_id, f"{member}.container_id")
+    if kind in NESTED and not parents:
+        raise _missing(f"{member}.container_id.parent")
     if kind in LAUNCHES and not parents:
-        if kind is not ContainerCall.LAUNCH_CONTAINER:
-            raise _missing(f"{member}.container_id.parent")
         return Target(kind=kind, id=id, info=_read_standalone(id, found, member))
     command = read_command(found.command) if found.command is not None else None
     if kind in LAUNCHES:
@@ -334,17 +346,16 @@ def write_wait(kind: ContainerCall, exit: Exit, resources: Resources = ()) -> by
     return _encode({"type": kind.value, kind.value.lower(): found})
 
 
-def write_row(
-    framework_id: str, executor_id: str, name: str, path: tuple[str, ...], status: ContainerStatus | None,
-    limits: dict[str, float] | None = None,
-) -> ContainerRow:  # fmt: skip
+def write_row(found: Measured, at: float) -> ContainerRow:
+    """Units: `at` float seconds UTC. Shapes: a further command in a container has no status of its own."""
+    path, status = found.path, found.status
     return ContainerRow(
-        framework_id=write_id(framework_id or None),
-        executor_id=write_id(executor_id or None),
-        executor_name=name if executor_id else None,
+        framework_id=write_id(found.framework or None),
+        executor_id=write_id(found.executor or None),
+        executor_name=found.name if found.executor else None,
         container_id=write_container_id(path[0], path[1] if len(path) > 1 else None),
         container_status=write_container_status(status) if status is not None else None,
-        resource_statistics=limits,
+        resource_statistics=write_usage(found, at) if status is not None else None,
     )
 
 

@@ -9,7 +9,6 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
-from typing import Protocol
 
 from corral import MESOS_VERSION
 from corral.mesos import wire
@@ -33,26 +32,13 @@ from corral.mesos.snapshot import (
     RunRow,
 )
 from corral.mesos.tasks import seen_resources, write_container, write_container_status, write_discovery, write_limits
+from corral.model.agent import AgentInfo
 from corral.model.domain import Domain
 from corral.model.events import MasterInfo
 from corral.model.framework import Capability
 from corral.model.offer import Offer
-from corral.model.resources import add, normal, subtract, total_milli, with_allocation
+from corral.model.resources import Resources, add, normal, subtract, with_allocation
 from corral.model.task import Task, TaskInfo, TaskState, TaskStatus
-
-
-class Usage(Protocol):
-    """What a run uses. Units: seconds of processor time, bytes."""
-
-    @property
-    def user_s(self) -> float: ...
-    @property
-    def system_s(self) -> float: ...
-    @property
-    def rss_bytes(self) -> int: ...
-    @property
-    def processes(self) -> int: ...
-
 
 DEFAULT_LIMIT = 100
 _AT_ONCE = 500
@@ -146,9 +132,6 @@ def _write_recovered(row: AgentRow) -> Json:
 
 def _write_slave(row: AgentRow) -> Json:
     info = row.info
-    total = with_allocation(info.resources, None)
-    free = normal(r for r in total if not r.identity.reservations)
-    reserved = by_reservation(total)
     slave = {
         "id": row.id,
         "hostname": info.hostname,
@@ -156,18 +139,14 @@ def _write_slave(row: AgentRow) -> Json:
         "attributes": write_attributes(info.attributes),
         "pid": _agent_pid(info.ip, info.port),
         "registered_time": row.registered_at,
-        "resources": write_flat(total),
+        **_write_total(info),
         "used_resources": write_flat(row.used),
         "offered_resources": write_flat(row.offered),
-        "reserved_resources": {role: write_flat(tuple(part)) for role, part in reserved.items()},
-        "unreserved_resources": write_flat(free),
         "active": row.active,
         "deactivated": row.deactivated,
         # What it speaks as an agent of Mesos; the release of corral is shown by the native API.
         "version": MESOS_VERSION,
         "capabilities": list(AGENT_CAPABILITIES),
-        "reserved_resources_full": {role: write_full(tuple(part)) for role, part in reserved.items()},
-        "unreserved_resources_full": write_full(free),
         "used_resources_full": write_full(row.used),
         "offered_resources_full": write_full(row.offered),
         **flat_drain(row),
@@ -176,6 +155,20 @@ def _write_slave(row: AgentRow) -> Json:
     if row.reregistered_at is not None:
         slave["reregistered_time"] = row.reregistered_at
     return slave
+
+
+def _write_total(info: AgentInfo) -> Json:
+    """What an agent has, all together, by reservation and not reserved."""
+    total = with_allocation(info.resources, None)
+    free = normal(r for r in total if not r.identity.reservations)
+    reserved = by_reservation(total)
+    return {
+        "resources": write_flat(total),
+        "reserved_resources": {role: write_flat(tuple(part)) for role, part in reserved.items()},
+        "unreserved_resources": write_flat(free),
+        "reserved_resources_full": {role: write_full(tuple(part)) for role, part in reserved.items()},
+        "unreserved_resources_full": write_full(free),
+    }
 
 
 def write_flat_domain(domain: Domain | None) -> Json:
@@ -436,6 +429,7 @@ def write_roles(snapshot: ClusterSnapshot) -> Json:
 def write_agent_state(snapshot: AgentSnapshot, version: str) -> Json:
     """An agent's `/state`: tools find a task's sandbox in `executors[].directory`."""
     info = snapshot.info
+    live, over = snapshot.by_life()
     return {
         **write_version(version),
         "start_time": snapshot.start_at,
@@ -443,69 +437,20 @@ def write_agent_state(snapshot: AgentSnapshot, version: str) -> Json:
         "pid": _agent_pid(info.ip, info.port),
         "hostname": info.hostname,
         "port": info.port,
-        "resources": write_flat(info.resources),
+        "capabilities": list(AGENT_CAPABILITIES),
+        **_write_total(info),
         "attributes": write_attributes(info.attributes),
         "master_hostname": snapshot.master_hostname,
         "flags": dict(snapshot.flags),
-        "frameworks": [_write_agent_framework(f) for f in snapshot.frameworks],
-        "completed_frameworks": [_write_agent_framework(f) for f in snapshot.completed_frameworks],
+        "frameworks": [_write_agent_framework(f) for f in live],
+        "completed_frameworks": [_write_agent_framework(f) for f in over],
+        **write_flat_domain(info.domain),
     }
-
-
-def write_statistics(runs: Iterable[tuple[RunRow, Usage | None]], at: float) -> list[Json]:
-    """`/monitor/statistics`: what each run that lives may use and uses. Units: `at` float seconds UTC."""
-    return [
-        {
-            "executor_id": run.task.info.task_id,
-            "executor_name": run.task.info.name,
-            "framework_id": run.task.framework_id,
-            "source": run.task.info.task_id,
-            "statistics": _write_usage(run, usage, at),
-        }
-        for run, usage in runs
-    ]
-
-
-def write_containers(runs: Iterable[tuple[RunRow, Usage | None]], at: float) -> list[Json]:
-    """An agent's `/containers`. Units: `at` float seconds UTC."""
-    found = list(runs)
-    return [
-        {**row, "container_id": run.container_id, "status": _write_run_status(run)}
-        for row, (run, _) in zip(write_statistics(found, at), found, strict=True)
-    ]
-
-
-def _write_usage(run: RunRow, usage: Usage | None, at: float) -> Json:
-    info = run.task.info
-    limits = dict(info.limits)
-    cpus = limits.get("cpus", total_milli(info.resources, "cpus"))
-    mem = limits.get("mem", total_milli(info.resources, "mem"))
-    made: Json = {"timestamp": at}
-    if cpus is not None:
-        made["cpus_limit"] = cpus / 1000
-    if mem is not None:
-        made["mem_limit_bytes"] = mem * 1024 * 1024 // 1000
-    if usage is not None:
-        made["cpus_user_time_secs"] = usage.user_s
-        made["cpus_system_time_secs"] = usage.system_s
-        made["mem_rss_bytes"] = usage.rss_bytes
-        made["processes"] = usage.processes
-    return made
-
-
-def _write_run_status(run: RunRow) -> Json:
-    last = run.task.statuses[-1] if run.task.statuses else None
-    known = last.container_status if last is not None else None
-    made: Json = {"container_id": {"value": run.container_id}}
-    if known is not None and known.network_infos:
-        made["network_infos"] = write_container_status(known).network_infos
-    if run.pid is not None:
-        made["executor_pid"] = run.pid
-    return made
 
 
 def _write_agent_framework(row: AgentFrameworkRow) -> Json:
     info = row.info
+    live = {r.container_id for r in row.runs if not r.is_completed}
     framework: Json = {
         "id": info.id or "",
         "name": info.name,
@@ -513,9 +458,11 @@ def _write_agent_framework(row: AgentFrameworkRow) -> Json:
         "failover_timeout": info.failover_timeout_s,
         "checkpoint": info.checkpoint,
         "hostname": info.hostname or "",
-        "executors": _write_executors([r for r in row.runs if not r.is_completed]),
-        "completed_executors": _write_executors([r for r in row.runs if r.is_completed]),
+        "executors": _write_executors([r for r in row.runs if r.container_id in live]),
+        "completed_executors": _write_executors([r for r in row.runs if r.container_id not in live]),
     }
+    if info.principal is not None:
+        framework["principal"] = info.principal
     if info.can(Capability.MULTI_ROLE):
         framework["roles"] = info.roles
     else:
@@ -524,15 +471,19 @@ def _write_agent_framework(row: AgentFrameworkRow) -> Json:
 
 
 def _write_executors(rows: Iterable[RunRow]) -> list[Json]:
-    """One entry for each executor, with all of its tasks among the rows."""
+    """One entry for each executor, with all of its tasks among the rows and what it holds for those that live."""
     found: dict[str, Json] = {}
+    held: dict[str, list[Resources]] = {}
     for row in rows:
         made = _write_run(row)
         known = found.setdefault(row.container_id, made)
+        parts = held.setdefault(row.container_id, [row.executor.resources] if row.executor is not None else [])
+        if row.executor is None or not row.is_completed:
+            parts.append(row.task.info.resources)
         if known is not made:
             for name in ("tasks", "queued_tasks", "completed_tasks"):
                 known[name] += made[name]
-    return list(found.values())
+    return [{**made, "resources": write_flat(add(*held[id]))} for id, made in found.items()]
 
 
 def _write_run(row: RunRow) -> Json:
@@ -545,7 +496,6 @@ def _write_run(row: RunRow) -> Json:
         "source": (executor.source or "") if executor is not None else info.task_id,
         "container": row.container_id,
         "directory": row.directory,
-        "resources": write_flat(executor.resources if executor is not None else info.resources),
         "role": row.task.role,
         "tasks": [task] if not row.queued and not row.is_completed else [],
         "queued_tasks": [task] if row.queued and not row.is_completed else [],

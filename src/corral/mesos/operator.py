@@ -304,7 +304,7 @@ def write_flags(flags: Iterable[tuple[str, str]]) -> Tree:
 
 
 def write_version(version: str) -> Tree:
-    return {"version_info": VersionInfo(version=version, build_user="corral")}
+    return {"version_info": VersionInfo(version=version, build_date="", build_time=0.0, build_user="corral")}
 
 
 def write_metrics(metrics: Mapping[str, float]) -> Tree:

@@ -183,8 +183,8 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     """One run of a task on its agent.
 
     Shapes: `directory` is its sandbox; `queued` until it has been started; `is_forgotten` when its end has been
-    acknowledged; `pid` is its process while that is known. With an `executor`, container and directory are those of the
-    executor, which may have other tasks as well; `nested` is then the container of the task itself, if it has one.
+    acknowledged. With an `executor`, container and directory are those of the executor, which may have other tasks as
+    well.
     """
 
     task: Task
@@ -192,9 +192,7 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     directory: str
     queued: bool = False
     executor: ExecutorInfo | None = None
-    nested: ContainerId | None = None
     is_forgotten: bool = False
-    pid: int | None = None
 
     @property
     def is_completed(self) -> bool:
@@ -215,3 +213,8 @@ class AgentSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     flags: tuple[tuple[str, str], ...] = ()
     frameworks: tuple[AgentFrameworkRow, ...] = ()
     completed_frameworks: tuple[AgentFrameworkRow, ...] = ()
+
+    def by_life(self) -> tuple[list[AgentFrameworkRow], list[AgentFrameworkRow]]:
+        """The frameworks of which something lives here, and those whose runs here have all ended."""
+        live = [f for f in self.frameworks if any(not r.is_completed for r in f.runs)]
+        return live, [*self.completed_frameworks, *(f for f in self.frameworks if f not in live)]

@@ -234,12 +234,35 @@ def accepts_gzip(header: str) -> bool:
     return False
 
 
+def admits(header: str | None, media: str) -> bool:
+    """Whether an `Accept` admits this media type; without one it does.
+
+    Shapes: what names the type most closely decides, and `q=0` refuses.
+    """
+    if not header or not header.strip():
+        return True
+    weights: dict[str, float] = {}
+    for part in header.lower().split(","):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        weights[name] = max(weights.get(name, 0.0), _read_weight(parameters))
+    ranges = (media, media.partition("/")[0] + "/*", "*/*")
+    return next((weights[name] for name in ranges if name in weights), 0.0) > 0
+
+
+def _read_weight(parameters: Iterable[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 1.0
+    return 1.0
+
+
 def accepts_json(header: str | None) -> bool:
     """Whether an `Accept` admits JSON; without one it does."""
-    if not header:
-        return True
-    media = [part.partition(";")[0].strip().lower() for part in header.split(",")]
-    return any(m in (_JSON, "application/*", "*/*") for m in media)
+    return admits(header, _JSON)
 
 
 def prefers_json(header: str | None) -> bool:

@@ -299,8 +299,8 @@ class Server:
         write = near.errors if near is not None else write_error
         if allowed:
             error: CorralError = NotFound(f"{request.path} takes {', '.join(allowed)}, not {request.method}")
-            answer = write(error, request)
-            response = finished(answer, request.method)
+            error.status = 405
+            response = finished(write(error, request), request.method)
             response.set_status(405)
             response.headers["Allow"] = ", ".join(allowed)
             return response

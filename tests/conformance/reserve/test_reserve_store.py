@@ -1,6 +1,7 @@
 """The replicated store of the examples, and the operator's calls, against real daemons and process tasks."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,63 @@ def test_the_store_keeps_its_data_through_restarts_of_agent_master_and_members(t
         finally:
             scheduler.kill()
             scheduler.wait(10)
+
+
+def small(site: Site, master: Daemon, number: int) -> Daemon:
+    """An agent that has room for one member, at a port that no other's has."""
+    room = f"cpus:0.15;mem:40;disk:70;ports:[{31200 + number}-{31200 + number}]"
+    return site.agent(master.url, "--work-dir", str(site.directory / f"agent{number}"), "--resources", room)
+
+
+def test_the_store_serves_on_while_one_of_three_agents_is_drained_or_silent_and_takes_its_member_up_again(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "store.json"
+    with Site(tmp_path) as site:
+        master = site.master()
+        agents = [small(site, master, number) for number in range(3)]
+        scheduler = subprocess.Popen(
+            [sys.executable, str(STORE), "run", "--master", master.url, "--state", str(file)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            wait_until(lambda: len(running(master.url)) == 3, "three members")
+            first = running(master.url)
+            wait_until(lambda: store(file, "put", "colour", "blue") == "", "a write")
+            places = json.loads(file.read_text())["places"]
+            assert len({place["agent"] for place in places.values()}) == 3
+            drained = {"value": places["0"]["agent"]}
+            assert operate(master.url, "DRAIN_AGENT", agent_id=drained) == 200
+            wait_until(lambda: len(running(master.url)) == 2, "the drained member's end")
+            assert store(file, "put", "colour", "green") == ""
+            assert store(file, "get", "colour") == "green"
+            wait_until(lambda: operate(master.url, "REACTIVATE_AGENT", agent_id=drained) == 200, "the drain's end")
+            wait_until(lambda: len(running(master.url)) == 3, "the drained member again")
+            assert wait_until(lambda: read_member(places["0"]["address"], "colour"), "its answer") == "blue", (
+                "as it was"
+            )
+            assert store(file, "get", "colour") == "green"
+            silent = _agent_of(agents, places["1"]["task"])
+            silent.process.send_signal(signal.SIGSTOP)
+            try:
+                wait_until(lambda: len(running(master.url)) == 2, "the silent agent to be found unreachable")
+                assert store(file, "get", "colour") == "green", "its member runs on"
+            finally:
+                silent.process.send_signal(signal.SIGCONT)
+            wait_until(lambda: len(running(master.url)) == 3, "the silent agent's member again")
+            assert places["1"]["task"] in set(running(master.url)) & set(first), "it is the very task"
+            assert json.loads(file.read_text())["places"]["1"] == places["1"]
+            _kill_member(silent, places["1"]["task"])
+            wait_until(lambda: len(set(running(master.url)) - {places["1"]["task"]}) == 3, "another in its place")
+            assert wait_until(lambda: read_member(places["1"]["address"], "colour"), "its answer") == "green"
+        finally:
+            scheduler.kill()
+            scheduler.wait(10)
+
+
+def _agent_of(agents: list[Daemon], task_id: str) -> Daemon:
+    (found,) = [a for a in agents if task_id in {t["id"] for t in ask(a.url, "GET", "/corral/v1/tasks")[1]["tasks"]}]
+    return found
 
 
 def read_member(address: str, key: str) -> Any:

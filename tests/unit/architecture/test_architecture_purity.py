@@ -37,6 +37,7 @@ MAY_DO_IO: dict[str, set[str]] = {
         "streams.py",
         "executor_routes.py",
         "container_routes.py",
+        "container_streams.py",
         "nested.py",
         "usage.py",
         "volumes.py",

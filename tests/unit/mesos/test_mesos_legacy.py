@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corral.mesos import legacy
+from corral.mesos.flat import write_flat
 from corral.mesos.operator import OperatorCall, write_response
 from corral.mesos.snapshot import (
     AgentFrameworkRow,
@@ -26,12 +27,13 @@ from corral.model.flags import parse_attributes, parse_resources
 from corral.model.framework import Capability, FrameworkInfo
 from corral.model.health import CheckKind, HealthCheck
 from corral.model.offer import Offer
-from corral.model.resources import Identity, Reservation, normal, scalar
+from corral.model.resources import Identity, Reservation, add, normal, scalar
 from corral.model.role import RoleSettings
 from corral.model.task import (
     CommandInfo,
     ContainerStatus,
     DiscoveryInfo,
+    ExecutorInfo,
     Label,
     Source,
     Task,
@@ -298,6 +300,34 @@ def test_an_agent_shows_each_task_as_an_executor_with_its_sandbox():
     assert [t["id"] for t in first["tasks"]] == ["t1"]
     assert [t["id"] for t in second["queued_tasks"]] == ["t2"]
     assert found["completed_executors"][0]["completed_tasks"][0]["state"] == "TASK_FAILED"
+    assert {"reserved_resources", "unreserved_resources", "unreserved_resources_full", "capabilities"} <= set(state)
+
+
+def test_an_executor_of_an_agent_holds_what_its_live_tasks_do():
+    pod = ExecutorInfo(executor_id="pod", resources=parse_resources("cpus:0.1;mem:32"))
+    of_pod = {"container_id": "c1", "directory": "/sandbox/1", "executor": pod}
+    runs = (
+        RunRow(task=task("t1"), **of_pod), RunRow(task=task("t2"), **of_pod),
+        RunRow(task=task("t3", TaskState.FAILED), **of_pod),
+        RunRow(task=task("t4", TaskState.FINISHED), container_id="c4", directory="/sandbox/4"),
+    )  # fmt: skip
+    of_each = {t.info.task_id: t.info.resources for t in (run.task for run in runs)}
+    info = framework().info
+    snapshot = AgentSnapshot(info=agent().info, frameworks=(AgentFrameworkRow(info=info, runs=runs),))
+    (found,) = shown(legacy.write_agent_state(snapshot, VERSION))["frameworks"]
+    (executor,) = found["executors"]
+    assert executor["resources"] == shown(write_flat(add(pod.resources, of_each["t1"], of_each["t2"])))
+    assert [t["id"] for t in executor["completed_tasks"]] == ["t3"]
+    (ended,) = found["completed_executors"]
+    assert ended["resources"] == shown(write_flat(of_each["t4"]))
+
+
+def test_a_framework_whose_runs_on_an_agent_are_over_is_completed_there():
+    run = RunRow(task=task("t1", TaskState.FINISHED), container_id="c1", directory="/sandbox/1")
+    row = AgentFrameworkRow(info=framework().info, runs=(run,))
+    state = shown(legacy.write_agent_state(AgentSnapshot(info=agent().info, frameworks=(row,)), VERSION))
+    assert state["frameworks"] == []
+    assert [f["completed_executors"][0]["directory"] for f in state["completed_frameworks"]] == ["/sandbox/1"]
 
 
 @settings(max_examples=40, deadline=None)
@@ -327,6 +357,7 @@ def test_whatever_tasks_ask_and_agents_have_can_be_shown(tasks, resources, recov
     assert len(state["recovered_slaves" if recovered else "slaves"]) == 1
     assert len(shown(legacy.write_tasks(snapshot))["tasks"]) == len(tasks)
     assert shown(legacy.write_summary(snapshot))["frameworks"]
-    assert shown(legacy.write_agent_state(of_agent, VERSION))["frameworks"]
+    shown_by_agent = shown(legacy.write_agent_state(of_agent, VERSION))
+    assert len(shown_by_agent["frameworks"] + shown_by_agent["completed_frameworks"]) == 1
     for call in OperatorCall:
         assert json.loads(write_response(call, snapshot, VERSION))["type"] == call

@@ -8,14 +8,16 @@ import pytest
 from test_mesos_legacy import agent, framework, task
 
 from corral.lib.errors import Invalid, Unimplemented
-from corral.mesos import daemon, legacy, operator
+from corral.mesos import daemon, operator
 from corral.mesos.agent_operator import KNOWN, AgentCall, plan_response, read_call
+from corral.mesos.containers import write_row
 from corral.mesos.pieces import pieces
 from corral.mesos.snapshot import AgentFrameworkRow, AgentSnapshot, RunRow
-from corral.model.task import TaskState
+from corral.mesos.statistics import Measured, write_containers, write_statistics, write_usage
+from corral.model.task import ContainerStatus, TaskState
 
 RUNS = (
-    RunRow(task=task("t1"), container_id="c1", directory="/d/1", pid=77),
+    RunRow(task=task("t1"), container_id="c1", directory="/d/1"),
     RunRow(task=task("t2", TaskState.STAGING), container_id="c2", directory="/d/2", queued=True),
     RunRow(task=task("t3", TaskState.FAILED), container_id="c3", directory="/d/3"),
     RunRow(task=task("t4", TaskState.FINISHED), container_id="c4", directory="/d/4", is_forgotten=True),
@@ -145,20 +147,31 @@ class Used:
     user_s, system_s, rss_bytes, processes = 1.5, 0.25, 4096, 2
 
 
-def test_statistics_tell_what_a_run_may_use_and_uses():
-    (found,) = legacy.write_statistics([(RUNS[0], Used())], 9.0)
-    assert found == {
-        "executor_id": "t1", "executor_name": "T1", "framework_id": "f1", "source": "t1",
-        "statistics": {
-            "timestamp": 9.0, "cpus_limit": 0.5, "mem_limit_bytes": 32 << 20, "cpus_user_time_secs": 1.5,
-            "cpus_system_time_secs": 0.25, "mem_rss_bytes": 4096, "processes": 2,
-        },
+ONE = Measured(
+    path=("c1",), framework="f1", executor="t1", name="T1", source="t1", cpus_milli=500, mem_milli=32000,
+    status=ContainerStatus(container_id="c1", executor_pid=77), usage=Used(),
+)  # fmt: skip
+
+
+def test_statistics_tell_what_a_container_may_use_and_uses():
+    used = {
+        "timestamp": 9.0, "cpus_limit": 0.5, "mem_limit_bytes": 32 << 20, "cpus_user_time_secs": 1.5,
+        "cpus_system_time_secs": 0.25, "mem_rss_bytes": 4096, "processes": 2,
     }  # fmt: skip
-    limited = msgspec.structs.replace(
-        RUNS[0], task=task("t1", limits=(("cpus", 2000), ("mem", None)))
-    )  # fmt: skip
-    (free,) = legacy.write_statistics([(limited, None)], 9.0)
-    assert free["statistics"] == {"timestamp": 9.0, "cpus_limit": 2.0}
-    (container,) = legacy.write_containers([(RUNS[0], Used())], 9.0)
-    assert (container["container_id"], container["status"]["executor_pid"]) == ("c1", 77)
-    assert container["statistics"] == found["statistics"]
+    named = {"executor_id": "t1", "executor_name": "T1", "framework_id": "f1", "source": "t1"}
+    assert write_statistics([ONE], 9.0) == [{**named, "statistics": used}]
+    free = msgspec.structs.replace(ONE, cpus_milli=2000, mem_milli=None, usage=None)
+    assert write_usage(free, 9.0) == {"timestamp": 9.0, "cpus_limit": 2.0}
+    (container,) = json.loads(msgspec.json.encode(write_containers([ONE], 9.0)))
+    status = {"container_id": {"value": "c1"}, "executor_pid": 77}
+    assert container == {**named, "statistics": used, "container_id": "c1", "status": status}
+    row = json.loads(msgspec.json.encode(write_row(ONE, 9.0)))
+    assert (row["container_status"], row["resource_statistics"]) == (status, used)
+
+
+def test_statistics_are_of_executors_alone():
+    below = msgspec.structs.replace(ONE, path=("c2", "c1"))
+    alone = Measured(path=("c3",), status=ContainerStatus(container_id="c3"), cpus_milli=100)
+    assert write_statistics([below, alone], 9.0) == []
+    (shown,) = write_containers([alone], 9.0)
+    assert shown.keys() == {"container_id", "status", "statistics"}
