@@ -117,4 +117,6 @@ def end_reported(state: State, job: Job, run: Run, code: int, now: float) -> lis
 def subscribed(state: State, event: events.Subscribed) -> list[Effect]:
     """Say again all that the master may not have heard."""
     state.subscribe(event)
+    state.patience.heard()
+    state.explanations = {}
     return kill_again(state)
