@@ -1,8 +1,8 @@
 """Many agents in one process that only speak: the real wire and its frames, no core and no journal behind it.
 
 `python -m tests.bench.light_agents --master URL --agents N [--hold SECONDS] [--resources TEXT]`. Every task passes
-STARTING, RUNNING and, after `hold`, FINISHED; what follows at once leaves together. At the end of its standard input it
-prints how many frames came and went, and ends.
+STARTING (unless it asks to leave that out), RUNNING and, after `hold`, FINISHED; what follows at once leaves together.
+At the end of its standard input it prints how many frames came and went, and ends.
 """
 
 import argparse
@@ -83,7 +83,8 @@ class LightAgent:
                 pass
 
     def _run(self, order: RunTask) -> None:
-        self._report(order, 0)
+        if not order.info.omits_starting:
+            self._report(order, 0)
         self._report(order, 1)
         if self._hold_s == math.inf:
             return

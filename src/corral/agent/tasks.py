@@ -193,9 +193,9 @@ def _start(state: AgentState, task: Task, why: str, now: float) -> list[Effect]:
     assert planned is not None
     task.boot = state.config.boot_id
     # One that is started again has said so already, with the reason.
-    told = task.state is TaskState.STARTING
+    silent = task.info.omits_starting or task.state is TaskState.STARTING
     return [
-        *([state.save_run(task)] if told else updates.enqueue(state, task, TaskState.STARTING, now)),
+        *([state.save_run(task)] if silent else updates.enqueue(state, task, TaskState.STARTING, now)),
         Start(task.runtime, planned.execution, planned.directories, planned.owner, why, planned.volumes),
     ]
 

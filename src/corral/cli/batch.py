@@ -159,16 +159,16 @@ def list_jobs(addr: str, /, output: str, watch: bool, **filters: Any) -> None:
 def _show_jobs(client: Client, output: str, filters: dict[str, Any]) -> None:
     jobs = client.get(f"{API}/jobs", **filters)["jobs"]
     wide = output == "wide"
-    columns = ["job", "state", "name", "owner", "attempt", "exit", "age"] + (["host", "command", "why"] if wide else [])
+    columns = ["job", "state", "name", "owner", "attempt", "exit", "age", "why"] + (["host", "command"] if wide else [])
     now = time.time()
 
     def rows() -> Iterator[tuple[Any, ...]]:
         for one in jobs:
             age = ago(parse_timestamp(one["submitted_at"]), now)
             code = None if one["exit_code"] is None else str(one["exit_code"])
-            row = (one["id"], one["state"], one["name"], one["owner"], one["attempt"] or None, code, age)
+            row = (one["id"], one["state"], one["name"], one["owner"], one["attempt"] or None, code, age, one["reason"])
             command = one["command"] or " ".join(one["argv"])
-            yield (*row, one["host"], command, one["reason"]) if wide else row
+            yield (*row, one["host"], command) if wide else row
 
     show(jobs, output, columns, rows)
 

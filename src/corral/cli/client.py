@@ -128,6 +128,10 @@ class Client:
         if response.status >= 300:
             raise _read_error(response, addr)
         self._warn_of_age(response.headers.get("Corral-Stale", ""))
+        if notice := response.headers.get("Corral-Notice"):
+            print(f"corral: {notice}", file=sys.stderr)
+        if ignored := response.headers.get("Corral-Ignored-Fields"):
+            print(f"corral: fields that nobody knows are left out: {ignored}", file=sys.stderr)
         return response
 
     def _warn_of_age(self, age_s: str) -> None:

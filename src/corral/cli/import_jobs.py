@@ -72,7 +72,9 @@ def _take_over(client: Client, jobs: list[dict[str, Any]], refused: set[str]) ->
             failed.add(one["name"])
             continue
         try:
-            client.send("POST", f"{API}/{'dependency' if one.get('parents') else 'iso8601'}", one)
+            # Agents for all that ran elsewhere may be yet to come.
+            path = f"{API}/{'dependency' if one.get('parents') else 'iso8601'}"
+            client.send("POST", path, one, query={"check": "false"})
         except Unavailable:
             raise
         except CorralError as error:

@@ -25,8 +25,9 @@ def job() -> None:
 
 @job.command("add")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.option("--no-check", is_flag=True, help="Take jobs that no agent could run; one may yet come.")
 @click.pass_obj
-def add_jobs(addr: str, file: str) -> None:
+def add_jobs(addr: str, file: str, no_check: bool) -> None:
     """Create or change the Chronos job, or the list of jobs, of FILE; - reads standard input."""
     client = Client(addr)
     text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
@@ -39,7 +40,8 @@ def add_jobs(addr: str, file: str) -> None:
         if not isinstance(one, dict) or not isinstance(one.get("name"), str):
             raise Invalid(f"{file} holds a job without a name; every job needs one")
     for one in parents_first(jobs):
-        client.send("POST", f"{API}/{'dependency' if one.get('parents') is not None else 'iso8601'}", one)
+        path = f"{API}/{'dependency' if one.get('parents') is not None else 'iso8601'}"
+        client.send("POST", path, one, query={"check": "false" if no_check else ""})
         click.echo(f"job {one['name']} accepted", err=True)
 
 
@@ -68,11 +70,12 @@ def _show_jobs(client: Client, output: str) -> None:
     jobs = client.get(f"{API}/jobs/summary")["jobs"]
     wide = output == "wide"
     details = {one["name"]: one for one in client.get(f"{API}/jobs")} if wide else {}
-    columns = ["job", "state", "last", "when"] + (["ok", "failed", "command"] if wide else [])
+    columns = ["job", "state", "last", "when", "why"] + (["ok", "failed", "command"] if wide else [])
 
     def rows() -> Iterator[tuple[Any, ...]]:
         for one in jobs:
-            row = (one["name"], "disabled" if one["disabled"] else one["state"], one["status"], _when(one))
+            state = "disabled" if one["disabled"] else one["state"]
+            row = (one["name"], state, one["status"], _when(one), one.get("why", ""))
             more = details.get(one["name"], {})
             yield (*row, more.get("successCount"), more.get("errorCount"), more.get("command")) if wide else row
 
@@ -103,8 +106,8 @@ def show_job(addr: str, name: str, output: str) -> None:
     history = client.get(f"{API}/job/{name}/history", limit=1)
     for run in history["unfinished"]:
         click.echo(f"{run['state']}  attempt {run['attempt'] + 1}  due {run['due']}  {run['taskId'] or ''}".rstrip())
-    for refusal in history["waiting"]:
-        click.echo(f"waiting  {refusal['detail']} ({refusal['agents']} agents)")
+    if history["why"]:
+        click.echo(f"waiting  {history['why']}")
 
 
 @job.command("run")
@@ -160,7 +163,7 @@ def _follow(client: Client, name: str, after: int, timeout_s: float) -> None:
         if not history["unfinished"] and client.get(f"{API}/job/{name}")["disabled"]:
             raise Failed(f"job {name} is disabled and does not run; enable it first")
         if time.monotonic() > deadline:
-            why = "; ".join(refusal["detail"] for refusal in history["waiting"]) or "it still runs or waits"
+            why = history["why"] or "it still runs"
             raise Failed(f"job {name} is not over after {timeout_s:g} s: {why}")
         time.sleep(_POLL_S)
 

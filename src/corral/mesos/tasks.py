@@ -256,6 +256,7 @@ def read_task_info(found: wire.TaskInfo, at: str) -> TaskInfo:
         check=read_check(found.check) if found.check is not None else None,
         limits=_read_limits(found.limits, at + ".limits") if found.limits else (),
         unsupported=_unsupported(found),
+        omits_starting=bool(found.omits_starting),
     )
 
 
@@ -273,6 +274,7 @@ def write_task_info(info: TaskInfo, *, refinement: bool) -> wire.TaskInfo:
         discovery=write_discovery(info.discovery) if info.discovery is not None else None,
         max_completion_time=write_seconds(info.max_completion_s) if info.max_completion_s is not None else None,
         limits=write_limits(info.limits),
+        omits_starting=info.omits_starting or None,
     )
     if info.kill_grace_s is not None:
         made.kill_policy = wire.KillPolicy(grace_period=write_seconds(info.kill_grace_s))

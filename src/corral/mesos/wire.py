@@ -399,7 +399,7 @@ class KillPolicy(Wire):
 
 
 class TaskInfo(Wire):
-    """`health_checks` is corral's extension, for tasks with more than one; `health_check` is then the first."""
+    """`health_checks` and `omits_starting` are corral's extension; of several checks `health_check` is the first."""
 
     name: str
     task_id: Id
@@ -417,6 +417,7 @@ class TaskInfo(Wire):
     max_completion_time: Nanoseconds | None = None
     limits: dict[str, Limit] | None = None
     health_checks: tuple[HealthCheck, ...] = msgspec.field(name="corral_health_checks", default=())
+    omits_starting: bool | None = msgspec.field(name="corral_omits_starting", default=None)
 
 
 class ContainerId(Wire):

@@ -171,7 +171,8 @@ class TaskInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     `check` interprets nothing: only how, where and when to look counts of it. `limits` maps `cpus` or `mem` to
     thousandths, or to None for no limit at all. `unsupported` are paths of fields that were given and cannot be
     honoured, such as `container.mesos.image`: a task that has any is refused rather than run as something else. `claim`
-    is set by the master for tasks that were launched from an offer for a want.
+    is set by the master for tasks that were launched from an offer for a want. With `omits_starting` its framework
+    hears of it first when it runs or has ended: a task of a second has a third less to tell.
     """
 
     task_id: TaskId
@@ -191,6 +192,7 @@ class TaskInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     limits: tuple[tuple[str, int | None], ...] = ()
     unsupported: tuple[str, ...] = ()
     claim: Claim | None = None
+    omits_starting: bool = False
 
 
 class ContainerStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from corral.model import calls, events
 from corral.model.ids import FrameworkId, OfferId
-from corral.model.offer import Filters, Want
+from corral.model.offer import Explanation, Filters, Want
 from corral.model.task import TERMINAL, TaskState, TaskStatus
 from corral.runtime.core import Effect, Note
 from corral.sdk.effects import Call
@@ -23,6 +23,15 @@ def agree(event: events.InverseOffers) -> list[Effect]:
         Call(calls.AcceptInverseOffers(framework_id=one.framework_id, inverse_offer_ids=(one.id,)))
         for one in event.inverse_offers
     ]
+
+
+def describe(explanation: Explanation) -> str:
+    """Why a want waits, in one line, and what would let it fit."""
+    refusals = "; ".join(f"{r.detail} ({r.agents} agents)" for r in explanation.refusals)
+    if explanation.never and explanation.agents:
+        return f"no agent could ever run it: {refusals or 'none fits'}"
+    fits = f"; it fits if {' or '.join(explanation.fits_if)}" if explanation.fits_if else ""
+    return f"{refusals or 'no agent has room for it now'}{fits}"
 
 
 def kill_unknown(framework_id: FrameworkId | None, status: TaskStatus, why: str) -> list[Effect]:

@@ -23,6 +23,7 @@ from corral.sdk.effects import Call, Connect, Disconnect
 RECORD = "sdk/framework"
 CONNECT = "sdk/connect"
 SILENCE = "sdk/silence"
+UNHEARD = "sdk/unheard"
 RECONCILE = "sdk/reconcile"
 
 RECONCILE_FIRST_S = 2.0
@@ -33,6 +34,9 @@ AWAY = "sdk/away"
 AWAY_EVERY_S = 60.0
 """How often it is asked what became of tasks whose agent was away: a new master may not know that it has to tell."""
 MISSED_HEARTBEATS = 5
+UNHEARD_INTERVALS = 3
+"""For so many heartbeats what waits may go without an offer and without a reason, twice as many at each time anew."""
+MOST_UNHEARD_TRIES = 5
 CONNECT_FIRST_S = 0.25
 CONNECT_MOST_S = 15.0
 STEADY_S = 30.0
@@ -64,7 +68,8 @@ class FrameworkCore(Core, Protocol):
     """What the session asks of a framework's core beside `handle` and `invariants`.
 
     Shapes: a core may have `reads`, the types of commands that change nothing: these are answered, marked as stale,
-    while its records cannot be written.
+    while its records cannot be written. One that keeps `Patience` has `unheard_s(now)`, the seconds for which something
+    has waited without an offer and without a reason.
     """
 
     def live_tasks(self) -> Iterable[calls.ReconcileTask]:
@@ -81,7 +86,8 @@ class Session:
 
     __slots__ = (
         "_away", "_coarse", "_connected_at", "_connection", "_core", "_framework_id", "_heard_at", "_info",
-        "_interval_s", "_random", "_reconcile_tries", "_round_is_over", "_tries", "_unanswered", "connected",
+        "_interval_s", "_random", "_reconcile_tries", "_round_is_over", "_tries", "_unanswered", "_unheard_tries",
+        "connected",
     )  # fmt: skip
 
     def __init__(self, info: FrameworkInfo, core: FrameworkCore, random: Random, *, coarse: bool = False) -> None:
@@ -92,6 +98,7 @@ class Session:
         self._framework_id: FrameworkId | None = info.id
         self._connection = 0
         self._tries = 0
+        self._unheard_tries = 0
         self._heard_at = 0.0
         self._connected_at = 0.0
         self._interval_s = 15.0
@@ -165,6 +172,8 @@ class Session:
             Note("framework subscribed", f"connection {self._connection}", facts={"framework": event.framework_id})
         )
         effects.append(SetTimer(SILENCE, self._interval_s * MISSED_HEARTBEATS))
+        if hasattr(self._core, "unheard_s"):
+            effects.append(SetTimer(UNHEARD, self._interval_s))
         # Asked before the framework launches anything new: what it launches now needs no question.
         effects.extend(self._reconcile_all())
         effects.extend(self._core.handle(event, now))
@@ -238,6 +247,8 @@ class Session:
             return [*self._ask_about(left), SetTimer(RECONCILE, self._reconcile_delay_s())]
         if name == AWAY:
             return self._ask_about_away()
+        if name == UNHEARD:
+            return self._listen(now)
         if name == SILENCE:
             allowed_s = self._interval_s * MISSED_HEARTBEATS
             silent_s = now - self._heard_at
@@ -246,6 +257,18 @@ class Session:
             why = f"master silent for {silent_s:.0f} s, a heartbeat was due every {self._interval_s:g} s"
             return self._break(why, now)
         return ()
+
+    def _listen(self, now: float) -> Sequence[Effect]:
+        """What waits gets an offer or a reason; a master that gives neither does not know it, or has it twice."""
+        unheard_s: float = self._core.unheard_s(now)  # type: ignore[attr-defined]
+        allowed_s = UNHEARD_INTERVALS * self._interval_s * 2**self._unheard_tries
+        if unheard_s < allowed_s:
+            if unheard_s == 0.0 and now - self._connected_at > 2 * allowed_s:
+                self._unheard_tries = 0
+            return [SetTimer(UNHEARD, self._interval_s)]
+        self._unheard_tries = min(self._unheard_tries + 1, MOST_UNHEARD_TRIES)
+        why = f"what waits has had neither an offer nor a reason for {unheard_s:.0f} s"
+        return self._break(f"{why}; subscribed anew so that the master hears of it again", now)
 
     def _break(self, why: str, now: float) -> Sequence[Effect]:
         drop = Disconnect(self._connection, why)

@@ -81,6 +81,8 @@ class CronSection:
     default_mem_mb: float = 128.0
     default_disk_mb: float = 256.0
     unreachable_timeout_s: float = 300.0
+    check_s: float = 3.0
+    slow_start_s: float = 300.0
     history_s: float = 604_800.0
     most_history: int = 200
     shown_history: int = 5
@@ -107,6 +109,7 @@ class BatchSection:
     most_array: int = 100_000
     window: int = 2048
     check_s: float = 3.0
+    slow_start_s: float = 300.0
     unreachable_timeout_s: float = 300.0
     preempt_after_s: float = 5.0
 

@@ -68,6 +68,29 @@ def test_a_task_runs_and_finishes_with_every_step_told_as_it_happens(agent: Driv
     assert set(agent.records) == {"identity", f"frameworks/{FRAMEWORK}"}
 
 
+def test_a_task_may_go_without_the_word_that_it_starts_but_is_on_disk_before_it_does(agent: Driver) -> None:
+    agent.launch(make_task(omits_starting=True))
+    kinds = [type(e) for e in agent.effects]
+    assert kinds.index(fx.Start) > max(i for i, k in enumerate(kinds) if k is Persist)
+    record = next(e.record for e in persists(agent.effects) if e.key.startswith("runs/"))
+    assert isinstance(record, RunRecord)
+    assert record.stage is Stage.STARTING
+    assert agent.statuses() == []
+    agent.started()
+    assert [s.state for s in agent.statuses()] == [TaskState.RUNNING]
+    agent.exit(code=0)
+    assert agent.status().state is TaskState.FINISHED
+    agent.acknowledge()
+    agent.acknowledge()
+    assert agent.core.state.tasks == {}
+
+
+def test_a_task_without_that_word_whose_start_fails_says_so_alone(agent: Driver) -> None:
+    agent.launch(make_task(omits_starting=True))
+    agent.tell(StartFailed(agent.task().container_id, "no such image"))
+    assert [(s.state, s.reason) for s in agent.statuses()] == [(TaskState.FAILED, Reason.CONTAINER_LAUNCH_FAILED)]
+
+
 def test_a_container_with_an_address_of_its_own_is_told_by_it(agent: Driver) -> None:
     agent.launch(make_task(container=DOCKER))
     agent.started(ip="172.17.0.2")

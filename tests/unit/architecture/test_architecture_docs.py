@@ -24,9 +24,15 @@ from corral.allocator.strategies import STRATEGIES
 from corral.cli.main import SECTIONS, cli
 from corral.discovery.routes import routes as lb_routes
 from corral.frameworks.batch import Config as BatchConfig
+from corral.frameworks.batch import views as batch_views
+from corral.frameworks.batch.core import BatchCore
 from corral.frameworks.batch.routes import routes as batch_routes
+from corral.frameworks.cron import Config as CronConfig
+from corral.frameworks.cron import CronCore
+from corral.frameworks.cron import views as cron_views
 from corral.frameworks.cron.dags.routes import dag_routes
 from corral.frameworks.cron.routes import routes as cron_routes
+from corral.frameworks.cron.views import list_numbers
 from corral.frameworks.services.routes import routes as services_routes
 from corral.lib import errors
 from corral.lib.timings import Timings
@@ -45,6 +51,7 @@ from corral.runtime.renewal import Renewal
 from corral.runtime.routes import abdication_route
 from corral.runtime.routes import routes as process_routes
 from corral.sdk.feed import Feed
+from corral.sdk.metrics import write_metrics
 from corral.standalone.config import Config, read_config
 from corral.standalone.daemons import STORE_FAILED
 from corral.trust.core import TrustCore
@@ -203,6 +210,30 @@ async def test_every_metric_is_documented_and_every_documented_metric_exists(
     served = set(json.loads(await numbers(routes, "/metrics/snapshot")))
     served |= set(re.findall(r"^([a-z0-9_]+)[ {]", await numbers(routes, "/metrics"), re.MULTILINE))
     assert told == served
+
+
+def framework_numbers() -> Iterator[tuple[str, str]]:
+    """The page's chapter and a name of Prometheus' that is served."""
+    cron = CronCore(CronConfig(), Random(0))
+    batch = BatchCore(BatchConfig(), Random(0))
+    for chapter, found in (
+        ("Cron jobs", list_numbers(cron_views.view_metrics(cron.state, 0.0))),
+        ("Batch jobs", batch_views.view_metrics(batch.state, 0.0)),
+    ):
+        for line in write_metrics(found).decode().splitlines():
+            if line.startswith("# TYPE "):
+                yield chapter, line.split()[2]
+
+
+def test_the_metrics_of_frameworks_are_documented_and_those_documented_exist() -> None:
+    chapters = {name: text for name, _, text in (c.partition("\n") for c in read("operate/metrics.md").split("\n## "))}
+    told = {
+        (chapter, name)
+        for chapter in ("Cron jobs", "Batch jobs")
+        for row in re.findall(r"^\| (`corral_[^|]*) \|", chapters[chapter], re.MULTILINE)
+        for name in re.findall(r"`(corral_[a-z_]+)`", row)
+    }
+    assert told == set(framework_numbers())
 
 
 def effect_classes() -> Iterator[str]:

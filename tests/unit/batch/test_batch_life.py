@@ -19,6 +19,7 @@ def test_a_job_is_launched_on_the_first_offer_and_succeeds(cluster: Cluster) -> 
     (task,) = cluster.offer()
     assert task == f"{job}.1"
     assert cluster.state_of(job) == "STARTING"
+    assert all(task.omits_starting for task in cluster.launched)
     cluster.update(task, TaskState.RUNNING)
     assert cluster.state_of(job) == "RUNNING"
     cluster.finish(task)

@@ -6,11 +6,12 @@ from collections.abc import Callable
 import pytest
 from batch_driver import Cluster, job_of
 
-from corral.frameworks.batch.spec import KillJobs, SetPriority
+from corral.frameworks.batch.spec import GetMetrics, KillJobs, SetPriority
 from corral.lib.errors import Conflict
 from corral.model import events
 from corral.model.task import TaskState
 from corral.runtime.core import Asked
+from corral.sdk.patience import LOOK_S
 
 
 def owners(cluster: Cluster, tasks: list[str]) -> Counter[str]:
@@ -308,6 +309,43 @@ def test_everything_that_waits_says_why(cluster: Cluster) -> None:
     waiting = [row for row in cluster.list()["jobs"] if row["state"] == "QUEUED"]
     assert len(waiting) >= 3
     assert all(row["reason"] for row in waiting)
+
+
+def test_jobs_that_wait_long_are_told_of_once_by_shape_with_the_reason(cluster: Cluster) -> None:
+    (first, *_) = cluster.submit({}, {}, {"cpus": 3}, {"owner": "idle"}).ids
+    cluster.set_owner("idle", paused=True)
+    cluster.explain()
+    cluster.advance(299)
+    assert cluster.told("jobs wait long") == []
+    assert oldest_waiting_s(cluster) == pytest.approx(299, abs=1)
+    cluster.advance(1000)
+    small, large = sorted(cluster.told("jobs wait long"), key=lambda note: str(note.facts["jobs"]), reverse=True)
+    assert (small.facts["job"], small.facts["jobs"], large.facts["jobs"]) == (first, 2, 1)
+    assert small.why == cluster.reason(first)
+    cluster.finish(*cluster.start())
+    cluster.settle()
+    assert oldest_waiting_s(cluster) == 0, "who is paused waits for nobody"
+
+
+def oldest_waiting_s(cluster: Cluster) -> float:
+    numbers = {each.name: each for each in cluster.ask(GetMetrics())}
+    found: float = numbers["corral_batch_oldest_waiting_seconds"].values[""]
+    return found
+
+
+def test_a_master_that_says_nothing_of_what_waits_is_noticed_and_one_that_does_is_believed(cluster: Cluster) -> None:
+    cluster.submit({}, {"cpus": 3})
+    cluster.advance(LOOK_S + 45)
+    assert cluster.core.unheard_s(cluster.now) == pytest.approx(45, abs=1)
+    cluster.explain()
+    cluster.advance(LOOK_S)
+    assert cluster.core.unheard_s(cluster.now) == 0
+    cluster.subscribe()
+    assert "turn" in cluster.reason(cluster.list()["jobs"][0]["id"]), "what an earlier master said counts no more"
+    cluster.advance(2 * LOOK_S)
+    assert cluster.core.unheard_s(cluster.now) > 0
+    cluster.start(1)
+    assert cluster.core.unheard_s(cluster.now) == 0
 
 
 def test_statistics_add_up(cluster: Cluster) -> None:

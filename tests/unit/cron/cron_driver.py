@@ -58,6 +58,9 @@ class Cluster(PretendedMaster):
     def state(self) -> State:
         return self.core.state
 
+    def job_names(self) -> list[str]:
+        return [job.name for job in self.state.visible_jobs()]
+
     def job(self, name: str) -> Job:
         return self.state.jobs[name]
 

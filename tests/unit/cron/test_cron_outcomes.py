@@ -238,6 +238,18 @@ def test_at_most_once_still_retries_what_is_known_to_have_failed(cluster) -> Non
     assert cluster.wanted() == 0
 
 
+def test_an_attempt_that_its_agent_had_started_is_spent_though_nobody_saw_it_run(cluster) -> None:
+    cluster.put("a", schedule=FAR, retries=1, retryDelay=1)
+    cluster.run_now("a")
+    (task,) = cluster.offer()
+    assert cluster.tasks[task].omits_starting
+    cluster.update(task, TaskState.FAILED, reason=Reason.EXECUTOR_TERMINATED)
+    assert cluster.history("a")["attempts"][0]["result"] == "lost"
+    cluster.advance(2)
+    (again,) = cluster.start()
+    assert again.split(":")[2] == "1"
+
+
 def test_launches_that_go_astray_again_and_again_are_repeated_ever_more_slowly(cluster) -> None:
     cluster.put("a", schedule=FAR)
     cluster.run_now("a")

@@ -273,6 +273,7 @@ tasks = st.builds(
     check=checks,
     limits=limits,
     unsupported=st.just(()),
+    omits_starting=st.booleans(),
 )
 statuses = st.builds(
     TaskStatus,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any
 
-from corral.frameworks.batch import admission, commands, offers, preempt, recovery, sweep, updates, views
+from corral.frameworks.batch import admission, commands, offers, preempt, recovery, sweep, updates, views, waiting
 from corral.frameworks.batch.spec import (
     READS,
     Command,
@@ -70,6 +70,9 @@ class BatchCore:
     def is_live(self, task_id: TaskId) -> bool:
         return self.state.find_task(task_id) is not None
 
+    def unheard_s(self, now: float) -> float:
+        return self.state.patience.unheard_s(now)
+
     def _decide(self, input: Any, now: float) -> list[Effect]:
         state = self.state
         match input:
@@ -113,6 +116,8 @@ class BatchCore:
                 return sweep.look(state, now)
             case sweep.HELD:
                 return admission.release(state, now)
+            case sweep.PATIENCE:
+                return waiting.look(state, now)
             case sweep.PREEMPT:
                 return preempt.preempt(state, now)
             case sweep.AGE:
@@ -159,6 +164,6 @@ class BatchCore:
             case GetStats():
                 return views.view_stats(state, now)
             case GetMetrics():
-                return views.write_prometheus(state)
+                return views.view_metrics(state, now)
             case _:
                 raise NotFound(f"command {type(command).__name__} is not known to the batch framework")

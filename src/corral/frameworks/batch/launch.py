@@ -85,6 +85,7 @@ def build_task(job: Job, job_id: str, run: Progress, offer: Offer) -> TaskInfo:
         max_completion_s=spec.timeout if spec.timeout > 0 else None,
         kill_grace_s=spec.grace,
         labels=_labels(spec, job_id),
+        omits_starting=True,
     )
 
 

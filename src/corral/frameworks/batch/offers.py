@@ -25,6 +25,7 @@ _MOST_AGENTS = 20_000
 def take_offers(state: State, event: events.Offers, now: float) -> list[Effect]:
     """Launch on them, as many as one input may write about; the rest is taken next."""
     state.backlog.add(event.offers)
+    state.patience.heard()
     return work_off(state, now)
 
 

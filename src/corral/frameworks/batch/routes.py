@@ -37,6 +37,7 @@ from corral.net.access import Access
 from corral.net.routes import Request, Response, Route, Stream, json_response
 from corral.sdk.agents import AgentClient
 from corral.sdk.feed import Feed, Follower
+from corral.sdk.metrics import CONTENT_TYPE, write_metrics
 
 Ask = Callable[[Command], Awaitable[Any]]
 PREFIX = "/v1/batch"
@@ -145,8 +146,7 @@ class _Door:
         return json_response(await self._ask(PutOwner(owner=name, record=read_owner(request.body, name))))
 
     async def get_metrics(self, request: Request) -> Response:
-        text = await self._ask(GetMetrics())
-        return Response(body=text.encode(), content_type="text/plain; version=0.0.4")
+        return Response(body=write_metrics(await self._ask(GetMetrics())), content_type=CONTENT_TYPE)
 
     async def list_events(self, request: Request) -> Response | Stream:
         follower = self._feed.follow(request.first("since") or request.headers.get("last-event-id", ""))

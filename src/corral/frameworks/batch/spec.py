@@ -315,6 +315,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     most_kept: int = 1_000_000
     window: int = 2048
     check_s: float = 3.0
+    slow_start_s: float = 300.0
     unreachable_timeout_s: float = 300.0
     kill_retry_s: float = 30.0
     preempt_after_s: float = 5.0

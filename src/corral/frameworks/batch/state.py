@@ -30,6 +30,7 @@ from corral.model.attributes import Attribute
 from corral.model.ids import TaskId, WantId
 from corral.model.offer import Explanation, Want
 from corral.sdk.notices import Outbox
+from corral.sdk.patience import Patience
 from corral.sdk.subscription import Subscription
 from corral.sdk.tokens import TokenCounter
 
@@ -281,6 +282,7 @@ class State(Subscription):
         "last_at",
         "outbox",
         "owners",
+        "patience",
         "queued",
         "random",
         "refused",
@@ -328,6 +330,7 @@ class State(Subscription):
         self.waiters: dict[str, list[Waiter]] = {}
         self.waiting: dict[int, Waiter] = {}
         self.outbox: Outbox = {}
+        self.patience = Patience()
         self.queued = 0
         self.counts: Counter[JobState] = Counter()
         self.submitted, self.started, self.finished = Rate(), Rate(), Rate()

@@ -11,8 +11,10 @@ from corral.frameworks.batch.spec import JobEvent, JobState
 from corral.frameworks.batch.state import Job, State
 from corral.frameworks.batch.updates import silent
 from corral.runtime.core import Effect, Persist, SetTimer
+from corral.sdk.patience import LOOK_S
 
 DUE, WORK, WANTS, AGE, HELD, PREEMPT = "due", "work", "wants", "age", "held", "preempt"
+PATIENCE = "patience"
 AGE_EVERY_S = 30.0
 PREEMPT_EVERY_S = 1.0
 LEAST_SLEEP_S, MOST_SLEEP_S = 0.001, 3600.0
@@ -32,6 +34,9 @@ def settle(state: State, now: float) -> list[Effect]:
         effects.append(SetTimer(WORK, 0.0, if_unset=True))
     if state.held:
         effects.append(SetTimer(HELD, 0.25, if_unset=True))
+    if state.queued and not state.patience.is_set:
+        state.patience.is_set = True
+        effects.append(SetTimer(PATIENCE, LOOK_S))
     if state.urgent:
         effects.append(SetTimer(PREEMPT, PREEMPT_EVERY_S, if_unset=True))
     wake_at = _next_wake(state)

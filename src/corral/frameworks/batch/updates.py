@@ -146,4 +146,8 @@ def end_again(state: State) -> list[Effect]:
 def subscribed(state: State, event: events.Subscribed) -> list[Effect]:
     """Say again all that the master may not have heard."""
     state.subscribe(event)
+    state.patience.heard()
+    for shape in state.shapes.values():
+        # Said by another master, or of wants that this one does not know.
+        shape.explanation, shape.blocked, shape.never_at = None, False, None
     return end_again(state)

@@ -5,9 +5,11 @@ from itertools import islice
 from typing import Any
 
 from corral.frameworks.batch.ids import read_id
-from corral.frameworks.batch.spec import ACTIVE, TERMINAL, Container, JobSpec, JobState, ListJobs, QueryJobs
+from corral.frameworks.batch.spec import TERMINAL, Container, JobSpec, JobState, ListJobs, QueryJobs
 from corral.frameworks.batch.state import BUCKETS_S, Job, OwnerEntry, State, Waiter, matches
+from corral.frameworks.batch.waiting import oldest_s, reason_of
 from corral.lib.units import format_timestamp
+from corral.sdk.metrics import Counter, Gauge, Histogram, Number
 
 MOST_LOOKED_AT = 20_000
 _SAMPLE = 1000
@@ -83,43 +85,6 @@ def shown_state(job: Job) -> JobState:
     return job.state
 
 
-def reason_of(state: State, job: Job, now: float) -> str:
-    """Why a job is where it is; nothing waits without a reason."""
-    run = job.run
-    if run is not None and run.state in TERMINAL:
-        return run.reason
-    if run is not None and run.state in ACTIVE:
-        if run.ending or run.evicted:
-            return f"it is being ended: {run.ending or 'others need its place'}"
-        if run.unreachable_at is not None:
-            return f"agent {run.agent_id} is silent since {format_timestamp(run.unreachable_at)}"
-        return "" if run.state is JobState.RUNNING else "its agent starts it"
-    if job.is_array and job.array is not None and (job.array.ending or job.array.parked):
-        return job.array.ending or "as many of its elements run as may"
-    return _reason_to_wait(state, job, now)
-
-
-def _reason_to_wait(state: State, job: Job, now: float) -> str:
-    run = job.run
-    before = f"; before: {run.reason}" if run is not None and run.reason else ""
-    if run is not None and run.ready_at > now:
-        return f"its next attempt is made at {format_timestamp(run.ready_at)}{before}"
-    owner = state.owner(job.spec.owner)
-    if owner.record.paused:
-        return f"owner {owner.name} is paused{before}"
-    if owner.room <= 0:
-        return f"owner {owner.name} has {owner.active} jobs under way and may have {owner.record.max_running}{before}"
-    if not state.connected:
-        return f"the framework is not connected to a master{before}"
-    line = job.line or (job.array.parent.line if job.array is not None and job.element is not None else None)
-    if line is None or line.shape.explanation is None:
-        return f"it waits for its turn among {state.queued} jobs{before}"
-    refusals = "; ".join(f"{r.detail} ({r.agents} agents)" for r in line.shape.explanation.refusals)
-    if line.shape.never_at is not None:
-        return f"no agent could ever run it: {refusals or 'none fits'}{before}"
-    return f"{refusals or 'no agent has room for it now'}{before}"
-
-
 def query(state: State, command: QueryJobs, now: float) -> dict[str, Any]:
     jobs, missing = [], []
     for job_id in command.ids:
@@ -193,7 +158,7 @@ def view_stats(state: State, now: float) -> dict[str, Any]:
             "submitted": state.submitted.total, "started": state.started.total, "finished": state.finished.total,
             "preempted": state.evicted, "refused": state.refused,
         },
-        "queue_age_s": _queue_ages(state, now),
+        "queue_age_s": {**_queue_ages(state, now), "oldest": round(oldest_s(state, now), 3)},
         "limits": {"max_queued": state.config.most_queued, "max_jobs": state.config.most_jobs},
     }  # fmt: skip
 
@@ -209,31 +174,30 @@ def _queue_ages(state: State, now: float) -> dict[str, float]:
     return {key: round(max(0.0, ages[int(q * (len(ages) - 1))]), 3) if ages else 0.0 for key, q in pick.items()}
 
 
-def write_prometheus(state: State) -> str:
-    """The metrics in Prometheus' text form."""
-    by_priority: dict[int, int] = {}
-    for shape in state.shapes.values():
-        by_priority[shape.want.priority] = by_priority.get(shape.want.priority, 0) + shape.count
-    rows: list[tuple[str, str, list[tuple[str, float]]]] = [
-        ("corral_batch_jobs", "gauge", [(f'state="{s}"', state.counts[s]) for s in JobState]),
-        ("corral_batch_queued", "gauge", [(f'priority="{p}"', n) for p, n in sorted(by_priority.items())]),
-        ("corral_batch_submitted_total", "counter", [("", state.submitted.total)]),
-        ("corral_batch_started_total", "counter", [("", state.started.total)]),
-        ("corral_batch_finished_total", "counter", [("", state.finished.total)]),
-        ("corral_batch_preemptions_total", "counter", [("", state.evicted)]),
-        ("corral_batch_refused_total", "counter", [("", state.refused)]),
-        ("corral_batch_callbacks_waiting", "gauge", [("", len(state.outbox))]),
-    ]
-    lines: list[str] = []
-    for name, kind, values in rows:
-        lines.append(f"# TYPE {name} {kind}")
-        lines += [f"{name}{{{labels}}} {value:g}" if labels else f"{name} {value:g}" for labels, value in values]
-    lines.append("# TYPE corral_batch_time_to_start_seconds histogram")
-    total = 0
-    for most, count in zip((*BUCKETS_S, float("inf")), state.start_buckets, strict=True):
-        total += count
-        bound = "+Inf" if most == float("inf") else f"{most:g}"
-        lines.append(f'corral_batch_time_to_start_seconds_bucket{{le="{bound}"}} {total}')
-    lines.append(f"corral_batch_time_to_start_seconds_sum {state.start_sum:g}")
-    lines.append(f"corral_batch_time_to_start_seconds_count {total}")
-    return "\n".join(lines) + "\n"
+def view_metrics(state: State, now: float) -> list[Number]:
+    """What Prometheus is told."""
+    by_priority: dict[str, float] = {}
+    for shape in sorted(state.shapes.values(), key=lambda each: each.want.priority):
+        priority = str(shape.want.priority)
+        by_priority[priority] = by_priority.get(priority, 0.0) + shape.count
+    return [
+        Gauge("corral_batch_jobs", "Jobs and elements by state", {str(s): state.counts[s] for s in JobState}, "state"),
+        Gauge("corral_batch_queued", "Jobs that could be launched now", by_priority, "priority"),
+        Gauge(
+            "corral_batch_oldest_waiting_seconds", "How long the oldest of these has waited", {"": oldest_s(state, now)}
+        ),
+        Gauge(
+            "corral_batch_unheard_seconds", "How long something has waited with neither an offer nor a reason",
+            {"": state.patience.unheard_s(now)},
+        ),
+        Counter("corral_batch_submitted_total", "Jobs that were taken", state.submitted.total),
+        Counter("corral_batch_started_total", "Attempts that ran", state.started.total),
+        Counter("corral_batch_finished_total", "Jobs that are over", state.finished.total),
+        Counter("corral_batch_preemptions_total", "Attempts that were ended for others", state.evicted),
+        Counter("corral_batch_refused_total", "Requests that were answered 429", state.refused),
+        Gauge("corral_batch_callbacks_waiting", "Final records on their way", {"": len(state.outbox)}),
+        Histogram(
+            "corral_batch_time_to_start_seconds", "From the queue to the launch", BUCKETS_S,
+            tuple(state.start_buckets), state.start_sum,
+        ),
+    ]  # fmt: skip

@@ -54,20 +54,24 @@ def need_job(state: State, name: str) -> Job:
 # Definitions.
 
 
-def put(state: State, ask: int, command: PutJob, now: float) -> list[Effect]:
-    """Create a job or replace its definition. Errors: `Invalid`, `Conflict` while one of its name still leaves."""
+def put(state: State, ask: int, command: PutJob, now: float, notice: str = "") -> list[Effect]:
+    """Create a job or replace its definition; answers with the notice. Errors: as `check`."""
+    spec, grid = check(state, command, now)
+    job = state.jobs.get(spec.name)
+    if job is None:
+        return [*_create(state, command, spec, grid, now), Reply(ask, notice)]
+    return [*_change(state, command, job, spec, grid, now), Reply(ask, notice)]
+
+
+def check(state: State, command: PutJob, now: float) -> tuple[JobSpec, Grid | None]:
+    """The definition with its start filled in. Errors: `Invalid`, `Conflict` while one of its name still leaves."""
     given = command.spec
-    name = given.name
-    if name in state.leaving:
-        raise Conflict(f"job {name!r} was just deleted and its children do not all know it yet; try again")
-    job = state.jobs.get(name)
+    if given.name in state.leaving:
+        raise Conflict(f"job {given.name!r} was just deleted and its children do not all know it yet; try again")
     spec = given if given.schedule is None else replace(
         given, schedule=fill_start(given.schedule, given.time_zone, now)
     )  # fmt: skip
-    grid = _check(state, spec)
-    if job is None:
-        return _create(state, ask, command, spec, grid, now)
-    return _change(state, ask, command, job, spec, grid, now)
+    return spec, _check(state, spec)
 
 
 def _check(state: State, spec: JobSpec) -> Grid | None:
@@ -97,9 +101,7 @@ def _count(progress: Progress, counters: Counters) -> Progress:
     return replace(progress, **given)
 
 
-def _create(
-    state: State, ask: int, command: PutJob, spec: JobSpec, grid: Grid | None, now: float
-) -> list[Effect]:  # fmt: skip
+def _create(state: State, command: PutJob, spec: JobSpec, grid: Grid | None, now: float) -> list[Effect]:
     record = JobRecord(spec=spec, given=command.spec.schedule or "", since_at=now)
     job = Job(record, _count(_first_progress(grid, now), command.counters))
     state.add_job(job)
@@ -109,13 +111,10 @@ def _create(
         Persist(f"progress/{job.name}", job.progress),
         Note("job created", "somebody asked for it", facts={"job": job.name}),
         *_note_ignored(command),
-        Reply(ask),
     ]
 
 
-def _change(
-    state: State, ask: int, command: PutJob, job: Job, spec: JobSpec, grid: Grid | None, now: float
-) -> list[Effect]:
+def _change(state: State, command: PutJob, job: Job, spec: JobSpec, grid: Grid | None, now: float) -> list[Effect]:
     effects: list[Effect] = []
     given = command.spec.schedule or ""
     record = JobRecord(spec=spec, given=given, since_at=now)
@@ -143,7 +142,6 @@ def _change(
         Persist(f"progress/{job.name}", job.progress),
         Note("job changed", "somebody asked for it", facts={"job": job.name}),
         *_note_ignored(command),
-        Reply(ask),
     ]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any
 
-from corral.frameworks.cron import commands, ending, firing, offers, recovery, updates, views
+from corral.frameworks.cron import admission, commands, ending, firing, offers, recovery, updates, views
 from corral.frameworks.cron.check import CheckJobs, check_jobs
 from corral.frameworks.cron.dags import commands as dag_commands
 from corral.frameworks.cron.dags import views as dag_views
@@ -94,13 +94,16 @@ class CronCore:
     def is_live(self, task_id: TaskId) -> bool:
         return self.state.find(task_id) is not None
 
+    def unheard_s(self, now: float) -> float:
+        return self.state.patience.unheard_s(now)
+
     def _decide(self, input: Any, now: float) -> list[Effect]:
         state = self.state
         match input:
             case events.Update():
                 return updates.update(state, input, now)
             case events.Offers():
-                return offers.take_offers(state, input, now)
+                return [*offers.take_offers(state, input, now), *admission.release(state, now)]
             case Asked():
                 return self._command(input.ask, input.command, now)
             case Tick(name=firing.FIRE):
@@ -111,6 +114,10 @@ class CronCore:
                 return offers.say_wants(state, now)
             case Tick(name=ending.SWEEP):
                 return ending.kill_again(state)
+            case Tick(name=firing.PATIENCE):
+                return firing.look_for_waiting(state, now)
+            case Tick(name=admission.HELD):
+                return admission.release(state, now)
             case Tick(name=firing.PRUNE):
                 return firing.prune(state, now)
             case Tick(name=name) if name.startswith(notices.NOTICE):
@@ -118,7 +125,7 @@ class CronCore:
             case Notified():
                 return notices.notified(state.notices, input)
             case events.Explanations():
-                return offers.take_explanations(state, input)
+                return [*offers.take_explanations(state, input), *admission.release(state, now)]
             case events.Rescind():
                 state.backlog.drop(input.offer_id)
                 return []
@@ -128,7 +135,7 @@ class CronCore:
                 return updates.subscribed(state, input)
             case Disconnected():
                 state.disconnect()
-                return []
+                return admission.release(state, now)
             case Loaded():
                 return recovery.load(state, input, now)
             case _:
@@ -137,8 +144,8 @@ class CronCore:
     def _command(self, ask: int, command: Command | CheckJobs | DagCommand, now: float) -> list[Effect]:
         state = self.state
         match command:
-            case PutJob():
-                return commands.put(state, ask, command, now)
+            case PutJob() | PutDag():
+                return admission.put(state, ask, command, now)
             case DeleteJob():
                 return commands.delete(state, ask, command, now)
             case RunJob():
@@ -155,8 +162,6 @@ class CronCore:
                 return commands.add_elements(state, ask, command, now)
             case StartBackfill():
                 return commands.start_backfill(state, ask, command, now)
-            case PutDag():
-                return dag_commands.put(state, ask, command, now)
             case DeleteDag():
                 return dag_commands.delete(state, ask, command, now)
             case StartDag():
@@ -178,7 +183,7 @@ class CronCore:
             case CheckJobs():
                 return check_jobs(state, command, now)
             case GetSummary():
-                return views.view_summary(state)
+                return views.view_summary(state, now)
             case GetJob():
                 return views.view_job(state, commands.need_job(state, command.name))
             case GetNext():
@@ -192,7 +197,7 @@ class CronCore:
             case GetGraph():
                 return views.view_dot(state) if command.form == "dot" else views.view_csv(state)
             case GetMetrics():
-                return views.view_metrics(state)
+                return views.view_metrics(state, now)
             case GetDags():
                 return dag_views.view_dags(state, now)
             case GetDag():
@@ -200,7 +205,7 @@ class CronCore:
             case GetDagRuns():
                 return dag_views.view_runs(state, command)
             case GetDagRun():
-                return dag_views.view_run(state, command.run)
+                return dag_views.view_run(state, command.run, now)
             case PlanDag():
                 return dag_commands.plan(state, command, now)
             case GetLeader():

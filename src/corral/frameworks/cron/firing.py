@@ -8,7 +8,8 @@ done again from the records. Source: Chronos' contract, section 2.4.
 
 import heapq
 
-from corral.frameworks.cron import outcomes
+from corral.frameworks.cron import admission, outcomes
+from corral.frameworks.cron.admission import HELD
 from corral.frameworks.cron.dags.commands import prune as prune_dags
 from corral.frameworks.cron.dags.due import settle_dags
 from corral.frameworks.cron.ending import end_run
@@ -18,12 +19,15 @@ from corral.frameworks.cron.outcomes import end_attempt, lose
 from corral.frameworks.cron.plan import deadline, plan_job
 from corral.frameworks.cron.spec import Result, RunState
 from corral.frameworks.cron.state import Job, State
+from corral.frameworks.cron.waiting import list_waiting
 from corral.runtime.core import Effect, Note, Persist, SetTimer
+from corral.sdk.patience import LOOK_S
 
 FIRE = "fire"
 WORK = "work"
 PRUNE = "prune"
 WANTS = "wants"
+PATIENCE = "patience"
 LOOKS_AT_ONCE = 500
 MOST_SLEEP_S = 60.0
 """The clock is looked at this often at least, as somebody may set it."""
@@ -73,7 +77,8 @@ def _look_at(state: State, job: Job, now: float) -> list[Effect]:
             state.unqueue(job, what)
     for item in plan.items:
         if item.what not in job.items:
-            state.enqueue(job, job.want or make_want(job.spec, state.config), item.what)
+            since_at = now if item.since_at is None else min(item.since_at, now)
+            state.enqueue(job, job.want or make_want(job.spec, state.config), item.what, since_at)
     state.wake(job, plan.wake_at)
     return effects
 
@@ -108,10 +113,21 @@ def _set_timers(state: State, now: float) -> list[Effect]:
     if wake_at is not None and wake_at != state.fire_at:
         state.fire_at = wake_at
         effects.append(SetTimer(FIRE, min(max(0.0, wake_at / 1000 - now), MOST_SLEEP_S)))
+    if state.queues and not state.patience.is_set:
+        state.patience.is_set = True
+        effects.append(SetTimer(PATIENCE, LOOK_S))
+    if state.held:
+        effects.append(SetTimer(HELD, admission.LOOK_S, if_unset=True))
     if state.wants_changed and state.connected:
         # Gathered a little, as each saying costs the length of the whole list.
         effects.append(SetTimer(WANTS, 0.001 + 0.00002 * len(state.queues), if_unset=True))
     return effects
+
+
+def look_for_waiting(state: State, now: float) -> list[Effect]:
+    """Tell of what waits long, and note whether the master says anything of what waits."""
+    slow_s = state.config.slow_start_s
+    return state.patience.look(list_waiting(state), now, slow_s=slow_s, connected=state.connected)
 
 
 def fire(state: State, now: float) -> list[Effect]:

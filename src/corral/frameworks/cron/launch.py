@@ -109,6 +109,7 @@ def build_task(spec: JobSpec, run: Run, placement: Placement, config: Config) ->
         container=None if container is None else make_container(container),
         max_completion_s=float(spec.most_run_s) if spec.most_run_s > 0 else None,
         labels=tuple(_labels(spec, run)),
+        omits_starting=True,
     )
 
 

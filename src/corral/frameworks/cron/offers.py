@@ -27,6 +27,10 @@ LEAST_SHARE = 64
 def take_offers(state: State, event: events.Offers, now: float) -> list[Effect]:
     """Launch on them, as many as one input may write about; the rest is taken next."""
     state.backlog.add(event.offers)
+    state.patience.heard()
+    for offer in event.offers:
+        if offer.want_id is not None:
+            state.prove(offer.want_id)
     return work_off(state, now)
 
 
@@ -173,11 +177,15 @@ def say_wants(state: State, now: float) -> list[Effect]:
         return []
     state.wants_changed = False
     share = max(LEAST_SHARE, state.config.window // max(1, len(state.queues)))
-    wants = (
-        replace(state.nodes.wish(queue.want, want_id, now), count=_count(state, want_id, len(queue.items), share))
-        for want_id, queue in state.queues.items()
-    )
-    return state.demands.state(state.framework_id, wants)
+    wants: dict[WantId, Want] = {}
+    for want_id, queue in state.queues.items():
+        count = _count(state, want_id, len(queue.items), share)
+        wants[want_id] = replace(state.nodes.wish(queue.want, want_id, now), count=count)
+    for held in state.held:
+        for want in held.wants.values():
+            # Asked about alone: nobody has to make room for it.
+            wants.setdefault(want.id, replace(want, count=1, preempts=False))
+    return state.demands.state(state.framework_id, wants.values())
 
 
 def _count(state: State, want_id: WantId, waiting: int, share: int) -> int:
@@ -189,22 +197,20 @@ def _count(state: State, want_id: WantId, waiting: int, share: int) -> int:
 def take_explanations(state: State, event: events.Explanations) -> list[Effect]:
     """Keep why each shape waits; say once when none of the agents could ever take it."""
     effects: list[Effect] = []
-    named: set[WantId] = set()
+    before, state.explanations = state.explanations, {each.want_id: each for each in event.explanations}
+    for want_id in before.keys() - state.explanations.keys():
+        if (gone := state.queues.get(want_id)) is not None:
+            gone.never = False
     for explanation in event.explanations:
+        if not explanation.never and explanation.agents:
+            state.prove(explanation.want_id)
         queue = state.queues.get(explanation.want_id)
         if queue is None:
             continue
-        named.add(explanation.want_id)
-        before = queue.explanation
-        queue.explanation = explanation
-        if explanation.never and not (before is not None and before.never):
+        if explanation.never and not queue.never:
             why = "; ".join(r.detail for r in explanation.refusals) or "no agent could ever fit it"
             jobs = list(dict.fromkeys(item.job for item in queue.items))
             facts = {"job": ", ".join(jobs[:10]), "jobs": len(jobs)}
             effects.append(Note("job can never run", why, "warning", facts))
-    for want_id in state.explained - named:
-        gone = state.queues.get(want_id)
-        if gone is not None:
-            gone.explanation = None
-    state.explained = named
+        queue.never = explanation.never
     return effects

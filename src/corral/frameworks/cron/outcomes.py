@@ -113,10 +113,17 @@ def _wait(state: State, job: Job, run: Run, now: float, delay_s: float, *, attem
     return Persist(run_key(run), run)
 
 
-def lose(state: State, job: Job, run: Run, message: str, now: float, *, surely_unstarted: bool = False) -> list[Effect]:
-    """Nobody can tell any more what becomes of the task, or it is certain that there never was one."""
+def lose(
+    state: State, job: Job, run: Run, message: str, now: float, *, surely_unstarted: bool = False,
+    surely_begun: bool = False,
+) -> list[Effect]:  # fmt: skip
+    """Nobody can tell any more what becomes of the task, or it is certain that there never was one.
+
+    Shapes: `surely_begun` says that its agent had started it, though nobody has told that it runs.
+    """
     at_most_once = job.spec.delivery is Delivery.AT_MOST_ONCE
-    if run.ending or run.started_at is not None or (at_most_once and not surely_unstarted):
+    begun = surely_begun or run.started_at is not None
+    if run.ending or begun or (at_most_once and not surely_unstarted):
         return end_attempt(state, job, run, Result.LOST, message, now, may_retry=not at_most_once)
     delay_s = grow_delay_s(run.lost, first_s=1.0, factor=2.0, most_s=RELAUNCH_MOST_S)
     facts = {"job": job.name, "task": run.task_id, "agent": run.agent_id, "retry_s": delay_s}

@@ -15,10 +15,11 @@ from corral.frameworks.cron.state import BACKFILLED, SCHEDULED, Job
 
 
 class Launchable(msgspec.Struct, frozen=True):
-    """Shapes: `what` as in `state.Item`."""
+    """Shapes: `what` as in `state.Item`. Units: it waits since `since_at`, None is since now."""
 
     what: str
     why: str
+    since_at: float | None = None
 
 
 class End(msgspec.Struct, frozen=True):
@@ -102,7 +103,7 @@ def _fresh(ready: Sequence[Run], due: Due) -> Launchable | None:
     promised = [run for run in ready if not is_retry(run)]
     if promised:
         return _launchable(min(promised, key=lambda r: (r.queued_at, r.due, r.id)))
-    return None if due.due is None else Launchable(SCHEDULED, "its schedule")
+    return None if due.due is None else _scheduled(due.due)
 
 
 def _in_the_way(job: Job) -> tuple[End, ...]:
@@ -114,7 +115,7 @@ def _in_the_way(job: Job) -> tuple[End, ...]:
 def _all(job: Job, ready: Sequence[Run], due: Due) -> tuple[Launchable, ...]:
     found = [_launchable(run) for run in ready]
     if due.due is not None:
-        found.append(Launchable(SCHEDULED, "its schedule"))
+        found.append(_scheduled(due.due))
     if job.backfill is not None:
         found.append(Launchable(BACKFILLED, "a backfill"))
     return tuple(found)
@@ -125,9 +126,14 @@ def _first(job: Job, ready: Sequence[Run], due: Due) -> Launchable | None:
     if ready:
         return _launchable(min(ready, key=lambda r: (not is_retry(r), r.queued_at, r.due, r.id)))
     if due.due is not None:
-        return Launchable(SCHEDULED, "its schedule")
+        return _scheduled(due.due)
     return Launchable(BACKFILLED, "a backfill") if job.backfill is not None else None
 
 
 def _launchable(run: Run) -> Launchable:
-    return Launchable(run.id, f"attempt {run.attempt + 1} of a firing by {run.cause}")
+    since_at = max(run.queued_at, run.ready_at)
+    return Launchable(run.id, f"attempt {run.attempt + 1} of a firing by {run.cause}", since_at)
+
+
+def _scheduled(due: int) -> Launchable:
+    return Launchable(SCHEDULED, "its schedule", due / 1000)

@@ -32,10 +32,11 @@ from corral.frameworks.cron.spec import (
     SearchJobs,
     StartBackfill,
 )
-from corral.frameworks.cron.views import write_prometheus
+from corral.frameworks.cron.views import list_numbers
 from corral.lib.errors import Invalid
 from corral.lib.units import parse_timestamp
 from corral.net.routes import Request, Response, Route, json_response
+from corral.sdk.metrics import CONTENT_TYPE, write_metrics
 from corral.sdk.reading import read_json
 
 Ask = Callable[[Command | CheckJobs], Awaitable[Any]]
@@ -123,8 +124,16 @@ class _Door:
 
     async def _put(self, request: Request, kind: Kind) -> Response:
         found = read_job(read_json(request.body), kind)
-        await self._ask(PutJob(spec=found.spec, counters=found.counters, ignored=found.unknown))
-        headers = {"Corral-Ignored-Fields": ", ".join(found.unknown)[:1000]} if found.unknown else {}
+        command = PutJob(
+            spec=found.spec, counters=found.counters, ignored=found.unknown, check=request.flag("check", True)
+        )  # fmt: skip
+        notice = await self._ask(command)
+        headers: dict[str, str] = {}
+        if found.unknown:
+            shown = ", ".join(found.unknown[:10]).encode("ascii", "replace").decode()
+            headers["Corral-Ignored-Fields"] = "".join(c if c.isprintable() else "?" for c in shown)[:1000]
+        if notice:
+            headers["Corral-Notice"] = notice
         return Response(status=204, headers=headers)
 
     async def get_job(self, request: Request) -> Response:
@@ -222,7 +231,7 @@ class _Door:
     async def get_metrics(self, request: Request) -> Response:
         found = await self._ask(GetMetrics())
         if any(kind in request.headers.get("accept", "") for kind in _PROMETHEUS):
-            return Response(body=write_prometheus(found).encode(), content_type="text/plain; version=0.0.4")
+            return Response(body=write_metrics(list_numbers(found)), content_type=CONTENT_TYPE)
         return json_response(found)
 
     async def ping(self, request: Request) -> Response:

@@ -340,11 +340,15 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PutJob(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Create or replace. Shapes: `ignored` are fields of the request that nobody understood."""
+    """Create or replace. Shapes: `ignored` are fields of the request that nobody understood.
+
+    With `check` it is refused when no agent of the cluster could ever run it.
+    """
 
     spec: JobSpec
     counters: Counters = Counters()
     ignored: tuple[str, ...] = ()
+    check: bool = False
 
 
 class DeleteJob(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -482,6 +486,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     default_mem_mb: float = 128.0
     default_disk_mb: float = 256.0
     unreachable_timeout_s: float = 300.0
+    check_s: float = 3.0
+    slow_start_s: float = 300.0
     history_s: float = 604800.0
     most_history: int = 200
     shown_history: int = 5

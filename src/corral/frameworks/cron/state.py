@@ -13,6 +13,7 @@ from random import Random
 
 import msgspec
 
+from corral.frameworks.cron.dags.spec import PutDag
 from corral.frameworks.cron.dags.state import Dags
 from corral.frameworks.cron.graph import common_root
 from corral.frameworks.cron.schedule import Grid, period_s, read_schedule
@@ -27,6 +28,7 @@ from corral.frameworks.cron.spec import (
     JobSpec,
     Misfire,
     Progress,
+    PutJob,
     Run,
     Signal,
 )
@@ -34,6 +36,7 @@ from corral.model.ids import TaskId, WantId
 from corral.model.offer import Explanation, Want
 from corral.sdk.nodes import NodeScores
 from corral.sdk.notices import Outbox
+from corral.sdk.patience import Patience
 from corral.sdk.subscription import Subscription
 from corral.sdk.tokens import TokenCounter
 
@@ -43,6 +46,7 @@ _MOVES = frozenset((old, new) for (old, _), new in RUN_STATES.items())
 
 SCHEDULED = "schedule"
 BACKFILLED = "backfill"
+MOST_PROVEN = 10_000
 SKIP_AFTER_S = 60.0
 """How late a job with `misfire` skip is still started when it names no epsilon."""
 
@@ -55,15 +59,31 @@ class Item(msgspec.Struct, frozen=True):
 
 
 class Queue:
-    """All that waits for resources of one shape, first come first served. Shapes: `want` has the count 0."""
+    """All that waits for resources of one shape, first come first served.
 
-    __slots__ = ("explanation", "items", "want")
+    Shapes: `want` has the count 0; each item has the instant since which it waits; `never` when it was told that no
+    agent could run it.
+    """
+
+    __slots__ = ("items", "never", "want")
 
     def __init__(self, want: Want) -> None:
         self.want = want
         # Not a plain dict: taking the first of many again and again would walk over all that were taken before.
-        self.items: OrderedDict[Item, None] = OrderedDict()
-        self.explanation: Explanation | None = None
+        self.items: OrderedDict[Item, float] = OrderedDict()
+        self.never = False
+
+
+class Held(msgspec.Struct, frozen=True):
+    """A definition that waits to hear whether an agent could run it. Units: `until_at` seconds.
+
+    Shapes: `wants` is what is asked about, by the name of its job or step.
+    """
+
+    ask: int
+    command: PutJob | PutDag
+    wants: dict[str, Want]
+    until_at: float
 
 
 class Job:
@@ -143,12 +163,14 @@ class Job:
 class State(Subscription):
     """Shapes: `dirty` jobs have to be looked at; `heap` holds when to
     look at a job again, with entries that no longer count; `trash` are keys of records to be deleted bit by bit;
-    `tasks` finds a run by its present task; `nodes` remembers what failed where.
+    `tasks` finds a run by its present task; `nodes` remembers what failed where; `explanations` is what the master said
+    last of what waits; `proven` are shapes of which an agent has taken one, or could.
     """
 
     __slots__ = (
-        "children", "config", "dags", "dirty", "endings", "explained", "fire_at", "heap", "jobs", "leaving", "nodes",
-        "notices", "purged", "queues", "random", "roots", "signals", "tasks", "tokens", "trash",
+        "children", "config", "dags", "dirty", "endings", "explanations", "fire_at", "heap", "held", "jobs", "leaving",
+        "nodes", "notices", "patience", "proven", "purged", "queues", "random", "roots", "signals", "tasks", "tokens",
+        "trash",
     )  # fmt: skip
 
     def __init__(self, config: Config, random: Random) -> None:
@@ -164,7 +186,10 @@ class State(Subscription):
         self.dirty: OrderedDict[str, None] = OrderedDict()
         self.heap: list[tuple[int, str]] = []
         self.nodes = NodeScores()
-        self.explained: set[WantId] = set()
+        self.explanations: dict[WantId, Explanation] = {}
+        self.patience = Patience()
+        self.held: list[Held] = []
+        self.proven: set[WantId] = set()
         self.signals: dict[str, Signal] = {}
         self.notices: Outbox = {}
         self.trash: list[str] = []
@@ -267,13 +292,19 @@ class State(Subscription):
 
     # Queues.
 
-    def enqueue(self, job: Job, want: Want, what: str) -> None:
+    def prove(self, want_id: WantId) -> None:
+        """An agent could run this, or does."""
+        if len(self.proven) >= MOST_PROVEN:
+            self.proven.clear()
+        self.proven.add(want_id)
+
+    def enqueue(self, job: Job, want: Want, what: str, since_at: float) -> None:
         queue = self.queues.get(want.id)
         if queue is None:
             queue = self.queues[want.id] = Queue(want)
         job.want = want
         job.items[what] = None
-        queue.items[Item(job.name, what)] = None
+        queue.items[Item(job.name, what)] = since_at
         self.wants_changed = True
 
     def unqueue(self, job: Job, what: str) -> None:

@@ -43,7 +43,8 @@ def update(state: State, event: events.Update, now: float) -> list[Effect]:
     message = status.message or str(status.reason or status.state)
     if status.state in _GONE or status.reason is Reason.EXECUTOR_TERMINATED:
         unstarted = status.state is TaskState.DROPPED and status.reason in _NEVER_STARTED
-        return lose(state, job, run, message, now, surely_unstarted=unstarted)
+        begun = status.state is TaskState.FAILED
+        return lose(state, job, run, message, now, surely_unstarted=unstarted, surely_begun=begun)
     if status.state is TaskState.FINISHED:
         return _finished(state, job, run, message, status.data, now)
     if status.state is TaskState.KILLED and not run.ending:
@@ -116,4 +117,6 @@ def end_reported(state: State, job: Job, run: Run, code: int, now: float) -> lis
 def subscribed(state: State, event: events.Subscribed) -> list[Effect]:
     """Say again all that the master may not have heard."""
     state.subscribe(event)
+    state.patience.heard()
+    state.explanations = {}
     return kill_again(state)

@@ -23,7 +23,9 @@ from corral.frameworks.cron.spec import (
     SearchJobs,
 )
 from corral.frameworks.cron.state import Job, State
+from corral.frameworks.cron.waiting import oldest_s, reason_of
 from corral.lib.errors import Invalid
+from corral.sdk.metrics import Gauge, Number
 
 Json = Any
 _QUANTILES = {
@@ -75,20 +77,22 @@ def state_of(job: Job) -> str:
     return "queued" if job.queued or job.items else "idle"
 
 
-def view_summary(state: State) -> dict[str, Json]:
-    return {
-        "jobs": [
-            {
-                "name": job.name,
-                "status": status_of(job),
-                "state": state_of(job),
-                "schedule": "" if job.grid is None else shown_schedule(job),
-                "parents": list(job.spec.parents),
-                "disabled": job.spec.disabled,
-            }
-            for job in state.visible_jobs()
-        ]
+def view_summary(state: State, now: float) -> dict[str, Json]:
+    return {"jobs": [_summary_row(state, job, now) for job in state.visible_jobs()]}
+
+
+def _summary_row(state: State, job: Job, now: float) -> dict[str, Json]:
+    """Shapes: `why` is there for a job of which something waits."""
+    row = {
+        "name": job.name,
+        "status": status_of(job),
+        "state": state_of(job),
+        "schedule": "" if job.grid is None else shown_schedule(job),
+        "parents": list(job.spec.parents),
+        "disabled": job.spec.disabled,
     }
+    why = reason_of(state, job, now) if job.runs or job.items else ""
+    return {**row, "why": why} if why else row
 
 
 def view_next(state: State, command: GetNext, now: float) -> dict[str, Json]:
@@ -197,8 +201,7 @@ def view_history(state: State, command: GetHistory, now: float) -> dict[str, Jso
     job = need_job(state, command.name)
     runs = [_run_row(run) for run in sorted(job.runs.values(), key=lambda r: (-r.token, r.queued_at, r.id))]
     rows = [_history_row(entry) for entry in reversed(job.history)]
-    waiting = state.queues.get(job.want.id) if job.want is not None and job.items else None
-    explanation = waiting.explanation if waiting is not None else None
+    explanation = state.explanations.get(job.want.id) if job.want is not None and job.items else None
     return {
         "name": job.name,
         "unfinished": runs,
@@ -209,6 +212,7 @@ def view_history(state: State, command: GetHistory, now: float) -> dict[str, Jso
         "waiting": [] if explanation is None else [
             {"reason": r.reason, "detail": r.detail, "agents": r.agents} for r in explanation.refusals
         ],
+        "why": reason_of(state, job, now),
     }  # fmt: skip
 
 
@@ -282,7 +286,7 @@ def _links(state: State) -> Iterable[tuple[str, str]]:
 # Metrics.
 
 
-def view_metrics(state: State) -> dict[str, Json]:
+def view_metrics(state: State, now: float) -> dict[str, Json]:
     """The layout of Dropwizard."""
     counters: dict[str, Json] = {}
     histograms: dict[str, Json] = {}
@@ -298,6 +302,8 @@ def view_metrics(state: State) -> dict[str, Json]:
         "jobs.count": {"value": sum(not job.is_hidden for job in state.jobs.values())},
         "tasks.live": {"value": len(state.tasks)},
         "notices.waiting": {"value": len(state.notices)},
+        "queue.oldest.seconds": {"value": round(oldest_s(state, now), 3)},
+        "queue.unheard.seconds": {"value": round(state.patience.unheard_s(now), 3)},
     }
     return {
         "version": __version__, "gauges": gauges, "counters": counters, "histograms": histograms, "meters": {},
@@ -317,13 +323,18 @@ def _dropwizard(ordered: Sequence[int]) -> dict[str, Json]:
     }  # fmt: skip
 
 
-def write_prometheus(metrics: dict[str, Json]) -> str:
-    """The totals as Prometheus text."""
-    totals = {
-        "cron_jobs": metrics["gauges"]["jobs.count"]["value"],
-        "cron_queue_high": metrics["gauges"]["queue.highPriority.size"]["value"],
-        "cron_queue_normal": metrics["gauges"]["queue.normal.size"]["value"],
-        "cron_tasks_live": metrics["gauges"]["tasks.live"]["value"],
-        "cron_notices_waiting": metrics["gauges"]["notices.waiting"]["value"],
-    }
-    return "".join(f"# TYPE corral_{name} gauge\ncorral_{name} {value}\n" for name, value in totals.items())
+def list_numbers(metrics: dict[str, Json]) -> list[Number]:
+    """What Prometheus is told of these."""
+    gauges = metrics["gauges"]
+    return [Gauge(f"corral_cron_{name}", text, {"": gauges[key]["value"]}) for name, key, text in _PROMETHEUS]
+
+
+_PROMETHEUS = (
+    ("jobs", "jobs.count", "Jobs there are"),
+    ("queue_high", "queue.highPriority.size", "Firings of high priority that wait for resources"),
+    ("queue_normal", "queue.normal.size", "Firings that wait for resources"),
+    ("oldest_waiting_seconds", "queue.oldest.seconds", "How long the oldest of these has waited"),
+    ("unheard_seconds", "queue.unheard.seconds", "How long something has waited with neither an offer nor a reason"),
+    ("tasks_live", "tasks.live", "Tasks that have not ended"),
+    ("notices_waiting", "notices.waiting", "Notices on their way"),
+)

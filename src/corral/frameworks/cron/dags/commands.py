@@ -46,13 +46,16 @@ def version_key(name: str, version: int) -> str:
     return f"dag/{name}/{version}"
 
 
-def put(state: State, ask: int, command: PutDag, now: float) -> list[Effect]:
-    """Create a DAG or replace it. Shapes: answers whether it is new. Errors: `Invalid`, naming the step."""
+def put(state: State, ask: int, command: PutDag, now: float, notice: str = "") -> list[Effect]:
+    """Create a DAG or replace it. Shapes: answers whether it is new, and the notice.
+
+    Errors: `Invalid`, naming the step.
+    """
     spec = check(command.spec, now)
     dags = state.dags
     old, before = dags.current(spec.name), dags.progress.get(spec.name)
     if old is not None and before is not None and _same(old, command.spec, spec):
-        return [Reply(ask, False)]
+        return [Reply(ask, (False, ""))]
     version = _next_version(state, spec.name)
     record = pack(spec, version, now)
     if before is not None and old is not None and (old.schedule, old.time_zone) == (spec.schedule, spec.time_zone):
@@ -66,7 +69,7 @@ def put(state: State, ask: int, command: PutDag, now: float) -> list[Effect]:
         Persist(version_key(spec.name, version), record),
         Persist(f"dagnow/{spec.name}", progress),
         Note("dag created" if old is None else "dag changed", "somebody asked for it", facts={"dag": spec.name}),
-        Reply(ask, old is None),
+        Reply(ask, (old is None, notice)),
     ]
 
 

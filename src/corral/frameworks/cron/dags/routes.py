@@ -64,8 +64,9 @@ class _Door:
         spec = read_dag(read_json(request.body))
         if spec.name != request.params["name"]:
             raise Invalid(f"the path names DAG {request.params['name']!r} and the body {spec.name!r}; name one of them")
-        is_new = await self._ask(PutDag(spec=spec))
-        return json_response({"name": spec.name, "steps": len(spec.steps)}, status=201 if is_new else 200)
+        is_new, notice = await self._ask(PutDag(spec=spec, check=request.flag("check", True)))
+        answer = {"name": spec.name, "steps": len(spec.steps), **({"notice": notice} if notice else {})}
+        return json_response(answer, status=201 if is_new else 200)
 
     async def delete_dag(self, request: Request) -> Response:
         force = request.first("force").lower() == "true"

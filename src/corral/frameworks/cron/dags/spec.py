@@ -160,9 +160,10 @@ class ElementEnd(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PutDag(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Create or replace. What runs goes on as it was defined when it began."""
+    """Create or replace. What runs goes on as it was defined when it began. Shapes: `check` as in `PutJob`."""
 
     spec: DagSpec
+    check: bool = False
 
 
 class PlanDag(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -11,8 +11,9 @@ from corral.frameworks.cron.dags.spec import DagRun, ElementEnd, GetDagRuns, Out
 from corral.frameworks.cron.dags.state import Elements, Work, take_walk
 from corral.frameworks.cron.dags.steps import job_name
 from corral.frameworks.cron.schedule import write_moment
-from corral.frameworks.cron.spec import Run
+from corral.frameworks.cron.spec import LIVE, Run
 from corral.frameworks.cron.state import State
+from corral.frameworks.cron.waiting import reason_of
 
 Json = Any
 _SHOWN_ELEMENTS = 1000
@@ -65,14 +66,14 @@ def _run_row(run: DagRun) -> dict[str, Json]:
     }
 
 
-def view_run(state: State, run_id: str) -> dict[str, Json]:
+def view_run(state: State, run_id: str, now: float) -> dict[str, Json]:
     run = need_run(state, run_id)
     spec = state.dags.specs[run.dag, run.version]
     work = state.dags.works.get(run.id) or take_walk(state.dags, run)
-    return {**_run_row(run), "steps": [_step_row(state, work, step) for step in spec.steps]}
+    return {**_run_row(run), "steps": [_step_row(state, work, step, now) for step in spec.steps]}
 
 
-def _step_row(state: State, work: Work, step: Step) -> dict[str, Json]:
+def _step_row(state: State, work: Work, step: Step, now: float) -> dict[str, Json]:
     fate = work.walk.fates.get(step.name)
     elements = work.begun.get(step.name)
     ends = state.dags.ends[work.run.id].get(step.name, {})
@@ -80,7 +81,9 @@ def _step_row(state: State, work: Work, step: Step) -> dict[str, Json]:
     if fate is not None:
         shown |= {"state": str(fate.outcome), "why": fate.why, "result": fate.value}
     elif elements is not None:
-        shown |= _open_row(state, work, elements)
+        shown |= _open_row(state, work, elements, now)
+    else:
+        shown["why"] = f"it comes after {', '.join(b for b in step.after if b not in work.walk.fates)}"
     rows = [_end_row(end) for _, end in sorted(ends.items())[:_SHOWN_ELEMENTS]]
     if step.array is None:
         return {**shown, **(rows[0] if rows and fate is not None else {}), "state": shown["state"]}
@@ -103,7 +106,7 @@ def _end_row(end: ElementEnd) -> dict[str, Json]:
     }
 
 
-def _open_row(state: State, work: Work, elements: Elements) -> dict[str, Json]:
+def _open_row(state: State, work: Work, elements: Elements, now: float) -> dict[str, Json]:
     """The step is under way: as what its elements stand, and why they wait if they do."""
     job = state.jobs.get(job_name(work.run, elements.step.name))
     runs = [] if job is None else [run for run in job.runs.values() if run.round == work.run.id]
@@ -114,7 +117,6 @@ def _open_row(state: State, work: Work, elements: Elements) -> dict[str, Json]:
             "taskId": first.task_id, "attempt": first.attempt, "host": first.hostname,
             "startedAt": write_instant(first.started_at),
         }  # fmt: skip
-    queue = state.queues.get(job.want.id) if job is not None and job.want is not None and job.items else None
-    if queue is not None and queue.explanation is not None:
-        shown["why"] = "; ".join(f"{r.detail} ({r.agents} agents)" for r in queue.explanation.refusals)
+    if job is not None and len(runs) > len([run for run in runs if run.state in LIVE]):
+        shown["why"] = reason_of(state, job, now)
     return shown
