@@ -53,6 +53,11 @@ class Door:
         return [
             Route(method="GET", path="/v2/apps/{id*}/tasks", handler=self.echo, errors=self.write_error),
             Route(method="*", path="/v2/apps/{id*}", handler=self.echo, errors=self.write_error, most_bytes=1000),
+            Route(
+                method="POST", path="/jobs/{id*}/restart", handler=self.echo, exclusive=True, errors=self.write_error
+            ),
+            Route(method="GET", path="/jobs/{id*}/restart", handler=self.echo, exclusive=True),
+            Route(method="DELETE", path="/jobs/{id*}", handler=self.echo),
             Route(method="GET", path="/fail", handler=self.fail, errors=self.write_error),
             Route(method="GET", path="/bug", handler=self.bug),
             Route(method="GET", path="/count", handler=self.count),
@@ -102,6 +107,17 @@ async def test_a_wrong_method_is_told_the_right_one(client: aiohttp.ClientSessio
     async with client.post("/fail") as answer:
         assert answer.status == 405
         assert answer.headers["Allow"] == "GET"
+
+
+async def test_what_an_exclusive_path_takes_no_greedier_one_gets(client: aiohttp.ClientSession) -> None:
+    async with client.delete("/jobs/nightly/restart") as answer:
+        assert (answer.status, answer.headers["Allow"]) == (405, "GET, POST")
+        assert (await answer.json())["message"].startswith("/jobs/nightly/restart takes GET, POST")
+    for method, status in (("POST", 200), ("GET", 200), ("HEAD", 200)):
+        async with client.request(method, "/jobs/nightly/restart") as answer:
+            assert answer.status == status
+    async with client.delete("/jobs/nightly/other") as answer:
+        assert (answer.status, (await answer.json())["params"]) == (200, {"id": "nightly/other"})
 
 
 async def test_a_bug_shows_no_inner_text(client: aiohttp.ClientSession) -> None:

@@ -62,7 +62,7 @@ from corral.net.auth import ANYBODY
 from corral.net.routes import RawRoute, Request, Response, Route, Stream, json_response
 from corral.net.server import CALLER, PARAMS
 from corral.net.system import measure_system
-from corral.net.verbosity import change_verbosity, toggle_logging
+from corral.net.verbosity import change_verbosity, check_operator, toggle_logging
 from corral.runtime.loop import Loop
 
 STREAMS = ("stdout", "stderr")
@@ -152,6 +152,7 @@ class _Doors:
                     {"type": "GET_LOGGING_LEVEL", "get_logging_level": daemon.write_level(verbosity())}
                 )
             case daemon.SetLoggingLevel():
+                check_operator(request.caller)
                 change_verbosity(call.level, call.duration_s)
                 return Response()
             case daemon.ListFiles():

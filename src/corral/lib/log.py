@@ -187,11 +187,22 @@ def verbosity() -> int:
     return 1 if _form is not None and _form.least <= LEVELS["debug"] else 0
 
 
+def least_level() -> str:
+    """The lowest level that is written: a key of LEVELS."""
+    least = LEVELS["info"] if _form is None else _form.least
+    return next(name for name, number in LEVELS.items() if number >= least)
+
+
 def set_verbosity(level: int) -> None:
     """Write everything from level 1 on; 0 is as configured. Nothing happens before `configure_log`."""
+    set_least("debug" if level > 0 else None)
+
+
+def set_least(level: str | None) -> None:
+    """Write this level, a key of LEVELS, and those above; None is as configured. As `set_verbosity` otherwise."""
     if _form is None:
         return
-    _form.least = LEVELS["debug"] if level > 0 else _form.configured
+    _form.least = _form.configured if level is None else LEVELS[level]
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(_form.least))
     _let_libraries(_form.least)
 

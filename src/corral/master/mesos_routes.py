@@ -40,7 +40,7 @@ from corral.net.answers import (
 from corral.net.forms import read_form
 from corral.net.routes import RawRoute, Request, Response, Route, Stream, json_response
 from corral.net.system import measure_system
-from corral.net.verbosity import change_verbosity, toggle_logging
+from corral.net.verbosity import change_verbosity, check_operator, toggle_logging
 from corral.runtime.loop import Loop
 
 SCHEDULER_PATHS = (
@@ -174,6 +174,7 @@ class MesosDoors:
                 body = {"type": "GET_LOGGING_LEVEL", "get_logging_level": daemon.write_level(verbosity())}
                 return json_response(body)
             case daemon.SetLoggingLevel():
+                check_operator(request.caller)
                 change_verbosity(call.level, call.duration_s)
                 return Response()
             case _:

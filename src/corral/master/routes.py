@@ -78,6 +78,7 @@ class _Doors:
             "/corral/v1/rebalance": self.plan_moves,
             "/corral/v1/events": self.tell_events,
             "/metrics": self.write_metrics,
+            "/metrics/prometheus": self.write_prometheus,
             "/health/live": self.answer_live,
             "/health/ready": self.answer_ready,
             "/health/leader": self.answer_leader,
@@ -145,9 +146,12 @@ class _Doors:
             yield msgspec.json.encode(line) + b"\n"
 
     async def write_metrics(self, request: Request) -> Response:
-        found = await self._mesos.metrics()
         if prefers_json(request.headers.get("accept")):
-            return json_response(write_gauges(found))
+            return json_response(write_gauges(await self._mesos.metrics()))
+        return await self.write_prometheus(request)
+
+    async def write_prometheus(self, request: Request) -> Response:
+        found = await self._mesos.metrics()
         registry = CollectorRegistry(auto_describe=False)
         # What has a role in its name is for the snapshot alone: names that come and go are no names of Prometheus.
         found = {name: value for name, value in found.items() if "/roles/" not in name}

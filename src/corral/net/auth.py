@@ -1,7 +1,8 @@
 """Who is asking: what a request says of its caller, and what a server asks of a gate before any route is looked at.
 
-Pure. A caller is known by the certificate of its connection or by a token: `Authorization: Bearer TOKEN`, or as the
-password of `Authorization: Basic`, whatever the user's name, as clients of Mesos and Marathon send one.
+Pure. A caller is known by the certificate of its connection or by a token: `Authorization: Bearer TOKEN`, or
+`token=TOKEN` as clients of DC/OS send it, or as the password of `Authorization: Basic`, whatever the user's name, as
+clients of Mesos and Marathon do.
 """
 
 import base64
@@ -93,8 +94,11 @@ def read_token(headers: Mapping[str, str]) -> str | None:
             except (binascii.Error, UnicodeDecodeError):
                 raise Invalid("the Basic credentials are not base64 of NAME:TOKEN") from None
             return text.partition(":")[2].strip()
+        case _ if given.lower().startswith("token="):
+            return given[len("token=") :].strip()
         case _:
-            raise Invalid(f"credentials of kind {scheme} are not known; send Authorization: Bearer TOKEN")
+            kind = scheme.partition("=")[0]
+            raise Invalid(f"credentials of kind {kind} are not known; send Authorization: Bearer TOKEN")
 
 
 def digest(secret: str) -> str:

@@ -77,7 +77,8 @@ class Follower:
             found.append(Route(method="GET", path=path, handler=handler))
             if not path.startswith("/health/"):
                 found.append(Route(method="GET", path=f"/master{path}", handler=handler))
-        found.append(Route(method="GET", path="/metrics", handler=self._answer_metrics))
+        for path in ("/metrics", "/metrics/prometheus"):
+            found.append(Route(method="GET", path=path, handler=self._answer_metrics))
         found += [RawRoute(method="*", path=path, handler=self.follow) for path in ("/", "/{path*}")]
         return found
 

@@ -81,7 +81,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
     Shapes: in `path`, `{name}` takes one segment and `{name*}` any number of them, slashes included, as few as the rest
     of the pattern allows. `*` as method takes all. The first matching route of the list wins. `most_bytes` bounds the
-    body: more is refused with 413.
+    body: more is refused with 413. With `exclusive` no later pattern gets what this one matches, so that a method which
+    none of its own routes has is a 405 there, though a greedier pattern would take it.
     """
 
     method: str
@@ -89,6 +90,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     handler: Handler
     errors: ErrorWriter = write_error
     most_bytes: int = 16 << 20
+    exclusive: bool = False
 
 
 class RawRoute(msgspec.Struct, frozen=True, kw_only=True):

@@ -52,11 +52,13 @@ logging.getLogger("aiohttp.server").addFilter(_Mishaps())
 class _Served:
     """A route with its compiled path."""
 
-    __slots__ = ("fullmatch", "method", "raw", "route")
+    __slots__ = ("exclusive", "fullmatch", "method", "path", "raw", "route")
 
     def __init__(self, route: Route | RawRoute) -> None:
         self.route = route
         self.method = route.method
+        self.path = route.path
+        self.exclusive = isinstance(route, Route) and route.exclusive
         self.fullmatch = compile_path(route.path).fullmatch
         self.raw = isinstance(route, RawRoute)
 
@@ -87,7 +89,10 @@ class Router:
     def find(self, method: str, path: str) -> tuple[_Served | None, Mapping[str, str], tuple[str, ...]]:
         """The route and its path parameters; when the path is known but not for this method, the methods it knows."""
         allowed: list[str] = []
+        only = ""
         for served in self._candidates(path):
+            if only and served.path != only:
+                continue
             match = served.fullmatch(path)
             if match is None:
                 continue
@@ -95,11 +100,15 @@ class Router:
                 return served, match.groupdict(), ()
             if served.method not in allowed:
                 allowed.append(served.method)
+            if served.exclusive:
+                only = served.path
         return None, {}, tuple(sorted(allowed))
 
     def error_writer(self, path: str) -> Route | None:
-        """A route near an unknown path, so that even its 404 speaks the dialect of its neighbours."""
-        return next((s.route for s in self._candidates(path) if isinstance(s.route, Route)), None)
+        """A route of this path, or one near it, so that even a 404 speaks the dialect of its neighbours."""
+        near = [served for served in self._candidates(path) if isinstance(served.route, Route)]
+        best = next((served for served in near if served.fullmatch(path)), near[0] if near else None)
+        return best.route if best is not None and isinstance(best.route, Route) else None
 
 
 def fold_slashes(path: str) -> str:

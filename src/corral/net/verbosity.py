@@ -2,12 +2,30 @@
 
 import asyncio
 
-from corral.lib.errors import Invalid
-from corral.lib.log import set_verbosity, verbosity
+from corral.lib.errors import Forbidden, Invalid
+from corral.lib.log import least_level, set_least, verbosity
 from corral.lib.units import parse_duration_s
+from corral.net.auth import Caller
 from corral.net.routes import Request, Response
 
 _back: asyncio.TimerHandle | None = None
+
+LEVELS = {
+    "TRACE": "debug", "ALL": "debug", "DEBUG": "debug", "INFO": "info", "WARN": "warning", "WARNING": "warning",
+    "ERROR": "error", "FATAL": "error", "INHERIT": None,
+}  # fmt: skip
+"""The names that loggers of the JVM have for what we write; None is as configured."""
+
+_WRITTEN = {"debug": "DEBUG", "info": "INFO", "warning": "WARN", "error": "ERROR"}
+
+
+def check_operator(caller: Caller) -> None:
+    """Errors: `Forbidden` for one who is bound to roles, as the log is that of all who are in this process."""
+    if caller.roles:
+        raise Forbidden(
+            f"{caller.name} is bound to {', '.join(caller.roles)} and may not change what is logged; "
+            f"take a token without roles"
+        )
 
 
 def change_verbosity(level: int, duration_s: float) -> None:
@@ -15,19 +33,30 @@ def change_verbosity(level: int, duration_s: float) -> None:
 
     Units: `duration_s` seconds.
     """
+    change_least("debug" if level > 0 else None, duration_s)
+
+
+def change_least(level: str | None, duration_s: float | None = None) -> None:
+    """Log this level and those above. Shapes: `level` None is as configured. Units: seconds, None until told again."""
     global _back
     if _back is not None:
         _back.cancel()
         _back = None
-    set_verbosity(level)
-    if level > 0:
-        _back = asyncio.get_running_loop().call_later(duration_s, set_verbosity, 0)
+    set_least(level)
+    if level is not None and duration_s is not None:
+        _back = asyncio.get_running_loop().call_later(duration_s, set_least, None)
+
+
+def write_levels() -> dict[str, str]:
+    """What is logged, as Marathon tells it: there is one logger here, that of the process."""
+    return {"ROOT": _WRITTEN[least_level()]}
 
 
 def toggle_logging(request: Request) -> Response:
     """Mesos' `/logging/toggle`: the level now, or `?level=&duration=` for a while.
 
-    Errors: `Invalid` without one of the two, or when it is no number or no duration.
+    Errors: `Invalid` without one of the two, or when it is no number or no duration; `Forbidden` for a change by one
+    who is bound to roles.
     """
     level, duration = request.first("level"), request.first("duration")
     if not level and not duration:
@@ -37,5 +66,6 @@ def toggle_logging(request: Request) -> Response:
         raise Invalid(f"Expecting '{missing}=value' in query; give both level and duration, such as 15mins")
     if not level.isdecimal() or len(level) > 9:
         raise Invalid(f"Invalid level {level!r}; give 0 for as configured, 1 or more for everything")
+    check_operator(request.caller)
     change_verbosity(int(level), parse_duration_s(duration))
     return Response()

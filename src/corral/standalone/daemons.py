@@ -280,7 +280,9 @@ async def _framework(config: Config, name: str, master_url: str, renewals: list[
 
         def begin(fence: Tenure) -> Leading:
             service = make_framework(name, config, server.address, transport, store, notes, recording, fence, access)
-            return Leading([service], [service.loop], service.routes)
+            # Marathon's clients make a leader go that way, also where the framework has a process to itself.
+            more = [abdication_route(renewal)] if name == "services" else []
+            return Leading([service], [service.loop], [*service.routes, *more])
 
         reign, renewal = _make_reign(config, name, store, server, begin)
         renewals.append(renewal)

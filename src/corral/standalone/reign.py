@@ -22,6 +22,7 @@ from corral.runtime.leader import Election, Tenure
 from corral.runtime.loop import Loop
 from corral.runtime.notes import Notes
 from corral.runtime.renewal import Renewal
+from corral.runtime.routes import front_routes
 from corral.runtime.routes import routes as process_routes
 from corral.runtime.service import STORE_FAILED, Background, Service, run_services
 from corral.store.base import StoreFailed
@@ -204,7 +205,8 @@ class Reign:
     async def _serve(self, leading: Leading) -> int | None:
         for loop in leading.loops:
             await loop.ready.wait()
-        routes = marked([*leading.routes, *_healthy()], lambda: since(leading.loops))
+        served = [*leading.routes, *_healthy()]
+        routes = marked([*served, *front_routes(served)], lambda: since(leading.loops))
         self._server.switch([*self._own_routes, *routes], leading.gate)
         self.serves = self._has_served = True
         self._election.news.tell()

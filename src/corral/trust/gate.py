@@ -30,7 +30,7 @@ from corral.net.auth import (
 from corral.net.client import open_session
 from corral.runtime.routes import MASTERS_PATH, PROCESS_PATH
 from corral.store.base import Store, StoreFailed
-from corral.trust.rights import CHECK_PATH, check_right, is_open
+from corral.trust.rights import CHECK_PATH, METRICS_PATHS, check_right, is_open
 from corral.trust.spec import TokenRecord, TrustConfig
 from corral.trust.state import TrustState, find_caller, find_node
 
@@ -38,7 +38,7 @@ log = get_logger("trust")
 
 EXECUTOR_PATHS = frozenset({"/api/v1/executor", "/slave(1)/api/v1/executor"})
 OWN_PATHS = frozenset(
-    {PROCESS_PATH, RENEW_PROCESS_PATH, MASTERS_PATH, "/metrics", "/metrics/snapshot", "/master/metrics/snapshot"}
+    {PROCESS_PATH, RENEW_PROCESS_PATH, MASTERS_PATH, *METRICS_PATHS, "/metrics/snapshot", "/master/metrics/snapshot"}
 )
 SCHEDULER_PATHS = frozenset({"/api/v1/scheduler", "/master/api/v1/scheduler"})
 CHECK_TIMEOUT_S = 5.0

@@ -14,6 +14,9 @@ RENEW_PATH, CHECK_PATH = OF_CERTIFICATES
 SELF_PATH = f"{PREFIX}/self"
 TOKENS_PATH, NODES_PATH = f"{PREFIX}/tokens", f"{PREFIX}/nodes"
 
+METRICS_PATHS = frozenset({"/metrics", "/metrics/prometheus"})
+"""What may be open to everybody where `trust.open_metrics` says so."""
+
 OF_AGENTS = frozenset({ORDERS_PATH, REPORTS_PATH, SECRETS_PATH, RENEW_PATH, CHECK_PATH})
 """What needs the certificate of a node."""
 
@@ -29,7 +32,7 @@ FOR_ALL = frozenset({CA_PATH, JOIN_PATH})
 def is_open(path: str, *, open_metrics: bool = False) -> bool:
     """Whether nobody is asked who they are."""
     path = path.rstrip("/") or "/"
-    return path in OPEN_PATHS or path in FOR_ALL or (open_metrics and path == "/metrics")
+    return path in OPEN_PATHS or path in FOR_ALL or (open_metrics and path in METRICS_PATHS)
 
 
 def check_right(caller: Caller, path: str, method: str = "GET") -> None:

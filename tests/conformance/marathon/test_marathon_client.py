@@ -201,6 +201,13 @@ def test_the_framework_tells_of_itself(site: Site, client: MarathonClient) -> No
     assert requests.get(f"{site.url}/ping", timeout=10).text == "pong"
 
 
+def test_the_client_reads_numbers(site: Site, client: MarathonClient) -> None:
+    found = client.get_metrics()
+    name = "master/elected" if site.url == site.master else "marathon.apps.active.gauge"
+    assert found["version"] == "4.0.0"
+    assert name in found["gauges"]
+
+
 def test_groups_of_apps_are_shown(site: Site, client: MarathonClient) -> None:
     client.create_app("/family/child/one", sleeper(instances=0))
     group = client.get_group("/family")

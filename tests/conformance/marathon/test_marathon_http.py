@@ -62,6 +62,52 @@ def test_unknown_paths_and_apps_are_answered_in_the_dialect(site: Site) -> None:
         assert answer.json()["message"], path
 
 
+def test_a_wrong_method_is_told_the_right_ones(site: Site) -> None:
+    for method, path, allowed in (
+        ("POST", "/v2/apps/none", "DELETE, GET, PATCH, PUT"), ("DELETE", "/v2/apps", "GET, PATCH, POST, PUT"),
+        ("GET", "/v2/apps/none/restart", "POST"), ("GET", "/v2/tasks/delete", "POST"), ("PUT", "/v2/queue", "GET"),
+        ("GET", "/v2/queue/none/delay", "DELETE"), ("POST", "/v2/info", "GET"),
+        ("PATCH", "/v2/pods/none", "DELETE, GET, PUT"),
+        ("PUT", "/v2/leader", "DELETE, GET"), ("POST", "/ping", "GET"), ("POST", "/v2/deployments", "GET"),
+    ):  # fmt: skip
+        answer = requests.request(method, site.url + path, data="{}", timeout=10)
+        assert (answer.status_code, answer.headers.get("Allow")) == (405, allowed), path
+        assert answer.json()["message"] == f"{path} takes {allowed}, not {method}"
+
+
+def test_endpoints_of_no_release_are_unknown(site: Site) -> None:
+    for path in ("/v2/artifacts", "/v2/schemas/app", "/v2/plugins/none/x", "/v2/app"):
+        for method in ("GET", "POST", "DELETE"):
+            answer = requests.request(method, site.url + path, timeout=10)
+            assert answer.status_code == 404, path
+            assert answer.json() == {"message": f"there is no {path} here"}
+
+
+def test_the_framework_tells_its_numbers_its_setup_and_its_log(site: Site) -> None:
+    gauges = requests.get(f"{site.url}/v2/metrics", timeout=10).json()["gauges"]
+    assert gauges["marathon.apps.active.gauge"]["value"] >= 0
+    text = requests.get(f"{site.url}/v2/metrics", headers={"Accept": "text/plain"}, timeout=10)
+    assert "# TYPE marathon_instances_running gauge" in text.text
+    prometheus = requests.get(f"{site.url}/metrics/prometheus", timeout=10)
+    assert prometheus.headers["Content-Type"].startswith("text/plain")
+    assert ("corral_master_elected 1.0" if site.url == site.master else "marathon_apps_active ") in prometheus.text
+    assert requests.get(f"{site.url}/config", timeout=10).json()["name"] == "services"
+    assert requests.get(f"{site.url}/logging", timeout=10).json() == {"ROOT": "INFO"}
+    changed = requests.post(f"{site.url}/logging", json={"level": "DEBUG", "durationSeconds": 1}, timeout=10)
+    assert changed.json() == {"ROOT": "DEBUG"}
+    site.wait(lambda: requests.get(f"{site.url}/logging", timeout=10).json() == {"ROOT": "INFO"}, "the level as before")
+    assert requests.post(f"{site.url}/logging", json={"level": "LOUD"}, timeout=10).status_code == 422
+
+
+def test_a_browser_finds_a_page_that_leads_on(site: Site) -> None:
+    first = requests.get(f"{site.url}/", allow_redirects=False, timeout=10)
+    assert (first.status_code, first.headers["Location"]) == (302, "/ui/")
+    page = requests.get(f"{site.url}/", timeout=10)
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert 'href="/v2/apps"' in page.text
+    assert ('href="/scheduler/jobs"' in page.text) == (site.url == site.master)
+
+
 def test_unknown_fields_are_reported_and_do_no_harm(site: Site) -> None:
     body = {"id": "/odd", "cmd": "sleep 9", "instances": 0, "colour": "red", "container": {"type": "MESOS", "size": 1}}
     answer = requests.post(f"{site.url}/v2/apps", json=body, timeout=10)

@@ -48,7 +48,7 @@ from corral.net.routes import RawRoute, Request, Response, Route
 from corral.runtime.core import Asked, Core, Reply
 from corral.runtime.election import LEADERSHIP_LOST
 from corral.runtime.renewal import Renewal
-from corral.runtime.routes import abdication_route
+from corral.runtime.routes import abdication_route, front_routes
 from corral.runtime.routes import routes as process_routes
 from corral.sdk.feed import Feed
 from corral.sdk.metrics import write_metrics
@@ -131,7 +131,7 @@ def agent() -> list[Route | RawRoute]:
 
 def process() -> list[Route | RawRoute]:
     renewal = Renewal("master", "i", arguments=())
-    return [*process_routes(renewal, cast(Any, ask_nobody)), abdication_route(renewal)]
+    return [*process_routes(renewal, cast(Any, ask_nobody)), abdication_route(renewal), *front_routes([])]
 
 
 def trust() -> list[Route | RawRoute]:

@@ -47,9 +47,13 @@ MAY_DO_IO: dict[str, set[str]] = {
     "frameworks": {
         "routes.py",
         "cors_routes.py",
+        "deployment_routes.py",
+        "event_routes.py",
+        "group_routes.py",
         "pod_routes.py",
         "registry_routes.py",
         "scaling_routes.py",
+        "side_routes.py",
         "hijack.py",
     },
     "doctor": {"probe.py"},

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from corral.frameworks.services.command_spec import GetDeployments, GetTasks
+from corral.frameworks.services.command_spec import DeleteApp, GetDeployments, GetTasks
 from corral.model.health import CheckKind, CheckResult, HealthCheck
 from corral.model.task import Reason, TaskState
 
@@ -321,3 +321,13 @@ def test_what_changes_of_health_is_told_to_those_who_listen(cluster: Any) -> Non
     cluster.update_app(healthChecks=[])
     (removed,) = cluster.heard("remove_health_check_event")
     assert removed["appId"] == "/web"
+
+
+def test_the_checks_of_an_app_that_is_deleted_are_removed_with_it(cluster: Any) -> None:
+    cluster.create(healthChecks=[WEB])
+    cluster.run()
+    cluster.listen()
+    cluster.ask(DeleteApp(id="/web", force=True))
+    assert [event["appId"] for event in cluster.heard("remove_health_check_event")] == ["/web"]
+    cluster.create(force=True, healthChecks=[WEB])
+    assert len(cluster.heard("add_health_check_event")) == 1

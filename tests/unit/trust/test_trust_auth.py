@@ -29,6 +29,7 @@ def basic(text: str) -> dict[str, str]:
         ({"authorization": ""}, None),
         ({"authorization": "Bearer corral_a_b"}, "corral_a_b"),
         ({"authorization": "bearer  corral_a_b "}, "corral_a_b"),
+        ({"authorization": "token=corral_a_b"}, "corral_a_b"),
         (basic("marathon:corral_a_b"), "corral_a_b"),
         (basic(":corral_a_b"), "corral_a_b"),
         (basic("nobody"), ""),
@@ -42,6 +43,12 @@ def test_a_token_comes_as_bearer_or_as_a_password(headers: dict[str, str], token
 def test_other_credentials_are_refused_in_words(value: str) -> None:
     with pytest.raises(Invalid):
         read_token({"authorization": value})
+
+
+def test_credentials_of_another_form_are_not_repeated() -> None:
+    with pytest.raises(Invalid) as caught:
+        read_token({"authorization": "secret=s3cret"})
+    assert "s3cret" not in caught.value.message
 
 
 @pytest.mark.parametrize("token", [Token("ab12", "s3cret"), Token("ab12", "s3cret", FINGERPRINT)])
@@ -123,6 +130,8 @@ def test_only_unbound_callers_make_the_leader_go() -> None:
 
 
 def test_only_what_says_nothing_is_open() -> None:
+    assert all(is_open(path, open_metrics=True) for path in ("/metrics", "/metrics/prometheus"))
+    assert not is_open("/metrics/prometheus")
     assert is_open("/health/live")
     assert is_open("/health/ready/")
     assert is_open(JOIN_PATH)

@@ -254,6 +254,14 @@ class GetLeader(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     pass
 
 
+class GetNumbers(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """How many there are of each kind of thing. Reply: numbers by name."""
+
+
+class GetConfig(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """How this framework is set up. Reply: the fields of `Config`."""
+
+
 class PlanApps(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """What would be asked of the kernel if these apps were applied; nothing is changed. corral's own.
 
@@ -269,14 +277,14 @@ Command = (
     | CancelDeployment | GetApps | GetApp | GetVersions | GetVersion | GetTasks | GetQueue | GetDeployments | GetGroup
     | GetInfo | GetLeader | PlanApps | GetGroupVersions | GetGroupVersion | CheckGroup
     | GetPods | GetPod | KillPod | PauseDeployment | PromoteDeployment | GetDeployment | GetEnded | DiscoveryCommand
-    | ScalingCommand | GetAvoided | WebhookCommand
+    | ScalingCommand | GetAvoided | WebhookCommand | GetNumbers | GetConfig
 )  # fmt: skip
 
 
 READS = (
     GetApps, GetApp, GetVersions, GetVersion, GetTasks, GetQueue, GetDeployments, GetDeployment, GetGroup,
     GetGroupVersion, GetGroupVersions, GetPod, GetPods, GetEnded, GetRegistry, GetTraffic, GetInfo, GetLeader, PlanApps,
-    GetScaling, GetUsage, GetAvoided, GetWebhooks,
+    GetScaling, GetUsage, GetAvoided, GetWebhooks, GetNumbers, GetConfig,
 )  # fmt: skip
 """The commands that change nothing."""
 

@@ -8,12 +8,15 @@ from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any
 
+import msgspec
+
 from corral.frameworks.services import (
     commands,
     discovery,
     elastic,
     groups,
     history,
+    numbers,
     offers,
     planning,
     pod_views,
@@ -39,6 +42,7 @@ from corral.frameworks.services.command_spec import (
     GetApp,
     GetApps,
     GetAvoided,
+    GetConfig,
     GetDeployment,
     GetDeployments,
     GetEnded,
@@ -47,6 +51,7 @@ from corral.frameworks.services.command_spec import (
     GetGroupVersions,
     GetInfo,
     GetLeader,
+    GetNumbers,
     GetPod,
     GetPods,
     GetQueue,
@@ -280,6 +285,10 @@ class ServicesCore:
                 return groups.view_checked(state, command.id, now)
             case GetInfo():
                 return views.view_info(state)
+            case GetNumbers():
+                return numbers.view_numbers(state)
+            case GetConfig():
+                return msgspec.to_builtins(state.config)
             case PlanApps():
                 return planning.view_wants(state, command, now)
             case GetLeader():

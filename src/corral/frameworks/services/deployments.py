@@ -318,12 +318,13 @@ def _take_on(state: State, change: Change, version: str, effects: list[Effect], 
         assert app is not None
         record = replace(app.record, stopping=True)
         app.adopt(record)
+        tell_checks(state, app.spec, None, version)
         backoff.forget(app)
         state.nodes.forget(app.spec.id)
         effects.append(Persist(f"app{change.id}", record))
         return
     spec = change.spec
-    tell_checks(state, app.spec if app is not None else None, spec, version)
+    tell_checks(state, app.spec if app is not None and not app.record.stopping else None, spec, version)
     if app is None or app.record.stopping:
         config = change.config or version
         record = AppRecord(spec=spec, version=version, config=config, scaled_at=version, configured_at=version)

@@ -78,15 +78,16 @@ def tell_health_kill(state: State, instance: Instance, status: TaskStatus) -> No
         )  # fmt: skip
 
 
-def tell_checks(state: State, old: AppSpec | None, new: AppSpec, version: str) -> None:
-    """The checks that an app has now and had not before, and that it had and has no more."""
-    if state.heard is None or new.health_checks == (old.health_checks if old is not None else ()):
+def tell_checks(state: State, old: AppSpec | None, new: AppSpec | None, version: str) -> None:
+    """The checks that an app has now and had not before, and that it had and has no more: without `new` it goes."""
+    before, after = ((spec.health_checks if spec is not None else ()) for spec in (old, new))
+    if state.heard is None or after == before:
         return
-    for check in old.health_checks if old is not None else ():
-        if check not in new.health_checks:
-            tell(state, "remove_health_check_event", appId=new.id)
-    for check in new.health_checks:
-        if old is None or check not in old.health_checks:
+    for check in before:
+        if old is not None and check not in after:
+            tell(state, "remove_health_check_event", appId=old.id)
+    for check in after:
+        if new is not None and check not in before:
             tell(
                 state, "add_health_check_event",
                 appId=new.id, version=version, healthCheck=write_health_check(check),
