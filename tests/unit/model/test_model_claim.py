@@ -90,4 +90,4 @@ def test_records_orders_and_reports_without_claims_are_still_read() -> None:
 def test_every_later_field_of_a_task_has_a_default_so_that_older_records_are_read(field: str) -> None:
     defaults = dict(zip(reversed(TaskInfo.__struct_fields__), reversed(TaskInfo.__struct_defaults__), strict=False))
     assert field in defaults
-    assert TaskInfo.__struct_fields__[-1] == "claim"
+    assert TaskInfo.__struct_fields__[-1] == "omits_starting"

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.services.conftest import Cluster
 
 from corral.frameworks.services.command_spec import GetConfig, GetNumbers
-from corral.frameworks.services.numbers import HELP, write_numbers, write_prometheus
+from corral.frameworks.services.numbers import HELP, list_gauges, write_numbers
 from corral.frameworks.services.routes import routes
 from corral.lib.errors import Forbidden, Unprocessable
 from corral.lib.log import configure_log, least_level
@@ -15,6 +15,7 @@ from corral.model.task import TaskState
 from corral.net.auth import Caller, CallerKind
 from corral.net.routes import Request, Response
 from corral.net.server import Router
+from corral.sdk.metrics import write_metrics
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
@@ -143,7 +144,7 @@ def test_numbers_count_what_there_is(cluster: Cluster) -> None:
     assert (found["instances.running"], found["instances.staged"]) == (2, 0)
     written: Any = write_numbers(found)
     assert written["gauges"]["marathon.instances.running.gauge"] == {"value": 2.0}
-    assert "\nmarathon_instances_running 2\n" in write_prometheus(found)
+    assert b"\nmarathon_instances_running 2.0\n" in write_metrics(list_gauges(found))
 
 
 def test_the_configuration_is_told(cluster: Cluster) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from corral.frameworks.services.state import Phase, State
 from corral.frameworks.services.validate import parent_id
+from corral.sdk.metrics import Gauge
 
 HELP = {
     "apps.active": "apps and pods that are defined",
@@ -49,9 +50,5 @@ def write_numbers(found: Mapping[str, float]) -> dict[str, object]:
     return {"version": "4.0.0", "gauges": gauges, "counters": {}, "histograms": {}, "meters": {}, "timers": {}}
 
 
-def write_prometheus(found: Mapping[str, float]) -> str:
-    lines = []
-    for name, value in found.items():
-        plain = f"marathon_{name.replace('.', '_')}"
-        lines.append(f"# HELP {plain} {HELP[name]}\n# TYPE {plain} gauge\n{plain} {value:g}\n")
-    return "".join(lines)
+def list_gauges(found: Mapping[str, float]) -> list[Gauge]:
+    return [Gauge(f"marathon_{name.replace('.', '_')}", HELP[name], {"": value}) for name, value in found.items()]

@@ -5,12 +5,11 @@ Source: Marathon's contract, section 16, "System".
 
 from corral.frameworks.services.answers import NO_CACHE, Ask, Table, write_json
 from corral.frameworks.services.command_spec import GetConfig, GetInfo, GetLeader, GetNumbers
-from corral.frameworks.services.numbers import write_numbers, write_prometheus
+from corral.frameworks.services.numbers import list_gauges, write_numbers
 from corral.frameworks.services.reader import Reader, read_json
 from corral.net.routes import Request, Response
 from corral.net.verbosity import LEVELS, change_least, check_operator, write_levels
-
-PROMETHEUS = "text/plain; version=0.0.4"
+from corral.sdk.metrics import CONTENT_TYPE, write_metrics
 
 
 def side_table(ask: Ask) -> Table:
@@ -56,8 +55,8 @@ class _Side:
         return write_json(write_numbers(await self._ask(GetNumbers())))
 
     async def get_prometheus(self, request: Request) -> Response:
-        text = write_prometheus(await self._ask(GetNumbers()))
-        return Response(body=text.encode(), content_type=PROMETHEUS, headers=NO_CACHE)
+        gauges = list_gauges(await self._ask(GetNumbers()))
+        return Response(body=write_metrics(gauges), content_type=CONTENT_TYPE, headers=NO_CACHE)
 
     async def get_levels(self, request: Request) -> Response:
         return write_json(write_levels())
