@@ -190,18 +190,14 @@ class Book:
         """Take an agent, or what is new about it."""
         self.changes += 1
         entry = self.agents.get(view.id)
-        total = {name: n for name, n in amounts_of(view.total).items() if name in self.engine.resources}
-        attributes = _attributes(view)
         if entry is None:
-            row = self.engine.add_node(total, view.hostname, attributes)
+            row = self.engine.add_node(self._total(view), view.hostname, _attributes(view))
             entry = self.agents[view.id] = self.rows[row] = AgentEntry(view, row)
-        elif (entry.view.total, entry.view.hostname, _attributes(entry.view)) != (
-            view.total, view.hostname, attributes,
-        ):  # fmt: skip
+        elif _node(entry.view) != _node(view):
             self.flush()
             moved = list(entry.holds.values())
             self._count(moved, -1)
-            self.engine.change_node(entry.row, total, view.hostname, attributes)
+            self.engine.change_node(entry.row, self._total(view), view.hostname, _attributes(view))
             self._count(moved, 1)
             self._recount_ports(moved, view)
         entry.describe(view)
@@ -211,6 +207,9 @@ class Book:
             self.reserving.pop(view.id, None)
         self._dirty.add(entry.row)
         self.engine.set_eligible(entry.row, not view.ineligible)
+
+    def _total(self, view: AgentView) -> dict[str, int]:
+        return {name: n for name, n in amounts_of(view.total).items() if name in self.engine.resources}
 
     def _recount_ports(self, entries: Iterable[HoldEntry], view: AgentView) -> None:
         """Let the engine count of held ports those that the agent has."""
@@ -559,6 +558,11 @@ def port_tally(port: int) -> Tally:
 def is_port_rule(rule: Rule) -> bool:
     """Whether a rule asks for a fixed port to be free."""
     return rule.tally.tag.startswith(PORT_TAG)
+
+
+def _node(view: AgentView) -> tuple[object, ...]:
+    """What of an agent the engine knows."""
+    return view.total, view.hostname, view.attributes, view.runtimes
 
 
 def _attributes(view: AgentView) -> Mapping[str, str]:
