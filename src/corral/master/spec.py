@@ -89,7 +89,7 @@ class EpochRecord(msgspec.Struct, frozen=True, gc=False):
     epoch: int
 
 
-class AgentRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class AgentRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Shapes: `unreachable_at` is set while the agent is given up for silent, `drain` from a drain's start on."""
 
     info: AgentInfo
@@ -98,20 +98,20 @@ class AgentRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     drain: Drain | None = None
 
 
-class GoneRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class GoneRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """An agent that an operator has declared gone."""
 
     at: float
 
 
-class MaintenanceRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class MaintenanceRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """The schedule, and which of its machines are down."""
 
     windows: tuple[Window, ...] = ()
     down: tuple[Machine, ...] = ()
 
 
-class FrameworkRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class FrameworkRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """A framework that may come back: with it the failover timeout outlives the master.
 
     Deviates: Mesos forgets it, and a blip of a framework during a master's failover kills its tasks.

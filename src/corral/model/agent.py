@@ -8,7 +8,7 @@ from corral.model.ids import AgentId
 from corral.model.resources import Resources
 
 
-class AgentInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class AgentInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Shapes: `hostname` is what tasks see as HOST and what clients reach; `port` serves the agent's API.
 
     `runtimes` are the names of what it can run tasks with: `docker`, `process`.

@@ -14,7 +14,7 @@ class AttributeKind(StrEnum):
     SET = "SET"
 
 
-class Attribute(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Attribute(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     name: str
     kind: AttributeKind = AttributeKind.TEXT
     text: str = ""

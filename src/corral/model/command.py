@@ -3,7 +3,7 @@
 import msgspec
 
 
-class Uri(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Uri(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Something to fetch into the sandbox. Shapes: `checksum` is `sha256:HEX`, checked when given."""
 
     value: str
@@ -14,7 +14,7 @@ class Uri(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     checksum: str | None = None
 
 
-class CommandInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class CommandInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """With `shell`, `value` is given to `/bin/sh -c`; without, `value` is run with `arguments` as its whole argv.
 
     Shapes: `secrets` are variables, each with the source that its value is taken from when the command is started.

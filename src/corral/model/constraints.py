@@ -46,7 +46,7 @@ class Operator(StrEnum):
     SPREAD = "spread"
 
 
-class Constraint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Constraint(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Shapes: `values` holds the texts to compare with, any of which may match; `count` is the bound of max-per or the
     groups of group-by. A `weight` of 0 must hold; one of 1 to 1000 is broken where nothing else fits, the sum of the
     weights that are broken being as small as can be.

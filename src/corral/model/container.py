@@ -22,7 +22,7 @@ class NetworkMode(StrEnum):
     USER = "USER"
 
 
-class Volume(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Volume(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Shapes: a relative `host_path` lies in the sandbox; without one the volume is a fresh sandbox directory.
 
     `of_executor` when that sandbox is the executor's, which the tasks of a group share. With `secret` it is a file that
@@ -36,7 +36,7 @@ class Volume(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     secret: str | None = None
 
 
-class PortMapping(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class PortMapping(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Shapes: `host_port` 0 lets nobody listen on the host."""
 
     container_port: int
@@ -44,14 +44,14 @@ class PortMapping(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     protocol: str = "tcp"
 
 
-class Parameter(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Parameter(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """One flag of `docker run`: `--key=value`."""
 
     key: str
     value: str
 
 
-class DockerInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class DockerInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     image: str
     network: NetworkMode = NetworkMode.HOST
     port_mappings: tuple[PortMapping, ...] = ()
@@ -60,7 +60,7 @@ class DockerInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     force_pull_image: bool = False
 
 
-class NetworkInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class NetworkInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Shapes: in a request the wanted addresses, in a status the ones given; `name` None is the host's network."""
 
     name: str | None = None
@@ -69,7 +69,7 @@ class NetworkInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     labels: tuple[tuple[str, str | None], ...] = ()
 
 
-class ContainerInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class ContainerInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Shapes: `share_cgroups` is False when a task of a group says that it has limits of its own."""
 
     kind: ContainerKind

@@ -8,7 +8,7 @@ REGION, ZONE = "@region", "@zone"
 """What constraints call the two."""
 
 
-class Domain(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Domain(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     region: str
     zone: str
 

@@ -11,7 +11,7 @@ from corral.model.container import DockerInfo, PortMapping
 from corral.model.ids import ContainerId, FrameworkId, TaskId
 
 
-class Mount(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Mount(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Shapes: `source` is an absolute path on the host; `target` is absolute inside an image's file system."""
 
     source: str
@@ -19,7 +19,7 @@ class Mount(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     read_only: bool = False
 
 
-class Bound(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Bound(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """When the run has to end without anybody's order.
 
     Shapes: `contact` is the file in which the agent says when a master last heard of it; with `strict` the run never
@@ -34,7 +34,7 @@ class Bound(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     strict: bool = True
 
 
-class Execution(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Execution(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Shapes: `argv` is complete (a shell command is already `/bin/sh -c ...`); empty runs the image's own command.
 
     With an image, `entrypoint_args` tells that `argv` are arguments for the image's entrypoint instead of replacing it.
@@ -72,7 +72,7 @@ class Execution(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     bound: Bound | None = None
 
 
-class Launched(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Launched(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Shapes: `pid` of the task's first process on the host; `ip` is its own address, None on the host's network."""
 
     container_id: ContainerId
@@ -80,7 +80,7 @@ class Launched(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     ip: str | None = None
 
 
-class Exit(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Exit(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """How a run ended. Shapes: exactly one of `code` and `signal`, or neither when nobody saw it.
 
     `oom` tells that the kernel ended it for memory, `fenced` that it was ended for its agent was cut off and did not do
@@ -96,7 +96,7 @@ class Exit(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     fenced: bool = False
 
 
-class Found(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Found(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """What a restarted agent finds. Shapes: `exit` is set when it has ended."""
 
     container_id: ContainerId

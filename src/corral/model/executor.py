@@ -10,7 +10,7 @@ from corral.model.task import ExecutorInfo, TaskInfo, TaskStatus
 # Calls, executor to agent.
 
 
-class Subscribe(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="SUBSCRIBE"):
+class Subscribe(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="SUBSCRIBE"):
     """Shapes: `task_ids` and `updates` are what the executor has had and has seen no acknowledgement of."""
 
     framework_id: FrameworkId
@@ -19,19 +19,19 @@ class Subscribe(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="SUBSCR
     updates: tuple[TaskStatus, ...] = ()
 
 
-class Update(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="UPDATE"):
+class Update(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="UPDATE"):
     framework_id: FrameworkId
     executor_id: ExecutorId
     status: TaskStatus
 
 
-class Message(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="MESSAGE"):
+class Message(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="MESSAGE"):
     framework_id: FrameworkId
     executor_id: ExecutorId
     data: bytes
 
 
-class Heartbeat(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="HEARTBEAT"):
+class Heartbeat(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="HEARTBEAT"):
     framework_id: FrameworkId
     executor_id: ExecutorId
 
@@ -41,50 +41,50 @@ Call = Subscribe | Update | Message | Heartbeat
 # Events, agent to executor.
 
 
-class Subscribed(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="SUBSCRIBED"):
+class Subscribed(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="SUBSCRIBED"):
     executor: ExecutorInfo
     framework: FrameworkInfo
     agent: AgentInfo
     container_id: ContainerId
 
 
-class Launch(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="LAUNCH"):
+class Launch(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="LAUNCH"):
     task: TaskInfo
 
 
-class LaunchGroup(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="LAUNCH_GROUP"):
+class LaunchGroup(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="LAUNCH_GROUP"):
     tasks: tuple[TaskInfo, ...]
 
 
-class Kill(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="KILL"):
+class Kill(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="KILL"):
     """Units: `grace_s` seconds; None leaves it to the executor."""
 
     task_id: TaskId
     grace_s: float | None = None
 
 
-class Acknowledged(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="ACKNOWLEDGED"):
+class Acknowledged(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="ACKNOWLEDGED"):
     task_id: TaskId
     uuid: bytes
 
 
-class Told(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="MESSAGE"):
+class Told(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="MESSAGE"):
     """A message of the framework."""
 
     data: bytes
 
 
-class Shutdown(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="SHUTDOWN"):
+class Shutdown(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="SHUTDOWN"):
     pass
 
 
-class Error(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="ERROR"):
+class Error(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="ERROR"):
     """The last event of a stream."""
 
     message: str
 
 
-class Beat(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="HEARTBEAT"):
+class Beat(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="HEARTBEAT"):
     pass
 
 

@@ -19,7 +19,7 @@ class Capability(StrEnum):
     REGION_AWARE = "REGION_AWARE"
 
 
-class OfferFilter(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class OfferFilter(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """What a framework thinks worth an offer for a role, instead of what the master thinks.
 
     Units: thousandths. Shapes: `least` are alternatives, of each of which all amounts must be there; none lets in all.
@@ -29,7 +29,7 @@ class OfferFilter(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     least: tuple[tuple[tuple[str, int], ...], ...] = ()
 
 
-class FrameworkInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class FrameworkInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Shapes: `roles` is set with MULTI_ROLE, `role` without; `subscribed_roles` reads whichever counts.
 
     Units: `failover_timeout_s` seconds, 0 removes the framework as soon as its stream breaks.

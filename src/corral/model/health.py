@@ -21,7 +21,7 @@ class CheckKind(StrEnum):
     COMMAND = "COMMAND"
 
 
-class HealthCheck(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class HealthCheck(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """One check, probed again and again while its task runs.
 
     Units: `*_s` seconds; a `timeout_s` of 0 waits for ever. Shapes: `port` is one of the task's own network, or of the
@@ -47,7 +47,7 @@ class HealthCheck(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     ignore_1xx: bool = False
 
 
-class CheckResult(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class CheckResult(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """What the probes of one check have shown. Shapes: `index` is the check's place in its task's `health_checks`.
 
     Units: instants are float seconds UTC, None when there was none.
@@ -62,7 +62,7 @@ class CheckResult(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     cause: str = ""
 
 
-class CheckStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class CheckStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """What the last probe of a task's check has shown, which nobody interprets.
 
     Shapes: `code` is the exit code of a command or the status of an HTTP answer, `succeeded` whether a TCP connection

@@ -10,7 +10,7 @@ import msgspec
 from corral.model.ids import AgentId, FrameworkId, InverseOfferId
 
 
-class Machine(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Machine(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Shapes: `hostname` in lower case; what is empty is not said, and matches any. Its text is what the CLI takes."""
 
     hostname: str = ""
@@ -24,7 +24,7 @@ class Machine(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         return "=".join(filter(None, (self.hostname, self.ip)))
 
 
-class Unavailability(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Unavailability(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Units: nanoseconds, since 1970 UTC for `start_ns`. Shapes: without a duration it never ends by itself."""
 
     start_ns: int
@@ -43,12 +43,12 @@ class Unavailability(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         return self.start_at <= at and (end_at is None or at < end_at)
 
 
-class Window(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Window(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     machines: tuple[Machine, ...]
     unavailability: Unavailability
 
 
-class InverseOffer(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class InverseOffer(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Asks a framework to leave an agent by the time of its unavailability."""
 
     id: InverseOfferId
@@ -68,7 +68,7 @@ class Answer(StrEnum):
     DECLINE = "DECLINE"
 
 
-class AnswerRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class AnswerRow(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Shapes: `at` is when the answer came, or when the inverse offer was made while there is none."""
 
     framework_id: FrameworkId
@@ -76,7 +76,7 @@ class AnswerRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     at: float
 
 
-class MachineRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class MachineRow(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """A machine that is scheduled and not down yet."""
 
     machine: Machine
@@ -88,7 +88,7 @@ class DrainState(StrEnum):
     DRAINED = "DRAINED"
 
 
-class Drain(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Drain(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """An agent is being emptied, or is empty. Units: seconds; `max_grace_s` None leaves each task its own grace."""
 
     state: DrainState = DrainState.DRAINING
@@ -100,25 +100,25 @@ class Drain(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 # Commands.
 
 
-class UpdateSchedule(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
+class UpdateSchedule(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag=True):
     """Replace the whole schedule. Errors: `Invalid` for a machine twice, and for one left out that is down."""
 
     windows: tuple[Window, ...] = ()
 
 
-class StartMaintenance(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
+class StartMaintenance(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag=True):
     """Take scheduled machines down: their agents are removed and may not come back before the stop."""
 
     machines: tuple[Machine, ...] = ()
 
 
-class StopMaintenance(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
+class StopMaintenance(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag=True):
     """Bring machines up that are down; they leave the schedule. Errors: `Invalid` for one that is not down."""
 
     machines: tuple[Machine, ...] = ()
 
 
-class DrainAgent(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
+class DrainAgent(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag=True):
     """End everything on an agent and give it nothing new. Errors: `Invalid` for one that is not known."""
 
     agent_id: AgentId
@@ -126,19 +126,19 @@ class DrainAgent(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
     mark_gone: bool = False
 
 
-class DeactivateAgent(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
+class DeactivateAgent(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag=True):
     """Give an agent nothing new; its tasks run on."""
 
     agent_id: AgentId
 
 
-class ReactivateAgent(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
+class ReactivateAgent(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag=True):
     """Errors: `Invalid` for an agent that is active, or still draining."""
 
     agent_id: AgentId
 
 
-class MarkAgentGone(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
+class MarkAgentGone(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag=True):
     """Declare an agent lost for ever. Errors: `NotFound` when it is not known."""
 
     agent_id: AgentId

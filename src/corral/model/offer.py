@@ -22,7 +22,7 @@ MOST_GANG = 10_000
 MOST_TIME_S = 1e9
 
 
-class Want(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Want(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """A standing demand for `count` instances of one shape.
 
     Shapes: `resources` hold scalars of one instance; `ports` counts dynamic ports, `fixed_ports` must be free as they
@@ -128,7 +128,7 @@ def _find_constraint_fault(want: Want) -> tuple[str, str] | None:
     return None
 
 
-class Offer(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Offer(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Resources of one agent for one role; with `want_id`, shaped to one instance of that want.
 
     Shapes: `devices` are the numbers of the GPUs that go with it; `executor_ids` are the framework's executors there;
@@ -151,13 +151,13 @@ class Offer(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     unavailability: Unavailability | None = None
 
 
-class Filters(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Filters(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Units: seconds; Mesos' default is 5 even when the caller says nothing."""
 
     refuse_s: float = 5.0
 
 
-class Refusal(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Refusal(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """One row of an explanation: how many agents cannot take an instance for this reason.
 
     Shapes: `reason` is a stable word (`cpus`, `mem`, `disk`, `ports`, `constraint`, `runtime`, `limit`, `filtered`,
@@ -170,7 +170,7 @@ class Refusal(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     best: str | None = None
 
 
-class Explanation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Explanation(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Why a want still waits. Shapes: `fits_if` are changes that alone would let one instance fit now."""
 
     want_id: WantId

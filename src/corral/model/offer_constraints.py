@@ -38,7 +38,7 @@ WITH_REGEX = (Predicate.TEXT_MATCHES, Predicate.TEXT_NOT_MATCHES)
 _DENYING = (Predicate.NOT_EXISTS, Predicate.TEXT_NOT_EQUALS, Predicate.TEXT_NOT_MATCHES)
 
 
-class AttributeConstraint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class AttributeConstraint(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Shapes: exactly one of `name` and `pseudo` is set, and `test`; `value` is a text or a regular expression."""
 
     name: str | None = None
@@ -47,7 +47,7 @@ class AttributeConstraint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     value: str = ""
 
 
-class RoleConstraints(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class RoleConstraints(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     role: str
     groups: tuple[tuple[AttributeConstraint, ...], ...]
 

@@ -40,7 +40,7 @@ class OperationState(StrEnum):
     UNKNOWN = "OPERATION_UNKNOWN"
 
 
-class OperationStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class OperationStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Shapes: `uuid` None on an answer to a reconciliation, which nobody has to acknowledge."""
 
     operation_id: str
@@ -51,7 +51,7 @@ class OperationStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     agent_id: AgentId | None = None
 
 
-class Reserve(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="RESERVE"):
+class Reserve(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="RESERVE"):
     """Shapes: `source` says what the resources are now; without it they are what lies below their last reservation."""
 
     resources: Resources
@@ -60,7 +60,7 @@ class Reserve(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="RESERVE"
     unsupported: tuple[str, ...] = ()
 
 
-class Unreserve(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="UNRESERVE"):
+class Unreserve(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="UNRESERVE"):
     """Take the last reservation of each resource away."""
 
     resources: Resources
@@ -68,7 +68,7 @@ class Unreserve(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="UNRESE
     unsupported: tuple[str, ...] = ()
 
 
-class Create(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="CREATE"):
+class Create(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="CREATE"):
     """Shapes: `unsupported` are fields of the volumes that no agent can honour."""
 
     volumes: Resources
@@ -76,20 +76,20 @@ class Create(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="CREATE"):
     unsupported: tuple[str, ...] = ()
 
 
-class Destroy(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="DESTROY"):
+class Destroy(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="DESTROY"):
     volumes: Resources
     operation_id: str | None = None
     unsupported: tuple[str, ...] = ()
 
 
-class Grow(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="GROW_VOLUME"):
+class Grow(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="GROW_VOLUME"):
     volume: Resource
     addition: Resource
     operation_id: str | None = None
     unsupported: tuple[str, ...] = ()
 
 
-class Shrink(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag="SHRINK_VOLUME"):
+class Shrink(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="SHRINK_VOLUME"):
     """Units: `less_milli` thousandths of MB."""
 
     volume: Resource

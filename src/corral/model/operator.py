@@ -14,7 +14,7 @@ from corral.model.resources import Resources
 from corral.model.role import Quota
 
 
-class SetRole(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
+class SetRole(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag=True):
     """Change what is said here of a role and leave the rest; the fields are those of `RoleSettings`.
 
     Shapes: `force` takes a guarantee that the cluster cannot hold, and a limit below what the role uses.
@@ -31,39 +31,39 @@ class SetRole(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
     force: bool = False
 
 
-class RemoveRole(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
+class RemoveRole(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag=True):
     """Forget what was set of a role. Errors: `NotFound` when nothing was."""
 
     role: str
 
 
-class UpdateWeights(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
+class UpdateWeights(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag=True):
     """Shapes: pairs of role and weight."""
 
     weights: tuple[tuple[str, float], ...] = ()
 
 
-class UpdateQuota(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
+class UpdateQuota(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag=True):
     """Replace the quotas of these roles. Shapes: `force` as in `SetRole`."""
 
     quotas: tuple[Quota, ...] = ()
     force: bool = False
 
 
-class SetQuota(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
+class SetQuota(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag=True):
     """The older form. Errors: `Invalid` when the role has a quota already."""
 
     quota: Quota
     force: bool = False
 
 
-class RemoveQuota(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
+class RemoveQuota(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag=True):
     """Errors: `Invalid` when the role has no quota."""
 
     role: str
 
 
-class Operate(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
+class Operate(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag=True):
     """Carry out an operation on an agent's resources; answered when the agent has it on its disk.
 
     Errors: `Invalid` for one that breaks a rule; `Conflict` when the agent is away or does not have what it takes.
@@ -74,7 +74,7 @@ class Operate(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
     principal: str | None = None
 
 
-class Teardown(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
+class Teardown(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag=True):
     """End a framework with all that it runs. Errors: `Invalid` when no such framework is known."""
 
     framework_id: FrameworkId

@@ -18,14 +18,14 @@ class ResourceKind(StrEnum):
     SET = "SET"
 
 
-class Reservation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Reservation(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     role: str
     principal: str | None = None
     labels: tuple[tuple[str, str], ...] = ()
     static: bool = False
 
 
-class Disk(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Disk(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """A persistent volume on a disk, or the disk's own source."""
 
     persistence_id: str | None = None
@@ -35,7 +35,7 @@ class Disk(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     source_root: str | None = None
 
 
-class Identity(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Identity(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """What must be equal for two resources of one name to merge."""
 
     reservations: tuple[Reservation, ...] = ()
@@ -49,7 +49,7 @@ class Identity(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 PLAIN = Identity()
 
 
-class Resource(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Resource(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Shapes: `milli` counts for SCALAR, `ranges` (inclusive, coalesced) for RANGES, `items` (sorted) for SET."""
 
     name: str

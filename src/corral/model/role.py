@@ -19,7 +19,7 @@ MOST_TASKS = 1_000_000_000
 MOST_HALF_LIFE_S = 1e9
 
 
-class RoleSettings(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class RoleSettings(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """The record `roles/ROLE` of the master. Units: seconds; amounts as resources have them.
 
     Shapes: `guarantee` and `limit` are scalars sorted by name, each name once; a limit may be 0, and a name it leaves
@@ -37,7 +37,7 @@ class RoleSettings(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     strategy: str = ""
 
 
-class Quota(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Quota(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Shapes: as in `RoleSettings`; both empty is no quota."""
 
     role: str

@@ -93,12 +93,12 @@ class Reason(StrEnum):
     TASK_KILLED_DURING_LAUNCH = "REASON_TASK_KILLED_DURING_LAUNCH"
 
 
-class Label(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Label(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     key: str
     value: str | None = None
 
 
-class DiscoveryPort(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class DiscoveryPort(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     number: int
     name: str | None = None
     protocol: str | None = None
@@ -106,7 +106,7 @@ class DiscoveryPort(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     labels: tuple[Label, ...] = ()
 
 
-class DiscoveryInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class DiscoveryInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     visibility: str
     name: str | None = None
     environment: str | None = None
@@ -123,7 +123,7 @@ class ExecutorKind(StrEnum):
     CUSTOM = "CUSTOM"
 
 
-class ExecutorInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class ExecutorInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """A task-running half: the framework's own, or the agent's default one for groups of tasks.
 
     Units: `shutdown_grace_s` seconds, None for the agent's default. Shapes: `kind` is a name of `ExecutorKind`, None
@@ -150,7 +150,7 @@ class ExecutorInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         return self.kind == ExecutorKind.DEFAULT
 
 
-class Claim(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Claim(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """By what standing a task holds its resources, told with it so that every later master knows.
 
     Units: `run_s` seconds. Shapes: as in the want `want_id`; `devices` are the numbers of the GPUs it was given.
@@ -165,7 +165,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     want_id: WantId | None = None
 
 
-class TaskInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class TaskInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Shapes: one of `command` and `executor`, in groups both. Units: `kill_grace_s`, `max_completion_s` seconds.
 
     `check` interprets nothing: only how, where and when to look counts of it. `limits` maps `cpus` or `mem` to
@@ -195,7 +195,7 @@ class TaskInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     omits_starting: bool = False
 
 
-class ContainerStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class ContainerStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Shapes: `parent` is the executor's container, of a task in a group."""
 
     container_id: ContainerId | None = None
@@ -204,7 +204,7 @@ class ContainerStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     executor_pid: int | None = None
 
 
-class TaskStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class TaskStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Shapes: with `uuid` (16 bytes) it must be acknowledged and is retried until then; without, never.
 
     `healthy` is True when all of the task's checks pass, False when one fails, None when it is not known yet; `health`
@@ -230,7 +230,7 @@ class TaskStatus(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     check: CheckStatus | None = None
 
 
-class Task(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Task(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """A task as views show it: what was asked and what became of it. Shapes: `statuses` holds the last per state."""
 
     info: TaskInfo

@@ -125,8 +125,21 @@ def samples(kind: Any, *, extra: bool = False) -> list[bytes]:
 
 
 def show(value: Any) -> Any:
-    """A decoded value as JSON can keep it."""
-    return json.loads(msgspec.json.encode(value))
+    """A decoded value as JSON can keep it, with what it has by default."""
+    return json.loads(msgspec.json.encode(_spell_out(value)))
+
+
+def _spell_out(value: Any) -> Any:
+    if isinstance(value, msgspec.Struct):
+        form = value.__struct_config__
+        fields = [_spell_out(getattr(value, name)) for name in value.__struct_fields__]
+        if form.array_like:
+            return fields if form.tag is None else [form.tag, *fields]
+        tag = {} if form.tag is None else {form.tag_field: form.tag}
+        return {**tag, **dict(zip(value.__struct_encode_fields__, fields, strict=True))}
+    if isinstance(value, dict):
+        return {key: _spell_out(each) for key, each in value.items()}
+    return [_spell_out(each) for each in value] if isinstance(value, list | tuple | set | frozenset) else value
 
 
 def main() -> None:

@@ -13,13 +13,13 @@ from corral.model.ids import AgentId, TaskId
 # What a job asks for.
 
 
-class Volume(msgspec.Struct, frozen=True, kw_only=True):
+class Volume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     container_path: str
     host_path: str | None = None
     mode: str = "RW"
 
 
-class Network(msgspec.Struct, frozen=True, kw_only=True):
+class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One of a container's networks. Shapes: `ports` are kept as they were written and not acted on."""
 
     name: str = ""
@@ -28,7 +28,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     ports: tuple[tuple[tuple[str, str], ...], ...] = ()
 
 
-class Container(msgspec.Struct, frozen=True, kw_only=True):
+class Container(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     image: str
     kind: str = "DOCKER"
     network: str = "HOST"
@@ -39,7 +39,7 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     force_pull_image: bool = False
 
 
-class Fetch(msgspec.Struct, frozen=True, kw_only=True):
+class Fetch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     uri: str
     output_file: str = ""
     executable: bool = False
@@ -47,7 +47,7 @@ class Fetch(msgspec.Struct, frozen=True, kw_only=True):
     extract: bool = True
 
 
-class Parameter(msgspec.Struct, frozen=True, kw_only=True):
+class Parameter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A value that each run may be given anew. Shapes: `default` None makes it one that must be given."""
 
     name: str
@@ -77,7 +77,7 @@ class Delivery(StrEnum):
     AT_MOST_ONCE = "at-most-once"
 
 
-class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
+class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The definition of a job, all that a person can say about it.
 
     Units: `cpus` cores, `mem_mb` and `disk_mb` MiB, `*_s` seconds. Shapes: `schedule` with its start filled in, or
@@ -128,7 +128,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
 # Records. Each is one row under its own key; none grows with the number of jobs.
 
 
-class StepRef(msgspec.Struct, frozen=True, kw_only=True):
+class StepRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The step of a DAG that a job runs the elements of."""
 
     dag: str
@@ -136,7 +136,7 @@ class StepRef(msgspec.Struct, frozen=True, kw_only=True):
     name: str
 
 
-class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
+class JobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A job as it is wanted now. Shapes: `given` is its schedule as it was submitted, `since_at` when that began to
     count; `leaving` marks a job that was deleted and whose children do not all know it yet; a job of a `step` has
     neither schedule nor parents and is not written down."""
@@ -148,7 +148,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     step: StepRef | None = None
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
+class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How far a job has come. Units: `cursor` in ms, other instants in seconds UTC.
 
     Shapes: every occurrence up to and with `cursor` is dealt with; `left` counts the scheduled firings that remain,
@@ -165,7 +165,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     round: str = ""
 
 
-class Edges(msgspec.Struct, frozen=True, kw_only=True):
+class Edges(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a dependent job has heard from its parents, by the parents' names.
 
     Shapes: `counts` since it was last started; `rounds` are the open rounds, oldest first, each with the parents that
@@ -229,7 +229,7 @@ LIVE = frozenset({RunState.LAUNCHED, RunState.RUNNING, RunState.UNREACHABLE, Run
 """The states in which a run has a task, or may have one, or its work goes on elsewhere."""
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True):
+class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What became of one firing so far; kept from the moment it is promised or launched until it is over.
 
     Units: `due` in ms, instants in seconds. Shapes: `attempt` counts from 0; `token` is the fencing token of the
@@ -274,7 +274,7 @@ class Result(StrEnum):
     LOST = "lost"
 
 
-class HistoryRecord(msgspec.Struct, frozen=True, kw_only=True):
+class HistoryRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One attempt that is over. Units as in `Run`. Shapes: `final` when no further attempt followed."""
 
     task_id: str
@@ -295,7 +295,7 @@ class HistoryRecord(msgspec.Struct, frozen=True, kw_only=True):
     round: str = ""
 
 
-class Signal(msgspec.Struct, frozen=True, kw_only=True):
+class Signal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A success that not all children have heard of yet. Shapes: those up to and with the name `after` have."""
 
     parent: str
@@ -304,7 +304,7 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True):
     after: str = ""
 
 
-class Backfill(msgspec.Struct, frozen=True, kw_only=True):
+class Backfill(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A range of occurrences that are run once more. Units: ms; `cursor` as in `Progress`, `end` is left out."""
 
     job: str
@@ -313,7 +313,7 @@ class Backfill(msgspec.Struct, frozen=True, kw_only=True):
     parameters: dict[str, str] = {}
 
 
-class Purge(msgspec.Struct, frozen=True, kw_only=True):
+class Purge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whatever waited at this instant (ms) is not to be run any more."""
 
     at: int
@@ -329,7 +329,7 @@ class Kind(StrEnum):
     DEPENDENT = "dependent"
 
 
-class Counters(msgspec.Struct, frozen=True, kw_only=True):
+class Counters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Counters that a body brings along; None leaves what there is."""
 
     successes: int | None = None

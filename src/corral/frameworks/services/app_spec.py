@@ -16,13 +16,13 @@ class Network(StrEnum):
     CONTAINER = "container"
 
 
-class NetworkSpec(msgspec.Struct, frozen=True, kw_only=True):
+class NetworkSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     mode: Network = Network.HOST
     name: str | None = None
     labels: dict[str, str] = {}
 
 
-class PortDefinition(msgspec.Struct, frozen=True, kw_only=True):
+class PortDefinition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A port on the host's network. Shapes: `port` is the service port, and the host port too with `require_ports`."""
 
     port: int = 0
@@ -31,7 +31,7 @@ class PortDefinition(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
 
 
-class PortMapping(msgspec.Struct, frozen=True, kw_only=True):
+class PortMapping(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A port of the container. Shapes: `host_port` 0 is any free one, None is none; `container_port` 0 equals it."""
 
     container_port: int = 0
@@ -43,20 +43,20 @@ class PortMapping(msgspec.Struct, frozen=True, kw_only=True):
     network_names: tuple[str, ...] = ()
 
 
-class HostVolume(msgspec.Struct, frozen=True, kw_only=True):
+class HostVolume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     container_path: str
     host_path: str
     mode: str
 
 
-class SecretVolume(msgspec.Struct, frozen=True, kw_only=True):
+class SecretVolume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A file with the value of one of the app's secrets."""
 
     container_path: str
     secret: str
 
 
-class PersistentVolume(msgspec.Struct, frozen=True, kw_only=True):
+class PersistentVolume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A directory of its own for each instance, on its node's root disk, that outlives its tasks. Units: MiB."""
 
     container_path: str
@@ -65,7 +65,7 @@ class PersistentVolume(msgspec.Struct, frozen=True, kw_only=True):
     profile_name: str | None = None
 
 
-class ExternalVolume(msgspec.Struct, frozen=True, kw_only=True):
+class ExternalVolume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A volume of a driver of the Docker Engine, which exists apart from any node. Units: GiB."""
 
     container_path: str
@@ -87,7 +87,7 @@ class TaskLost(StrEnum):
     RELAUNCH_AFTER_TIMEOUT = "RELAUNCH_AFTER_TIMEOUT"
 
 
-class Residency(msgspec.Struct, frozen=True, kw_only=True):
+class Residency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What becomes of an instance with persistent volumes whose agent is lost. Units: seconds since it was.
 
     Shapes: with RELAUNCH_AFTER_TIMEOUT it is given up after that time, and another one starts without its data.
@@ -97,14 +97,14 @@ class Residency(msgspec.Struct, frozen=True, kw_only=True):
     task_lost: TaskLost = TaskLost.WAIT_FOREVER
 
 
-class Docker(msgspec.Struct, frozen=True, kw_only=True):
+class Docker(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     image: str
     force_pull_image: bool = False
     privileged: bool = False
     parameters: tuple[tuple[str, str], ...] = ()
 
 
-class Container(msgspec.Struct, frozen=True, kw_only=True):
+class Container(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Shapes: `kind` is DOCKER or MESOS; `port_mappings` None when none were named, which is not the same as ()."""
 
     kind: str = "DOCKER"
@@ -116,7 +116,7 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     port_mappings: tuple[PortMapping, ...] | None = None
 
 
-class Fetch(msgspec.Struct, frozen=True, kw_only=True):
+class Fetch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     uri: str
     extract: bool = True
     executable: bool = False
@@ -124,14 +124,14 @@ class Fetch(msgspec.Struct, frozen=True, kw_only=True):
     dest_path: str | None = None
 
 
-class Upgrade(msgspec.Struct, frozen=True, kw_only=True):
+class Upgrade(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How many instances a rolling restart keeps healthy and how many more it may run, as fractions of `instances`."""
 
     minimum_health_capacity: float = 1.0
     maximum_over_capacity: float = 1.0
 
 
-class Unreachable(msgspec.Struct, frozen=True, kw_only=True):
+class Unreachable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """When a silent instance is replaced, and when forgotten. Units: seconds since its agent was lost."""
 
     inactive_after_s: int = 0
@@ -150,7 +150,7 @@ class Protocol(StrEnum):
     MESOS_TCP = "MESOS_TCP"
 
 
-class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
+class HealthCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Units: `*_s` seconds. Shapes: `port` is a number and wins over `port_index`, a place among the app's ports;
     `command` is for COMMAND only; `most_failures` in a row end the task, 0 spares it or is as 1, by the protocol."""
 
@@ -167,7 +167,7 @@ class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
     delay_s: int = 15
 
 
-class ReadinessCheck(msgspec.Struct, frozen=True, kw_only=True):
+class ReadinessCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whether an instance may take work; looked at while it is deployed. Units: `*_s` seconds.
 
     Shapes: `port_name` is the name of one of the app's ports; `statuses` are the answers that mean ready.
@@ -183,7 +183,7 @@ class ReadinessCheck(msgspec.Struct, frozen=True, kw_only=True):
     keeps_last: bool = False
 
 
-class PlainCheck(msgspec.Struct, frozen=True, kw_only=True):
+class PlainCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is looked at and shown, and never acted on. Units: `*_s` seconds.
 
     Shapes: one of `command`, or `port` or `port_index`; with `path` it is HTTP, else TCP.
@@ -199,7 +199,7 @@ class PlainCheck(msgspec.Struct, frozen=True, kw_only=True):
     delay_s: int = 15
 
 
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A port of a pod's container. Shapes: `host_port` 0 is any free one."""
 
     name: str
@@ -208,7 +208,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
 
 
-class PodCheck(msgspec.Struct, frozen=True, kw_only=True):
+class PodCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The health check of a pod's container. Shapes: `endpoint` names one of its own; with `path` it is HTTP."""
 
     endpoint: str | None = None
@@ -222,7 +222,7 @@ class PodCheck(msgspec.Struct, frozen=True, kw_only=True):
     most_failures: int = 3
 
 
-class PodContainer(msgspec.Struct, frozen=True, kw_only=True):
+class PodContainer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One of the programs of a pod. Units: as in `AppSpec`. Shapes: `mounts` are (volume, path, read only)."""
 
     name: str
@@ -242,7 +242,7 @@ class PodContainer(msgspec.Struct, frozen=True, kw_only=True):
     kill_grace_s: float | None = None
 
 
-class PodSpec(msgspec.Struct, frozen=True, kw_only=True):
+class PodSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What makes an app a pod: several programs that live together on one agent.
 
     Shapes: `volumes` map a name to a path of the host, or to None for a directory that the containers share and that
@@ -258,7 +258,7 @@ class PodSpec(msgspec.Struct, frozen=True, kw_only=True):
     disk_mb: float = 10.0
 
 
-class AppSpec(msgspec.Struct, frozen=True, kw_only=True):
+class AppSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The definition of an app, all that a person can say about it.
 
     Units: `cpus` cores, `mem_mb` and `disk_mb` MiB. Shapes: `unreachable` None waits for ever; `port_definitions` None

@@ -15,7 +15,7 @@ from corral.model.ids import AgentId
 from corral.model.task import TaskState
 
 
-class AppRecord(msgspec.Struct, frozen=True, kw_only=True):
+class AppRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An app as it is wanted now. Shapes: versions are timestamps as text, `config` names the definition that running
     instances are compared with; `stopping` marks an app that was deleted and whose instances are still ending."""
 
@@ -27,7 +27,7 @@ class AppRecord(msgspec.Struct, frozen=True, kw_only=True):
     stopping: bool = False
 
 
-class VersionRecord(msgspec.Struct, frozen=True, kw_only=True):
+class VersionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an app was before its present version."""
 
     spec: AppSpec
@@ -65,7 +65,7 @@ class Goal(StrEnum):
     DECOMMISSIONED = "Decommissioned"
 
 
-class LocalVolume(msgspec.Struct, frozen=True, kw_only=True):
+class LocalVolume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A persistent volume of one instance."""
 
     container_path: str
@@ -73,7 +73,7 @@ class LocalVolume(msgspec.Struct, frozen=True, kw_only=True):
     uuid: str
 
 
-class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
+class ContainerState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is known of one container of a pod's instance. Units: instants in seconds UTC."""
 
     name: str
@@ -84,7 +84,7 @@ class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
     container_id: str = ""
 
 
-class EndedPod(msgspec.Struct, frozen=True, kw_only=True):
+class EndedPod(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An instance of a pod that is no more."""
 
     id: str
@@ -95,7 +95,7 @@ class EndedPod(msgspec.Struct, frozen=True, kw_only=True):
     containers: tuple[ContainerState, ...]
 
 
-class Instance(msgspec.Struct, frozen=True, kw_only=True):
+class Instance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One copy of an app; persisted from its launch to its end.
 
     Shapes: `incarnation` counts its launches; `ports` are host ports in the order of the declared ones; `version` is
@@ -158,7 +158,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
         return not self.readiness or any(r.index >= self.checks and r.first_success_at is not None for r in self.health)
 
 
-class FailureRecord(msgspec.Struct, frozen=True, kw_only=True):
+class FailureRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The last instance of an app that ended otherwise than wanted. Shapes: `repeats` counts equal ones in a row."""
 
     app: str
@@ -172,7 +172,7 @@ class FailureRecord(msgspec.Struct, frozen=True, kw_only=True):
     repeats: int = 1
 
 
-class GroupRecord(msgspec.Struct, frozen=True, kw_only=True):
+class GroupRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A group that exists even when no app is left in it. Shapes: every app below waits for what it depends on."""
 
     id: str
@@ -187,27 +187,27 @@ class ActionKind(StrEnum):
     RESTART = "RestartApplication"
 
 
-class Action(msgspec.Struct, frozen=True, kw_only=True):
+class Action(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     kind: ActionKind
     app: str
     pod: bool = False
 
 
-class Original(msgspec.Struct, frozen=True, kw_only=True):
+class Original(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an app was before a deployment, for its way back. Shapes: `record` None when it did not exist."""
 
     app: str
     record: AppRecord | None
 
 
-class OriginalGroup(msgspec.Struct, frozen=True, kw_only=True):
+class OriginalGroup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a group was before a deployment. Shapes: `record` None when it did not exist."""
 
     group: str
     record: GroupRecord | None
 
 
-class HistoryRecord(msgspec.Struct, frozen=True, kw_only=True):
+class HistoryRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the change that made a root version has replaced: enough to go back to the version before it."""
 
     version: str
@@ -215,7 +215,7 @@ class HistoryRecord(msgspec.Struct, frozen=True, kw_only=True):
     groups: tuple[OriginalGroup, ...] = ()
 
 
-class Policy(msgspec.Struct, frozen=True, kw_only=True):
+class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How a deployment goes about its restarts, beyond what Marathon knows.
 
     Units: with `deadline_s` it has failed when it gets no further for so long, 0 is never; with `revert` it is then
@@ -239,7 +239,7 @@ class Outcome(StrEnum):
     REVERTED = "reverted"
 
 
-class OutcomeRecord(msgspec.Struct, frozen=True, kw_only=True):
+class OutcomeRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A deployment that is over. Shapes: `successor` is the deployment that undoes it or took its place, or empty."""
 
     id: str
@@ -251,7 +251,7 @@ class OutcomeRecord(msgspec.Struct, frozen=True, kw_only=True):
     successor: str = ""
 
 
-class Deployment(msgspec.Struct, frozen=True, kw_only=True):
+class Deployment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Steps one after the other, the actions of a step side by side.
 
     Shapes: `step` counts from 0. One that is not `promoted` goes no further than its policy's canary; `share` is the

@@ -35,7 +35,7 @@ class Test(StrEnum):
     MATCHES = "matches"
 
 
-class Condition(msgspec.Struct, frozen=True, kw_only=True):
+class Condition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the result of a step must be. Shapes: one value, any number for IN; a whole match for MATCHES."""
 
     step: str
@@ -43,7 +43,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
     values: tuple[str, ...]
 
 
-class Array(msgspec.Struct, frozen=True, kw_only=True):
+class Array(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Shapes: so many elements, or one for each of `items`, or for each in the JSON list that a step has as its result.
 
     `most_running` 0 lets all run at once.
@@ -55,7 +55,7 @@ class Array(msgspec.Struct, frozen=True, kw_only=True):
     most_running: int = 0
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Shapes: `job` is what each element runs; its `result` names the file that holds the result, empty for none."""
 
     name: str
@@ -66,7 +66,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     array: Array | None = None
 
 
-class DagSpec(msgspec.Struct, frozen=True, kw_only=True):
+class DagSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The definition of a DAG. Shapes: `schedule` None is run on request alone."""
 
     name: str
@@ -84,7 +84,7 @@ class DagSpec(msgspec.Struct, frozen=True, kw_only=True):
 # Records.
 
 
-class DagRecord(msgspec.Struct, frozen=True, kw_only=True):
+class DagRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One version of a DAG, for as long as it is the newest or a run is of it. Shapes: `packed` is a `DagSpec`."""
 
     name: str
@@ -93,7 +93,7 @@ class DagRecord(msgspec.Struct, frozen=True, kw_only=True):
     since_at: float
 
 
-class DagProgress(msgspec.Struct, frozen=True, kw_only=True):
+class DagProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Which version counts and how far its schedule has come. Units: `cursor` ms. Shapes: as in `Progress`."""
 
     version: int
@@ -108,14 +108,14 @@ class DagState(StrEnum):
     KILLED = "killed"
 
 
-class Resume(msgspec.Struct, frozen=True, kw_only=True):
+class Resume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Some of a run is done anew: what did not succeed, or a step with all that comes after it."""
 
     step: str = ""
     at: float
 
 
-class DagRun(msgspec.Struct, frozen=True, kw_only=True):
+class DagRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Units: `due` ms, instants in seconds. Shapes: `key` makes a request that is repeated the same run."""
 
     id: str
@@ -139,7 +139,7 @@ class Outcome(StrEnum):
     KILLED = "killed"
 
 
-class ElementEnd(msgspec.Struct, frozen=True, kw_only=True):
+class ElementEnd(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What became of an element. Shapes: `value` is its result; `resumed` the number of resumes before it ran."""
 
     run: str
