@@ -247,6 +247,13 @@ async def test_calls_that_cannot_be_meant_are_refused(node: Node) -> None:
     assert (await call(node, "PRUNE_IMAGES"))[0] == 501
     assert (await call(node, "GET_CONTAINERS", {}))[0] in (400, 415)
     assert (await call(node, "GET_CONTAINERS", {"Content-Type": "text/plain"}))[0] == 415
+    for media in ("application/json", "application/recordio"):
+        broken = {"Content-Type": media, "Content-Encoding": "gzip"}
+        async with (
+            aiohttp.ClientSession() as http,
+            http.post(node.url + "/api/v1", data=b"no gzip", headers=broken) as bad,
+        ):
+            assert (bad.status, "encoded" in await bad.text()) == (400, True)
     for kind in ("WAIT_NESTED_CONTAINER", "KILL_NESTED_CONTAINER", "REMOVE_NESTED_CONTAINER"):
         assert await call(node, kind, container_id=parent) == (
             400, f"Failed to validate agent::Call: Expecting '{kind.lower()}.container_id.parent' to be present",

@@ -1,6 +1,7 @@
 """The HTTP server against real sockets: bounded bodies, broken clients, streams, dialect errors."""
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -146,6 +147,53 @@ async def test_a_truncated_body_reaches_no_handler(server: Server, door: Door) -
     await reader.read()
     writer.close()
     assert door.seen == []
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+async def test_a_client_that_asks_before_it_sends_is_told_to_go_on(
+    server: Server, door: Door, compressed: bool
+) -> None:
+    body = gzip.compress(b"x" * 900) if compressed else b"x" * 900
+    encoding = b"Content-Encoding: gzip\r\n" if compressed else b""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    head = b"PUT /v2/apps/a HTTP/1.1\r\nHost: x\r\n%bExpect: 100-continue\r\nContent-Length: %d\r\n\r\n"
+    writer.write(head % (encoding, len(body)))
+    async with asyncio.timeout(5):
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    writer.close()
+    assert [len(request.body) for request in door.seen] == [900]
+
+
+async def test_a_client_that_asks_for_too_much_is_refused_before_it_sends(server: Server, door: Door) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"PUT /v2/apps/a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2000\r\n\r\n")
+    async with asyncio.timeout(5):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 413")
+    writer.close()
+    assert door.seen == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        (b"Content-Encoding: gzip\r\nContent-Length: 9\r\n", b"not at all"),
+        (b"Content-Encoding: deflate\r\nContent-Length: 9\r\n", b"not at all"),
+        (b"Transfer-Encoding: chunked\r\n", b"zz\r\nwhat\r\n0\r\n\r\n"),
+    ],
+)
+async def test_a_body_that_is_not_encoded_as_it_says_is_refused_and_no_line_in_the_log(
+    server: Server, door: Door, headers: bytes, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"PUT /v2/apps/a HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n" + body)
+    async with asyncio.timeout(5):
+        answer = await reader.read()
+    assert answer.split()[1] == b"400", "and the connection is closed"
+    writer.close()
+    assert door.seen == []
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("sent", [b"\x16\x03\x01 hello\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET\r\n\r\n"])

@@ -40,7 +40,18 @@ async def test_what_a_run_and_a_transaction_took_is_told(client: aiohttp.ClientS
     assert found["allocator/mesos/allocation_run_ms/count"] == 0, "nobody has asked for anything"
 
 
-@pytest.mark.parametrize("query", ["limit=99999999999999999999", "offset=99999999999999999999", "limit=x", "order=up"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=99999999999999999999",
+        "offset=99999999999999999999",
+        "limit=x",
+        "order=up",
+        "limit=-1",
+        "offset=-1",
+        "limit=1.5",
+    ],
+)
 async def test_a_query_of_tasks_that_cannot_be_meant_is_refused(client: aiohttp.ClientSession, query: str) -> None:
     async with client.get(f"/tasks?{query}") as answer:
         assert answer.status == 400

@@ -15,7 +15,6 @@ from corral.agent.container_streams import (
     RECORDIO,
     finish,
     hand_on,
-    read_body,
     refuse_stream,
     refuse_whole,
     stream_media,
@@ -41,10 +40,11 @@ from corral.model.resources import Resources
 from corral.net.answers import accepts_json
 from corral.net.auth import ANYBODY, Caller
 from corral.net.routes import RawRoute, Request, Response, Stream
-from corral.net.server import CALLER
+from corral.net.server import CALLER, read_body
 from corral.runtime.loop import Loop
 
 PATHS = ("/api/v1", "/slave(1)/api/v1")
+MOST_BYTES = 16 << 20
 OUTPUTS = ("stdout", "stderr")
 
 _STREAMED = frozenset({ContainerCall.LAUNCH_NESTED_CONTAINER_SESSION, ContainerCall.ATTACH_CONTAINER_OUTPUT})
@@ -81,6 +81,9 @@ class Doors:
             return await self._serve(raw)
         except CorralError as error:
             return finish(Response(status=error.status, body=error.message.encode(), content_type=TEXT))
+        except web.RequestPayloadError:
+            raw.protocol.close()
+            return finish(text(400, "the body is not encoded as its headers say; send it as it is"))
 
     async def _serve(self, raw: web.Request) -> web.StreamResponse:
         if not self._loop.ready.is_set():
@@ -92,7 +95,7 @@ class Doors:
         request = Request(method="POST", path=raw.path, headers=headers, peer=raw.remote or "")
         if (refusal := refuse_media(request)) is not None:
             return finish(refusal)
-        body = await read_body(raw)
+        body = await read_body(raw, MOST_BYTES)
         kind = containers.find_kind(body)
         if kind not in ContainerCall._value2member_map_:
             answer = await self._others(

@@ -10,24 +10,13 @@ from contextlib import suppress
 from aiohttp import web
 
 from corral.agent.executor_routes import JSON, TEXT
-from corral.lib.errors import CorralError, TooLarge
+from corral.lib.errors import CorralError
 from corral.mesos import containers
 from corral.mesos.recordio import encode
 from corral.net.answers import NOT_ACCEPTABLE, accepts_json, admits
 from corral.net.routes import Response, Stream
 
 RECORDIO = "application/recordio"
-MOST_BYTES = 16 << 20
-
-
-async def read_body(raw: web.Request) -> bytes:
-    """Errors: `TooLarge`."""
-    body = bytearray()
-    while chunk := await raw.content.readany():
-        body += chunk
-        if len(body) > MOST_BYTES:
-            raise TooLarge(f"the body has more than the {MOST_BYTES} bytes that are taken; send less at once")
-    return bytes(body)
 
 
 def stream_media(raw: web.Request) -> str | None:

@@ -461,9 +461,11 @@ def flatten_metrics(view: AgentView) -> dict[str, float]:
     for name in ("cpus", "mem", "disk", "gpus"):
         total = total_milli(info.resources, name)
         used = total_milli(view.overhead, name) + sum(_firm_milli(task.info.resources, name) for task in tasks)
-        found[f"slave/{name}_total"] = total / 1000
-        found[f"slave/{name}_used"] = used / 1000
-        found[f"slave/{name}_percent"] = used / total if total else 0.0
+        lent = sum(total_milli(task.info.resources, name) - _firm_milli(task.info.resources, name) for task in tasks)
+        for kind, n, of in (("", used, total), ("_revocable", lent, view.lendable.get(name, 0))):
+            found[f"slave/{name}{kind}_total"] = of / 1000
+            found[f"slave/{name}{kind}_used"] = n / 1000
+            found[f"slave/{name}{kind}_percent"] = n / of if of else 0.0
     return found
 
 

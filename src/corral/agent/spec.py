@@ -326,7 +326,7 @@ class RuntimeView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 class AgentView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Shapes: `registered` while a master has this agent in its list; `live` counts the tasks that have not ended,
     `executors` those of frameworks by how far they are: `registering`, `running`, `terminating`; `overhead`
-    is what those hold besides their tasks.
+    is what those hold besides their tasks, `lendable` what the master may lend besides. Units: thousandths.
     """
 
     snapshot: AgentSnapshot
@@ -340,6 +340,7 @@ class AgentView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     counters: dict[str, int]
     executors: dict[str, int] = {}
     overhead: Resources = ()
+    lendable: dict[str, int] = {}
 
 
 # Inputs, besides `Loaded`, `Tick` and `Asked`.

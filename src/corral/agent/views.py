@@ -148,6 +148,7 @@ def read_state(state: AgentState, now: float) -> AgentView:
         counters=dict(state.counters),
         executors=_count_executors(state),
         overhead=add(*(executor.info.resources for executor in state.executors.values())),
+        lendable=dict(state.slack.told),
     )
 
 

@@ -402,7 +402,7 @@ _MOST_NUMBER = (1 << 62) - 1
 
 
 def read_number(request: Request, name: str, default: int) -> int:
-    """A whole number of the query. Errors: `Invalid` when it is none, or beyond `_MOST_NUMBER`."""
+    """How many, as the query says. Errors: `Invalid` when it is no whole number, below 0 or beyond `_MOST_NUMBER`."""
     text = request.first(name)
     if not text:
         return default
@@ -410,6 +410,6 @@ def read_number(request: Request, name: str, default: int) -> int:
         found = int(text)
     except ValueError:
         raise Invalid(f"query parameter {name}={text!r} is not a whole number") from None
-    if not -_MOST_NUMBER <= found <= _MOST_NUMBER:
-        raise Invalid(f"query parameter {name}={text!r} is beyond {_MOST_NUMBER}; give a smaller number")
+    if not 0 <= found <= _MOST_NUMBER:
+        raise Invalid(f"query parameter {name}={text!r} is not within 0 and {_MOST_NUMBER}; give how many are meant")
     return found

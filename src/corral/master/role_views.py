@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 from corral.lib.errors import NotFound
-from corral.master import role_tree
+from corral.master import role_tree, sums
 from corral.master.role_tree import Amounts
 from corral.master.spec import GetRoles
 from corral.master.state import MasterState
@@ -24,7 +24,7 @@ def roles(state: MasterState, asked: GetRoles) -> Json:
     """
     own = _rows(state)
     tasks, waiting, whole = role_tree.tasks(state), role_tree.waiting(state), role_tree.capacity(state)
-    active = {row.name for row in own if row.allocated} | _claimants(state)
+    active = {role for role, held in role_tree.own(state).items() if any(held.values())} | _claimants(state)
     fair = role_tree.fair_shares([row.name for row in own], state.weights, active)
     found = [
         {
@@ -74,13 +74,13 @@ def _rows(state: MasterState) -> list[RoleRow]:
         for role in framework.info.subscribed_roles:
             members.setdefault(role, []).append(framework.id)
     offered = {role: tally.bundle() for role, tally in state.offered.items()}
-    held, own = role_tree.held(state), role_tree.own(state)
+    held, own = role_tree.held(state), sums.by_role(state)
     return [
         RoleRow(
             name=role,
             settings=state.roles.get(role),
             frameworks=tuple(members.get(role, ())),
-            allocated=_bundle(own.get(role, Counter())),
+            allocated=own[role].bundle() if role in own else (),
             offered=offered.get(role, ()),
             consumed=_bundle(held.get(role, Counter())),
             reserved=_bundle(state.reserved.get(role, Counter())),
@@ -98,4 +98,4 @@ def _bundle(found: Amounts) -> Resources:
 
 
 def _write(resources: Resources) -> dict[str, float]:
-    return {r.name: r.milli / 1000 for r in resources}
+    return {name: milli / 1000 for name, milli in sorted(role_tree.amounts(resources).items())}

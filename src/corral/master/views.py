@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from corral.lib.units import write_instant
-from corral.master import claims, maintenance, operations, role_tree, role_views, watchdog
+from corral.master import maintenance, operations, role_tree, role_views, sums, watchdog
 from corral.master.agent_entry import AgentEntry, AgentState
 from corral.master.entries import FrameworkEntry, TaskEntry
 from corral.master.spec import GetCluster, GetExplanations, GetTasks
@@ -300,7 +300,7 @@ def _cluster(state: MasterState, asked: GetCluster) -> ClusterSnapshot:
     rows: tuple[FrameworkRow, ...] = ()
     completed: tuple[FrameworkRow, ...] = ()
     if asked.frameworks:
-        held, inverse = _held_by_framework(state), _asked(state)
+        held, inverse = sums.by_framework(state), _asked(state)
         rows = tuple(_framework_row(f, held, inverse, asked.tasks) for f in state.frameworks.values())
         completed = tuple(_framework_row(f, held, inverse, asked.tasks) for f in state.completed.values())
     return ClusterSnapshot(
@@ -366,31 +366,9 @@ def _agent_row(agent: AgentEntry) -> AgentRow:
     )
 
 
-def _held_by_framework(state: MasterState) -> dict[FrameworkId, Tally]:
-    """What tasks and offers of each framework hold."""
-    found: dict[FrameworkId, Tally] = {}
-    for (_, framework_id), part in claims.held(state).items():
-        found.setdefault(framework_id, Tally()).add(tuple(Resource(name=k, milli=v) for k, v in part.items()))
-    for (_, framework_id), kept in claims.kept(state).items():
-        found[framework_id].take(kept)
-    # The allocator sums up what is plain; the rest is counted where there is any.
-    for agent in state.mixed.values():
-        for task in agent.tasks.values():
-            if task.holding:
-                rest = tuple(r for r in task.resources if r.identity != PLAIN)
-                found.setdefault(task.framework_id, Tally()).add(rest)
-        for executor in agent.executors.values():
-            rest = tuple(r for r in executor.resources if r.identity != PLAIN)
-            found.setdefault(executor.framework_id, Tally()).add(rest)
-        for entry in agent.offers.values():
-            rest = tuple(r for r in entry.resources if r.identity != PLAIN)
-            found.setdefault(entry.offer.framework_id, Tally()).add(rest)
-    return found
-
-
 def framework_row(state: MasterState, framework: FrameworkEntry) -> FrameworkRow:
     """A framework as Mesos' views show it, without its tasks."""
-    return _framework_row(framework, _held_by_framework(state), _asked(state), False)
+    return _framework_row(framework, sums.by_framework(state), _asked(state), False)
 
 
 def _framework_row(

@@ -31,7 +31,14 @@ from corral.mesos.snapshot import (
     FrameworkRow,
     RunRow,
 )
-from corral.mesos.tasks import seen_resources, write_container, write_container_status, write_discovery, write_limits
+from corral.mesos.tasks import (
+    seen_executor,
+    seen_resources,
+    write_container,
+    write_container_status,
+    write_discovery,
+    write_limits,
+)
 from corral.model.agent import AgentInfo
 from corral.model.domain import Domain
 from corral.model.events import MasterInfo
@@ -212,7 +219,7 @@ def _write_executor_row(row: ExecutorRow) -> Json:
         "slave_id": row.agent_id,
         "type": info.kind,
         "role": row.role,
-        "resources": write_flat(info.resources),
+        "resources": write_flat(seen_executor(info).resources),
     }
 
 
@@ -477,9 +484,11 @@ def _write_executors(rows: Iterable[RunRow]) -> list[Json]:
     for row in rows:
         made = _write_run(row)
         known = found.setdefault(row.container_id, made)
-        parts = held.setdefault(row.container_id, [row.executor.resources] if row.executor is not None else [])
+        parts = held.setdefault(
+            row.container_id, [seen_executor(row.executor).resources] if row.executor is not None else []
+        )
         if row.executor is None or not row.is_completed:
-            parts.append(row.task.info.resources)
+            parts.append(seen_resources(row.task.info))
         if known is not made:
             for name in ("tasks", "queued_tasks", "completed_tasks"):
                 known[name] += made[name]

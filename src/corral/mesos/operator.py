@@ -35,6 +35,7 @@ from corral.mesos.resources import write_resources
 from corral.mesos.scheduler import write_resource_operation
 from corral.mesos.snapshot import AgentRow, ClusterSnapshot, ExecutorRow, FrameworkRow, OperationRow
 from corral.mesos.tasks import (
+    seen_executor,
     seen_resources,
     write_container,
     write_discovery,
@@ -408,7 +409,7 @@ def write_executors(snapshot: ClusterSnapshot) -> Tree:
 
 
 def _write_executor(row: ExecutorRow) -> Executor:
-    info = write_executor(row.info, refinement=True, allocation=row.role, both=True)
+    info = write_executor(seen_executor(row.info), refinement=True, allocation=row.role, both=True)
     return Executor(agent_id=wire.Id(value=row.agent_id), executor_info=info)
 
 

@@ -88,8 +88,12 @@ def read_weights(body: bytes) -> UpdateWeights:
 
 
 def read_update_quota(found: WireUpdateQuota) -> UpdateQuota:
-    """Errors: `Invalid` for a role that Mesos gives no quota, and for an amount that cannot be."""
-    return UpdateQuota(quotas=tuple(_read_config(c) for c in found.quota_configs), force=found.force)
+    """Errors: `Invalid` for a role that Mesos gives no quota or is named twice, and for an amount that cannot be."""
+    quotas = tuple(_read_config(c) for c in found.quota_configs)
+    named = [quota.role for quota in quotas]
+    if twice := sorted({role for role in named if named.count(role) > 1}):
+        raise Invalid(f"Invalid QuotaConfig: role {twice[0]} is named more than once; say once what it shall have")
+    return UpdateQuota(quotas=quotas, force=found.force)
 
 
 def _read_config(found: WireQuotaConfig) -> Quota:

@@ -5,8 +5,6 @@ capability, an offer that is gone) passes: the master tells it later, in an ERRO
 texts of those ERROR events about a framework are decided here too. Source: Mesos v1 scheduler API.
 """
 
-from math import isfinite
-
 import msgspec
 
 from corral.lib.errors import Invalid, Unimplemented
@@ -76,6 +74,8 @@ PATH = "/api/v1/scheduler"
 CONTENT_TYPE = "application/json"
 STREAM_ID_HEADER = "Mesos-Stream-Id"
 MOST_REFUSE_S = 365 * 86400.0
+MOST_TIMEOUT_S = (1 << 63) // 10**9
+"""What a count of nanoseconds in 64 bits can hold, as in Mesos."""
 
 _DEFAULT_FILTERS = Filters()
 
@@ -455,8 +455,11 @@ def check_framework(info: FrameworkInfo, suppressed_roles: tuple[str, ...] = ())
             return f"'FrameworkInfo.roles' must not have duplicates; found {', '.join(twice)} more than once"
     elif info.roles:
         return "'FrameworkInfo.roles' must not be set without the MULTI_ROLE capability; add it or set 'role' instead"
-    if not isfinite(info.failover_timeout_s) or info.failover_timeout_s < 0:
-        return f"'FrameworkInfo.failover_timeout' is {info.failover_timeout_s}; it must be seconds, 0 or more"
+    if not 0 <= info.failover_timeout_s <= MOST_TIMEOUT_S:
+        return (
+            f"'FrameworkInfo.failover_timeout' is {info.failover_timeout_s}; it must be seconds, 0 or more and at most "
+            f"{MOST_TIMEOUT_S}"
+        )
     try:
         if info.id is not None:
             check_id(info.id, "'FrameworkInfo.id'")

@@ -104,9 +104,9 @@ class FrameworkRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 class RoleRow(msgspec.Struct, frozen=True, kw_only=True):
     """Shapes: `settings` are what operators have set of it, None for nothing.
 
-    `allocated` counts tasks and offers of the role itself, `offered` offers alone, both of what is not reserved;
-    `reserved` is what agents keep for it and the roles below it, `consumed` all of it with all roles below it. A role
-    comes after the one above it.
+    `allocated` counts tasks and offers of the role itself, `offered` offers alone, both by name, what is revocable by
+    itself apart; `reserved` is what agents keep for it and the roles below it, `consumed` all of it with all roles
+    below it. A role comes after the one above it.
     """
 
     name: str

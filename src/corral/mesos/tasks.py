@@ -8,6 +8,8 @@ Source: Mesos v1, core messages and JSON mapping.
 from math import isfinite
 from typing import Any
 
+import msgspec
+
 from corral.lib.errors import Invalid
 from corral.mesos import wire
 from corral.mesos.commands import SECRET, read_command, read_reference, write_command, write_reference
@@ -231,6 +233,13 @@ def write_executor(
 def seen_resources(info: TaskInfo) -> Resources:
     """What a task has as people and frameworks see it: what it holds on loan, of whomever, is revocable."""
     return lent(info.resources) if info.claim is not None and info.claim.revocable else info.resources
+
+
+def seen_executor(executor: ExecutorInfo) -> ExecutorInfo:
+    """An executor as people see it: one on a loan has resources that are revocable."""
+    if not executor.lent:
+        return executor
+    return msgspec.structs.replace(executor, resources=lent(executor.resources))
 
 
 def read_task_info(found: wire.TaskInfo, at: str) -> TaskInfo:

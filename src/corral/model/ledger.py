@@ -139,32 +139,40 @@ class Pool:
 
 
 class Tally:
-    """Scalars by name alone, for shares: thousandths over all agents and identities."""
+    """Scalars by name alone, for shares: thousandths over all agents and identities, what is revocable apart."""
 
-    __slots__ = ("_bundle", "_milli")
+    __slots__ = ("_bundle", "_milli", "_revocable")
 
     def __init__(self) -> None:
         self._milli: dict[str, int] = {}
+        self._revocable: dict[str, int] = {}
         self._bundle: Resources | None = None
 
     def add(self, bundle: Resources) -> None:
         milli = self._milli
         for r in bundle:
             if r.milli:
-                milli[r.name] = milli.get(r.name, 0) + r.milli
+                into = milli if r.identity is PLAIN or not r.identity.revocable else self._revocable
+                into[r.name] = into.get(r.name, 0) + r.milli
         self._bundle = None
 
     def take(self, bundle: Resources) -> None:
         milli = self._milli
         for r in bundle:
             if r.milli:
-                milli[r.name] = milli.get(r.name, 0) - r.milli
+                into = milli if r.identity is PLAIN or not r.identity.revocable else self._revocable
+                into[r.name] = into.get(r.name, 0) - r.milli
         self._bundle = None
 
     def bundle(self) -> Resources:
         if self._bundle is None:
-            self._bundle = tuple(Resource(name=k, milli=v) for k, v in sorted(self._milli.items()) if v)
+            found = [Resource(name=k, milli=v) for k, v in sorted(self._milli.items()) if v]
+            found += [Resource(name=k, milli=v, identity=_REVOCABLE) for k, v in sorted(self._revocable.items()) if v]
+            self._bundle = normal(found) if self._revocable else tuple(found)
         return self._bundle
+
+
+_REVOCABLE = Identity(revocable=True)
 
 
 def _name(resource: Resource) -> str:

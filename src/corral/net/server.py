@@ -267,6 +267,8 @@ class Server:
         if served is None:
             return self._unknown(request, allowed)
         route = served.route
+        if isinstance(route, RawRoute) or (raw.content_length or 0) <= route.most_bytes:
+            await _invite_body(raw)
         if isinstance(route, RawRoute):
             raw[PARAMS] = params
             raw[CALLER] = request.caller
@@ -276,7 +278,7 @@ class Server:
                 return finished(write_error(error, request), raw.method)
         try:
             if raw.body_exists:
-                body = await _read_body(raw, route.most_bytes)
+                body = await read_body(raw, route.most_bytes)
                 request = _with_body(request, body)
             answer = await route.handler(request)
         except CorralError as error:
@@ -338,18 +340,36 @@ class Server:
         return response
 
 
-async def _read_body(raw: web.BaseRequest, most_bytes: int) -> bytes:
-    """Errors: `TooLarge` as soon as the bound is passed; `Invalid` when the client stops in the middle."""
+async def _invite_body(raw: web.BaseRequest) -> None:
+    """Tell a client that asks before it sends a large body, as curl does, to go on."""
+    if raw.headers.get("Expect", "").lower() == "100-continue" and raw.version >= (1, 1):
+        await raw.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        raw.writer.output_size = 0  # it is no part of the answer
+
+
+async def read_body(raw: web.BaseRequest, most_bytes: int) -> bytes:
+    """The whole body, decoded when it is compressed.
+
+    Errors: `TooLarge` as soon as the bound is passed; `Invalid` when the client stops in the middle, or the body is not
+    encoded as it says.
+    """
     if raw.content_length is not None and raw.content_length > most_bytes:
         raise TooLarge(f"the body has {raw.content_length} bytes, at most {most_bytes} are taken; send less at once")
     parts: list[bytes] = []
     size = 0
-    while chunk := await raw.content.readany():
-        size += len(chunk)
-        if size > most_bytes:
-            raise TooLarge(f"the body has more than the {most_bytes} bytes that are taken; send less at once")
-        parts.append(chunk)
-    if raw.content_length is not None and size < raw.content_length:
+    try:
+        while chunk := await raw.content.readany():
+            size += len(chunk)
+            if size > most_bytes:
+                raise TooLarge(f"the body has more than the {most_bytes} bytes that are taken; send less at once")
+            parts.append(chunk)
+    except web.RequestPayloadError:
+        raw.content.feed_eof()  # where the next request would begin is lost
+        raw.protocol.close()
+        encoding = raw.headers.get("Content-Encoding") or raw.headers.get("Transfer-Encoding", "")
+        raise Invalid(f"the body is not encoded as {encoding}, as its headers say; send it as it is") from None
+    whole = "Content-Encoding" in raw.headers or raw.content_length is None or size >= raw.content_length
+    if not whole:
         raise Invalid(f"the body ends after {size} of {raw.content_length} bytes; send it again")
     return b"".join(parts)
 

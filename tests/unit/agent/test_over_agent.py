@@ -10,9 +10,10 @@ from agent_driver import Driver, make_task
 
 from corral.agent import effects as fx
 from corral.agent.link import Link
+from corral.agent.routes import flatten_metrics
 from corral.agent.shell import AgentShell
 from corral.agent.slack import TIMER
-from corral.agent.spec import MeasuredTask, UsageMeasured
+from corral.agent.spec import MeasuredTask, ReadState, UsageMeasured
 from corral.docker.fake import FakeNode, FakeRuntime
 from corral.model.container import ContainerInfo, ContainerKind, DockerInfo
 from corral.model.execution import Execution
@@ -81,6 +82,18 @@ def test_a_new_master_is_told_again_and_a_task_that_ended_lends_nothing(over: Dr
     assert Slack((scalar("cpus", 1.3), scalar("mem", 832))) in reports
     over.exit("t1", code=0)
     assert pass_time(over, 5) == [()]
+
+
+def test_what_may_be_lent_and_is_lent_is_counted_apart(over: Driver) -> None:
+    over.run(make_task("t1", "cpus:2;mem:1000"))
+    pass_time(over, 70, t1=0.5)
+    over.run(borrower("b1"))
+    found = flatten_metrics(over.ask(ReadState()))
+    assert (found["slave/cpus_revocable_total"], found["slave/cpus_revocable_used"]) == (1.3, 1)
+    assert (found["slave/mem_revocable_total"], found["slave/mem_revocable_used"]) == (832, 32)
+    assert found["slave/cpus_revocable_percent"] == pytest.approx(1 / 1.3)
+    assert found["slave/cpus_used"] == 2, "what is lent besides is no part of it"
+    assert found["slave/gpus_revocable_percent"] == 0
 
 
 def test_tasks_that_are_not_seen_lend_nothing(over: Driver) -> None:

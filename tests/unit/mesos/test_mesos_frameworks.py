@@ -41,6 +41,7 @@ def test_a_framework_with_sensible_roles_may_subscribe(fields):
         ({"failover_timeout_s": -1.0}, "failover_timeout"),
         ({"failover_timeout_s": float("nan")}, "failover_timeout"),
         ({"failover_timeout_s": float("inf")}, "failover_timeout"),
+        ({"failover_timeout_s": 1e10}, "at most"),
         ({"id": "a/b"}, "'FrameworkInfo.id'"),
         ({"id": ".."}, "'FrameworkInfo.id'"),
         ({"id": "x" * 256}, "255"),

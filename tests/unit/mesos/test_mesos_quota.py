@@ -103,6 +103,12 @@ def test_a_role_that_mesos_gives_no_quota_is_refused_on_every_door(role):
             read(body)
 
 
+def test_a_role_has_one_quota():
+    twice = [{"role": "ads", "limits": {"cpus": {"value": 1}}}, {"role": "web"}, {"role": "ads"}]
+    with pytest.raises(Invalid, match="role ads is named more than once"):
+        read_call(call("UPDATE_QUOTA", quota_configs=twice))
+
+
 def test_the_refusal_of_a_nested_role_says_where_it_is_done():
     with pytest.raises(Invalid, match="PUT /corral/v1/roles/ads/etl or corral role set"):
         read_call(call("UPDATE_QUOTA", quota_configs=[{"role": "ads/etl"}]))

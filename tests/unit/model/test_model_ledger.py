@@ -102,9 +102,11 @@ def test_a_tally_counts_scalars_by_name(parts: list[Resources]) -> None:
     tally = Tally()
     for part in parts:
         tally.add(part)
-    total = {r.name: r.milli for r in tally.bundle()}
+    total = {(r.name, r.identity.revocable): r.milli for r in tally.bundle()}
     for name in ("cpus", "mem", "disk"):
-        assert total.get(name, 0) == sum(r.milli for part in parts for r in part if r.name == name)
+        for revocable in (False, True):
+            of_kind = [r.milli for part in parts for r in part if r.name == name and r.identity.revocable is revocable]
+            assert total.get((name, revocable), 0) == sum(of_kind)
     for part in parts:
         tally.take(part)
     assert tally.bundle() == ()
