@@ -201,7 +201,7 @@ def make_template(app: App, config: Config) -> Template:
 def scaling_variables(app_id: str, token: str, config: Config) -> tuple[tuple[str, str], ...]:
     """Where the app may ask to grow and shrink, and what it shows there."""
     return (
-        ("CORRAL_SCALING_URL", f"http://{config.address}/corral/v1/scaling{app_id}"),
+        ("CORRAL_SCALING_URL", f"{config.scheme}://{config.address}/corral/v1/scaling{app_id}"),
         ("CORRAL_SCALING_TOKEN", token),
     )
 
