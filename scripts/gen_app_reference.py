@@ -28,7 +28,11 @@ PARTS: tuple[tuple[type[msgspec.Struct], str, Names], ...] = (
     (
         spec.Container, "container",
         {"kind": "type", "secret_volumes": "volumes[].secret", "persistent_volumes": "volumes[].persistent",
-         "external_volumes": "volumes[].external"},
+         "external_volumes": "volumes[].external", "linux": "linuxInfo"},
+    ),
+    (
+        spec.LinuxInfo, "container.linuxInfo",
+        {"unconfined": "seccomp.unconfined", "ipc": "ipcInfo.mode", "shm_mb": "ipcInfo.shmSize"},
     ),
     (spec.Docker, "container.docker", {"force_pull_image": "forcePullImage"}),
     (spec.HostVolume, "container.volumes[]", {}),

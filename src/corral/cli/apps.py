@@ -6,10 +6,11 @@ from typing import Any, TypeVar
 
 import click
 
+from corral.cli import pods
 from corral.cli.client import Client
-from corral.cli.deploys import follow_deployment
+from corral.cli.deploys import follow_deployment, follow_to_end
 from corral.cli.output import output_option, show
-from corral.cli.services import app_id, delete_app, follow, get_app, read_file, timeout_option
+from corral.cli.services import app_id, follow, get_app, read_file, timeout_option
 from corral.cli.services import scale as scale_command
 from corral.cli.services import status as status_command
 from corral.lib.errors import Invalid, NotFound
@@ -66,6 +67,8 @@ def _targets(file: str) -> Iterator[_Target]:
         body = {key: value for key, value in found.items() if key not in ("id", "version")}
         yield _Target("group", app_id(found["id"]), body)
         return
+    if found == []:
+        raise Invalid(f"{file} holds no app; write at least one into the list")
     for one in found if isinstance(found, list) else [found]:
         if not isinstance(one, dict) or not isinstance(one.get("id"), str):
             raise Invalid(f"{file} holds an app without an id; every app needs one, such as /web")
@@ -216,7 +219,7 @@ def plan(ctx: click.Context, file: str, output: str) -> None:
 @click.option("-w", "--watch", is_flag=True, help="Show again every second until Ctrl-C.")
 @click.pass_context
 def status(ctx: click.Context, name: str | None, output: str, watch: bool) -> None:
-    """Show all apps, or app NAME with its instances."""
+    """Show all apps and pods, or the app, pod or group NAME with its instances."""
     ctx.invoke(status_command, name=name, output=output, watch=watch)
 
 
@@ -228,8 +231,18 @@ def status(ctx: click.Context, name: str | None, output: str, watch: bool) -> No
 @click.option("--force", is_flag=True, help="Replace a deployment that is under way.")
 @click.pass_context
 def scale(ctx: click.Context, name: str, instances: int, detach: bool, timeout_s: float, force: bool) -> None:
-    """Change how many instances of app NAME are kept running."""
+    """Change how many instances of app or pod NAME are kept running."""
     ctx.invoke(scale_command, name=name, instances=instances, detach=detach, timeout_s=timeout_s, force=force)
+
+
+def _kept_versions(client: Client, path: str) -> tuple[str, list[str], str]:
+    """The present version of an app or pod, all that are kept, newest first, and where each is found."""
+    pod = pods.find(lambda: client.get(f"/v2/pods{path}"))
+    if pod is not None:
+        base = f"/v2/pods{path}::versions"
+        return pod["version"], client.get(base), base
+    base = f"/v2/apps{path}/versions"
+    return get_app(client, path)["version"], client.get(base)["versions"], base
 
 
 @app.command("versions")
@@ -237,12 +250,11 @@ def scale(ctx: click.Context, name: str, instances: int, detach: bool, timeout_s
 @output_option
 @click.pass_obj
 def versions(addr: str, name: str, output: str) -> None:
-    """List the versions of app NAME that are kept, with what each changed."""
+    """List the versions of app or pod NAME that are kept, with what each changed."""
     client = Client(addr)
     path = app_id(name)
-    current = get_app(client, path)["version"]
-    names = client.get(f"/v2/apps{path}/versions")["versions"]
-    found = [client.get(f"/v2/apps{path}/versions/{version}") for version in names]
+    current, names, base = _kept_versions(client, path)
+    found = [client.get(f"{base}/{version}") for version in names]
 
     def rows() -> Iterator[tuple[Any, ...]]:
         hidden = ("version", "versionInfo")
@@ -262,19 +274,25 @@ def versions(addr: str, name: str, output: str) -> None:
 @timeout_option(120.0)
 @click.pass_obj
 def rollback(addr: str, name: str, version: str | None, force: bool, detach: bool, timeout_s: float) -> None:
-    """Take app NAME back to VERSION, or else to the version before the present one."""
+    """Take app or pod NAME back to VERSION, or else to the version before the present one."""
     client = Client(addr)
     path = app_id(name)
-    get_app(client, path)
+    _, kept, base = _kept_versions(client, path)
     if version is None:
-        kept = client.get(f"/v2/apps{path}/versions")["versions"]
         if len(kept) < 2:
             raise NotFound(f"app {path} has no version before the present one")
         version = kept[1]
+    if base.startswith("/v2/pods/"):
+        deployment = pods.change(client, client.get(f"{base}/{version}"), force)
+        click.echo(f"pod {path} goes back to {version}", err=True)
+        if deployment and not detach:
+            follow_to_end(client, deployment, timeout_s)
+        return
     found = client.send("PUT", f"/v2/apps{path}", {"version": version}, {"force": force})
     click.echo(f"app {path} goes back to {version}", err=True)
     if not detach:
         follow_deployment(client, found["deploymentId"], timeout_s)
+        follow(client, path, timeout_s)
 
 
 @app.command("restart")
@@ -287,17 +305,29 @@ def restart(addr: str, name: str, force: bool, detach: bool, timeout_s: float) -
     """Replace all instances of app NAME, one after another."""
     client = Client(addr)
     path = app_id(name)
+    if pods.find_pod(client, path) is not None:
+        raise Invalid(
+            f"{path} is a pod, which has no restart; apply it with another label, and its instances are replaced"
+        )
     get_app(client, path)
     found = client.send("POST", f"/v2/apps{path}/restart", query={"force": force})
     click.echo(f"app {path} restarts", err=True)
     if not detach:
         follow_deployment(client, found["deploymentId"], timeout_s)
+        follow(client, path, timeout_s)
 
 
 @app.command("destroy")
 @click.argument("name")
+@click.option("--group", is_flag=True, help="NAME is a group; destroy all that is below it.")
+@click.option("--force", is_flag=True, help="Replace deployments of the group that are under way.")
 @click.pass_obj
-def destroy_app(addr: str, name: str) -> None:
-    """Stop app NAME and forget it, without waiting."""
-    delete_app(Client(addr), app_id(name))
-    click.echo(f"app {app_id(name)} deleted", err=True)
+def destroy_app(addr: str, name: str, group: bool, force: bool) -> None:
+    """Stop app or pod NAME, or with --group all below it, and forget it, without waiting."""
+    client, path = Client(addr), app_id(name)
+    if not group:
+        click.echo(f"{pods.delete(client, path)} {path} deleted", err=True)
+        return
+    deployment, members = pods.delete_group(client, path, force)
+    click.echo(f"group {path} deleted: {', '.join(members) or 'it was empty'}", err=True)
+    click.echo(f"corral deploy follow {deployment} shows how it ends", err=True)

@@ -78,7 +78,7 @@ def follow_command(addr: str, deployment: str, timeout_s: float) -> None:
     """Show progress until deployment DEPLOYMENT is done, or waits for people."""
     client = Client(addr)
     get_deployment(client, deployment)
-    follow_deployment(client, deployment, timeout_s)
+    follow_to_end(client, deployment, timeout_s)
 
 
 def _steer(addr: str, deployment: str, verb: str, **query: Any) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def resume(addr: str, deployment: str, detach: bool, timeout_s: float) -> None:
     _steer(addr, deployment, "resume")
     click.echo(f"deployment {deployment} goes on", err=True)
     if not detach:
-        follow_deployment(Client(addr), deployment, timeout_s)
+        follow_to_end(Client(addr), deployment, timeout_s)
 
 
 @deploy.command("promote")
@@ -129,7 +129,7 @@ def promote(addr: str, deployment: str, weight: int, detach: bool, timeout_s: fl
         return
     click.echo(f"deployment {deployment} is promoted", err=True)
     if not detach:
-        follow_deployment(Client(addr), deployment, timeout_s)
+        follow_to_end(Client(addr), deployment, timeout_s)
 
 
 @deploy.command("cancel")
@@ -150,7 +150,7 @@ def cancel(addr: str, deployment: str, force: bool, detach: bool, timeout_s: flo
         return
     click.echo(f"deployment {deployment} is undone by {found['deploymentId']}", err=True)
     if not detach:
-        follow_deployment(client, found["deploymentId"], timeout_s)
+        follow_to_end(client, found["deploymentId"], timeout_s)
 
 
 def _no_deployment(deployment: str) -> NotFound:
@@ -172,8 +172,14 @@ def reason_of(found: dict[str, Any]) -> str:
     return "; ".join(told[:3])
 
 
-def follow_deployment(client: Client, deployment: str, timeout_s: float) -> None:
-    """Show progress until the deployment is done or waits for people.
+def follow_to_end(client: Client, deployment: str, timeout_s: float) -> None:
+    """As `follow_deployment`, with a last word when it is done."""
+    if follow_deployment(client, deployment, timeout_s) == "done":
+        click.echo(f"deployment {deployment} is done", err=True)
+
+
+def follow_deployment(client: Client, deployment: str, timeout_s: float) -> str:
+    """Show progress until the deployment is done or waits for people. Reply: how it is then.
 
     Errors: `Failed` when it ends otherwise, or after `timeout_s`, with the reason.
     """
@@ -189,7 +195,7 @@ def follow_deployment(client: Client, deployment: str, timeout_s: float) -> None
                 found = client.get(f"/v2/deployments/{deployment}")
             except NotFound:
                 # A change that changed nothing leaves no deployment behind.
-                return
+                return "done"
             except Unavailable as error:
                 found, reason = None, error.message
             if found is not None:
@@ -206,6 +212,7 @@ def follow_deployment(client: Client, deployment: str, timeout_s: float) -> None
                 console.print(f"deployment waits: {reason}", markup=False)
             time.sleep(_POLL_S)
     _tell_end(found)
+    return str(found["state"])
 
 
 def _describe(found: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from corral.cli import pods
 from corral.cli.client import Client
 from corral.cli.output import ago, output_option, repeat, short_state, show, watch_option
 from corral.lib.errors import Conflict, Failed, Invalid, NotFound, Unavailable
@@ -138,9 +139,9 @@ def run(
 @watch_option
 @click.pass_obj
 def status(addr: str, name: str | None, output: str, watch: bool) -> None:
-    """Show all apps, or app NAME with its instances."""
+    """Show all apps and pods, or the app, pod or group NAME with its instances."""
     client = Client(addr)
-    repeat(watch, lambda: _show_app(client, app_id(name), output) if name else _show_apps(client, output))
+    repeat(watch, lambda: _show_named(client, app_id(name), output) if name else _show_apps(client, output))
 
 
 def get_app(client: Client, path: str) -> dict[str, Any]:
@@ -148,12 +149,8 @@ def get_app(client: Client, path: str) -> dict[str, Any]:
     try:
         found: dict[str, Any] = client.get(f"/v2/apps{path}")["app"]
     except NotFound:
-        raise _no_app(path) from None
+        raise pods.missing(path) from None
     return found
-
-
-def _no_app(path: str) -> NotFound:
-    return NotFound(f"there is no app {path}; corral status lists the apps")
 
 
 def _app_state(app: dict[str, Any]) -> str:
@@ -169,10 +166,26 @@ def _what(app: dict[str, Any]) -> str:
     return docker.get("image") or app.get("cmd") or " ".join(app.get("args", []))
 
 
-def _show_apps(client: Client, output: str) -> None:
+def _show_named(client: Client, path: str, output: str) -> None:
+    app = pods.find(lambda: get_app(client, path))
+    if app is not None:
+        _show_app(client, app, output)
+    elif (pod := pods.find_pod(client, path)) is not None:
+        pods.show_pod(pod, output)
+    elif pods.find_group(client, path) is not None:
+        _show_apps(client, output, path)
+    else:
+        raise pods.missing(path)
+
+
+def _show_apps(client: Client, output: str, group: str = "/") -> None:
+    """Shapes: as JSON and YAML there are the apps alone, as Marathon lists them."""
     wide = output == "wide"
     embed = ["apps.counts", "apps.deployments", "apps.lastTaskFailure"] if wide else None
-    apps = client.get("/v2/apps", embed=embed)["apps"]
+    listed = client.get("/v2/apps", embed=embed)["apps"]
+    beside = pods.list_pods(client) if output in ("table", "wide") else []
+    below = group.rstrip("/") + "/"
+    apps, own_pods = ([one for one in each if one["id"].startswith(below)] for each in (listed, beside))
     columns = ["app", "state", "running", "wanted", "cpus", "mem", "what"] + (["version", "why"] if wide else [])
 
     def rows() -> Iterator[tuple[Any, ...]]:
@@ -180,12 +193,12 @@ def _show_apps(client: Client, output: str) -> None:
             what = _what(a) if wide else _what(a)[:60]
             row = (a["id"], _app_state(a), a.get("tasksRunning", 0), a["instances"], a["cpus"], a["mem"], what)
             yield (*row, a["version"], (a.get("lastTaskFailure") or {}).get("message")) if wide else row
+        yield from (pods.pod_row(pod, wide) for pod in own_pods)
 
     show(apps, output, columns, rows)
 
 
-def _show_app(client: Client, path: str, output: str) -> None:
-    app = get_app(client, path)
+def _show_app(client: Client, app: dict[str, Any], output: str) -> None:
     if output in ("json", "yaml"):
         show(app, output, [], list)
         return
@@ -204,7 +217,7 @@ def _show_app(client: Client, path: str, output: str) -> None:
             yield (*row, t["slaveId"], t["version"]) if wide else row
 
     show(app.get("tasks", []), output, columns, rows)
-    _show_why(client, path)
+    _show_why(client, app["id"])
 
 
 def _show_why(client: Client, path: str) -> None:
@@ -222,9 +235,13 @@ def _show_why(client: Client, path: str) -> None:
 @click.option("--force", is_flag=True, help="Replace a deployment that is under way.")
 @click.pass_obj
 def scale(addr: str, name: str, instances: int, detach: bool, timeout_s: float, force: bool) -> None:
-    """Change how many instances of app NAME are kept running."""
+    """Change how many instances of app or pod NAME are kept running."""
     client = Client(addr)
     path = app_id(name)
+    pod = pods.find(lambda: client.get(f"/v2/pods{path}"))
+    if pod is not None:
+        _scale_pod(client, pod, instances, force, None if detach else timeout_s)
+        return
     get_app(client, path)  # a PUT would create what does not exist
     client.send("PUT", f"/v2/apps{path}", {"instances": instances}, {"force": force})
     click.echo(f"app {path} shall have {instances} instance(s)", err=True)
@@ -232,28 +249,30 @@ def scale(addr: str, name: str, instances: int, detach: bool, timeout_s: float, 
         follow(client, path, timeout_s)
 
 
+def _scale_pod(client: Client, pod: dict[str, Any], instances: int, force: bool, timeout_s: float | None) -> None:
+    from corral.cli.deploys import follow_to_end
+
+    deployment = pods.change(client, {**pod, "scaling": {"kind": "fixed", "instances": instances}}, force)
+    click.echo(f"pod {pod['id']} shall have {instances} instance(s)", err=True)
+    if deployment and timeout_s is not None:
+        follow_to_end(client, deployment, timeout_s)
+
+
 @click.command()
 @click.argument("name")
 @timeout_option(60.0)
 @click.pass_obj
 def stop(addr: str, name: str, timeout_s: float) -> None:
-    """Stop all instances of app NAME and forget it."""
+    """Stop all instances of app or pod NAME and forget it."""
     client = Client(addr)
     path = app_id(name)
-    delete_app(client, path)
+    kind = pods.delete(client, path)
     deadline = time.monotonic() + timeout_s
     while any(t["group"] == path for t in client.get("/corral/v1/tasks", group=path)["tasks"] if _alive(t)):
         if time.monotonic() > deadline:
-            raise Failed(f"app {path} is deleted but instances still end after {timeout_s:g} s; see corral ps")
+            raise Failed(f"{kind} {path} is deleted but instances still end after {timeout_s:g} s; see corral ps")
         time.sleep(_POLL_S)
-    click.echo(f"app {path} stopped", err=True)
-
-
-def delete_app(client: Client, path: str) -> None:
-    try:
-        client.send("DELETE", f"/v2/apps{path}")
-    except NotFound:
-        raise _no_app(path) from None
+    click.echo(f"{kind} {path} stopped", err=True)
 
 
 def _alive(task: dict[str, Any]) -> bool:

@@ -41,6 +41,7 @@ def read_template(source: str, name: str) -> jinja2.Template:
     )  # fmt: skip
     environment.filters["basename"] = _basename
     environment.filters["from_json"] = json.loads
+    environment.filters["tojson"] = _write_json
     try:
         template = environment.from_string(source)
     except jinja2.TemplateSyntaxError as error:
@@ -66,6 +67,12 @@ def render(
         raise Invalid(f"template {template.name}{_line(error)}: {error.message}") from None
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError, LookupError) as error:
         raise Invalid(f"template {template.name}{_line(error)}: {type(error).__name__}: {error}") from None
+
+
+def _write_json(value: Any, indent: int | None = None) -> str:
+    """The filter `tojson` for what templates get; Jinja's own knows plain values alone, and escapes them for pages."""
+    text = msgspec.json.encode(value).decode()
+    return text if indent is None else msgspec.json.format(text, indent=indent)
 
 
 def _line(error: BaseException) -> str:

@@ -32,6 +32,12 @@ OF_CERTIFICATES = ("/corral/v1/trust/renew", "/corral/v1/trust/check")
 """What a node's certificate alone opens: nobody can pass such a request on."""
 
 
+OF_AN_APP = "scaling-"
+"""How the token of a task begins with which its app asks for more or fewer instances of itself. The framework that has
+made it knows whose it is; nobody else does.
+"""
+
+
 class CallerKind(StrEnum):
     ANYBODY = "anybody"
     """Nobody was asked: the endpoint is on loopback, or insecure on purpose, or the path is open."""
@@ -99,6 +105,16 @@ def read_token(headers: Mapping[str, str]) -> str | None:
         case _:
             kind = scheme.partition("=")[0]
             raise Invalid(f"credentials of kind {kind} are not known; send Authorization: Bearer TOKEN")
+
+
+def read_app_token(headers: Mapping[str, str]) -> str | None:
+    """The token of an app that a request carries as bearer; other bearers are for those who guard a whole door.
+
+    Rule: the gate that lets such a request in and the framework that looks at the token both read it here.
+    """
+    scheme, _, rest = headers.get("authorization", "").strip().partition(" ")
+    token = rest.strip()
+    return token if scheme.lower() == "bearer" and token.startswith(OF_AN_APP) else None
 
 
 def digest(secret: str) -> str:

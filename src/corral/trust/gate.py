@@ -24,13 +24,14 @@ from corral.net.auth import (
     Knock,
     Token,
     digest,
+    read_app_token,
     read_token,
     read_token_text,
 )
 from corral.net.client import open_session
 from corral.runtime.routes import MASTERS_PATH, PROCESS_PATH
 from corral.store.base import Store, StoreFailed
-from corral.trust.rights import CHECK_PATH, METRICS_PATHS, check_right, is_open
+from corral.trust.rights import CHECK_PATH, METRICS_PATHS, check_right, is_of_app, is_open
 from corral.trust.spec import TokenRecord, TrustConfig
 from corral.trust.state import TrustState, find_caller, find_node
 
@@ -61,6 +62,8 @@ class MasterGate:
     async def admit(self, knock: Knock) -> Caller:
         _expect_tls(knock)
         if is_open(knock.path, open_metrics=self._open_metrics):
+            return ANYBODY
+        if read_app_token(knock.headers) is not None and is_of_app(knock.method, knock.path):
             return ANYBODY
         caller = self._find(knock)
         check_right(caller, knock.path, knock.method)

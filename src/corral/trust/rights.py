@@ -17,6 +17,10 @@ TOKENS_PATH, NODES_PATH = f"{PREFIX}/tokens", f"{PREFIX}/nodes"
 METRICS_PATHS = frozenset({"/metrics", "/metrics/prometheus"})
 """What may be open to everybody where `trust.open_metrics` says so."""
 
+OF_APPS = ("/corral/v1/usage/", "/corral/v1/scaling/")
+ASKED_BY_APPS = ("expand", "shrink", "metrics")
+"""What an app may ask for of itself: what it uses, its rules, more and fewer instances; not to change its rules."""
+
 OF_AGENTS = frozenset({ORDERS_PATH, REPORTS_PATH, SECRETS_PATH, RENEW_PATH, CHECK_PATH})
 """What needs the certificate of a node."""
 
@@ -27,6 +31,14 @@ READ_BY_AGENTS = frozenset(
 
 FOR_ALL = frozenset({CA_PATH, JOIN_PATH})
 """What somebody needs who is not yet known; a token is in the body where one is needed."""
+
+
+def is_of_app(method: str, path: str) -> bool:
+    """Whether a task asks for this with its app's own token, which the services framework looks at itself."""
+    path = path.rstrip("/")
+    if method == "GET":
+        return path.startswith(OF_APPS)
+    return method == "POST" and path.startswith(OF_APPS[1]) and path.rpartition("/")[2] in ASKED_BY_APPS
 
 
 def is_open(path: str, *, open_metrics: bool = False) -> bool:

@@ -252,3 +252,54 @@ def test_certificates_are_renewed_under_load_without_a_link_or_a_reader_lost(tmp
         assert cluster.corral("ca", "revoke", nodes(cluster)[0]["hostname"]).code == 0
         wait_until(lambda: "was revoked at" in agent.text, "the refusal")
         assert "connection cut" in cluster.master.text
+
+
+def test_apps_and_jobs_are_changed_by_those_who_hold_their_role(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        cluster = start(
+            site, *(word for name in ("services", "cron", "batch") for word in ("--set", f"{name}.role=web"))
+        )
+        ca = ("--cacert", str(cluster.trust / "ca.pem"))
+        web, ads = (
+            cluster.corral("token", "create", "--name", role, "--role", role).out.strip() for role in ("web", "ads")
+        )
+
+        def ask(token: str, method: str, path: str, body: Any = None) -> tuple[int, str]:
+            data = ("-d", json.dumps(body), "-H", "Content-Type: application/json") if body is not None else ()
+            words = (*ca, "-H", f"Authorization: Bearer {token}", "-X", method, "-w", "\n%{http_code}", *data)
+            text, _, code = cluster.curl(*words, cluster.master.url + path).stdout.rpartition("\n")
+            return int(code), text
+
+        app = {"id": "/shop/web", "cmd": "exec sleep 1000", "cpus": 0.1, "mem": 16, "instances": 1}
+        job = {"name": "night", "command": "true", "schedule": "R/2050-01-01T00:00:00Z/PT24H"}
+        changes: tuple[tuple[str, str, Any, int], ...] = (
+            ("POST", "/v2/apps", app, 201), ("PUT", "/v2/apps/shop/web", {"instances": 2}, 200),
+            ("PUT", "/corral/v1/scaling/shop/web", {"min": 1, "max": 3}, 200),
+            ("POST", "/v2/groups", {"id": "/empty"}, 201), ("DELETE", "/v2/groups/empty", None, 200),
+            ("POST", "/scheduler/iso8601", job, 204), ("DELETE", "/scheduler/job/night", None, 204),
+            ("POST", "/v1/batch/jobs", {"command": "true"}, 201),
+        )  # fmt: skip
+        for method, path, body, status in changes:
+            code, text = ask(ads, method, path, body)
+            assert code == 403, (path, text)
+            assert "ads is bound to ads" in text
+            assert "'web'" in text
+            code, text = ask(web, method, path, body)
+            assert code == status, (path, text)
+            wait_until(lambda: ask(web, "GET", "/v2/deployments") == (200, "[]"), "the deployment's end")
+        for path in ("/v2/apps/shop/web", "/v2/queue", "/scheduler/jobs", "/v1/batch/jobs"):
+            assert ask(ads, "GET", path)[0] == 200
+        assert ask(web, "POST", "/logging", {"level": "DEBUG"})[0] == 403
+        assert ask(cluster.secret(), "POST", "/logging", {"level": "INHERIT"})[0] == 200
+        restarted = ask(web, "POST", "/v2/apps/shop/web/restart")
+        assert restarted[0] == 200
+        wait_until(lambda: ask(web, "GET", "/v2/deployments") == (200, "[]"), "the restart's end")
+        told = cluster.corral("exec", "shop/web", "--", "sh", "-c", "echo $CORRAL_SCALING_URL $CORRAL_SCALING_TOKEN")
+        url, token = told.out.split()
+        assert url == f"{cluster.master.url}/corral/v1/scaling/shop/web"
+        path = url.removeprefix(cluster.master.url)
+        assert ask(token, "POST", f"{path}/expand", {"by": 1, "why": "by itself"})[0] == 200
+        assert json.loads(ask(token, "GET", path)[1])["history"][0]["why"].endswith("by itself")
+        assert ask(token, "DELETE", path)[0] == 401
+        assert ask(token, "GET", "/v2/apps")[0] == 401
+        assert ask(token, "POST", "/corral/v1/scaling/other/expand")[0] in (403, 404)

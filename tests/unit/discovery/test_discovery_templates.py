@@ -49,6 +49,15 @@ def test_changes_are_divided_into_what_a_commit_takes() -> None:
     assert portions({}, 10, 10) == []
 
 
+def test_whatever_a_template_gets_is_written_as_json(app: Make) -> None:
+    found = json.loads(made("{{ apps | tojson }}", app("/a", labels={"x": "<&>"}, count=1, ready=1)))
+    assert [(one["id"], one["labels"], len(one["instances"])) for one in found] == [("/a", {"x": "<&>"}, 1)]
+    assert made("{{ {'a': [1, 'b']} | tojson }}") == '{"a":[1,"b"]}'
+    assert made("{{ {'a': 1} | tojson(indent=2) }}") == '{\n  "a": 1\n}'
+    with pytest.raises(Invalid, match="line 1"):
+        made("{{ range | tojson }}")
+
+
 def test_a_template_lists_what_is_ready_where(app: Make) -> None:
     source = "{% for i in ready('/shop/web') %}\nserver {{ i.endpoints[0].address }}\n{% endfor %}\n"
     assert made(source, app(ready=1)) == "server 10.0.0.1\n"

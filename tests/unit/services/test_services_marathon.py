@@ -200,7 +200,10 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
         {"container": {"type": "MESOS", "docker": {"image": "nginx", "parameters": [{"key": "a", "value": "b"}]}}},
     ),
     ("/container/type", {"container": {"type": "RKT"}}),
-    ("/container/linuxInfo", {"container": {**DOCKER, "linuxInfo": {}}}),
+    (
+        "/container/linuxInfo/seccomp/profileName",
+        {"container": {**DOCKER, "linuxInfo": {"seccomp": {"profileName": "own.json"}}}},
+    ),
     ("/container/docker/credential", {"container": {"docker": {"image": "a", "credential": {"principal": "p"}}}}),
     ("/container/docker/pullConfig", {"container": {"docker": {"image": "a", "pullConfig": {"secret": "s"}}}}),
     ("/container/docker/parameters(0)/key", {"container": {"docker": {"image": "a", "parameters": [{"value": "v"}]}}}),

@@ -73,6 +73,36 @@ async def test_a_master_turns_others_away_in_words(
         await master.admit(asked)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "credentials", "is_let_in"),
+    [
+        ("POST", "/corral/v1/scaling/shop/web/expand", "Bearer scaling-1-2", True),
+        ("POST", "/corral/v1/scaling/shop/web/shrink", "bearer  scaling-1-2 ", True),
+        ("POST", "/corral/v1/scaling/shop/web/metrics", "Bearer scaling-1-2", True),
+        ("GET", "/corral/v1/scaling/shop/web", "Bearer scaling-1-2", True),
+        ("GET", "/corral/v1/usage/shop/web", "Bearer scaling-1-2", True),
+        ("PUT", "/corral/v1/scaling/shop/web", "Bearer scaling-1-2", False),
+        ("DELETE", "/corral/v1/scaling/shop/web", "Bearer scaling-1-2", False),
+        ("POST", "/corral/v1/usage/expand", "Bearer scaling-1-2", False),
+        ("GET", "/v2/apps", "Bearer scaling-1-2", False),
+        ("POST", "/corral/v1/scaling/shop/web/expand", "token=scaling-1-2", False),
+        (
+            "POST", "/corral/v1/scaling/shop/web/expand",
+            "Basic " + base64.b64encode(b"any:scaling-1-2").decode(), False,
+        ),
+    ],
+)  # fmt: skip
+async def test_a_task_reaches_its_own_apps_scaling_alone(
+    master: MasterGate, method: str, path: str, credentials: str, is_let_in: bool
+) -> None:
+    asked = Knock(method=method, path=path, headers={"authorization": credentials})
+    if is_let_in:
+        assert await master.admit(asked) == ANYBODY
+    else:
+        with pytest.raises(Unauthenticated):
+            await master.admit(asked)
+
+
 async def test_a_token_that_has_expired_opens_nothing() -> None:
     with pytest.raises(Unauthenticated, match="has expired"):
         await MasterGate(state(), clock=lambda: 100.0).admit(knock(token=TOKEN.text))

@@ -12,8 +12,12 @@ from corral.frameworks.cron.spec import Config
 from corral.net.routes import Route
 from corral.sdk.framework import Framework, introduce
 from corral.sdk.notify import MailServer
+from corral.sdk.rights import guard
 
 __all__ = ["Config", "CronCore", "Input", "build"]
+
+FREE = frozenset({"/scheduler/jobs/plan", "/v1/scheduler/jobs/plan", "/corral/v1/dags/plan"})
+"""What tells what would be, and changes nothing."""
 
 
 def build(config: Config, random: Random) -> Framework:
@@ -29,7 +33,8 @@ def build(config: Config, random: Random) -> Framework:
         )
 
     def front_door(ask: Callable[[Any], Awaitable[Any]]) -> list[Route]:
-        return allow_origin([*routes(ask), *dag_routes(ask)], config.allow_origin)
+        guarded = guard([*routes(ask), *dag_routes(ask)], config.name, (config.role,), FREE)
+        return allow_origin(guarded, config.allow_origin)
 
     return Framework(
         info=introduce(config), core=CronCore(config, random), routes=front_door, records="cron/", mail=mail,

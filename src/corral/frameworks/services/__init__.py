@@ -1,15 +1,18 @@
 """The services framework: long-running apps kept at their number, under Marathon's API."""
 
-from functools import partial
+from collections.abc import Awaitable, Callable
 from random import Random
+from typing import Any
 
 from msgspec.structs import replace
 
 from corral.frameworks.services.core import Input, ServicesCore
-from corral.frameworks.services.routes import routes
+from corral.frameworks.services.routes import FREE, routes
 from corral.frameworks.services.spec import Config
+from corral.net.routes import Route
 from corral.sdk.feed import Feed
 from corral.sdk.framework import Framework, introduce
+from corral.sdk.rights import guard
 
 __all__ = ["Config", "Input", "ServicesCore", "build"]
 
@@ -20,7 +23,11 @@ def build(config: Config, random: Random) -> Framework:
     info = introduce(config)
     if config.principal:
         info = replace(info, principal=config.principal)
+
+    def front_door(ask: Callable[[Any], Awaitable[Any]]) -> list[Route]:
+        return guard(routes(ask, feed), config.name, (config.role, config.reserved_role), FREE)
+
     return Framework(
-        info=info, core=ServicesCore(config, random, info), routes=partial(routes, feed=feed),
+        info=info, core=ServicesCore(config, random, info), routes=front_door,
         records="services/", feed=feed, webhook_secret_file=config.webhook_secret_file,
     )  # fmt: skip

@@ -104,6 +104,14 @@ class Docker(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     parameters: tuple[tuple[str, str], ...] = ()
 
 
+class LinuxInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Shapes: `unconfined` is about system calls; `ipc` is PRIVATE or SHARE_PARENT; None is what was not said."""
+
+    unconfined: bool | None = None
+    ipc: str | None = None
+    shm_mb: int | None = None
+
+
 class Container(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Shapes: `kind` is DOCKER or MESOS; `port_mappings` None when none were named, which is not the same as ()."""
 
@@ -114,6 +122,7 @@ class Container(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     persistent_volumes: tuple[PersistentVolume, ...] = ()
     external_volumes: tuple[ExternalVolume, ...] = ()
     port_mappings: tuple[PortMapping, ...] | None = None
+    linux: LinuxInfo | None = None
 
 
 class Fetch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -29,6 +29,7 @@ from corral.frameworks.services.state import App, State, replace, task_id_of
 from corral.lib.errors import Conflict, CorralError, Forbidden, NotFound, Unprocessable
 from corral.lib.ids import mint_uuid
 from corral.lib.units import format_timestamp
+from corral.net.auth import OF_AN_APP
 from corral.runtime.core import Effect, Note, Persist, Reply, SetTimer
 from corral.sdk.effects import Measure, Measured
 
@@ -87,7 +88,7 @@ def _set(state: State, ask: int, asked: SetScaling) -> list[Effect]:
     if asked.record.most > state.config.most_instances:
         most = state.config.most_instances
         raise Unprocessable("Object is not valid", {"/max": [f"this installation takes at most {most} of one app"]})
-    token = old.token if old is not None else f"scaling-{mint_uuid(state.random)}"
+    token = old.token if old is not None else f"{OF_AN_APP}{mint_uuid(state.random)}"
     record = replace(asked.record, token=token, history=old.history if old is not None else ())
     state.elastic.records[asked.id] = record
     # Tasks that start from now on find the token in their environment.

@@ -12,6 +12,7 @@ from corral.frameworks.services import partition, residency
 from corral.frameworks.services.app_spec import AppSpec, Docker, Network, PortDefinition, PortMapping
 from corral.frameworks.services.checks import make_checks
 from corral.frameworks.services.external import make_parameters
+from corral.frameworks.services.linux import make_linux_parameters
 from corral.frameworks.services.readiness import make_check, make_readiness_check
 from corral.frameworks.services.record_spec import Instance
 from corral.frameworks.services.secrets import make_variables, make_volumes
@@ -200,7 +201,7 @@ def make_template(app: App, config: Config) -> Template:
 def scaling_variables(app_id: str, token: str, config: Config) -> tuple[tuple[str, str], ...]:
     """Where the app may ask to grow and shrink, and what it shows there."""
     return (
-        ("CORRAL_SCALING_URL", f"http://{config.address}/corral/v1/scaling{app_id}"),
+        ("CORRAL_SCALING_URL", f"{config.scheme}://{config.address}/corral/v1/scaling{app_id}"),
         ("CORRAL_SCALING_TOKEN", token),
     )
 
@@ -341,14 +342,13 @@ def make_container(spec: AppSpec, host_ports: tuple[int, ...]) -> wire.Container
     volumes += make_volumes(spec)
     if container.docker is None:
         return wire.ContainerInfo(kind=wire.ContainerKind.MESOS, volumes=volumes)
+    flags = (*container.docker.parameters, *make_parameters(spec), *make_linux_parameters(spec))
     docker = wire.DockerInfo(
         image=container.docker.image,
         network=_NETWORKS[spec.network],
         port_mappings=_wire_mappings(spec, host_ports),
         privileged=container.docker.privileged,
-        parameters=tuple(
-            wire.Parameter(key=k, value=v) for k, v in (*container.docker.parameters, *make_parameters(spec))
-        ),
+        parameters=tuple(wire.Parameter(key=key, value=value) for key, value in flags),
         force_pull_image=container.docker.force_pull_image,
     )
     networks = tuple(

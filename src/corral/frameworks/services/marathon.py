@@ -30,6 +30,7 @@ from corral.frameworks.services.app_spec import (
 from corral.frameworks.services.checks import read_health_checks
 from corral.frameworks.services.command_spec import AppUpdate
 from corral.frameworks.services.external import read_external
+from corral.frameworks.services.linux import read_linux
 from corral.frameworks.services.reader import INVALID_JSON, NOT_VALID, Json, Reader, kind_of
 from corral.frameworks.services.readiness import read_check, read_limits, read_readiness_checks, read_residency
 from corral.frameworks.services.secrets import read_env, read_secrets
@@ -189,7 +190,14 @@ def read_unreachable(reader: Reader, field: str) -> Unreachable | None:
     return found
 
 
+_OLD_SELECTIONS = {"YoungestFirst": "YOUNGEST_FIRST", "OldestFirst": "OLDEST_FIRST"}
+"""As the documentation of Marathon 1.4 has them."""
+
+
 def _read_kill_selection(reader: Reader, field: str) -> str:
+    value = reader.any(field)
+    if isinstance(value, str) and value in _OLD_SELECTIONS:
+        return _OLD_SELECTIONS[value]
     return reader.choice(field, "YOUNGEST_FIRST", ("YOUNGEST_FIRST", "OLDEST_FIRST"))
 
 
@@ -299,7 +307,8 @@ def _read_container(reader: Reader, given: dict[str, Any]) -> None:
     outer = reader.object("container")
     if outer is None:
         return
-    kind = outer.choice("type", "DOCKER", ("DOCKER", "MESOS"))
+    # Files that only name volumes leave the type out; those with an image mean Docker.
+    kind = outer.choice("type", "DOCKER" if outer.has("docker") else "MESOS", ("DOCKER", "MESOS"))
     docker, old_mappings = _read_docker(outer)
     mappings: tuple[PortMapping, ...] | None = None
     if outer.has("portMappings"):
@@ -310,8 +319,7 @@ def _read_container(reader: Reader, given: dict[str, Any]) -> None:
             )
     elif old_mappings is not None:
         mappings = old_mappings or None
-    if outer.has("linuxInfo"):
-        outer.refuse("linuxInfo", "linuxInfo is not supported by this release; leave it out")
+    linux = read_linux(outer)
     found = [v for item in outer.objects("volumes") if (v := _read_volume(item)) is not None]
     outer.done()
     given["container"] = Container(
@@ -322,6 +330,7 @@ def _read_container(reader: Reader, given: dict[str, Any]) -> None:
         persistent_volumes=tuple(v for v in found if isinstance(v, PersistentVolume)),
         external_volumes=tuple(v for v in found if isinstance(v, ExternalVolume)),
         port_mappings=mappings,
+        linux=linux,
     )
 
 
@@ -490,7 +499,17 @@ def _read_network(item: Reader) -> NetworkSpec:
 
 
 def _read_ports(reader: Reader, given: dict[str, Any]) -> None:
-    """`portDefinitions`, or the older `ports`; both only when they say the same."""
+    """`portDefinitions`, or the older `ports`; both only when they say the same.
+
+    Beside a network of the container's own, older releases show the service ports once more in one or both of them.
+    """
+    networks = given.get("networks", ())
+    if networks and networks[0].mode is not Network.HOST:
+        reader.has("ports")
+        if not reader.has("networks") or not reader.has("portDefinitions"):
+            reader.has("portDefinitions")
+            given["port_definitions"] = None
+            return
     if reader.has("portDefinitions"):
         given["port_definitions"] = tuple(_read_definition(p) for p in reader.objects("portDefinitions"))
     if not reader.has("ports"):

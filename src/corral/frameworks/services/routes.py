@@ -51,6 +51,8 @@ from corral.net.routes import Request, Response, Route
 from corral.sdk.feed import Feed
 
 MOST_BODY_BYTES = 8 << 20
+FREE = frozenset({"/v2/plan", "/logging", "/corral/v1/registry/drained", "/corral/v1/registry/traffic"})
+"""What changes nothing of what is run, or says for itself who may: what would be, the log, what balancers tell."""
 
 
 def routes(ask: Ask, feed: Feed | None = None) -> list[Route]:

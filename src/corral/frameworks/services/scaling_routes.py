@@ -19,14 +19,13 @@ from corral.frameworks.services.scaling_spec import (
     Window,
 )
 from corral.frameworks.services.validate import canonical_id
+from corral.net.auth import read_app_token
 from corral.net.routes import Request, Response, json_response
 
 Ask = Callable[[Any], Awaitable[Any]]
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _CLOCK = re.compile(r"([01]\d|2[0-3]):([0-5]\d)|(24):(00)")
-BEARER = "bearer "
-OURS = "scaling-"
 
 
 def scaling_table(ask: Ask) -> Sequence[tuple[str, str, Any]]:
@@ -48,10 +47,10 @@ class _Elastic:
         self._ask = ask
 
     async def get_usage(self, request: Request) -> Response:
-        return json_response(await self._ask(GetUsage(id=_id(request), token=_token(request))))
+        return json_response(await self._ask(GetUsage(id=_id(request), token=read_app_token(request.headers))))
 
     async def get_scaling(self, request: Request) -> Response:
-        return json_response(await self._ask(GetScaling(id=_id(request), token=_token(request))))
+        return json_response(await self._ask(GetScaling(id=_id(request), token=read_app_token(request.headers))))
 
     async def set_scaling(self, request: Request) -> Response:
         record = read_scaling(read_json(request.body), _id(request))
@@ -76,7 +75,7 @@ class _Elastic:
         why = reader.text("why", "")[:200]
         reader.finish()
         command = Resize(
-            id=_id(request), by=sign * by, instances=instances, why=why, token=_token(request),
+            id=_id(request), by=sign * by, instances=instances, why=why, token=read_app_token(request.headers),
             force=request.flag("force"),
         )  # fmt: skip
         result, found = await self._ask(command)
@@ -93,7 +92,13 @@ class _Elastic:
         source = reader.text("source", "")
         reader.finish()
         await self._ask(
-            Push(id=_id(request), metric=Metric(metric), value=value, source=source[:100], token=_token(request))
+            Push(
+                id=_id(request),
+                metric=Metric(metric),
+                value=value,
+                source=source[:100],
+                token=read_app_token(request.headers),
+            )
         )
         return Response(status=204)
 
@@ -158,10 +163,3 @@ def _read_clock(item: Reader, field: str) -> int:
 
 def _id(request: Request) -> str:
     return canonical_id("/" + request.params["id"])
-
-
-def _token(request: Request) -> str | None:
-    """Other bearers are for those who guard the whole front door."""
-    text = request.headers.get("authorization", "")
-    token = text[len(BEARER) :].strip()
-    return token if text.lower().startswith(BEARER) and token.startswith(OURS) else None

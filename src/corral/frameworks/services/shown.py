@@ -18,6 +18,7 @@ from corral.frameworks.services.app_spec import (
     Unreachable,
 )
 from corral.frameworks.services.checks import write_health_check
+from corral.frameworks.services.linux import write_linux
 from corral.frameworks.services.readiness import write_check, write_readiness_check
 from corral.frameworks.services.record_spec import AppRecord, VersionRecord
 
@@ -180,6 +181,8 @@ def _write_container(container: Container) -> Json:
             "privileged": container.docker.privileged,
             "parameters": [{"key": k, "value": v} for k, v in container.docker.parameters],
         }
+    if container.linux is not None:
+        out["linuxInfo"] = write_linux(container.linux)
     if container.port_mappings is not None:
         out["portMappings"] = [_write_mapping(m) for m in container.port_mappings]
     return out

@@ -122,8 +122,16 @@ def find_cause(state: State, app: App) -> str:
     unhealthy = app.up_to_date[Phase.UNHEALTHY]
     if unhealthy:
         causes = [r.cause for i in unhealthy.values() for r in i.health if r.cause and not r.alive]
-        return causes[0] if causes else f"{len(unhealthy)} instances have not passed their checks yet"
+        return causes[0] if causes else _say_unhealthy(len(unhealthy))
     return ""
+
+
+def _say_unhealthy(count: int) -> str:
+    return (
+        f"{count} instances have not passed their checks yet"
+        if count > 1
+        else "1 instance has not passed its checks yet"
+    )
 
 
 # Shown.

@@ -13,6 +13,7 @@ from corral.frameworks.services import residency, retry
 from corral.frameworks.services.app_spec import AppSpec, Network, PortDefinition, PortMapping, Residency, Upgrade
 from corral.frameworks.services.checks import find_faults
 from corral.frameworks.services.external import find_external_faults
+from corral.frameworks.services.linux import find_linux_faults
 from corral.frameworks.services.partition import SINGLE_INSTANCE, find_label_faults, is_single
 from corral.frameworks.services.readiness import find_readiness_faults
 from corral.frameworks.services.secrets import find_secret_faults
@@ -86,6 +87,7 @@ def _errors(spec: AppSpec, config: Config) -> Errors:
     yield from find_secret_faults(spec)
     yield from residency.find_volume_faults(spec)
     yield from find_external_faults(spec)
+    yield from find_linux_faults(spec)
     yield from _constraint_errors(spec)
     yield from _role_errors(spec, config)
 

@@ -1,0 +1,98 @@
+"""Who may change what the first-party frameworks run: by the roles that these launch in."""
+
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+
+from corral.frameworks import batch, cron, services
+from corral.lib.errors import CorralError, Forbidden
+from corral.net.auth import ANYBODY, Caller, CallerKind
+from corral.net.routes import Request, Response, Route
+from corral.sdk.rights import check_roles, guard
+
+ETL = Caller(kind=CallerKind.TOKEN, name="ci", roles=("ads/etl",))
+ADS = Caller(kind=CallerKind.TOKEN, name="ads", roles=("lab", "ads"))
+OPERATOR = Caller(kind=CallerKind.TOKEN, name="ops")
+
+
+@pytest.mark.parametrize("caller", [ADS, OPERATOR, ANYBODY])
+def test_a_role_is_held_by_itself_by_one_above_and_by_those_without_bounds(caller: Caller) -> None:
+    check_roles(caller, ("ads", "ads/etl"), "services")
+
+
+@pytest.mark.parametrize("roles", [("*",), ("ads",), ("ads/etl", "web"), ("ads/etls",)])
+def test_every_role_has_to_be_held(roles: tuple[str, ...]) -> None:
+    with pytest.raises(Forbidden, match="ci is bound to ads/etl") as caught:
+        check_roles(ETL, roles, "services")
+    assert repr(roles[-1]) in caught.value.message
+
+
+async def answer(request: Request) -> Response:
+    return Response(status=204)
+
+
+async def test_changes_alone_are_guarded() -> None:
+    made = [Route(method=m, path=p, handler=answer) for m in ("GET", "HEAD", "POST", "*") for p in ("/a", "/free")]
+    for route in guard(made, "services", ("web",), free={"/free"}):
+        request = Request(method="POST", path=route.path, caller=ETL)
+        if route.method in ("GET", "HEAD") or route.path == "/free":
+            assert (await route.handler(request)).status == 204
+        else:
+            with pytest.raises(Forbidden):
+                await route.handler(request)
+
+
+FRAMEWORKS: tuple[tuple[Any, Any], ...] = (
+    (services.build, services.Config(role="ads/etl")),
+    (cron.build, cron.Config(role="ads/etl", allow_origin="*")),
+    (batch.build, batch.Config(role="ads/etl")),
+)
+CHANGES_NOTHING = {
+    ("POST", "/v2/plan"), ("POST", "/logging"), ("POST", "/corral/v1/registry/drained"),
+    ("POST", "/corral/v1/registry/traffic"), ("POST", "/scheduler/jobs/plan"), ("POST", "/v1/scheduler/jobs/plan"),
+    ("POST", "/corral/v1/dags/plan"), ("POST", "/v1/batch/query"), ("POST", "/v1/batch/wait"),
+}  # fmt: skip
+
+
+class Asked(Exception):
+    """The request has passed the guard and the dialect."""
+
+
+async def ask(command: Any) -> Any:
+    raise Asked
+
+
+async def passes(route: Route, caller: Caller) -> bool:
+    """Whether the guard lets it by; what the dialect says of an empty request does not matter here."""
+    params = dict.fromkeys(("id", "group", "task", "version", "name", "instance", "owner", "run", "which"), "x")
+    try:
+        await route.handler(Request(method=route.method, path=route.path, params=params, caller=caller))
+    except Forbidden:
+        return False
+    except (Asked, CorralError):
+        return True
+    return True
+
+
+@pytest.mark.parametrize(("build", "config"), FRAMEWORKS)
+async def test_every_change_of_every_door_wants_the_role_and_no_read_does(build: Any, config: Any) -> None:
+    other = Caller(kind=CallerKind.TOKEN, name="web", roles=("web",))
+    routes = build(config, Random(1)).routes(ask)
+    guarded = [r for r in routes if not await passes(r, other)]
+    assert {(r.method, r.path) for r in routes if r.method not in ("GET", "HEAD", "OPTIONS")} - {
+        (r.method, r.path) for r in guarded
+    } <= CHANGES_NOTHING - {("POST", "/logging")}
+    assert not [r.path for r in guarded if r.method in ("GET", "HEAD", "OPTIONS")]
+    for caller in (ETL, ADS, OPERATOR, ANYBODY):
+        refused = [r.path for r in routes if not await passes(r, caller)]
+        assert refused == (["/logging"] if caller.roles and "services" in build.__module__ else [])
+
+
+async def test_volumes_of_another_role_want_that_role_too() -> None:
+    config = services.Config(role="web", volume_role="disks")
+    (create,) = [r for r in services.build(config, Random(1)).routes(ask) if (r.method, r.path) == ("POST", "/v2/apps")]
+    web = Caller(kind=CallerKind.TOKEN, name="web", roles=("web",))
+    assert not await passes(create, web)
+    assert await passes(create, msgspec.structs.replace(web, roles=("web", "disks")))
