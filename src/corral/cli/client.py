@@ -20,6 +20,7 @@ _BY_STATUS: dict[int, type[CorralError]] = {
     401: errors.Unauthenticated,
     403: errors.Forbidden,
     404: errors.NotFound,
+    405: errors.WrongMethod,
     409: errors.Conflict,
     413: errors.TooLarge,
     422: errors.Invalid,
