@@ -78,6 +78,10 @@ class Client:
                 f"{self.addr} answers with something else than JSON; is it a corral {self._what}?"
             ) from None
 
+    def order(self, method: str, path: str) -> None:
+        """Ask for something whose answer says no more than that it was done. Errors: as `send`."""
+        self._open(method, path, None, {}).close()
+
     def lines(self, path: str, **query: Any) -> Iterator[bytes]:
         """The answer line by line as it comes, without end if the server has none.
 
