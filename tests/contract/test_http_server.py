@@ -108,6 +108,7 @@ async def test_a_wrong_method_is_told_the_right_one(client: aiohttp.ClientSessio
     async with client.post("/fail") as answer:
         assert answer.status == 405
         assert answer.headers["Allow"] == "GET"
+        assert await answer.json() == {"message": "/fail takes GET, not POST"}
 
 
 async def test_what_an_exclusive_path_takes_no_greedier_one_gets(client: aiohttp.ClientSession) -> None:

@@ -1,16 +1,16 @@
-"""Commands about batch jobs, through the batch API: batch submit, ls, show, wait, logs, kill, stats, owner."""
+"""Commands about batch jobs, through the batch API: batch submit, ls, show, wait, logs, cancel, stats, owner."""
 
 import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
 from corral.cli.access import find_access
 from corral.cli.client import Client
+from corral.cli.files import read_text
 from corral.cli.output import ago, output_option, repeat, show, watch_option
 from corral.client.batch import BatchClient
 from corral.client.records import Job
@@ -44,11 +44,23 @@ def batch() -> None:
 @click.option("--owner", default="", help="Whose share the jobs use.")
 @click.option("--cpus", type=float)
 @click.option("--mem", type=float, help="MiB.")
+@click.option("--disk", type=float, help="MiB.")
+@click.option("--gpus", type=float)
 @click.option("--image", default="", help="Run in a container of this image.")
+@click.option("--user", default="", help="Who the command runs as.")
 @click.option("--priority", type=int)
 @click.option("--retries", type=int)
+@click.option(
+    "--retry-delay", type=float, help="Seconds before the first of these, twice as long before each further one."
+)
 @click.option("--timeout", type=float, help="Seconds an attempt may run.")
+@click.option("--queue-timeout", type=float, help="Seconds the job may wait.")
+@click.option("--at-most-once", is_flag=True, help="Never start it twice, though its fate be unknown.")
 @click.option("--array", type=int, help="Run so many elements, each with its CORRAL_ARRAY_INDEX.")
+@click.option("--max-running", type=int, help="So many elements of the array at once.")
+@click.option(
+    "--constraint", "constraints", multiple=True, metavar="FIELD:OPERATOR:VALUE", help="Such as rack:EQUALS:r1."
+)
 @click.option("-e", "--env", "env", multiple=True, metavar="NAME=VALUE")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE")
 @click.option("--key", default=None, help="Makes the call one that can be repeated without a second run.")
@@ -65,7 +77,7 @@ def submit_jobs(
     if file is None and not words and "image" not in given:
         raise Invalid("give a command behind --, or the jobs of a file with --file")
     if file is not None:
-        jobs: Sequence[dict[str, Any]] = read_jobs(sys.stdin.read() if file == "-" else Path(file).read_text("utf-8"))
+        jobs: Sequence[dict[str, Any]] = read_jobs(read_text(file))
     else:
         jobs = [{"command": words[0]} if len(words) == 1 else {"argv": list(words)} if words else {}]
     with _open(addr) as client:
@@ -78,15 +90,28 @@ def submit_jobs(
 
 
 def _fields(options: dict[str, Any]) -> dict[str, Any]:
-    found = {
-        key: value for key, value in options.items() if value not in (None, "", ()) and key not in ("env", "labels")
-    }
+    at_most_once, most = options.pop("at_most_once"), options.pop("max_running")
+    parted = ("env", "labels", "constraints")
+    found = {key: value for key, value in options.items() if value not in (None, "", ()) and key not in parted}
+    if at_most_once:
+        found["delivery"] = "at-most-once"
+    if options["constraints"]:
+        found["constraints"] = [_split_constraint(text) for text in options["constraints"]]
     for key in ("env", "labels"):
         if options[key]:
             found[key] = dict(_split(text) for text in options[key])
     if "array" in found:
-        found["array"] = {"count": found["array"]}
+        found["array"] = {"count": found["array"], **({} if most is None else {"max_running": most})}
+    elif most is not None:
+        raise Invalid("--max-running is for the elements of an --array; corral batch owner bounds jobs of their own")
     return found
+
+
+def _split_constraint(text: str) -> list[str]:
+    parts = text.split(":", 2)
+    if len(parts) != 3 or not all(parts):
+        raise Invalid(f"constraint {text!r} is not of the form FIELD:OPERATOR:VALUE, such as rack:EQUALS:r1")
+    return parts
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -114,18 +139,24 @@ def read_jobs(text: str) -> list[dict[str, Any]]:
     return [{**defaults, **job} for job in jobs]
 
 
-def follow(client: BatchClient, ids: Sequence[str]) -> None:
-    """Show how many are over until all are. Errors: `Failed` names those that did not succeed."""
+def follow(client: BatchClient, ids: Sequence[str], timeout_s: float = float("inf")) -> None:
+    """Show how many are over until all are.
+
+    Errors: `Failed` names those that did not succeed, or are not over in time.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task("jobs", total=len(set(ids)))
-        pending = list(dict.fromkeys(ids))
+        pending, until = list(dict.fromkeys(ids)), time.monotonic() + timeout_s
         while pending:
             # Any end is news for the bar; without one the look is made again in a second.
-            pending = client.wait(pending, timeout_s=1.0).pending
+            left_s = until - time.monotonic()
+            if left_s <= 0.0:
+                raise Failed(_tell_pending(client, pending, timeout_s))
+            pending = client.wait(pending, timeout_s=min(1.0, left_s)).pending
             progress.update(bar, completed=len(set(ids)) - len(pending))
     failed = [job for job in _all(client, ids) if not job.succeeded]
     if failed:
@@ -133,7 +164,17 @@ def follow(client: BatchClient, ids: Sequence[str]) -> None:
         why = first.reason or f"exit code {first.exit_code}"
         more = f"; {len(failed) - 1} more did not succeed" if len(failed) > 1 else ""
         raise Failed(f"job {first.id} ended as {first.state}: {why}{more}; corral batch logs {first.id}")
-    click.echo(f"{len(set(ids))} jobs succeeded", err=True)
+    click.echo(f"{_many(len(set(ids)))} succeeded", err=True)
+
+
+def _many(count: int) -> str:
+    return f"{count} job" if count == 1 else f"{count} jobs"
+
+
+def _tell_pending(client: BatchClient, pending: Sequence[str], timeout_s: float) -> str:
+    first = client.get(pending[0])
+    why = f"{first.id} is {first.state}{f': {first.reason}' if first.reason else ''}"
+    return f"{_many(len(pending))} not over after {timeout_s:g} s; {why}"
 
 
 def _all(client: BatchClient, ids: Sequence[str]) -> Iterable[Job]:
@@ -193,13 +234,22 @@ def show_job(addr: str, job: str, output: str) -> None:
 
 @batch.command("wait")
 @click.argument("jobs", nargs=-1, required=True)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    default=float("inf"),
+    type=click.FloatRange(0.0),
+    help="Seconds to wait; for ever unless told.",
+)
 @click.pass_obj
-def wait_jobs(addr: str, jobs: tuple[str, ...]) -> None:
+def wait_jobs(addr: str, jobs: tuple[str, ...], timeout_s: float) -> None:
     """Wait until all JOBS are over; one that did not succeed is an error."""
     with _open(addr) as client:
+        known = {job.id for job in _all(client, jobs)}
         for job in jobs:
-            client.get(job)
-        follow(client, jobs)
+            if job not in known:
+                client.get(job)
+        follow(client, jobs, timeout_s)
 
 
 @batch.command("logs")
@@ -226,12 +276,26 @@ def show_log(addr: str, job: str, stderr: bool, follows: bool, attempt: int) -> 
 def cancel_jobs(addr: str, jobs: tuple[str, ...], owner: str, label: str, state: str) -> None:
     """End JOBS, or all that match, in whatever state they are."""
     client = _open(addr)
+    if not (jobs or owner or label or state):
+        raise Invalid("name jobs, or give --owner, --label or --state")
     if len(jobs) == 1 and not (owner or label or state):
         # An unknown one is an error; among many it is passed over.
         client.kill(jobs[0])
         click.echo(f"job {jobs[0]} is ended", err=True)
         return
-    click.echo(f"{client.kill_many(jobs, owner=owner, label=label, state=state)} jobs are ended", err=True)
+    count = client.kill_many(tuple(dict.fromkeys(jobs)), owner=owner, label=label, state=state)
+    click.echo(f"{count} {'job is' if count == 1 else 'jobs are'} ended", err=True)
+
+
+@batch.command("prioritize")
+@click.argument("job")
+@click.argument("priority", type=int)
+@click.pass_obj
+def prioritize_job(addr: str, job: str, priority: int) -> None:
+    """Give JOB, which waits, another PRIORITY, -100 to 100."""
+    with _open(addr) as client:
+        found = client.set_priority(job, priority)
+    click.echo(f"job {found.id} has priority {found.priority}", err=True)
 
 
 @batch.command("stats")

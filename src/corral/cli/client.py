@@ -20,6 +20,7 @@ _BY_STATUS: dict[int, type[CorralError]] = {
     401: errors.Unauthenticated,
     403: errors.Forbidden,
     404: errors.NotFound,
+    405: errors.WrongMethod,
     409: errors.Conflict,
     413: errors.TooLarge,
     422: errors.Invalid,
@@ -76,6 +77,10 @@ class Client:
             raise Unavailable(
                 f"{self.addr} answers with something else than JSON; is it a corral {self._what}?"
             ) from None
+
+    def order(self, method: str, path: str) -> None:
+        """Ask for something whose answer says no more than that it was done. Errors: as `send`."""
+        self._open(method, path, None, {}).close()
 
     def lines(self, path: str, **query: Any) -> Iterator[bytes]:
         """The answer line by line as it comes, without end if the server has none.

@@ -1,15 +1,14 @@
 """Commands about DAGs: dag apply, plan, ls, run, status, resume, kill, rm."""
 
 import json
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import click
 
 from corral.cli.client import Client
+from corral.cli.files import read_json
 from corral.cli.jobs import split_parameter
 from corral.cli.output import output_option, repeat, show, watch_option
 from corral.lib.errors import Failed, Invalid, NotFound
@@ -36,11 +35,7 @@ def dag() -> None:
 
 
 def _read(file: str) -> dict[str, Any]:
-    text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise Invalid(f"{file} is not JSON: {error}") from None
+    found = read_json(file)
     if not isinstance(found, dict) or not isinstance(found.get("name"), str):
         raise Invalid(f"{file} holds no DAG: it must be a JSON object with a name and steps")
     return found
@@ -100,6 +95,16 @@ def list_dags(addr: str, output: str, watch: bool) -> None:
     repeat(watch, once)
 
 
+@dag.command("show")
+@click.argument("name")
+@click.pass_obj
+def show_dag(addr: str, name: str) -> None:
+    """Print the definition of DAG NAME, as corral dag apply takes it."""
+    found = Client(addr).get(f"{API}/dags/{name}")
+    shown = {key: value for key, value in found.items() if key not in ("underWay", "lastRun", "next")}
+    click.echo(json.dumps(shown, indent=2))
+
+
 @dag.command("run")
 @click.argument("name")
 @click.option("-p", "--parameter", "parameters", multiple=True, metavar="NAME=VALUE")
@@ -141,7 +146,7 @@ def _show_run(run: dict[str, Any], output: str) -> None:
     def rows() -> Iterator[tuple[Any, ...]]:
         for step in run["steps"]:
             counts = step.get("counts")
-            many = f"{counts['succeeded']}/{step['count']}" if counts else ""
+            many = f"{counts['succeeded']}/{step['count']}" if counts and step["count"] else ""
             task = step.get("taskId") or next((e["taskId"] for e in step.get("elements", ()) if e["taskId"]), "")
             yield step["name"], step["state"], many, step.get("result") or "", step["why"], task
 

@@ -1,15 +1,13 @@
-"""Commands about jobs, through the Chronos API: job add, ls, show, run, kill, backfill, history, rm."""
+"""Commands about jobs, through the Chronos API: job add, ls, show, run, mark, kill, disable, backfill, graph, rm."""
 
-import json
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import click
 
 from corral.cli.client import Client
+from corral.cli.files import read_json
 from corral.cli.output import ago, output_option, repeat, show, watch_option
 from corral.lib.errors import Failed, Invalid
 from corral.lib.units import parse_timestamp
@@ -30,12 +28,10 @@ def job() -> None:
 def add_jobs(addr: str, file: str, no_check: bool) -> None:
     """Create or change the Chronos job, or the list of jobs, of FILE; - reads standard input."""
     client = Client(addr)
-    text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise Invalid(f"{file} is not JSON: {error}") from None
+    found = read_json(file)
     jobs = found if isinstance(found, list) else [found]
+    if not jobs:
+        raise Invalid(f"{file} holds no jobs")
     for one in jobs:
         if not isinstance(one, dict) or not isinstance(one.get("name"), str):
             raise Invalid(f"{file} holds a job without a name; every job needs one")
@@ -104,6 +100,11 @@ def show_job(addr: str, name: str, output: str) -> None:
         for one in client.get(f"{API}/job/{name}/next", count=5)["next"]:
             click.echo(f"next  {one['local']}")
     history = client.get(f"{API}/job/{name}/history", limit=1)
+    for word, at in (("last success", found["lastSuccess"]), ("last error", found["lastError"])):
+        if at:
+            click.echo(f"{word}  {at}")
+    for one in history["attempts"]:
+        click.echo(f"last attempt  {one['result']}  {one['taskId']}  {one['message']}".rstrip())
     for run in history["unfinished"]:
         click.echo(f"{run['state']}  attempt {run['attempt'] + 1}  due {run['due']}  {run['taskId'] or ''}".rstrip())
     if history["why"]:
@@ -166,6 +167,70 @@ def _follow(client: Client, name: str, after: int, timeout_s: float) -> None:
             why = history["why"] or "it still runs"
             raise Failed(f"job {name} is not over after {timeout_s:g} s: {why}")
         time.sleep(_POLL_S)
+
+
+@job.command("mark")
+@click.argument("name")
+@click.pass_obj
+def mark_job(addr: str, name: str) -> None:
+    """Take job NAME for succeeded without running it, so that the jobs after it run."""
+    client = Client(addr)
+    client.get(f"{API}/job/{name}")
+    client.order("PUT", f"{API}/job/success/{name}")
+    click.echo(f"job {name} is marked as succeeded", err=True)
+
+
+@job.command("disable")
+@click.argument("name")
+@click.pass_obj
+def disable_job(addr: str, name: str) -> None:
+    """Have job NAME fire no more until it is enabled; what waits of it is dropped, what runs goes on."""
+    _set_disabled(Client(addr), name, disabled=True)
+
+
+@job.command("enable")
+@click.argument("name")
+@click.pass_obj
+def enable_job(addr: str, name: str) -> None:
+    """Have job NAME fire again."""
+    _set_disabled(Client(addr), name, disabled=False)
+
+
+def _set_disabled(client: Client, name: str, *, disabled: bool) -> None:
+    found = client.get(f"{API}/job/{name}")
+    path = f"{API}/{'dependency' if found.get('parents') else 'iso8601'}"
+    client.send("POST", path, {**found, "disabled": disabled})
+    click.echo(f"job {name} is {'disabled' if disabled else 'enabled'}", err=True)
+
+
+@job.command("graph")
+@click.option("--csv", is_flag=True, help="As lines of nodes and links instead of dot.")
+@click.pass_obj
+def show_graph(addr: str, csv: bool) -> None:
+    """Print which jobs come after which, in Graphviz' language: corral job graph | dot -Tsvg > jobs.svg."""
+    for line in Client(addr).lines(f"{API}/graph/{'csv' if csv else 'dot'}"):
+        click.echo(line, nl=False)
+
+
+@job.command("stats")
+@output_option
+@click.pass_obj
+def show_stats(addr: str, output: str) -> None:
+    """Show how long the jobs took from when they were due to their success, slowest first."""
+    client = Client(addr)
+    kinds = {"median": "median", "p95": "95thPercentile", "p99": "99thPercentile"}
+    found = {kind: client.get(f"{API}/stats/{which}") for kind, which in kinds.items()}
+    times: dict[str, dict[str, float]] = {}
+    for kind, listed in found.items():
+        for row in listed:
+            times.setdefault(row["jobNameLabel"], {})[kind] = row["time"]
+    shown = [{"job": name, **each} for name, each in times.items()]
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        for name, each in times.items():
+            yield name, *(f"{each.get(kind, 0.0):.3f}s" for kind in kinds)
+
+    show(shown, output, ["job", *kinds], rows)
 
 
 @job.command("kill")

@@ -21,6 +21,8 @@ STATE_STYLES = {
     "finished": "dim", "killed": "dim", "failed": "red", "error": "red", "lost": "red", "unreachable": "magenta",
     "active": "green", "draining": "yellow", "drained": "magenta", "deactivated": "magenta", "maintenance": "magenta",
     "ok": "green", "warn": "yellow", "fail": "red", "disconnected": "yellow", "deploying": "cyan", "suspended": "dim",
+    "succeeded": "dim", "success": "dim", "skipped": "dim", "disabled": "dim", "queued": "yellow", "failure": "red",
+    "timeout": "red", "expired": "red",
 }  # fmt: skip
 
 

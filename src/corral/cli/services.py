@@ -1,8 +1,6 @@
 """Commands about apps, through the Marathon API: run, status, scale, stop."""
 
-import json
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +10,7 @@ import click
 
 from corral.cli import pods
 from corral.cli.client import Client
+from corral.cli.files import read_json
 from corral.cli.output import ago, output_option, repeat, short_state, show, watch_option
 from corral.lib.errors import Conflict, Failed, Invalid, NotFound, Unavailable
 from corral.lib.units import parse_timestamp
@@ -281,10 +280,7 @@ def _alive(task: dict[str, Any]) -> bool:
 
 def read_file(file: str) -> Any:
     """The JSON of a file, - for standard input. Errors: `Invalid`."""
-    try:
-        return json.loads(sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise Invalid(f"{file} is not JSON: {error}") from None
+    return read_json(file)
 
 
 def follow(client: Client, path: str, timeout_s: float) -> None:

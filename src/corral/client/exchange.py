@@ -26,8 +26,8 @@ MOST_DELAY_S = 10.0
 MOST_BODY_BYTES = 8 << 20
 
 _BY_STATUS: dict[int, type[CorralError]] = {
-    400: Invalid, 401: errors.Unauthenticated, 403: errors.Forbidden, 404: errors.NotFound, 409: errors.Conflict,
-    413: errors.TooLarge, 422: errors.Unprocessable, 429: errors.TooMany, 503: Unavailable,
+    400: Invalid, 401: errors.Unauthenticated, 403: errors.Forbidden, 404: errors.NotFound, 405: errors.WrongMethod,
+    409: errors.Conflict, 413: errors.TooLarge, 422: errors.Unprocessable, 429: errors.TooMany, 503: Unavailable,
 }  # fmt: skip
 
 Spec = Mapping[str, Any]

@@ -6,6 +6,7 @@
     ├── Unauthenticated 401 6    nobody said who is asking
     ├── Forbidden      403  6    asked by somebody who may not
     ├── NotFound       404  3    the thing named does not exist
+    │   └── WrongMethod 405 3    it exists and is asked for by another method; `allowed` says which
     ├── Conflict       409  4    it clashes with what is there or under way
     │   └── Stale      412  4    what it was decided on has changed meanwhile
     ├── TooLarge       413  2    more than the limit that the message names
@@ -58,6 +59,14 @@ class Forbidden(CorralError):
 class NotFound(CorralError):
     status = 404
     exit_code = 3
+
+
+class WrongMethod(NotFound):
+    status = 405
+
+    def __init__(self, message: str, allowed: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.allowed = allowed
 
 
 class Conflict(CorralError):

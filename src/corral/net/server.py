@@ -16,7 +16,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from corral.lib.errors import CorralError, Forbidden, Invalid, NotFound, TooLarge, Unauthenticated
+from corral.lib.errors import CorralError, Forbidden, Invalid, NotFound, TooLarge, Unauthenticated, WrongMethod
 from corral.lib.log import get_logger
 from corral.net.auth import Caller, Gate, Knock
 from corral.net.listen import TlsListener
@@ -309,11 +309,11 @@ class Server:
         near = self._router.error_writer(request.path)
         write = near.errors if near is not None else write_error
         if allowed:
-            error: CorralError = NotFound(f"{request.path} takes {', '.join(allowed)}, not {request.method}")
-            error.status = 405
+            takes = ", ".join(allowed)
+            error = WrongMethod(f"{request.path} takes {takes}, not {request.method}", allowed)
             response = finished(write(error, request), request.method)
-            response.set_status(405)
-            response.headers["Allow"] = ", ".join(allowed)
+            response.set_status(error.status)
+            response.headers["Allow"] = takes
             return response
         return finished(write(NotFound(f"there is no {request.path} here"), request), request.method)
 

@@ -24,7 +24,8 @@ VIEWS = {
     "/v2/deployments": "deployments under way",
     "/v2/queue": "apps that wait",
     "/scheduler/jobs": "jobs",
-    "/corral/v1/batch/jobs": "batch jobs",
+    "/corral/v1/dags": "DAGs",
+    "/v1/batch/jobs": "batch jobs",
     "/metrics": "numbers",
     "/health/ready": "health",
 }

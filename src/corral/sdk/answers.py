@@ -27,7 +27,7 @@ def agree(event: events.InverseOffers) -> list[Effect]:
 
 def describe(explanation: Explanation) -> str:
     """Why a want waits, in one line, and what would let it fit."""
-    refusals = "; ".join(f"{r.detail} ({r.agents} agents)" for r in explanation.refusals)
+    refusals = "; ".join(f"{r.detail} ({r.agents} agent{'' if r.agents == 1 else 's'})" for r in explanation.refusals)
     if explanation.never and explanation.agents:
         return f"no agent could ever run it: {refusals or 'none fits'}"
     fits = f"; it fits if {' or '.join(explanation.fits_if)}" if explanation.fits_if else ""

@@ -196,7 +196,7 @@ def test_the_commands_submit_follow_and_cancel(url: str, tmp_path: Path) -> None
     )
     assert len(told.out.split()) == 2
     assert run_corral(url, "batch", "ls", "--label", "set:cli", "-o", "json").json[0]["labels"] == {"set": "cli"}
-    assert "jobs are ended" in run_corral(url, "batch", "cancel", "--label", "set:cli").err
+    assert "ended" in run_corral(url, "batch", "cancel", "--label", "set:cli").err
     assert run_corral(url, "batch", "cancel", "nobody").code == 3
     assert run_corral(url, "batch", "submit").code == 2
 

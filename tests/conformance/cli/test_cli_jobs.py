@@ -10,9 +10,9 @@ Run = Callable[..., Answer]
 FAR = "R/2040-01-01T00:00:00Z/P1D"
 
 
-def add(run: Run, *jobs: dict[str, object]) -> Answer:
+def add(run: Run, *jobs: dict[str, object], options: tuple[str, ...] = ()) -> Answer:
     body = [{"cpus": 0.1, "mem": 16, "disk": 1, **job} for job in jobs]
-    return run("job", "add", "-", stdin=json.dumps(body if len(body) > 1 else body[0]))
+    return run("job", "add", "-", *options, stdin=json.dumps(body if len(body) > 1 else body[0]))
 
 
 def test_a_file_of_jobs_is_added_parents_first_and_run_to_the_end_of_the_chain(run: Run, tmp_path: Path) -> None:
@@ -50,12 +50,17 @@ def test_a_run_that_fails_is_a_failure_of_the_command_that_waits_for_it(run: Run
     run("job", "rm", "bad")
 
 
-def test_a_job_that_nothing_can_hold_says_why_it_waits(run: Run) -> None:
-    add(run, {"name": "big", "command": "true", "schedule": FAR, "cpus": 99})
+def test_a_job_that_nothing_can_hold_is_refused_and_taken_on_request_it_says_why_it_waits(run: Run) -> None:
+    big = {"name": "big", "command": "true", "schedule": FAR, "cpus": 99}
+    refused = add(run, big)
+    assert refused.code == 2
+    assert "no agent could ever run it: wants cpus 99, the most free is" in refused.err
+    assert add(run, big, options=("--no-check",)).code == 0
     answer = run("job", "run", "big", "--wait", "--timeout", "2")
     assert answer.code == 1
     assert "wants cpus 99" in answer.err
-    assert "waiting" in run("job", "show", "big").out
+    assert "waiting  no agent could ever run it: wants cpus 99" in run("job", "show", "big").out
+    assert "wants cpus 99" in run("job", "ls").out
     run("job", "rm", "big")
 
 

@@ -289,7 +289,8 @@ def read_kill(body: bytes) -> KillJobs:
         raise Invalid("the body names no jobs; give ids, or an owner, a label or a state")
     if found.ids and (found.owner or found.label or found.state):
         raise Invalid("give either ids, or an owner, a label and a state")
-    return KillJobs(ids=found.ids, owner=found.owner, label=found.label, state=check_state(found.state))
+    ids = tuple(dict.fromkeys(found.ids))
+    return KillJobs(ids=ids, owner=found.owner, label=found.label, state=check_state(found.state))
 
 
 def read_priority(body: bytes) -> int:

@@ -114,7 +114,9 @@ class _Door:
     async def get_log(self, request: Request) -> Response | Stream:
         found = await self._ask(GetJob(id=request.params["id"]))
         attempt = _whole(request, "attempt", found["attempt"])
-        if not found["attempt"] or not 1 <= attempt <= found["attempt"]:
+        if not found["attempt"]:
+            raise NotFound(f"job {found['id']} has not been launched yet, so there is no log: {found['reason']}")
+        if not 1 <= attempt <= found["attempt"]:
             raise NotFound(f"job {found['id']} has made {found['attempt']} attempts; there is no log of {attempt}")
         stream = request.first("stream", "stdout")
         if stream not in ("stdout", "stderr"):

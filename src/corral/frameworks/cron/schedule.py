@@ -319,7 +319,8 @@ def _read_line(text: str, zone_name: str) -> CronLine:
         sim = CronSim(line, datetime(2000, 1, 1, tzinfo=UTC))
         comes = next(sim, None) is not None
     except CronSimError as error:
-        raise Invalid(f"cron line {text!r} cannot be read: {error}") from None
+        form = "minute 0-59, hour 0-23, day of month 1-31, month 1-12, day of week 0-7"
+        raise Invalid(f"cron line {text!r} cannot be read: {error}; its fields are {form}") from None
     if not comes:
         raise Invalid(f"cron line {text!r} names a day that never comes")
     return CronLine(" ".join(fields), zone)
