@@ -10,6 +10,7 @@ from corral.model.constraints import Operator
 from corral.model.ids import TaskId
 from corral.model.offer import Want
 from corral.model.task import Reason, TaskState
+from corral.sdk.node_records import KEEP_S
 
 
 def wishes(want: Want) -> dict[str, tuple[str, ...]]:
@@ -128,6 +129,11 @@ def test_a_node_where_every_app_fails_is_avoided_by_all_and_said_so(cluster: Any
     assert "3 different ones" in reason["detail"]
     found = cluster.core.state.nodes.avoided(None, cluster.now)
     assert [a.hostname for a in found if a.subject is None] == ["host0"]
+    cluster.advance(KEEP_S)
+    cluster.crash()
+    cluster.subscribe()
+    cluster.reconcile()
+    assert wishes(next(w for w in cluster.wants.values() if w.group == "/fresh")) == {"!=": ("host0",)}
 
 
 def test_a_new_definition_and_a_reset_delay_shun_nothing(cluster: Any) -> None:

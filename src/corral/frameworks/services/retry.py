@@ -3,7 +3,7 @@
 Rules: a failure is retried where it happened, as caches and volumes are there; after `corral.local-retries` of them in
 a row the instance moves, and its app shuns the node for a while. Nodes where the instances of several apps fail right
 after their start are avoided by all. Both are wishes: where nothing else fits, the node is used. What is remembered of
-nodes is in memory alone; a new leader learns it anew. corral's own, after Gaia's local retry and migration.
+nodes is kept in records of their own. corral's own, after Gaia's local retry and migration.
 """
 
 from collections.abc import Iterator
