@@ -164,8 +164,8 @@ class State(Subscription):
     """Shapes: `dirty` jobs have to be looked at; `heap` holds when to
     look at a job again, with entries that no longer count; `trash` are keys of records to be deleted bit by bit;
     `tasks` finds a run by its present task; `nodes` remembers what failed where, `node_memory` what of it is written
-    down; `explanations` is what the master said last of what waits; `proven` are shapes of which an agent has taken one,
-    or could.
+    down; `explanations` is what the master said last of what waits; `proven` are shapes of which an agent has taken
+    one, or could.
     """
 
     __slots__ = (
