@@ -3,15 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
 from corral.lib.errors import CorralError, Invalid, Unavailable
 from corral.master.core import MasterCore
+from corral.master.mesos_routes import TAKE_OVER_S
 from corral.master.routes import routes
 from corral.master.shell import MasterShell
 from corral.master.spec import MasterConfig
+from corral.mesos.scheduler import write_call
 from corral.model import calls, events
 from corral.model.framework import Capability, FrameworkInfo
 from corral.model.ids import AgentId, FrameworkId, OfferId, TaskId, WantId
@@ -203,6 +205,62 @@ async def test_a_framework_that_leaves_is_taken_for_disconnected_and_may_return(
             await asyncio.sleep(0.01)
     await transport.call(subscribe(framework_id))
     assert (await expect(aiter(transport.events()), events.Subscribed)).framework_id == framework_id
+
+
+async def open_late(master: Master, call: calls.Subscribe, **headers: str) -> tuple[Any, Any]:
+    """A SUBSCRIBE of a client that is about to give it up."""
+    body = write_call(call)
+    reader, writer = await asyncio.open_connection("127.0.0.1", master.bound.getsockname()[1])
+    lines = {"Host": "x", "Content-Type": "application/json", "Content-Length": str(len(body)), **headers}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    writer.write(f"POST /api/v1/scheduler HTTP/1.1\r\n{head}\r\n".encode() + body)
+    return reader, writer
+
+
+async def test_a_subscribe_whose_sender_has_gone_takes_over_from_nobody(master: Master, open_transport: Open) -> None:
+    transport = open_transport()
+    await transport.call(subscribe())
+    stream = aiter(transport.events())
+    framework_id = (await expect(stream, events.Subscribed)).framework_id
+    for rests_s in (0.0, TAKE_OVER_S / 4):
+        _, writer = await open_late(master, subscribe(framework_id))
+        await asyncio.sleep(rests_s)
+        writer.close()
+    await asyncio.sleep(2 * TAKE_OVER_S)
+    await transport.call(calls.Revive(framework_id=framework_id))
+    await expect(stream, events.Heartbeat)
+
+
+async def test_one_who_has_not_gone_takes_over_as_in_mesos(master: Master, open_transport: Open) -> None:
+    transport = open_transport()
+    await transport.call(subscribe())
+    stream = aiter(transport.events())
+    framework_id = (await expect(stream, events.Subscribed)).framework_id
+    reader, writer = await open_late(master, subscribe(framework_id))
+    assert (await expect(stream, events.Error)).message == "Framework failed over"
+    assert b" 200 " in await reader.readline()
+    writer.close()
+
+
+async def test_an_http_transport_says_which_of_its_subscriptions_is_the_newest(master: Master) -> None:
+    transport = HttpTransport(master.url)
+    await transport.call(subscribe())
+    framework_id = (await expect(aiter(transport.events()), events.Subscribed)).framework_id
+    await transport.call(subscribe(framework_id))
+    stream = aiter(transport.events())
+    await expect(stream, events.Subscribed)
+    life = transport._life
+    for late in (f"{life}/1", f"{life}/2"):
+        reader, writer = await open_late(master, subscribe(framework_id), **{"Corral-Attempt": late})
+        assert b" 409 " in await reader.readline()
+        writer.close()
+    for wrong in ("7", "/7", "a/-1", "a/x"):
+        reader, writer = await open_late(master, subscribe(framework_id), **{"Corral-Attempt": wrong})
+        assert b" 400 " in await reader.readline()
+        writer.close()
+    await transport.call(calls.Revive(framework_id=framework_id))
+    await expect(stream, events.Heartbeat)
+    await transport.close()
 
 
 async def test_a_wrong_subscription_is_told_on_the_stream(open_transport: Open) -> None:

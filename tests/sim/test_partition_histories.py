@@ -40,6 +40,10 @@ def test_what_was_found_once_stays_right(seed: int) -> None:
     live(seed, 40.0)
 
 
+def test_a_container_that_comes_up_while_its_agent_looks_what_runs_is_dropped_unseen() -> None:
+    live(91000339, SHORT_S)
+
+
 def test_the_same_seed_tells_the_same_history() -> None:
     first, second = (History(7, SHORT_S) for _ in range(2))
     for history in (first, second):

@@ -57,6 +57,7 @@ class Run:
         self._stop_signal = str(config.get("StopSignal") or "SIGTERM")
         self._asked_to_stop = False
         self._gone_at: float | None = None
+        self._gone_since = 0.0  # the same by a clock that nobody sets
         pid = (inspected.get("State") or {}).get("Pid")
         self._watch: ProcessWatch | None = None
         if local and pid and self.engine_id:
@@ -149,7 +150,7 @@ class Run:
         while True:
             if watch is not None and self._gone_at is None:
                 await watch.gone()
-                self._gone_at = time.time()
+                self._gone_at, self._gone_since = time.time(), time.monotonic()
             try:
                 await self._engine.wait(self.name, None if watch is None else NOTICE_S)
                 inspected = await self._engine.inspect(self.name)
@@ -161,7 +162,8 @@ class Run:
                 return self._exit_by_kernel(watch, "its container was removed by somebody else")
             except CorralError:
                 pass  # away, hanging or blind: the kernel or a later try will tell
-            if watch is not None and self._gone_at is not None and time.time() - self._gone_at > UNNOTICED_S:
+            unnoticed = self._gone_at is not None and time.monotonic() - self._gone_since > UNNOTICED_S
+            if watch is not None and unnoticed:
                 exit = await self._exit_unnoticed(watch)
                 if exit is not None:
                     return exit

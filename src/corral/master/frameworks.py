@@ -1,7 +1,9 @@
 """Takes frameworks in, keeps their streams, lets them fail over and removes them.
 
-Rules: a framework is known by its id, a connection by its stream id; a newer subscription wins. A framework whose
-stream breaks loses its offers, filters and wants at once and its tasks only when its failover timeout has passed.
+Rules: a framework is known by its id, a connection by its stream id; a newer subscription wins. What is newer is told
+by the order in which they come, as in Mesos, and better by who says it: a request may have been under way while its
+sender gave it up and subscribed again. A framework whose stream breaks loses its offers, filters and wants at once and
+its tasks only when its failover timeout has passed.
 Source: Mesos v1 scheduler API, SUBSCRIBE and framework failover.
 """
 
@@ -9,11 +11,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from corral.lib.errors import Forbidden, Invalid
+from corral.lib.errors import Conflict, Forbidden, Invalid
 from corral.master import claims, executors, inverse, news, offers, operations, tasks, timers, watchdog
 from corral.master.effects import CloseStream, SendEvent, SendOrder
 from corral.master.entries import FrameworkEntry, TaskEntry
-from corral.master.spec import FrameworkRecord, RemovedRecord, SchedulerCall, SubscribeStream, framework_key
+from corral.master.spec import Attempt, FrameworkRecord, RemovedRecord, SchedulerCall, SubscribeStream, framework_key
 from corral.master.state import MasterState
 from corral.mesos.scheduler import check_framework, check_resubscribe
 from corral.model import events
@@ -25,6 +27,8 @@ from corral.model.operator import Teardown
 from corral.model.orders import AcknowledgeUpdate, ShutdownFramework
 from corral.model.task import TERMINAL, Reason, TaskState
 from corral.runtime.core import CancelTimer, Effect, Note, Persist, SetTimer
+
+MOST_PAST_LIVES = 32
 
 
 def find(state: MasterState, framework_id: FrameworkId, command: SchedulerCall) -> FrameworkEntry:
@@ -51,11 +55,13 @@ def subscribe(state: MasterState, command: SubscribeStream, now: float) -> list[
     """Open a stream for a new framework, or for one that comes back.
 
     Shapes: what is wrong with the framework itself is told on the stream, which is then closed.
-    Errors: `Invalid` when the request carries a stream id or names two framework ids.
+    Errors: `Invalid` when the request carries a stream id or names two framework ids; `Conflict` when a newer one than
+    this has been taken.
     """
     if command.given_stream is not None:
         raise Invalid("SUBSCRIBE must not carry a Mesos-Stream-Id header; a new one is given in the answer")
     call = command.call
+    _expect_newest(state, call, command.attempt)
     why = _refusal(state, call, command.principal)
     if why is not None:
         facts = {"framework": call.info.id or call.info.name}
@@ -74,6 +80,7 @@ def subscribe(state: MasterState, command: SubscribeStream, now: float) -> list[
         effects += _fail_over(state, framework, call, now)
         note = Note("framework subscribed", "it has come back under its id", "info", _facts(framework))
     framework.stream = command.stream
+    _note_attempt(framework, command.attempt)
     framework.suppressed = set(call.suppressed_roles)
     framework.constraints = call.offer_constraints
     state.streams[command.stream] = framework.id
@@ -95,6 +102,29 @@ def subscribe(state: MasterState, command: SubscribeStream, now: float) -> list[
         SetTimer(timers.heartbeat_timer(command.stream), state.config.heartbeat_s),
         *timers.ask_allocation(state),
     ]
+
+
+def _expect_newest(state: MasterState, call: Subscribe, attempt: Attempt | None) -> None:
+    """Errors: `Conflict` for a request that came late. A process that another has followed may come back once that one
+    has gone."""
+    framework = state.frameworks.get(call.info.id) if call.info.id is not None else None
+    if framework is None or attempt is None:
+        return
+    newest = framework.attempt
+    if newest is not None and attempt.life == newest.life and attempt.number <= newest.number:
+        raise Conflict(f"framework {framework.id} has subscribed anew since it sent this; close this request")
+    if framework.stream is not None and attempt.life in framework.past_lives:
+        raise Conflict(f"another process of framework {framework.id} has subscribed since this one had; end this one")
+
+
+def _note_attempt(framework: FrameworkEntry, attempt: Attempt | None) -> None:
+    before, framework.attempt = framework.attempt, attempt
+    if before is not None and (attempt is None or attempt.life != before.life):
+        framework.past_lives[before.life] = None
+        while len(framework.past_lives) > MOST_PAST_LIVES:
+            del framework.past_lives[next(iter(framework.past_lives))]
+    if attempt is not None:
+        framework.past_lives.pop(attempt.life, None)
 
 
 def _refusal(state: MasterState, call: Subscribe, principal: str | None) -> str | None:

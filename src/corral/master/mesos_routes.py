@@ -4,6 +4,7 @@ The order of checks on a scheduler call is Mesos': recovered (503), method (405)
 (415), readable (400), acceptable (406), and then what the core says. Errors are plain text.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from urllib.parse import parse_qs
 
@@ -12,7 +13,7 @@ from corral.lib.log import verbosity
 from corral.lib.units import parse_duration_s
 from corral.master import admit
 from corral.master.shell import EventStream, MasterShell, WatchStream, prepare_views
-from corral.master.spec import GetCluster, GetMetrics, SchedulerCall
+from corral.master.spec import Attempt, GetCluster, GetMetrics, SchedulerCall
 from corral.mesos import daemon, legacy, maintenance, operator, quota, recordio
 from corral.mesos import operations as operation_forms
 from corral.mesos.operator import OperatorCall
@@ -49,6 +50,9 @@ SCHEDULER_PATHS = (
 # Mesos routes by the longest prefix, and pymesos' operator client relies on it: it posts to /api/v1/operator.
 OPERATOR_PATHS = ("/api/v1", "/api/v1/{rest*}", "/master/api/v1", "/master/api/v1/{rest*}")
 MOST_REQUEST_BYTES = 64 << 20
+ATTEMPT_HEADER = "Corral-Attempt"
+TAKE_OVER_S = 0.2
+"""How long a SUBSCRIBE waits that would close another stream."""
 
 Exchange = Callable[[Request], Awaitable[Response | Stream]]
 
@@ -66,6 +70,18 @@ def mesos_routes(doors: "MesosDoors") -> list[Route | RawRoute]:
     for (method, path), exchange in doors.changes().items():
         found += [_mesos(method, prefix + path, exchange) for prefix in ("", "/master")]
     return found
+
+
+def _read_attempt(text: str) -> Attempt | None:
+    """Errors: `Invalid` when there is something and it is no attempt."""
+    if not text:
+        return None
+    life, _, number = text.partition("/")
+    if not (life and len(text) <= 100 and number.isascii() and number.isdigit()):
+        raise Invalid(
+            f"{ATTEMPT_HEADER} is {text[:100]!r}; it must be a process' own word and a growing number: a1b2/7"
+        )
+    return Attempt(life, int(number))
 
 
 def _mesos(method: str, path: str, exchange: Exchange) -> Route:
@@ -147,7 +163,12 @@ class MesosDoors:
         if not accepts_json(request.headers.get("accept")):
             return _text(406, "the answer to SUBSCRIBE is a stream of application/json; Accept admits it not")
         call = admit.as_caller(call, request.caller)
-        stream = await self._shell.open_stream(call, given_stream=stream_id)
+        attempt = _read_attempt(request.headers.get(ATTEMPT_HEADER.lower(), ""))
+        if call.info.id is not None and self._shell.is_subscribed(call.info.id):
+            # A request that its sender has given up may arrive all the same, with the end of its connection right
+            # behind it; then this handler is cancelled here and nobody's stream is closed for it.
+            await asyncio.sleep(TAKE_OVER_S)
+        stream = await self._shell.open_stream(call, given_stream=stream_id, attempt=attempt)
         return Stream(
             chunks=_write_records(stream),
             headers={STREAM_ID_HEADER: stream.id},

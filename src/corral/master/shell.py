@@ -14,6 +14,7 @@ from corral.lib.errors import CorralError, Invalid
 from corral.master.effects import CloseSession, CloseStream, SendEvent, SendOrder, TellWatchers
 from corral.master.spec import (
     AgentClosed,
+    Attempt,
     PrepareViews,
     SchedulerCall,
     SchedulerClosed,
@@ -26,6 +27,7 @@ from corral.mesos.snapshot import ClusterSnapshot
 from corral.mesos.watch import write_event
 from corral.model import calls, events
 from corral.model.framework import Capability
+from corral.model.ids import FrameworkId
 from corral.model.orders import AcknowledgeUpdate, Order
 from corral.net.stream import pack
 
@@ -76,11 +78,12 @@ class _Outlet:
 class EventStream(_Outlet):
     """The events of one subscription, for one reader."""
 
-    __slots__ = ("_events", "_most", "id", "refinement")
+    __slots__ = ("_events", "_most", "framework_id", "id", "refinement")
 
     def __init__(self, id: str, *, refinement: bool, most: int = MOST_EVENTS) -> None:
         super().__init__()
         self.id = id
+        self.framework_id: FrameworkId | None = None
         self.refinement = refinement
         self._most = most
         self._events: deque[events.Event] = deque()
@@ -89,6 +92,8 @@ class EventStream(_Outlet):
         """Queue an event; False when the reader is too far behind, and then the stream is over."""
         if self._closed:
             return True
+        if isinstance(event, events.Subscribed):
+            self.framework_id = event.framework_id
         if len(self._events) >= self._most:
             self._events.clear()
             self._events.append(events.Error(message=f"more than {self._most} events were not read; subscribe again"))
@@ -305,8 +310,17 @@ class MasterShell:
 
     # Event streams.
 
+    def is_subscribed(self, framework_id: FrameworkId) -> bool:
+        """Whether somebody reads the events of this framework."""
+        return any(stream.framework_id == framework_id for stream in self._streams.values())
+
     async def open_stream(
-        self, call: calls.Subscribe, *, principal: str | None = None, given_stream: str | None = None
+        self,
+        call: calls.Subscribe,
+        *,
+        principal: str | None = None,
+        given_stream: str | None = None,
+        attempt: Attempt | None = None,
     ) -> EventStream:
         """Subscribe; the caller reads the stream and calls `leave_stream` when its reader is gone.
 
@@ -315,7 +329,9 @@ class MasterShell:
         refinement = call.info.can(Capability.RESERVATION_REFINEMENT)
         stream = EventStream(str(uuid.uuid4()), refinement=refinement, most=self._most_events)
         self._streams[stream.id] = stream
-        command = SubscribeStream(stream=stream.id, call=call, principal=principal, given_stream=given_stream)
+        command = SubscribeStream(
+            stream=stream.id, call=call, principal=principal, given_stream=given_stream, attempt=attempt
+        )
         accepted = False
         try:
             await self.loop.ask(command)

@@ -172,16 +172,25 @@ class WatcherClosed(msgspec.Struct, frozen=True, gc=False, tag=True):
 # Commands.
 
 
+class Attempt(msgspec.Struct, frozen=True, gc=False):
+    """Which of its subscriptions this is to a process of a framework: `life` names the process, `number` grows."""
+
+    life: str
+    number: int
+
+
 class SubscribeStream(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
     """Open the event stream `stream`, whose id the shell has minted.
 
-    Shapes: `given_stream` is the stream id that the request carried, which a SUBSCRIBE must not.
+    Shapes: `given_stream` is the stream id that the request carried, which a SUBSCRIBE must not; `attempt` is None
+    of those who do not say it, as of all that speak plain Mesos.
     """
 
     stream: str
     call: Subscribe
     principal: str | None = None
     given_stream: str | None = None
+    attempt: Attempt | None = None
 
 
 class SchedulerCall(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):

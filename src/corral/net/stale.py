@@ -3,11 +3,11 @@
 Source: RFC 7234, 5.5.1, `Warning: 110`, and `Age`; corral's own `Corral-Stale` has the seconds with a fraction.
 """
 
-import time
 from collections.abc import Callable, Sequence
 
 import msgspec
 
+from corral.lib.clock import steady_clock
 from corral.lib.errors import Unavailable
 from corral.net.routes import Handler, RawRoute, Request, Response, Route, Stream
 
@@ -15,7 +15,7 @@ STALE = "Corral-Stale"
 RETRY_AFTER_S = 5
 
 Since = Callable[[], float | None]
-"""Since when nothing is taken, in seconds UTC; None while all is well."""
+"""Since when nothing is taken, by the steady clock; None while all is well."""
 
 
 def marked(routes: Sequence[Route | RawRoute], since: Since) -> list[Route | RawRoute]:
@@ -49,8 +49,8 @@ def _raw(route: RawRoute, since: Since) -> RawRoute:
 
 
 def mark(answer: Response | Stream, at: float) -> Response | Stream:
-    """The answer with its age. Units: `at` seconds UTC."""
-    age_s = max(0.0, time.time() - at)
+    """The answer with its age. Units: `at` by the steady clock."""
+    age_s = max(0.0, steady_clock() - at)
     told = {STALE: f"{age_s:.1f}", "Age": f"{age_s:.0f}", "Warning": '110 corral "Response is Stale"'}
     return msgspec.structs.replace(answer, headers={**answer.headers, **told})
 

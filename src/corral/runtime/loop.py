@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
-from corral.lib.clock import Clock, stopwatch, system_clock
+from corral.lib.clock import Clock, steady_clock, stopwatch, system_clock
 from corral.lib.errors import CorralError, Unavailable
 from corral.lib.timings import Timings
 from corral.runtime.core import (
@@ -124,7 +124,7 @@ class Loop:
         self._code: int | None = None
         self._ended = False
         self._ended_why = "it has ended"
-        self.ended_at: float | None = None
+        self.ended_at: float | None = None  # by the steady clock
         self._own: dict[type, Callable[[Any], None]] = {
             Reply: self._reply,
             Refuse: self._refuse,
@@ -419,7 +419,7 @@ class Loop:
 
     async def _end(self) -> None:
         self._ended = True
-        self.ended_at = self._clock()
+        self.ended_at = steady_clock()
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()

@@ -5,12 +5,13 @@ who is asked instead from then on; a master that does not lead is asked to answe
 Source: Mesos v1 scheduler API.
 """
 
+import secrets
 from collections.abc import AsyncIterator
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
-from corral.lib.errors import CorralError, Failed, Forbidden, Invalid, NotFound, Unauthenticated, Unavailable
+from corral.lib.errors import Conflict, CorralError, Failed, Forbidden, Invalid, NotFound, Unauthenticated, Unavailable
 from corral.mesos.events import read_event
 from corral.mesos.recordio import RecordReader
 from corral.mesos.scheduler import write_call
@@ -23,6 +24,8 @@ from corral.net.tls import explain_tls
 
 PATH = "/api/v1/scheduler"
 STREAM_ID = "Mesos-Stream-Id"
+ATTEMPT = "Corral-Attempt"
+"""corral's own: tells which of two SUBSCRIBE requests is the newer one, whichever comes first."""
 CALL_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 5.0
 MOST_REDIRECTS = 3
@@ -34,6 +37,7 @@ _ERRORS: dict[int, type[CorralError]] = {
     401: Unauthenticated,
     403: Forbidden,
     404: NotFound,
+    409: Conflict,
     415: Invalid,
     503: Unavailable,
 }
@@ -56,6 +60,7 @@ class HttpTransport:
         self._stream_id = ""
         self._subscribed = False
         self._lost = ""
+        self._life, self._attempts = secrets.token_hex(8), 0
 
     async def call(self, call: Call) -> None:
         """Errors: as the master refused it; `Unavailable` when no master answers."""
@@ -104,7 +109,10 @@ class HttpTransport:
         if self._subscribed:
             self._lost, self._subscribed = self._url, False
         for url in dict.fromkeys([self._url, *self._masters]):
-            waits = {WAIT: f"wait={WAIT_S}", **({LOST: self._lost} if self._lost else {})}
+            self._attempts += 1
+            waits = {WAIT: f"wait={WAIT_S}", ATTEMPT: f"{self._life}/{self._attempts}"}
+            if self._lost:
+                waits[LOST] = self._lost
             try:
                 response = await self._post(url, call, waits, timeout)
             except Unavailable as error:

@@ -3,10 +3,11 @@
 Rules: what fails soon after its launch counts against its node, what lasts or succeeds counts for it. One subject (an
 app, a job) that fails for its own reasons cannot make a node bad for others: it takes three that fail there and none
 that does well. A subject may shun a node by itself, each time in a row for longer. Nothing is forbidden:
-wishes are stated as soft constraints, so the last node there is is still used. Pure: time is given, nothing is random.
+wishes are stated as soft constraints, so the last node there is is still used. `node_records` keeps it over the end of
+the process. Pure: time is given, nothing is random.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from math import log2
 
 import msgspec
@@ -57,14 +58,16 @@ class _Shun:
 
 
 class NodeScores:
-    """Shapes: `bad` are the nodes that everybody avoids, with the instant since when."""
+    """Shapes: `bad` are the nodes that everybody avoids, with the instant since when; `changed` are those of which
+    something else is remembered since somebody has last emptied it."""
 
-    __slots__ = ("_failures", "_shunned", "bad")
+    __slots__ = ("_failures", "_shunned", "bad", "changed")
 
     def __init__(self) -> None:
         self._failures: dict[str, dict[str, _Score]] = {}
         self._shunned: dict[str, dict[str, _Shun]] = {}
         self.bad: dict[str, float] = {}
+        self.changed: dict[str, None] = {}
 
     def fail(self, subject: str, hostname: str, lived_s: float, now: float) -> bool:
         """Count a failure; whether everybody avoids the node from now on."""
@@ -74,6 +77,7 @@ class NodeScores:
         before = scores.get(subject)
         value = 1.0 + (before.now(now) if before is not None else 0.0)
         scores[subject] = _Score(min(value, MOST_PER_SUBJECT), now)
+        self.changed[hostname] = None
         if hostname in self.bad or self.score(hostname, now) < BAD or len(self._failing(hostname, now)) < 3:
             return False
         self.bad[hostname] = now
@@ -83,14 +87,13 @@ class NodeScores:
         """Something did well there: the node can do it, and for this subject it is as good as any."""
         scores = self._failures.get(hostname)
         if scores is not None:
+            self.changed[hostname] = None
             scores.pop(subject, None)
             for each in scores.values():
                 each.value, each.at = each.now(now) / 4.0, now
             if not scores:
                 del self._failures[hostname]
-        shunned = self._shunned.get(subject, {})
-        if shunned.pop(hostname, None) is not None and not shunned:
-            del self._shunned[subject]
+        self._accept(subject, hostname)
         self._settle(hostname, now)
 
     def shun(self, subject: str, hostname: str, why: str, now: float) -> float:
@@ -101,12 +104,14 @@ class NodeScores:
         if before is not None and now < before.until_at + _shun_s(before.times):
             times = before.times + 1
         shunned[hostname] = _Shun(times, now + _shun_s(times), why)
+        self.changed[hostname] = None
         return shunned[hostname].until_at
 
     def forget(self, subject: str) -> None:
         """The subject is another one from now on, or is no more."""
-        self._shunned.pop(subject, None)
+        self.changed.update(dict.fromkeys(self._shunned.pop(subject, {})))
         for hostname in [h for h, scores in self._failures.items() if subject in scores]:
+            self.changed[hostname] = None
             del self._failures[hostname][subject]
             if not self._failures[hostname]:
                 del self._failures[hostname]
@@ -149,6 +154,53 @@ class NodeScores:
             wishes.append(Constraint(field=HOSTNAME, operator=Operator.IN, values=kept, weight=HOME_WEIGHT))
         room = MOST_CONSTRAINTS - len(want.constraints)
         return msgspec.structs.replace(want, constraints=(*want.constraints, *wishes[: max(room, 0)]))
+
+    # What is kept of it.
+
+    def failures(self, hostname: str) -> Iterator[tuple[str, float, float]]:
+        """By subject what counts against a node, and when it did."""
+        for subject, each in self._failures.get(hostname, {}).items():
+            yield subject, each.value, each.at
+
+    def shuns(self, hostname: str) -> Iterator[tuple[str, int, float, str]]:
+        """By subject that shuns or has shunned the node: how often in a row, until when, and why."""
+        for subject, shunned in self._shunned.items():
+            if hostname in shunned:
+                yield subject, shunned[hostname].times, shunned[hostname].until_at, shunned[hostname].why
+
+    def restore(
+        self,
+        hostname: str,
+        failures: Iterable[tuple[str, float, float]],
+        shuns: Iterable[tuple[str, int, float, str]],
+        bad_at: float | None,
+        now: float,
+    ) -> None:
+        """Remember again what another process has known; a clock that was ahead makes nothing last longer."""
+        for subject, value, at in failures:
+            self._failures.setdefault(hostname, {})[subject] = _Score(min(value, MOST_PER_SUBJECT), min(at, now))
+        for subject, times, until_at, why in shuns:
+            shunned = self._shunned.setdefault(subject, {})
+            shunned[hostname] = _Shun(times, min(until_at, now + _shun_s(times)), why)
+        if bad_at is not None:
+            self.bad[hostname] = min(bad_at, now)
+        self.fade(hostname, now)
+
+    def fade(self, hostname: str, now: float) -> None:
+        """Forget what does not count any more."""
+        self._settle(hostname, now)
+        if not self._failures.get(hostname, True):
+            del self._failures[hostname]
+        for subject, times, until_at, _ in list(self.shuns(hostname)):
+            if now >= until_at + _shun_s(times):
+                self._accept(subject, hostname)
+
+    def _accept(self, subject: str, hostname: str) -> None:
+        shunned = self._shunned.get(subject, {})
+        if shunned.pop(hostname, None) is not None:
+            self.changed[hostname] = None
+            if not shunned:
+                del self._shunned[subject]
 
     def _failing(self, hostname: str, now: float) -> list[str]:
         """Who fails there of late, the worst first."""

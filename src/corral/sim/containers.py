@@ -46,9 +46,14 @@ def run_for_ever(execution: Execution) -> Behaviour:
 
 
 class Container:
-    """One container, from the order to start it until it is removed."""
+    """One container, from the order to start it until it is removed.
 
-    __slots__ = ("aborted", "behaviour", "ended_at", "execution", "exit", "fenced", "launched", "started_at", "waiters")
+    Shapes: `heard` once an agent knows that it runs.
+    """
+
+    __slots__ = (
+        "aborted", "behaviour", "ended_at", "execution", "exit", "fenced", "heard", "launched", "started_at", "waiters",
+    )  # fmt: skip
 
     def __init__(self, execution: Execution, behaviour: Behaviour) -> None:
         self.execution = execution
@@ -57,6 +62,7 @@ class Container:
         self.exit: Exit | None = None
         self.aborted = False
         self.fenced = False
+        self.heard = False
         self.started_at = 0.0
         self.ended_at: float | None = None
         self.waiters: list[Callable[[Exit], None]] = []
@@ -122,6 +128,11 @@ class SimRuntime:
             done(known.launched)
         else:
             self.world.after(known.behaviour.start_s, lambda: self.start(execution, done))
+
+    def hear(self, container_id: ContainerId) -> None:
+        """The agent has been told that the container runs."""
+        if container_id in self.containers:
+            self.containers[container_id].heard = True
 
     def is_well(self, container_id: ContainerId) -> bool:
         """Whether a health check of the container passes now."""
@@ -227,6 +238,8 @@ class SimRuntime:
         self.containers.pop(container_id, None)
 
     def recover(self) -> tuple[Found, ...]:
+        for one in self.containers.values():
+            one.heard = one.heard or one.launched is not None
         return tuple(
             Found(
                 container_id=container_id,

@@ -306,18 +306,20 @@ class AgentHands:
         return UsageMeasured(tuple(found))
 
     def _start(self, effect: agent_effects.Start) -> None:
-        container_id = effect.execution.container_id
+        container_id, runtime = effect.execution.container_id, self._runtimes[effect.runtime]
         self._starting.add(container_id)
+        hear = self._process.bind(runtime.hear)
 
         def done(outcome: Launched | str) -> None:
             self._starting.discard(container_id)
             if isinstance(outcome, Launched):
+                hear(container_id)
                 self._tell(Started(outcome))
             else:
                 aborted = outcome == "the start was taken back"
                 self._tell(StartFailed(container_id, outcome, aborted=aborted))
 
-        self._runtimes[effect.runtime].start(effect.execution, done)
+        runtime.start(effect.execution, done)
 
     def _wait(self, runtime: str, container_id: ContainerId, *, reads: bool) -> None:
         def ended(exit: Exit) -> None:

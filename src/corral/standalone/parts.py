@@ -26,7 +26,7 @@ from corral.agent.sandbox import Sandboxes
 from corral.agent.secrets import SecretFiles
 from corral.agent.shell import AgentShell
 from corral.agent.spec import AgentConfig
-from corral.lib.clock import FollowingClock, read_boot_id, stopwatch
+from corral.lib.clock import FollowingClock, LastingClock, read_boot_id, stopwatch
 from corral.lib.contact import ContactFile
 from corral.lib.errors import Invalid
 from corral.lib.log import get_logger
@@ -394,7 +394,7 @@ async def open_agent(
         store,
         prefix="agent/",
         name=label,
-        clock=FollowingClock(),
+        clock=LastingClock(str(work_dir / "clock"), read_boot_id()),
         notes=notes,
         recorder=recording.journal("agent", "agent", seed, agent_config),
     )

@@ -46,7 +46,7 @@ Reopen = Callable[[], Awaitable[None]]
 
 
 def since(loops: Sequence[Loop]) -> float | None:
-    """Since when these loops take no more inputs; None while they do."""
+    """Since when these loops take no more inputs, by the steady clock; None while they do."""
     ended = [loop.ended_at for loop in loops if loop.ended_at is not None]
     return min(ended, default=None)
 

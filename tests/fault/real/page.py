@@ -74,8 +74,8 @@ reserved.""",
     ),
     "clock": (
         "The clock",
-        """Silence, leases and waiting are measured by clocks that nobody sets. The wall clock is for people: times
-in the API are as wrong as it was.""",
+        """Silence, leases and waiting are measured by clocks that nobody sets, those of an agent also over its restart.
+The wall clock is for people: times in the API are as wrong as it was.""",
     ),
 }
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from corral.model.constraints import Operator
+from corral.sdk.node_records import KEEP_S
 
 HOURLY = "R/2026-01-01T01:00:00Z/PT1H"
 
@@ -51,6 +52,12 @@ def test_a_node_where_every_job_fails_is_used_last_until_one_succeeds_there(clus
     cluster.put("d", schedule="R1//PT1M")
     cluster.advance(1.0)
     assert (Operator.UNEQUAL, ("host9",)) in wishes(cluster)
+    cluster.advance(KEEP_S)
+    cluster.crash()
+    cluster.subscribe()
+    cluster.advance(1.0)
+    assert (Operator.UNEQUAL, ("host9",)) in wishes(cluster)
+    nodes = cluster.core.state.nodes
     nodes.last("d", "host9", cluster.now)
     cluster.put("e", schedule="R1//PT1M")
     cluster.advance(1.0)

@@ -13,6 +13,7 @@ from corral.master.spec import (
     AgentClosed,
     AgentOpened,
     AgentReported,
+    Attempt,
     Command,
     Input,
     MasterConfig,
@@ -295,12 +296,18 @@ class Framework:
         self.info = info
         self.stream = ""
 
-    def subscribe(self, suppressed: Sequence[str] = (), principal: str | None = None) -> None:
+    def subscribe(
+        self, suppressed: Sequence[str] = (), principal: str | None = None, attempt: Attempt | None = None
+    ) -> None:
         stage = self.stage
         stage.streams += 1
-        self.stream = f"stream-{stage.streams}"
+        before, self.stream = self.stream, f"stream-{stage.streams}"
         call = calls.Subscribe(info=self.info, suppressed_roles=tuple(suppressed))
-        stage.ask(SubscribeStream(stream=self.stream, call=call, principal=principal))
+        try:
+            stage.ask(SubscribeStream(stream=self.stream, call=call, principal=principal, attempt=attempt))
+        except CorralError:
+            self.stream = before
+            raise
         found = self.take(events.Subscribed)
         if found:
             self.info = msgspec.structs.replace(self.info, id=found[0].framework_id)

@@ -4,8 +4,8 @@ import msgspec
 import pytest
 from master_stage import PARTITION_AWARE, Stage, agent_info, bundle, task_info
 
-from corral.lib.errors import Forbidden, Invalid
-from corral.master.spec import SchedulerCall, SchedulerClosed, SubscribeStream
+from corral.lib.errors import Conflict, Forbidden, Invalid
+from corral.master.spec import Attempt, SchedulerCall, SchedulerClosed, SubscribeStream
 from corral.model import calls, events
 from corral.model.framework import Capability, FrameworkInfo, OfferFilter
 from corral.model.ids import ExecutorId, FrameworkId, OfferId
@@ -108,6 +108,45 @@ def test_another_subscription_takes_over_and_the_older_stream_is_told_and_closed
         framework.call(calls.Revive(framework_id=framework.id), stream=old)
     assert [o.agent_id for o in framework.offers()] == [agent.id]
     assert framework.reconcile((info.task_id, None))[0].state is TaskState.STAGING
+
+
+def test_a_subscribe_that_comes_late_takes_nothing_from_the_newer_one() -> None:
+    stage = Stage()
+    agent = stage.agent()
+    framework = stage.framework(failover_timeout_s=60.0)
+    framework.subscribe(attempt=Attempt("a", 3))
+    stream = framework.stream
+    offers = framework.offers()
+    for number in (1, 2, 3):
+        with pytest.raises(Conflict, match="has subscribed anew since"):
+            framework.subscribe(attempt=Attempt("a", number))
+    assert (framework.stream, stream in stage.ended) == (stream, False)
+    framework.accept(offers, task_info("t1", agent.id))
+    framework.subscribe(attempt=Attempt("a", 4))
+    assert stream in stage.ended
+
+
+def test_a_subscribe_of_a_process_that_another_has_followed_comes_too_late_while_that_one_is_there() -> None:
+    stage = Stage()
+    framework = stage.framework(failover_timeout_s=60.0)
+    framework.subscribe(attempt=Attempt("a", 1))
+    framework.subscribe(attempt=Attempt("b", 1))
+    with pytest.raises(Conflict, match="another process"):
+        framework.subscribe(attempt=Attempt("a", 2))
+    framework.close()
+    framework.subscribe(attempt=Attempt("a", 2))
+    framework.subscribe()  # who does not say it is as new as it comes
+    with pytest.raises(Conflict, match="another process"):
+        framework.subscribe(attempt=Attempt("a", 3))
+
+
+def test_processes_without_number_are_forgotten_in_the_end() -> None:
+    stage = Stage()
+    framework = stage.framework(failover_timeout_s=60.0)
+    for n in range(200):
+        framework.subscribe(attempt=Attempt(f"p{n}", 1))
+    assert len(stage.core.state.frameworks[framework.id].past_lives) <= 32
+    framework.subscribe(attempt=Attempt("p0", 1))
 
 
 def test_offers_of_the_older_stream_cannot_be_accepted_after_a_failover() -> None:

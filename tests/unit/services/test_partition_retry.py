@@ -10,6 +10,7 @@ from corral.model.constraints import Operator
 from corral.model.ids import TaskId
 from corral.model.offer import Want
 from corral.model.task import Reason, TaskState
+from corral.sdk.node_records import KEEP_S
 
 
 def wishes(want: Want) -> dict[str, tuple[str, ...]]:
@@ -128,6 +129,27 @@ def test_a_node_where_every_app_fails_is_avoided_by_all_and_said_so(cluster: Any
     assert "3 different ones" in reason["detail"]
     found = cluster.core.state.nodes.avoided(None, cluster.now)
     assert [a.hostname for a in found if a.subject is None] == ["host0"]
+    cluster.advance(KEEP_S)
+    cluster.crash()
+    cluster.subscribe()
+    cluster.reconcile()
+    assert wishes(next(w for w in cluster.wants.values() if w.group == "/fresh")) == {"!=": ("host0",)}
+
+
+@pytest.mark.parametrize("off_s", [-7200.0, 7200.0])
+def test_a_node_whose_clock_is_wrong_is_judged_by_how_long_things_live_there(cluster: Any, off_s: float) -> None:
+    """The instants of a start and of an end are the node's own, so only what lies between them counts."""
+    cluster.create(id="/slow", backoffSeconds=1, backoffFactor=1)
+    cluster.offer(hosts=1)
+    (task,) = cluster.task_ids("/slow")
+    for lived_s, avoided in ((1000.0, 0), (1.0, 1)):
+        cluster.update(task, TaskState.RUNNING, at=cluster.now + off_s)
+        cluster.advance(lived_s)
+        cluster.update(task, TaskState.FAILED, message="status 1", at=cluster.now + off_s)
+        assert len(list(cluster.state.nodes.failures("host0"))) == avoided
+        cluster.advance(2.0)
+        cluster.offer(hosts=1)
+        (task,) = cluster.task_ids("/slow")
 
 
 def test_a_new_definition_and_a_reset_delay_shun_nothing(cluster: Any) -> None:

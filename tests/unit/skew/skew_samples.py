@@ -22,7 +22,7 @@ from corral.frameworks.services import record_spec as services
 from corral.master import spec as master
 from corral.model import orders, role
 from corral.runtime import election
-from corral.sdk import notices, scheduler, tokens
+from corral.sdk import node_records, notices, scheduler, tokens
 from corral.trust import spec as trust
 
 FILE = Path(__file__).with_name("skew_samples.json")
@@ -48,6 +48,7 @@ RECORDS: dict[str, Any] = {
     **{f"batch.{kind.__name__}": kind for kind in (batch.Owner, batch.Progress, batch.Bundle, batch.KillOrder)},
     **{f"trust.{kind.__name__}": kind for kind in (trust.TokenRecord, trust.NodeRecord)},
     "sdk.FrameworkRecord": scheduler.FrameworkRecord,
+    "sdk.NodeRecord": node_records.NodeRecord,
     "election.Candidate": election.Candidate,
 }  # fmt: skip
 MESSAGES: dict[str, Any] = {

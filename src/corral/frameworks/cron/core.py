@@ -57,7 +57,7 @@ from corral.lib.errors import NotFound
 from corral.model import calls, events
 from corral.model.ids import TaskId
 from corral.runtime.core import Asked, Effect, Loaded, Reply, Tick
-from corral.sdk import answers, notices
+from corral.sdk import answers, node_records, notices
 from corral.sdk.effects import Notified
 from corral.sdk.scheduler import CallFailed, Disconnected
 
@@ -79,7 +79,8 @@ class CronCore:
         self.state = State(config, random)
 
     def handle(self, input: Any, now: float) -> Sequence[Effect]:
-        return [*self._decide(input, now), *firing.settle(self.state, now)]
+        effects = [*self._decide(input, now), *firing.settle(self.state, now)]
+        return effects + self.state.node_memory.settle()
 
     def invariants(self) -> None:
         self.state.invariants()
@@ -118,6 +119,8 @@ class CronCore:
                 return firing.look_for_waiting(state, now)
             case Tick(name=admission.HELD):
                 return admission.release(state, now)
+            case Tick(name=node_records.KEEP | node_records.FADE as name):
+                return state.node_memory.tick(name, now)
             case Tick(name=firing.PRUNE):
                 return firing.prune(state, now)
             case Tick(name=name) if name.startswith(notices.NOTICE):

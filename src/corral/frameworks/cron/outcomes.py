@@ -41,14 +41,18 @@ def end_attempt(
     *,
     may_retry: bool = True,
     data: bytes | None = None,
+    ended_at: float = 0.0,
 ) -> list[Effect]:
-    """The attempt is over; another one follows, or the run is over too. Shapes: `data` is what it left as a result."""
+    """The attempt is over; another one follows, or the run is over too.
+
+    Shapes: `data` is what it left as a result. Units: `ended_at` by the clock of its node, 0 when that is not known.
+    """
     spec = job.spec
     if run.ending and result is not Result.SUCCESS:
         result, message = Result.KILLED, run.ending
     failed = result in (Result.FAILURE, Result.LOST)
     again = failed and may_retry and run.attempt < spec.retries and not spec.disabled
-    blamed = _judge_node(state, job, run, result, message, again=again, now=now)
+    blamed = _judge_node(state, job, run, result, message, again=again, ended_at=ended_at or now, now=now)
     effects = _remember(state, job, run, result, message, final=not again, now=now)
     facts = {"job": job.name, "task": run.task_id, "agent": run.agent_id, "result": str(result)}
     if again:
@@ -70,13 +74,13 @@ def end_attempt(
 
 
 def _judge_node(
-    state: State, job: Job, run: Run, result: Result, message: str, *, again: bool, now: float
+    state: State, job: Job, run: Run, result: Result, message: str, *, again: bool, ended_at: float, now: float
 ) -> list[Effect]:
     """What an end says about its node: the next attempt after a fast failure is made elsewhere if there is room."""
     node = run.hostname
     if not node or result not in (Result.SUCCESS, Result.FAILURE):
         return []
-    lived_s = now - run.started_at if run.started_at is not None else 0.0
+    lived_s = ended_at - run.started_at if run.started_at is not None else 0.0
     if result is Result.SUCCESS:
         state.nodes.last(job.name, node, now)
         return []

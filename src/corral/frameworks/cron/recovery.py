@@ -58,7 +58,8 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
     waiting = notices.take_up(state.notices, loaded)
     state.trash.extend(orphans)
     state.touch(state.jobs)
-    effects: list[Effect] = [SetTimer(PRUNE, PRUNE_S), *load_runs(state, now), *waiting]
+    kept = state.node_memory.load(loaded, now)
+    effects: list[Effect] = [SetTimer(PRUNE, PRUNE_S), *load_runs(state, now), *waiting, *kept]
     if state.jobs:
         facts = {"jobs": len(state.jobs), "runs": len(state.tasks)}
         effects.append(Note("cron recovered", "records of the last life", facts=facts))

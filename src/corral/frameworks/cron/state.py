@@ -34,7 +34,7 @@ from corral.frameworks.cron.spec import (
 )
 from corral.model.ids import TaskId, WantId
 from corral.model.offer import Explanation, Want
-from corral.sdk.nodes import NodeScores
+from corral.sdk.node_records import NodeMemory
 from corral.sdk.notices import Outbox
 from corral.sdk.patience import Patience
 from corral.sdk.subscription import Subscription
@@ -163,14 +163,15 @@ class Job:
 class State(Subscription):
     """Shapes: `dirty` jobs have to be looked at; `heap` holds when to
     look at a job again, with entries that no longer count; `trash` are keys of records to be deleted bit by bit;
-    `tasks` finds a run by its present task; `nodes` remembers what failed where; `explanations` is what the master said
-    last of what waits; `proven` are shapes of which an agent has taken one, or could.
+    `tasks` finds a run by its present task; `nodes` remembers what failed where, `node_memory` what of it is written
+    down; `explanations` is what the master said last of what waits; `proven` are shapes of which an agent has taken
+    one, or could.
     """
 
     __slots__ = (
         "children", "config", "dags", "dirty", "endings", "explanations", "fire_at", "heap", "held", "jobs", "leaving",
-        "nodes", "notices", "patience", "proven", "purged", "queues", "random", "roots", "signals", "tasks", "tokens",
-        "trash",
+        "node_memory", "nodes", "notices", "patience", "proven", "purged", "queues", "random", "roots", "signals",
+        "tasks", "tokens", "trash",
     )  # fmt: skip
 
     def __init__(self, config: Config, random: Random) -> None:
@@ -185,7 +186,8 @@ class State(Subscription):
         self.tasks: dict[TaskId, tuple[str, str]] = {}
         self.dirty: OrderedDict[str, None] = OrderedDict()
         self.heap: list[tuple[int, str]] = []
-        self.nodes = NodeScores()
+        self.node_memory = NodeMemory()
+        self.nodes = self.node_memory.scores
         self.explanations: dict[WantId, Explanation] = {}
         self.patience = Patience()
         self.held: list[Held] = []

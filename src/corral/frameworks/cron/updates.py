@@ -54,7 +54,8 @@ def update(state: State, event: events.Update, now: float) -> list[Effect]:
         # Nobody asked cron for it, so the firing is still to be done.
         return end_attempt(state, job, run, Result.FAILURE, f"killed by somebody else: {message}", now)
     # An ERROR says that the task cannot be run as it is, which a further try would not change.
-    return end_attempt(state, job, run, Result.FAILURE, message, now, may_retry=status.state is not TaskState.ERROR)
+    may_retry = status.state is not TaskState.ERROR
+    return end_attempt(state, job, run, Result.FAILURE, message, now, may_retry=may_retry, ended_at=status.at)
 
 
 def _alive(state: State, job: Job, run: Run, status: TaskStatus) -> list[Effect]:

@@ -89,7 +89,7 @@ from corral.model import calls, events
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import TaskId
 from corral.runtime.core import Asked, Effect, Loaded, Reply, Tick
-from corral.sdk import notices
+from corral.sdk import node_records, notices
 from corral.sdk.effects import Measured, Notified, Signalled
 from corral.sdk.feed import Followed
 from corral.sdk.scheduler import CallFailed, Disconnected
@@ -159,6 +159,8 @@ class ServicesCore:
                 return []
             case Tick(name=name) if name.startswith(upkeep.UNREACHABLE):
                 return upkeep.unreachable_tick(state, name.removeprefix(upkeep.UNREACHABLE), now)
+            case Tick(name=node_records.KEEP | node_records.FADE as name):
+                return state.node_memory.tick(name, now)
             case Tick(name=scaling_spec.MEASURE):
                 return elastic.tick(state, now)
             case Measured():

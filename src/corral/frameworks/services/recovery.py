@@ -63,6 +63,7 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
     versions += [version for kept in state.versions.values() for version in kept]
     if versions:
         state.last_version_at = round(parse_timestamp(max(versions)) * 1000)
+    effects += state.node_memory.load(loaded, now)
     state.touch(state.apps)
     if state.apps:
         facts = {"apps": len(state.apps), "deployments": len(state.deployments)}

@@ -3,7 +3,7 @@
 Rules: a failure is retried where it happened, as caches and volumes are there; after `corral.local-retries` of them in
 a row the instance moves, and its app shuns the node for a while. Nodes where the instances of several apps fail right
 after their start are avoided by all. Both are wishes: where nothing else fits, the node is used. What is remembered of
-nodes is in memory alone; a new leader learns it anew. corral's own, after Gaia's local retry and migration.
+nodes is kept in records of their own. corral's own, after Gaia's local retry and migration.
 """
 
 from collections.abc import Iterator
@@ -42,11 +42,14 @@ def is_fault(status: TaskStatus, *, ill: bool) -> bool:
 
 
 def place_again(
-    state: State, app: App, ended: Instance, again: Instance, why: str, now: float
+    state: State, app: App, ended: Instance, again: Instance, at: float, why: str, now: float
 ) -> tuple[Instance, list[Effect]]:
-    """The next launch of an instance that failed, with where it would rather go."""
+    """The next launch of an instance that failed, with where it would rather go.
+
+    Units: `at` is when it ended, by the clock of its node, as the instant of its start is.
+    """
     node, subject = ended.hostname, app.spec.id
-    lived_s = now - ended.started_at if ended.started_at is not None else 0.0
+    lived_s = at - ended.started_at if ended.started_at is not None else 0.0
     effects: list[Effect] = []
     if lived_s >= FAST_S:
         state.nodes.last(subject, node, now)
@@ -67,7 +70,8 @@ def _blame(state: State, node: str, now: float) -> list[Effect]:
     for app in state.apps.values():
         for instance in app.instances.values():
             runs = instance.hostname == node and instance.condition is Condition.RUNNING
-            if runs and instance.started_at is not None and since <= instance.started_at <= until:
+            # By the own clock: that of a node may go wrong.
+            if runs and instance.staged_at is not None and since <= instance.staged_at <= until:
                 state.nodes.last(app.spec.id, node, now)
                 if node not in state.nodes.bad:
                     return []

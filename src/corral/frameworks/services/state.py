@@ -36,7 +36,7 @@ from corral.model.framework import FrameworkInfo
 from corral.model.ids import FrameworkId, TaskId, WantId
 from corral.model.offer import Explanation, Offer, Want
 from corral.model.task import TERMINAL
-from corral.sdk.nodes import NodeScores
+from corral.sdk.node_records import NodeMemory
 from corral.sdk.notices import Outbox
 
 
@@ -216,7 +216,7 @@ class State:
     `outcomes` are the deployments that ended last, `progress` is how far each app of a deployment with a deadline got.
     Those are who follows the feed (`followed`) and `webhooks`, what waits for which is in `outbox`.
     `history` holds what each change of the newest root versions replaced, by version; `nodes` remembers what failed
-    where. `signalling` apps are being told of a value that has changed.
+    where, `node_memory` what of it is written down. `signalling` apps are being told of a value that has changed.
     `info` is what the framework subscribes with. `resident` once anything was ever to be reserved; `revived` are the
     reservations for which offers were asked for, `wiped` the sentenced instances that shall lose theirs.
     """
@@ -224,8 +224,9 @@ class State:
     __slots__ = (
         "apps", "backlog", "config", "connected", "deployments", "dirty", "discovery", "done", "elastic", "explained",
         "failures", "followed", "framework_id", "groups", "heard", "history", "info", "last_version_at", "locks",
-        "master", "nodes", "outbox", "outcomes", "progress", "random", "resident", "restless", "revived", "sentenced",
-        "service_ports", "signalling", "versions", "wants", "wants_changed", "wants_of", "watched", "webhooks", "wiped",
+        "master", "node_memory", "nodes", "outbox", "outcomes", "progress", "random", "resident", "restless", "revived",
+        "sentenced", "service_ports", "signalling", "versions", "wants", "wants_changed", "wants_of", "watched",
+        "webhooks", "wiped",
     )  # fmt: skip
 
     def __init__(self, config: Config, random: Random, info: FrameworkInfo | None = None) -> None:
@@ -266,7 +267,8 @@ class State:
         self.backlog: list[Offer] = []
         self.last_version_at = 0
         self.discovery = Discovery()
-        self.nodes = NodeScores()
+        self.node_memory = NodeMemory()
+        self.nodes = self.node_memory.scores
 
     def listen(self) -> None:
         """Gather events while there is anybody to be told of them."""

@@ -134,7 +134,7 @@ def _live(state: State, app: App, instance: Instance, status: TaskStatus, now: f
     if condition is not before.condition:
         tell_instance(state, instance)
     if instance.checks or instance.readiness:
-        effects.extend(_compare_health(state, app, before, instance, status))
+        effects.extend(_compare_health(state, app, before, instance, status, now))
     if returned:
         effects.append(CancelTimer(silence_timer(before)))
         effects.append(Note("instance is back", status.message or "its agent answers again", facts=_facts(instance)))
@@ -176,14 +176,16 @@ def _leave(state: State, app: App, instance: Instance, now: float) -> list[Effec
     return effects
 
 
-def _compare_health(state: State, app: App, before: Instance, instance: Instance, status: TaskStatus) -> list[Effect]:
+def _compare_health(
+    state: State, app: App, before: Instance, instance: Instance, status: TaskStatus, now: float
+) -> list[Effect]:
     tell_health(state, app, before, instance)
     if instance.ready and not before.ready:
         return [Note("instance is ready", status.message or "its readiness check passes", facts=_facts(instance))]
     if instance.healthy is before.healthy or instance.healthy is None:
         return []
     if instance.healthy:
-        state.nodes.last(app.spec.id, instance.hostname, status.at)
+        state.nodes.last(app.spec.id, instance.hostname, now)
         return [Note("instance is healthy", status.message or "all its checks pass", facts=_facts(instance))]
     return [Note("instance is unhealthy", status.message or "a check fails", "warning", _facts(instance))]
 
@@ -270,7 +272,7 @@ def _ended(state: State, app: App, instance: Instance, status: TaskStatus, now: 
         # An agent that was declared gone never comes back, and what was kept there neither.
         again = residency.come_back(instance, again)
     if retry.is_fault(status, ill=ill) and not again.kept:
-        again, moved = retry.place_again(state, app, instance, again, why, now)
+        again, moved = retry.place_again(state, app, instance, again, status.at or now, why, now)
         effects.extend(moved)
     app.place(again)
     tell_instance(state, again)

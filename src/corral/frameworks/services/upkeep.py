@@ -59,7 +59,7 @@ def settle(state: State, now: float) -> list[Effect]:
     effects.extend(offers.state_wants(state, now))
     if state.watched:
         effects.append(SetTimer(SWEEP, SWEEP_S, if_unset=True))
-    return effects
+    return effects + state.node_memory.settle()
 
 
 def _execute(state: State, instance_id: str, why: str, effects: list[Effect], now: float) -> int:
