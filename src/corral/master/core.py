@@ -13,6 +13,7 @@ from corral.master import (
     executors,
     frameworks,
     inverse,
+    losses,
     maintenance,
     numbers,
     offers,
@@ -272,7 +273,7 @@ def tick(state: MasterState, name: str, now: float) -> list[Effect]:
         case timers.HEARTBEAT:
             return frameworks.beat(state, rest)
         case timers.AGENTS:
-            return [*agents.watch(state, now), *drains.forget_gone(state, now), *watchdog.look(state, now)]
+            return [*losses.watch(state, now), *drains.forget_gone(state, now), *watchdog.look(state, now)]
         case timers.MAINTENANCE:
             return maintenance.pass_time(state, now)
         case timers.WATCH:
