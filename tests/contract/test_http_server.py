@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import zlib
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -176,22 +177,54 @@ async def test_a_client_that_asks_for_too_much_is_refused_before_it_sends(server
     assert door.seen == []
 
 
+_WORDS = b"many words " * 50
+_BARE = zlib.compressobj(wbits=-15)
+_PLAIN_DEFLATE = _BARE.compress(_WORDS) + _BARE.flush()
+
+
 @pytest.mark.parametrize(
-    ("headers", "body"),
+    ("encoding", "body"),
     [
-        (b"Content-Encoding: gzip\r\nContent-Length: 9\r\n", b"not at all"),
-        (b"Content-Encoding: deflate\r\nContent-Length: 9\r\n", b"not at all"),
-        (b"Transfer-Encoding: chunked\r\n", b"zz\r\nwhat\r\n0\r\n\r\n"),
+        ("gzip", gzip.compress(_WORDS, mtime=0)),
+        ("X-GZIP", gzip.compress(_WORDS, mtime=0)),
+        ("deflate", zlib.compress(_WORDS)),
+        ("deflate", _PLAIN_DEFLATE),
+        ("identity", _WORDS),
     ],
+    ids=["gzip", "x-gzip", "deflate", "bare", "identity"],
+)
+async def test_a_body_is_decoded_as_it_says(server: Server, door: Door, encoding: str, body: bytes) -> None:
+    async with aiohttp.ClientSession() as http:
+        headers = {"Content-Encoding": encoding}
+        async with http.put(f"{server.url}/v2/apps/a", data=body, headers=headers) as answer:
+            assert answer.status == 200, await answer.text()
+    assert [request.body for request in door.seen] == [_WORDS]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status"),
+    [
+        ("gzip", b"not at all", 400),
+        ("deflate", b"not at all", 400),
+        ("gzip", gzip.compress(_WORDS, mtime=0)[:-9], 400),
+        ("gzip", gzip.compress(_WORDS, mtime=0) + b"more", 400),
+        ("gzip", gzip.compress(bytes(1 << 20), 9, mtime=0)[:900], 413),
+        ("zstd", b"whatever", 400),
+    ],
+    ids=["gzip", "deflate", "cut", "more", "bomb", "zstd"],
 )
 async def test_a_body_that_is_not_encoded_as_it_says_is_refused_and_no_line_in_the_log(
-    server: Server, door: Door, headers: bytes, body: bytes, caplog: pytest.LogCaptureFixture
+    server: Server, door: Door, encoding: str, body: bytes, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    writer.write(b"PUT /v2/apps/a HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n" + body)
+    head = f"PUT /v2/apps/a HTTP/1.1\r\nHost: x\r\nContent-Encoding: {encoding}\r\nContent-Length: {len(body)}\r\n\r\n"
     async with asyncio.timeout(5):
-        answer = await reader.read()
-    assert answer.split()[1] == b"400", "and the connection is closed"
+        for _ in range(2):
+            writer.write(head.encode() + body)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            assert int(answer.split()[1]) == status, "and the connection goes on"
+            length = int(answer.lower().partition(b"content-length: ")[2].split()[0])
+            await reader.readexactly(length)
     writer.close()
     assert door.seen == []
     assert not caplog.records

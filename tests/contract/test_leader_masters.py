@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import gzip
+import json
 from collections.abc import AsyncIterator, Callable
 from random import Random
 from typing import Any
@@ -131,6 +133,29 @@ async def test_any_master_takes_a_write_and_shows_what_the_leader_knows(http: ai
         async with http.get(f"{second.url}/corral/v1/masters") as answer:
             found = (await answer.json())["masters"]
             assert sorted((one["id"], one["leads"]) for one in found) == [("m0", True), ("m1", False), ("m2", False)]
+
+
+@pytest.mark.parametrize("how", ["compressed", "asked", "both", "broken"])
+async def test_a_body_passes_a_follower_however_it_is_sent(how: str) -> None:
+    """Compressed; by a client that asks before it sends; and one that is not what its headers say."""
+    body = json.dumps(APP).encode()
+    headers = [b"Content-Type: application/json"]
+    if how in ("compressed", "both"):
+        body = gzip.compress(body)
+    if how != "asked":
+        headers.append(b"Content-Encoding: gzip")
+    if how in ("asked", "both"):
+        headers.append(b"Expect: 100-continue")
+    async with masters(2) as (_, second), asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", second.server.port)
+        head = [b"POST /v2/apps HTTP/1.1", b"Host: x", *headers, b"Content-Length: %d" % len(body)]
+        writer.write(b"\r\n".join(head) + b"\r\n\r\n")
+        if how in ("asked", "both"):
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body)
+        answer = await reader.readline()
+        assert answer.split()[1] == (b"400" if how == "broken" else b"201"), answer
+        writer.close()
 
 
 async def test_a_load_balancer_learns_who_is_alive_ready_and_leading(http: aiohttp.ClientSession) -> None:

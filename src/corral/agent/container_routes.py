@@ -81,9 +81,6 @@ class Doors:
             return await self._serve(raw)
         except CorralError as error:
             return finish(Response(status=error.status, body=error.message.encode(), content_type=TEXT))
-        except web.RequestPayloadError:
-            raw.protocol.close()
-            return finish(text(400, "the body is not encoded as its headers say; send it as it is"))
 
     async def _serve(self, raw: web.Request) -> web.StreamResponse:
         if not self._loop.ready.is_set():
@@ -282,6 +279,8 @@ class Doors:
 
     async def _take_input(self, raw: web.Request) -> web.StreamResponse:
         """Feed what comes to the command, until the client ends."""
+        if raw.headers.get("Content-Encoding"):
+            raise Invalid("a stream of ATTACH_CONTAINER_INPUT must not be encoded; send its records as they are")
         inner = raw.headers.get("Message-Content-Type", JSON).partition(";")[0].strip().lower()
         if inner != JSON:
             return finish(text(415, f"Expecting 'Message-Content-Type' of {JSON}; found {inner}"))

@@ -41,7 +41,8 @@ from corral.lib.log import verbosity
 from corral.lib.units import parse_duration_s
 from corral.mesos import agent_operator, daemon
 from corral.mesos.agent_operator import PATHS
-from corral.mesos.legacy import write_agent_state, write_flags, write_version
+from corral.mesos.legacy import write_flags, write_version
+from corral.mesos.legacy_agent import write_agent_state
 from corral.mesos.pieces import pieces
 from corral.mesos.statistics import write_containers, write_statistics
 from corral.model.ids import TaskId

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from corral.allocator.book import AgentEntry, Book, HoldEntry, devices_of
+from corral.allocator.book import Book
 from corral.allocator.bundles import GPUS, PORTS, amounts_of, plain
 from corral.allocator.coarse import offer_rest
 from corral.allocator.demands import check_want, group_of, mark
 from corral.allocator.engine import Engine, Mode, Placements, Tuning
+from corral.allocator.entries import AgentEntry, HoldEntry, devices_of
 from corral.allocator.explain import explain
 from corral.allocator.filters import Filters
 from corral.allocator.gangs import SLOT, Gangs

@@ -28,7 +28,7 @@ from corral.model.resources import Resources, subtract
 
 if TYPE_CHECKING:
     from corral.allocator.allocator import Allocator
-    from corral.allocator.book import AgentEntry
+    from corral.allocator.entries import AgentEntry
 
 
 class Claim(NamedTuple):

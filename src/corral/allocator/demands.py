@@ -7,12 +7,13 @@ an agent is empty. Only tags that somebody looks at are counted, so that wants w
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from corral.allocator.book import RUNTIME, group_tag, port_tally
+from corral.allocator.book import RUNTIME, port_tally
 from corral.allocator.bundles import GPUS, PORT_UNIT, PORTS, amounts_of
 from corral.allocator.engine import AGENT, Rule, Tally
 from corral.allocator.engine.catalog import MOST_RULES
 from corral.allocator.engine.columns import BELOW, CLEAR, EVEN, NEAR, TABLE, TARGET
 from corral.allocator.engine.rules import WHOLE
+from corral.allocator.entries import group_tag
 from corral.allocator.strategies import STRATEGIES
 from corral.lib.errors import Invalid
 from corral.model.constraints import Constraint, Operator, allows, check_constraint, is_counting, looks_at_tasks

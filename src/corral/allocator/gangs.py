@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from corral.allocator.book import AgentEntry, HoldEntry, devices_of
+from corral.allocator.entries import AgentEntry, HoldEntry, devices_of
 from corral.allocator.lines import Key, Line
 from corral.allocator.view import Grant
 from corral.model.ids import AgentId

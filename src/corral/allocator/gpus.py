@@ -15,7 +15,7 @@ from corral.allocator.demands import shape_of
 from corral.allocator.engine import Engine
 from corral.allocator.engine.catalog import Demand as ClassDemand
 from corral.allocator.engine.catalog import Node
-from corral.allocator.engine.engine import MOST_DEVICES
+from corral.allocator.engine.cluster import MOST_DEVICES
 from corral.allocator.engine.scan import Columns
 from corral.allocator.packing import WHOLE, Cluster, Demand, Ranking, Supply
 from corral.allocator.packing_balance import Balance

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from corral.allocator.book import AgentEntry, HoldEntry, devices_of, is_port_rule
+from corral.allocator.book import is_port_rule
 from corral.allocator.bundles import GPUS, PORTS, amounts_of
 from corral.allocator.demands import shape_of
 from corral.allocator.engine.rules import WHOLE
+from corral.allocator.entries import AgentEntry, HoldEntry, devices_of
 from corral.allocator.lines import Key, Line
 from corral.allocator.view import Eviction, Grant, Hold, HoldKind, Settings
 from corral.model.resources import Resource, all_ranges, normal, ports

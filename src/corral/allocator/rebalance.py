@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from corral.allocator.allocator import Allocator
-from corral.allocator.book import AgentEntry, HoldEntry
 from corral.allocator.demands import shape_of
+from corral.allocator.entries import AgentEntry, HoldEntry
 from corral.allocator.lines import Line
 from corral.allocator.view import HoldKind, View
 from corral.model.ids import AgentId, FrameworkId

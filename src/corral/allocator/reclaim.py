@@ -15,7 +15,7 @@ from corral.model.resources import PLAIN, add
 
 if TYPE_CHECKING:
     from corral.allocator.allocator import Allocator
-    from corral.allocator.book import HoldEntry
+    from corral.allocator.entries import HoldEntry
 
 
 def reclaim(allocator: "Allocator", most: int) -> tuple[list[OfferId], list[Eviction], bool]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from corral.allocator.book import HoldEntry, is_port_rule
+from corral.allocator.book import is_port_rule
+from corral.allocator.entries import HoldEntry
 from corral.allocator.lines import Key, Line
 from corral.model.ids import AgentId, OfferId
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from corral.allocator.book import AgentEntry, Book
+from corral.allocator.book import Book
+from corral.allocator.entries import AgentEntry
 from corral.model.constraints import field_value
 
 Mask = npt.NDArray[np.bool_]

@@ -8,11 +8,14 @@ from corral.lib.errors import CorralError
 from corral.master import (
     agents,
     allocation,
+    cluster_view,
     drains,
     executors,
     frameworks,
     inverse,
+    losses,
     maintenance,
+    numbers,
     offers,
     operate,
     operations,
@@ -177,7 +180,7 @@ def ask(state: MasterState, ask: int, command: Command, now: float) -> list[Effe
         case WatchCluster():
             value, effects = watch.open_watch(state, command)
         case PrepareViews():
-            value = views.prepare(state)
+            value = cluster_view.prepare(state)
         case GetSources():
             value = secrets.sources(state, command)
         case GetNodes():
@@ -193,9 +196,9 @@ def ask(state: MasterState, ask: int, command: Command, now: float) -> list[Effe
         case GetTrial():
             value = views.trial(state, now)
         case GetMetrics():
-            value = views.metrics(state, now)
+            value = numbers.metrics(state, now)
         case GetCluster():
-            value = views.cluster(state, command)
+            value = cluster_view.cluster(state, command)
     return [Reply(ask, value), *effects]
 
 
@@ -270,7 +273,7 @@ def tick(state: MasterState, name: str, now: float) -> list[Effect]:
         case timers.HEARTBEAT:
             return frameworks.beat(state, rest)
         case timers.AGENTS:
-            return [*agents.watch(state, now), *drains.forget_gone(state, now), *watchdog.look(state, now)]
+            return [*losses.watch(state, now), *drains.forget_gone(state, now), *watchdog.look(state, now)]
         case timers.MAINTENANCE:
             return maintenance.pass_time(state, now)
         case timers.WATCH:

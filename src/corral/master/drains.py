@@ -7,7 +7,7 @@ when its last task has ended and been acknowledged. One that is gone never comes
 import msgspec
 
 from corral.lib.errors import Invalid, NotFound
-from corral.master import agents, claims, evictions, executors, offers, timers
+from corral.master import claims, evictions, executors, losses, offers, timers
 from corral.master.agent_entry import AgentEntry, AgentState
 from corral.master.spec import GoneRecord, agent_key, gone_key
 from corral.master.state import MasterState
@@ -78,7 +78,7 @@ def mark_gone(state: MasterState, command: MarkAgentGone, now: float) -> list[Ef
 
 def _bury(state: MasterState, agent: AgentEntry, why: str, reason: Reason, now: float) -> list[Effect]:
     effects: list[Effect] = [Persist(gone_key(agent.id), GoneRecord(at=now))]
-    effects += agents.expel(state, agent, why, now, TaskState.GONE_BY_OPERATOR, reason)
+    effects += losses.expel(state, agent, why, now, TaskState.GONE_BY_OPERATOR, reason)
     state.gone[agent.id] = now
     while len(state.gone) > MOST_GONE:
         effects += _forget_oldest(state)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from corral.lib.errors import Invalid
-from corral.master import agents, claims, inverse, offers, timers
+from corral.master import claims, inverse, losses, offers, timers
 from corral.master.agent_entry import AgentEntry
 from corral.master.spec import MAINTENANCE_KEY, MaintenanceRecord
 from corral.master.state import MasterState
@@ -107,7 +107,7 @@ def start(state: MasterState, command: StartMaintenance, now: float) -> list[Eff
     effects = [_persist(state)]
     chosen = set(command.machines)
     for agent in [a for a in state.agents.values() if state.find_machine(a.info) in chosen]:
-        effects += agents.expel(state, agent, f"machine {state.find_machine(agent.info)} is down for maintenance", now)
+        effects += losses.expel(state, agent, f"machine {state.find_machine(agent.info)} is down for maintenance", now)
     return effects + [
         Note("machine down", "an operator has started its maintenance", facts={"machine": str(m)})
         for m in command.machines

@@ -6,7 +6,7 @@ Rule: a new reign has a new epoch and a new master id, and what it does not know
 import msgspec
 
 from corral.lib.ids import mint_uuid
-from corral.master import agents, claims, frameworks, maintenance, timers
+from corral.master import claims, frameworks, losses, maintenance, timers
 from corral.master.agent_entry import AgentEntry, AgentState
 from corral.master.spec import (
     MAINTENANCE_KEY,
@@ -49,7 +49,7 @@ def load(state: MasterState, loaded: Loaded, now: float) -> list[Effect]:
         effects += maintenance.recover(state, plan, now)
     why = f"{len(state.agents)} agents and {len(state.frameworks)} frameworks are remembered and may come back"
     facts = {"epoch": state.epoch, "master": state.master_id}
-    return [*effects, Note("master started", why, "info", facts), SetTimer(timers.AGENTS, agents.watch_s(state))]
+    return [*effects, Note("master started", why, "info", facts), SetTimer(timers.AGENTS, losses.watch_s(state))]
 
 
 def _mint_master_id(state: MasterState) -> str:

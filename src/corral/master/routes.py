@@ -20,9 +20,9 @@ from corral.master.mesos_routes import (
     mesos_routes,
     read_number,
 )
+from corral.master.numbers import OF_FRAMEWORKS
 from corral.master.shell import MasterShell
 from corral.master.spec import GetExplanations, GetFrameworks, GetNodes, GetRoles, GetTasks, GetTrial
-from corral.master.views import OF_FRAMEWORKS
 from corral.model.operator import RemoveRole
 from corral.net.answers import prefers_json, write_gauges
 from corral.net.routes import RawRoute, Request, Response, Route, Stream, json_response

@@ -1,16 +1,17 @@
-"""What frameworks and roles hold in all, of whatever agents: tasks, executors and offers.
+"""What is held and offered of agents, and by frameworks and roles of whatever agents: tasks, executors and offers.
 
-Shapes: scalars by name, what is revocable by itself counted apart. What is lent counts as what it is taken from: only
-then do sums compare with what there is.
+Shapes of the latter: scalars by name, what is revocable by itself counted apart. What is lent counts as what it is
+taken from: only then do sums compare with what there is.
 """
 
 from collections.abc import Iterator
 
 from corral.master import claims
+from corral.master.agent_entry import AgentEntry
 from corral.master.state import MasterState
 from corral.model.ids import FrameworkId
 from corral.model.ledger import Tally
-from corral.model.resources import PLAIN, Resource, Resources
+from corral.model.resources import PLAIN, Resource, ResourceKind, Resources, add, coalesce, normal
 
 Claimant = tuple[str, FrameworkId]
 
@@ -54,3 +55,36 @@ def _plain(resources: Resources) -> Resources:
 
 def _rest(resources: Resources) -> Resources:
     return tuple(r for r in resources if r.identity != PLAIN)
+
+
+# Of one agent.
+
+
+def used(agent: AgentEntry) -> Resources:
+    """What tasks and executors hold of an agent, in the form in which it is held."""
+    held = [task.resources for task in agent.tasks.values() if task.holding]
+    return _sum([*held, *(executor.resources for executor in agent.executors.values())])
+
+
+def offered(agent: AgentEntry) -> Resources:
+    """What of an agent is out in offers."""
+    return _sum([entry.resources for entry in agent.offers.values()])
+
+
+def _sum(bundles: list[Resources]) -> Resources:
+    """The bundles as one. Shapes: plain scalars and ranges, nearly all there are, are summed up by name alone."""
+    if len(bundles) <= 1:
+        return bundles[0] if bundles else ()
+    milli: dict[str, int] = {}
+    ranges: dict[str, list[tuple[int, int]]] = {}
+    for bundle in bundles:
+        for r in bundle:
+            if r.identity is not PLAIN or r.items:
+                return add(*bundles)
+            if r.ranges:
+                ranges.setdefault(r.name, []).extend(r.ranges)
+            else:
+                milli[r.name] = milli.get(r.name, 0) + r.milli
+    found = [Resource(name=name, milli=n) for name, n in milli.items() if n]
+    found += [Resource(name=name, kind=ResourceKind.RANGES, ranges=coalesce(x)) for name, x in ranges.items()]
+    return normal(found)

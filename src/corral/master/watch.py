@@ -4,7 +4,7 @@ Rule: the snapshot that opens a stream and the events after it belong together; 
 Source: Mesos v1 operator API, SUBSCRIBE.
 """
 
-from corral.master import news, timers, views
+from corral.master import cluster_view, news, timers
 from corral.master.agent_entry import AgentEntry
 from corral.master.effects import TellWatchers
 from corral.master.entries import FrameworkEntry, TaskEntry
@@ -19,7 +19,7 @@ def open_watch(state: MasterState, command: WatchCluster) -> tuple[ClusterSnapsh
     """Whoever watches is told all that happens from this input on."""
     is_first = not state.watchers
     state.watchers[command.stream] = None
-    found = views.cluster(state, GetCluster())
+    found = cluster_view.cluster(state, GetCluster())
     return found, [SetTimer(timers.WATCH, state.config.heartbeat_s)] if is_first else []
 
 
@@ -48,13 +48,13 @@ def _event(state: MasterState, one: News) -> watch.ClusterEvent:
         case News(news.TASK_UPDATED, TaskEntry() as entry, status) if status is not None:
             return watch.TaskUpdated(entry.framework_id, status, entry.state)
         case News(news.AGENT_ADDED, AgentEntry() as agent):
-            return watch.AgentAdded(views.agent_row(state, agent))
+            return watch.AgentAdded(cluster_view.agent_row(state, agent))
         case News(news.AGENT_REMOVED, AgentEntry() as agent):
             return watch.AgentRemoved(agent.id)
         case News(news.FRAMEWORK_ADDED, FrameworkEntry() as framework):
-            return watch.FrameworkAdded(views.framework_row(state, framework))
+            return watch.FrameworkAdded(cluster_view.framework_row(state, framework))
         case News(news.FRAMEWORK_UPDATED, FrameworkEntry() as framework):
-            return watch.FrameworkUpdated(views.framework_row(state, framework))
+            return watch.FrameworkUpdated(cluster_view.framework_row(state, framework))
         case News(news.FRAMEWORK_REMOVED, FrameworkEntry() as framework):
             return watch.FrameworkRemoved(framework.info)
         case _:

@@ -23,13 +23,10 @@ from corral.mesos.pieces import Plan, Rows, Tree, batches, whole, whole_of
 from corral.mesos.quota import write_role_quota
 from corral.mesos.resources import ANY_ROLE
 from corral.mesos.snapshot import (
-    AgentFrameworkRow,
     AgentRow,
-    AgentSnapshot,
     ClusterSnapshot,
     ExecutorRow,
     FrameworkRow,
-    RunRow,
 )
 from corral.mesos.tasks import (
     seen_executor,
@@ -44,7 +41,7 @@ from corral.model.domain import Domain
 from corral.model.events import MasterInfo
 from corral.model.framework import Capability
 from corral.model.offer import Offer
-from corral.model.resources import Resources, add, normal, subtract, with_allocation
+from corral.model.resources import add, normal, subtract, with_allocation
 from corral.model.task import Task, TaskInfo, TaskState, TaskStatus
 
 DEFAULT_LIMIT = 100
@@ -144,9 +141,9 @@ def _write_slave(row: AgentRow) -> Json:
         "hostname": info.hostname,
         "port": info.port,
         "attributes": write_attributes(info.attributes),
-        "pid": _agent_pid(info.ip, info.port),
+        "pid": write_agent_pid(info.ip, info.port),
         "registered_time": row.registered_at,
-        **_write_total(info),
+        **write_total(info),
         "used_resources": write_flat(row.used),
         "offered_resources": write_flat(row.offered),
         "active": row.active,
@@ -164,7 +161,7 @@ def _write_slave(row: AgentRow) -> Json:
     return slave
 
 
-def _write_total(info: AgentInfo) -> Json:
+def write_total(info: AgentInfo) -> Json:
     """What an agent has, all together, by reservation and not reserved."""
     total = with_allocation(info.resources, None)
     free = normal(r for r in total if not r.identity.reservations)
@@ -182,7 +179,8 @@ def write_flat_domain(domain: Domain | None) -> Json:
     return {} if domain is None else {"domain": write_domain(domain)}
 
 
-def _agent_pid(ip: str, port: int) -> str:
+def write_agent_pid(ip: str, port: int) -> str:
+    """How Mesos names an agent's process."""
     return f"{AGENT_PATH.removeprefix('/')}@{ip}:{port}"
 
 
@@ -427,86 +425,4 @@ def write_roles(snapshot: ClusterSnapshot) -> Json:
             }
             for r in snapshot.roles
         ]
-    }
-
-
-# The agent's `/state`.
-
-
-def write_agent_state(snapshot: AgentSnapshot, version: str) -> Json:
-    """An agent's `/state`: tools find a task's sandbox in `executors[].directory`."""
-    info = snapshot.info
-    live, over = snapshot.by_life()
-    return {
-        **write_version(version),
-        "start_time": snapshot.start_at,
-        "id": info.id or "",
-        "pid": _agent_pid(info.ip, info.port),
-        "hostname": info.hostname,
-        "port": info.port,
-        "capabilities": list(AGENT_CAPABILITIES),
-        **_write_total(info),
-        "attributes": write_attributes(info.attributes),
-        "master_hostname": snapshot.master_hostname,
-        "flags": dict(snapshot.flags),
-        "frameworks": [_write_agent_framework(f) for f in live],
-        "completed_frameworks": [_write_agent_framework(f) for f in over],
-        **write_flat_domain(info.domain),
-    }
-
-
-def _write_agent_framework(row: AgentFrameworkRow) -> Json:
-    info = row.info
-    live = {r.container_id for r in row.runs if not r.is_completed}
-    framework: Json = {
-        "id": info.id or "",
-        "name": info.name,
-        "user": info.user,
-        "failover_timeout": info.failover_timeout_s,
-        "checkpoint": info.checkpoint,
-        "hostname": info.hostname or "",
-        "executors": _write_executors([r for r in row.runs if r.container_id in live]),
-        "completed_executors": _write_executors([r for r in row.runs if r.container_id not in live]),
-    }
-    if info.principal is not None:
-        framework["principal"] = info.principal
-    if info.can(Capability.MULTI_ROLE):
-        framework["roles"] = info.roles
-    else:
-        framework["role"] = info.role or ANY_ROLE
-    return framework
-
-
-def _write_executors(rows: Iterable[RunRow]) -> list[Json]:
-    """One entry for each executor, with all of its tasks among the rows and what it holds for those that live."""
-    found: dict[str, Json] = {}
-    held: dict[str, list[Resources]] = {}
-    for row in rows:
-        made = _write_run(row)
-        known = found.setdefault(row.container_id, made)
-        parts = held.setdefault(
-            row.container_id, [seen_executor(row.executor).resources] if row.executor is not None else []
-        )
-        if row.executor is None or not row.is_completed:
-            parts.append(seen_resources(row.task.info))
-        if known is not made:
-            for name in ("tasks", "queued_tasks", "completed_tasks"):
-                known[name] += made[name]
-    return [{**made, "resources": write_flat(add(*held[id]))} for id, made in found.items()]
-
-
-def _write_run(row: RunRow) -> Json:
-    """A command task counts as an executor of the same id with this one task, as Mesos shows it."""
-    info, executor = row.task.info, row.executor
-    task = write_task(row.task)
-    return {
-        "id": executor.executor_id if executor is not None else info.task_id,
-        "name": (executor.name or "") if executor is not None else info.name,
-        "source": (executor.source or "") if executor is not None else info.task_id,
-        "container": row.container_id,
-        "directory": row.directory,
-        "role": row.task.role,
-        "tasks": [task] if not row.queued and not row.is_completed else [],
-        "queued_tasks": [task] if row.queued and not row.is_completed else [],
-        "completed_tasks": [task] if row.is_completed else [],
     }

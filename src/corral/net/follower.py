@@ -33,8 +33,8 @@ _LINKS = (ORDERS_PATH, REPORTS_PATH, *OF_CERTIFICATES)
 _STREAMS = ("/v2/events", "/corral/v1/registry/watch")
 _HOP_BY_HOP = frozenset(
     {
-        "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
-        "transfer-encoding", "upgrade",
+        "connection", "expect", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te",
+        "trailer", "transfer-encoding", "upgrade",
     }
 )  # fmt: skip
 

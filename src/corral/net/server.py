@@ -9,6 +9,7 @@ import contextlib
 import logging
 import socket
 import ssl
+import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -201,7 +202,10 @@ class Server:
 
     async def start(self) -> None:
         """Accept requests."""
-        self._http = web.Server(self.serve, handler_cancellation=True, access_log=None, keepalive_timeout=75.0)
+        # Bodies are decoded where they are read: a follower hands them on as they came.
+        self._http = web.Server(
+            self.serve, handler_cancellation=True, access_log=None, keepalive_timeout=75.0, auto_decompress=False
+        )
         if self._tls is not None:
             self._listener = TlsListener(self._bound, self._http, self._tls)
             self._listener.start()
@@ -357,21 +361,37 @@ async def read_body(raw: web.BaseRequest, most_bytes: int) -> bytes:
         raise TooLarge(f"the body has {raw.content_length} bytes, at most {most_bytes} are taken; send less at once")
     parts: list[bytes] = []
     size = 0
-    try:
-        while chunk := await raw.content.readany():
-            size += len(chunk)
-            if size > most_bytes:
-                raise TooLarge(f"the body has more than the {most_bytes} bytes that are taken; send less at once")
-            parts.append(chunk)
-    except web.RequestPayloadError:
-        raw.content.feed_eof()  # where the next request would begin is lost
-        raw.protocol.close()
-        encoding = raw.headers.get("Content-Encoding") or raw.headers.get("Transfer-Encoding", "")
-        raise Invalid(f"the body is not encoded as {encoding}, as its headers say; send it as it is") from None
-    whole = "Content-Encoding" in raw.headers or raw.content_length is None or size >= raw.content_length
-    if not whole:
+    while chunk := await raw.content.readany():
+        size += len(chunk)
+        if size > most_bytes:
+            raise _too_large(most_bytes)
+        parts.append(chunk)
+    if raw.content_length is not None and size < raw.content_length:
         raise Invalid(f"the body ends after {size} of {raw.content_length} bytes; send it again")
-    return b"".join(parts)
+    return _decode(b"".join(parts), raw.headers.get("Content-Encoding", "").strip().lower(), most_bytes)
+
+
+def _decode(body: bytes, encoding: str, most_bytes: int) -> bytes:
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise Invalid(f"a body of encoding {encoding} cannot be read; send it as gzip, deflate or as it is")
+    # What is called deflate comes with a header or without, as RFC 9110 tells.
+    bare = encoding == "deflate" and body[:1] and body[0] & 15 != zlib.DEFLATED
+    squeezed = zlib.decompressobj(-15 if bare else 15 if encoding == "deflate" else 31)
+    try:
+        found = squeezed.decompress(body, most_bytes + 1)
+    except zlib.error:
+        raise Invalid(f"the body is not encoded as {encoding}, as its headers say; send it as it is") from None
+    if len(found) > most_bytes:
+        raise _too_large(most_bytes)
+    if not squeezed.eof or squeezed.unused_data:
+        raise Invalid(f"the body is not one whole {encoding}, as its headers say; send it as it is")
+    return found
+
+
+def _too_large(most_bytes: int) -> TooLarge:
+    return TooLarge(f"the body has more than the {most_bytes} bytes that are taken; send less at once")
 
 
 def _with_body(request: Request, body: bytes) -> Request:

@@ -6,7 +6,7 @@ from agent_driver import FRAMEWORK, Driver, make_framework, make_task
 
 from corral.agent.spec import FindTask, ListTasks, ReadState
 from corral.agent.state import MOST_COMPLETED
-from corral.mesos.legacy import write_agent_state
+from corral.mesos.legacy_agent import write_agent_state
 from corral.model.ids import FrameworkId, TaskId
 from corral.model.orders import RunTask
 from corral.model.task import GROUP_LABEL, CommandInfo, Label, TaskState, Uri

@@ -12,7 +12,7 @@ from test_over_master import lend as tell_slack
 from test_reserve_loans import REVOCABLE, STATIC, borrow, lend, revocable
 from test_reserve_master import reserved
 
-from corral.master import role_views, sums, views
+from corral.master import cluster_view, numbers, role_views, sums
 from corral.master.spec import GetCluster
 from corral.mesos import legacy
 from corral.mesos.operator import OperatorCall, write_response
@@ -23,7 +23,7 @@ REFINED = (*REVOCABLE, Capability.RESERVATION_REFINEMENT)
 
 
 def shown(stage: Stage) -> Any:
-    return views.cluster(stage.core.state, GetCluster(agents=True, frameworks=True, tasks=True, roles=True))
+    return cluster_view.cluster(stage.core.state, GetCluster(agents=True, frameworks=True, tasks=True, roles=True))
 
 
 def roles(stage: Stage) -> dict[str, Any]:
@@ -34,8 +34,8 @@ def frameworks(stage: Stage) -> dict[str, Any]:
     return {f["name"]: f for f in legacy.write_frameworks(shown(stage))["frameworks"]}
 
 
-def numbers(stage: Stage) -> dict[str, float]:
-    return dict(views.metrics(stage.core.state, stage.now))
+def figures(stage: Stage) -> dict[str, float]:
+    return dict(numbers.metrics(stage.core.state, stage.now))
 
 
 def operator(stage: Stage, call: OperatorCall) -> Any:
@@ -81,7 +81,7 @@ def test_a_loan_counts_as_what_it_is_taken_from_for_whoever_has_it(
     assert frameworks(stage)["again"]["used_resources"]["cpus"] == 1
     (task,) = (t for t in operator(stage, OperatorCall.GET_TASKS)["tasks"] if t["name"] == "b1")
     assert all("revocable" in r and r["role"] == "*" for r in task["resources"])
-    before = numbers(stage)
+    before = figures(stage)
     assert before["master/cpus_used"] <= before["master/cpus_total"]
     assert before["master/cpus_revocable_used"] == before["master/cpus_revocable_total"] == 0
 
@@ -112,7 +112,7 @@ def test_what_others_leave_unused_is_counted_apart() -> None:
     assert roles(stage)["batch"]["allocated"]["cpus_revocable"] == 1.5
     native = {r["name"]: r for r in role_views.roles(stage.core.state, role_views.GetRoles())["roles"]}
     assert native["batch"]["allocated"]["cpus"] == 1.5
-    found = numbers(stage)
+    found = figures(stage)
     assert (found["master/cpus_revocable_used"], found["master/cpus_revocable_total"]) == (1.5, 2)
     assert found["master/cpus_used"] == found["master/cpus_total"]
 

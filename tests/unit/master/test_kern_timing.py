@@ -4,7 +4,7 @@ from itertools import count
 
 from master_stage import Stage, agent_info, want
 
-from corral.master.views import metrics
+from corral.master.numbers import metrics
 
 NAME = "allocator/mesos/allocation_run_ms"
 

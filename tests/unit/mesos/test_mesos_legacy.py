@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from corral.mesos import legacy
 from corral.mesos.flat import write_flat
+from corral.mesos.legacy_agent import write_agent_state
 from corral.mesos.operator import OperatorCall, write_response
 from corral.mesos.snapshot import (
     AgentFrameworkRow,
@@ -290,7 +291,7 @@ def test_an_agent_shows_each_task_as_an_executor_with_its_sandbox():
     snapshot = AgentSnapshot(
         info=agent().info, start_at=9.0, master_hostname="node", frameworks=(AgentFrameworkRow(info=info, runs=runs),)
     )
-    state = shown(legacy.write_agent_state(snapshot, VERSION))
+    state = shown(write_agent_state(snapshot, VERSION))
     assert (state["id"], state["pid"], state["master_hostname"]) == ("a1", "slave(1)@10.0.0.7:4681", "node")
     (found,) = state["frameworks"]
     assert (found["id"], found["role"]) == ("f1", "ads")
@@ -314,7 +315,7 @@ def test_an_executor_of_an_agent_holds_what_its_live_tasks_do():
     of_each = {t.info.task_id: t.info.resources for t in (run.task for run in runs)}
     info = framework().info
     snapshot = AgentSnapshot(info=agent().info, frameworks=(AgentFrameworkRow(info=info, runs=runs),))
-    (found,) = shown(legacy.write_agent_state(snapshot, VERSION))["frameworks"]
+    (found,) = shown(write_agent_state(snapshot, VERSION))["frameworks"]
     (executor,) = found["executors"]
     assert executor["resources"] == shown(write_flat(add(pod.resources, of_each["t1"], of_each["t2"])))
     assert [t["id"] for t in executor["completed_tasks"]] == ["t3"]
@@ -325,7 +326,7 @@ def test_an_executor_of_an_agent_holds_what_its_live_tasks_do():
 def test_a_framework_whose_runs_on_an_agent_are_over_is_completed_there():
     run = RunRow(task=task("t1", TaskState.FINISHED), container_id="c1", directory="/sandbox/1")
     row = AgentFrameworkRow(info=framework().info, runs=(run,))
-    state = shown(legacy.write_agent_state(AgentSnapshot(info=agent().info, frameworks=(row,)), VERSION))
+    state = shown(write_agent_state(AgentSnapshot(info=agent().info, frameworks=(row,)), VERSION))
     assert state["frameworks"] == []
     assert [f["completed_executors"][0]["directory"] for f in state["completed_frameworks"]] == ["/sandbox/1"]
 
@@ -357,7 +358,7 @@ def test_whatever_tasks_ask_and_agents_have_can_be_shown(tasks, resources, recov
     assert len(state["recovered_slaves" if recovered else "slaves"]) == 1
     assert len(shown(legacy.write_tasks(snapshot))["tasks"]) == len(tasks)
     assert shown(legacy.write_summary(snapshot))["frameworks"]
-    shown_by_agent = shown(legacy.write_agent_state(of_agent, VERSION))
+    shown_by_agent = shown(write_agent_state(of_agent, VERSION))
     assert len(shown_by_agent["frameworks"] + shown_by_agent["completed_frameworks"]) == 1
     for call in OperatorCall:
         assert json.loads(write_response(call, snapshot, VERSION))["type"] == call
