@@ -9,10 +9,11 @@ with BatchClient("http://127.0.0.1:4680") as client:
 
 from corral.client.aio import AsyncBatchClient
 from corral.client.batch import BatchClient
+from corral.client.calls import Event
 from corral.client.executor import BatchExecutor, BatchFuture, JobEnded
-from corral.client.records import Job, Stats, Submitted, Waited
+from corral.client.records import Job, Owner, Stats, Submitted, Waited
 
 __all__ = [
-    "AsyncBatchClient", "BatchClient", "BatchExecutor", "BatchFuture", "Job", "JobEnded", "Stats", "Submitted",
-    "Waited",
+    "AsyncBatchClient", "BatchClient", "BatchExecutor", "BatchFuture", "Event", "Job", "JobEnded", "Owner", "Stats",
+    "Submitted", "Waited",
 ]  # fmt: skip

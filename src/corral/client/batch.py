@@ -3,25 +3,30 @@
 import http.client
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from corral.client import exchange
-from corral.client.exchange import Answer, Asked, Servers, Spec, Tries
-from corral.client.records import Job, Stats, Submitted, Waited
-from corral.lib.errors import Failed
+from corral.client.calls import Calls, Event, Following, Pause, Send, Silence, Talk
+from corral.client.exchange import Answer, Servers, Spec
+from corral.client.records import Job, Owner, Stats, Submitted, Waited
 
 TIMEOUT_S = 30.0
+SILENT_S = 60.0
+"""A stream of events has a sign of life more often than that."""
+
+T = TypeVar("T")
 
 
 class BatchClient:
-    """Submits jobs, looks at them, waits for them and ends them.
+    """Submits jobs, looks at them, waits for them and ends them. Threads may share one.
 
     Shapes: `urls` are those of all masters, tried in turn. Units: `retry_s` seconds a request is tried again for while
-    nobody answers or the queue is full. `token` and `cacert`, the file of the cluster's authority, are by default
-    CORRAL_TOKEN and CORRAL_CACERT.
+    nobody answers or the queue is full, `timeout_s` for each answer. `token` and `cacert`, the file of the cluster's
+    authority, are by default CORRAL_TOKEN and CORRAL_CACERT.
+    Errors of all calls: `Unavailable` when nobody answers, `Unauthenticated` and `Forbidden` for the caller.
     """
 
     def __init__(
@@ -33,9 +38,7 @@ class BatchClient:
         cacert: str | None = None,
     ) -> None:
         self._access = exchange.find_access(token, cacert)
-        self._servers = Servers(urls, self._access)
-        self._retry_s = retry_s
-        self._timeout_s = timeout_s
+        self._calls = Calls(Servers(urls, self._access), retry_s, timeout_s)
         self._local = threading.local()
 
     def __enter__(self) -> "BatchClient":
@@ -47,7 +50,7 @@ class BatchClient:
         self.close()
 
     def close(self) -> None:
-        """Let go of this thread's connection."""
+        """Let go of this thread's connection; another call opens a new one."""
         connection = getattr(self._local, "connection", None)
         self._local.connection = None
         if connection is not None:
@@ -58,87 +61,120 @@ class BatchClient:
     ) -> list[Submitted]:
         """Submit jobs, a thousand in a request; each request is taken whole or not at all.
 
-        Shapes: `key` makes the whole call one that can be repeated; without, each call is a new one.
+        Shapes: `key` makes the whole call one that can be repeated; without, each call is a new one. Without `check`
+        jobs are taken that no agent could run as yet.
         Errors: `Invalid` names the job and the field; `TooMany` when the queue stays full.
         """
-        found: list[Submitted] = []
-        for number, portion in enumerate(exchange.portions(jobs)):
-            asked = exchange.ask_submit(portion, defaults, f"{key}/{number}" if key else None, check)
-            found += exchange.read_submitted(self._ask(asked))
-        return found
+        return self._run(self._calls.submit(jobs, defaults, key, check))
 
     def get(self, job_id: str) -> Job:
         """Errors: `NotFound` for a job that is not known, or not any more."""
-        return exchange.read_job(self._ask(exchange.ask_get(job_id)))
+        return self._run(self._calls.get(job_id))
 
     def query(self, ids: Sequence[str]) -> dict[str, Job]:
         """Many jobs by id; those that are not known any more are missing."""
-        body = self._ask(exchange.ask_post("query", {"ids": list(ids)}))
-        return {job.id: job for job in exchange.read_queried(body).jobs}
+        return self._run(self._calls.query(ids))
 
     def jobs(self, *, state: str = "", owner: str = "", label: str = "", name: str = "") -> Iterator[Job]:
         """All jobs that match, newest first."""
         cursor: str | None = ""
         filters = {"state": state, "owner": owner, "label": label, "name": name}
         while cursor is not None:
-            page = exchange.read_page(self._ask(exchange.ask_list(cursor, 1000, filters)))
+            page = self._run(self._calls.page(cursor, filters))
             yield from page.jobs
             cursor = page.next_cursor
 
     def wait(self, ids: Sequence[str], *, timeout_s: float = exchange.MOST_WAIT_S, any: bool = False) -> Waited:
         """Wait until all are over, or `any` one is, but for at most a minute."""
-        body = {"ids": list(ids), "timeout": min(timeout_s, 60.0), "any": any}
-        return exchange.read_waited(self._ask(exchange.ask_post("wait", body, patience_s=timeout_s)))
+        return self._run(self._calls.wait(ids, timeout_s, any))
 
     def wait_for(self, job_id: str, *, timeout_s: float = float("inf")) -> Job:
         """The job once it is over. Errors: `Failed` when it is not after `timeout_s`."""
-        until = time.monotonic() + timeout_s
-        while True:
-            left_s = min(max(0.0, until - time.monotonic()), exchange.MOST_WAIT_S)
-            if not self.wait([job_id], timeout_s=left_s).pending:
-                return self.get(job_id)
-            if time.monotonic() >= until:
-                raise Failed(f"job {job_id} is not over after {timeout_s:g} s: {self.get(job_id).reason}")
+        return self._run(self._calls.wait_for(job_id, timeout_s))
 
     def kill(self, job_id: str) -> None:
         """End a job in whatever state it is."""
-        self._ask(exchange.ask_kill(job_id))
+        self._run(self._calls.kill(job_id))
 
     def kill_many(self, ids: Sequence[str] = (), *, owner: str = "", label: str = "", state: str = "") -> int:
         """End jobs by id, or all that match; returns how many."""
-        given = {"ids": list(ids), "owner": owner, "label": label, "state": state}
-        body = {key: value for key, value in given.items() if value}
-        return exchange.read_killed(self._ask(exchange.ask_post("kill", body)))
+        return self._run(self._calls.kill_many(ids, owner, label, state))
 
     def set_priority(self, job_id: str, priority: int) -> Job:
         """Errors: `Conflict` unless the job waits."""
-        return exchange.read_job(self._ask(exchange.ask_priority(job_id, priority)))
+        return self._run(self._calls.set_priority(job_id, priority))
 
-    def log(self, job_id: str, *, stream: str = "stdout", offset: int = 0, length: int | None = None) -> bytes:
-        """What the last attempt wrote."""
-        return self._ask(exchange.ask_log(job_id, stream, offset, length))
+    def log(
+        self, job_id: str, *, stream: str = "stdout", offset: int = 0, length: int | None = None,
+        attempt: int | None = None,
+    ) -> bytes:  # fmt: skip
+        """What an attempt wrote, the last unless told. Errors: `NotFound` when there is none of it."""
+        return self._run(self._calls.log(job_id, stream, offset, length, attempt))
 
     def stats(self) -> Stats:
-        return exchange.read_stats(self._ask(exchange.ask_stats()))
+        return self._run(self._calls.stats())
 
-    def _ask(self, asked: Asked) -> bytes:
-        tries = Tries(self._servers, self._retry_s, time.monotonic())
+    def owner(
+        self, name: str, *, weight: float | None = None, max_running: int | None = None, max_queued: int | None = None,
+        paused: bool | None = None,
+    ) -> Owner:  # fmt: skip
+        """An owner's share and bounds, after what is given is changed."""
+        changes = {"weight": weight, "max_running": max_running, "max_queued": max_queued, "paused": paused}
+        return self._run(self._calls.owner(name, changes))
+
+    def events(self, since: str = "") -> Iterator[Event]:
+        """Changes of state as they come, from now or from after a cursor; goes on by itself when it is cut off."""
+        following = Following(self._calls, since)
         while True:
-            url = self._servers.url
-            try:
-                answer = self._send(url, asked)
-            except (OSError, http.client.HTTPException) as error:
-                self.close()
-                delay_s: float | None = tries.failed(f"{url} does not answer: {error!r}", time.monotonic())
-            else:
-                delay_s = tries.answered(answer, time.monotonic())
-                if delay_s is None:
-                    return answer.body
-            time.sleep(delay_s or 0.0)
+            delay_s = yield from self._follow(following)
+            time.sleep(delay_s)
 
-    def _send(self, url: str, asked: Asked) -> Answer:
-        connection = self._connect(url)
-        connection.timeout = self._timeout_s + asked.patience_s
+    def _follow(self, following: Following) -> Generator[Event, None, float]:
+        """One connection's worth of events; returns how long to pause before the next."""
+        connection = self._open(following.url)
+        try:
+            connection.request("GET", following.path, headers=self._access.headers())
+            response = connection.getresponse()
+            if response.status != 200:
+                answer = Answer(status=response.status, body=response.read(), headers=dict(response.headers))
+                return following.refused(answer)
+            if connection.sock is not None:
+                connection.sock.settimeout(SILENT_S)
+            while line := response.readline():
+                event = following.hear(line)
+                if event is not None:
+                    yield event
+            return following.cut("the stream has ended")
+        except (OSError, http.client.HTTPException) as error:
+            return following.cut(repr(error))
+        finally:
+            connection.close()
+
+    def _run(self, talk: Talk[T]) -> T:
+        """Carry out a call."""
+        came: Answer | Silence | None = None
+        while True:
+            try:
+                step = talk.send(came)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            if isinstance(step, Pause):
+                time.sleep(step.delay_s)
+                came = None
+            else:
+                came = self._exchange(step)
+
+    def _exchange(self, step: Send) -> Answer | Silence:
+        try:
+            return self._send(step)
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            return Silence(repr(error))
+
+    def _send(self, step: Send) -> Answer:
+        connection, asked = self._connect(step.url), step.asked
+        connection.timeout = step.timeout_s
         if connection.sock is not None:
             connection.sock.settimeout(connection.timeout)
         headers = {**asked.headers, **self._access.headers()}
@@ -148,16 +184,19 @@ class BatchClient:
         return Answer(status=response.status, body=body, headers=dict(response.headers))
 
     def _connect(self, url: str) -> http.client.HTTPConnection:
+        """This thread's connection."""
         local: Any = self._local
         if getattr(local, "url", "") != url or getattr(local, "connection", None) is None:
             self.close()
-            parts = urlsplit(url)
-            host = parts.hostname or ""
-            if parts.scheme == "https":
-                tls = self._access.context()
-                local.connection = http.client.HTTPSConnection(host, parts.port, timeout=self._timeout_s, context=tls)
-            else:
-                local.connection = http.client.HTTPConnection(host, parts.port, timeout=self._timeout_s)
+            local.connection = self._open(url)
             local.url = url
         found: http.client.HTTPConnection = local.connection
         return found
+
+    def _open(self, url: str) -> http.client.HTTPConnection:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        if parts.scheme == "https":
+            tls = self._access.context()
+            return http.client.HTTPSConnection(host, parts.port, timeout=self._calls.timeout_s, context=tls)
+        return http.client.HTTPConnection(host, parts.port, timeout=self._calls.timeout_s)

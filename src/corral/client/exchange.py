@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import msgspec
 
-from corral.client.records import Admitted, Job, Page, Queried, Stats, Submitted, Waited
+from corral.client.records import Admitted, Job, Killed, Owner, Page, Queried, Stats, Submitted, Waited
 from corral.lib import errors
 from corral.lib.backoff import grow_delay_s
 from corral.lib.errors import CorralError, Failed, Invalid, Unavailable
@@ -197,8 +197,9 @@ def ask_priority(job_id: str, priority: int) -> Asked:
     )  # fmt: skip
 
 
-def ask_log(job_id: str, stream: str, offset: int, length: int | None) -> Asked:
-    query = {"stream": stream, "offset": str(offset), **({} if length is None else {"length": str(length)})}
+def ask_log(job_id: str, stream: str, offset: int, length: int | None, attempt: int | None) -> Asked:
+    bounds = {"length": length, "attempt": attempt}
+    query = {"stream": stream, "offset": str(offset), **{k: str(v) for k, v in bounds.items() if v is not None}}
     return Asked(method="GET", path=f"{PREFIX}/jobs/{quote(job_id, safe='')}/log?{urlencode(query)}")
 
 
@@ -206,35 +207,53 @@ def ask_stats() -> Asked:
     return Asked(method="GET", path=f"{PREFIX}/stats")
 
 
+def ask_owner(name: str, record: Mapping[str, Any] | None = None) -> Asked:
+    """Shapes: with a record the owner is changed to that."""
+    path = f"{PREFIX}/owners/{quote(name, safe='')}"
+    if record is None:
+        return Asked(method="GET", path=path)
+    headers = {"Content-Type": "application/json"}
+    return Asked(method="PUT", path=path, body=msgspec.json.encode(record), headers=headers)
+
+
+def path_of_events(since: str) -> str:
+    return f"{PREFIX}/events" + (f"?{urlencode({'since': since})}" if since else "")
+
+
 def read_submitted(body: bytes) -> list[Submitted]:
-    return _decode(body, Admitted).jobs
+    return decode(body, Admitted).jobs
 
 
 def read_job(body: bytes) -> Job:
-    return _decode(body, Job)
+    return decode(body, Job)
 
 
 def read_page(body: bytes) -> Page:
-    return _decode(body, Page)
+    return decode(body, Page)
 
 
 def read_queried(body: bytes) -> Queried:
-    return _decode(body, Queried)
+    return decode(body, Queried)
 
 
 def read_waited(body: bytes) -> Waited:
-    return _decode(body, Waited)
+    return decode(body, Waited)
 
 
 def read_stats(body: bytes) -> Stats:
-    return _decode(body, Stats)
+    return decode(body, Stats)
+
+
+def read_owner(body: bytes) -> Owner:
+    return decode(body, Owner)
 
 
 def read_killed(body: bytes) -> int:
-    return int(msgspec.json.decode(body)["killed"])
+    return decode(body, Killed).killed
 
 
-def _decode(body: bytes, kind: type[T]) -> T:
+def decode(body: bytes, kind: type[T]) -> T:
+    """Errors: `Failed` for what is something else."""
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.DecodeError as error:

@@ -67,6 +67,30 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     totals: dict[str, int] = {}
 
 
+class Owner(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose share jobs use. Shapes: `max_running` 0 bounds nothing; `queued` and `running` are what there is now."""
+
+    owner: str
+    weight: float = 1.0
+    max_running: int = 0
+    max_queued: int = 0
+    paused: bool = False
+    queued: int = 0
+    running: int = 0
+    share: float = 0.0
+
+    def settings(self) -> dict[str, Any]:
+        """What can be changed of it."""
+        return {
+            "weight": self.weight, "max_running": self.max_running, "max_queued": self.max_queued,
+            "paused": self.paused,
+        }  # fmt: skip
+
+
+class Killed(msgspec.Struct, frozen=True, kw_only=True):
+    killed: int
+
+
 class Page(msgspec.Struct, frozen=True, kw_only=True):
     jobs: list[Job]
     next_cursor: str | None = None

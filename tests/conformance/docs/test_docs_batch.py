@@ -30,7 +30,8 @@ def test_the_first_steps_and_the_programs_go_as_the_page_says(daemons: Site, tmp
     assert run_corral(url, "batch", "logs", ids[1]).out == "no shell\nin between\n"
     assert run_corral(url, "batch", "logs", f"{ids[2]}[1]").out == "part 1\n"
     programs = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    outputs = ["100 7\n", "SUCCEEDED no shell\n", "0 SUCCEEDED\n1 SUCCEEDED\n2 SUCCEEDED\n3 1\n4 SUCCEEDED\n[0, 0]\n"]
+    executed = "0 SUCCEEDED\n1 SUCCEEDED\n2 SUCCEEDED\n3 1\n4 SUCCEEDED\n[0, 0]\n['north', 'south']\n"
+    outputs = ["100 7\n", "2.0\nall seen\n", "SUCCEEDED no shell\n", executed]
     assert len(programs) == len(outputs)
     for program, output in zip(programs, outputs, strict=True):
         text = program.replace("http://127.0.0.1:4680", url)
