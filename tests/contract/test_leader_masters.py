@@ -173,6 +173,27 @@ async def test_a_load_balancer_learns_who_is_alive_ready_and_leading(http: aioht
             assert "corral_master_elected 1.0" in await answer.text()
 
 
+async def test_never_do_two_masters_say_at_a_time_that_they_lead(http: aiohttp.ClientSession) -> None:
+    """One that is cut off from the store, and not from its clients, stops saying so before another begins."""
+    async with masters(2) as (first, second):
+
+        async def leads(one: Master) -> bool:
+            async with http.get(one.url + "/health/leader") as answer:
+                return answer.status == 200
+
+        assert await leads(first)
+        first.store.all.clear()
+        told = []
+        async with asyncio.timeout(8.0):
+            while not await leads(second):
+                told.append(await leads(first))
+                await asyncio.sleep(0.01)
+        assert not await leads(first)
+        assert sorted(told, reverse=True) == told
+        assert not told[-1], "it knew before another led"
+        assert await first.wake() == LEADERSHIP_LOST
+
+
 async def test_mesos_clients_are_led_to_the_leader_as_by_mesos(http: aiohttp.ClientSession) -> None:
     async with masters(2) as (first, second):
         place = first.url.removeprefix("http:")

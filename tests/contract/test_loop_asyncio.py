@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from corral.lib.errors import Failed, Unavailable
+from corral.lib.errors import Doubtful, Failed, Unavailable
 from corral.runtime.core import Asked, Effect, Loaded, Note, Persist, Reply, SetTimer, Stop
 from corral.runtime.journal import Header, Journal, Replayable, replay
 from corral.runtime.loop import Loop
@@ -242,7 +242,7 @@ async def test_who_does_not_wait_is_called_with_the_answer_in_order() -> None:
     loop.stop()
     await running
     loop.post(lambda ask: [Reply(ask, 1)], lambda value, error: answers.append(error))
-    assert [type(a) for a in answers[2:]] == [Unavailable, Unavailable]
+    assert [type(a) for a in answers[2:]] == [Doubtful, Unavailable]
 
 
 async def test_who_asks_goes_before_what_happens_meanwhile_in_half_of_a_turn_and_in_order() -> None:

@@ -12,7 +12,8 @@
     ├── TooLarge       413  2    more than the limit that the message names
     ├── TooMany        429  5    too much waits already; `retry_after_s` says when to try again
     ├── NotLeader      307  5    another master leads; `leader` says where
-    ├── Unavailable    503  5    try again later; `retry_after_s` says when
+    ├── Unavailable    503  5    nothing of it was done, try again later; `retry_after_s` says when
+    │   └── Doubtful   504  5    it was begun, and nobody knows whether it was done
     ├── Unimplemented  501  2    understood, but nothing that this release does
     └── Failed         500  1    the work was tried and did not succeed
 
@@ -116,6 +117,10 @@ class Unavailable(CorralError):
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class Doubtful(Unavailable):
+    status = 504
 
 
 class Unimplemented(CorralError):

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from urllib.parse import parse_qs
 
-from corral.lib.errors import Conflict, CorralError, Invalid, NotFound, Unavailable
+from corral.lib.errors import Conflict, CorralError, Doubtful, Invalid, NotFound, Unavailable
 from corral.lib.log import verbosity
 from corral.lib.units import parse_duration_s
 from corral.master import admit
@@ -90,7 +90,9 @@ def _mesos(method: str, path: str, exchange: Exchange) -> Route:
 
 def write_text(error: CorralError, request: Request) -> Response:
     """Mesos' form of an error: its text alone."""
-    headers = {"Retry-After": f"{error.retry_after_s:g}"} if isinstance(error, Unavailable) else {}
+    headers = {}
+    if isinstance(error, Unavailable) and not isinstance(error, Doubtful):
+        headers["Retry-After"] = f"{error.retry_after_s:g}"
     return Response(status=error.status, body=error.message.encode(), content_type=TEXT, headers=headers)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from corral.lib.clock import Clock, steady_clock, stopwatch, system_clock
-from corral.lib.errors import CorralError, Unavailable
+from corral.lib.errors import CorralError, Doubtful, Unavailable
 from corral.lib.timings import Timings
 from corral.runtime.core import (
     Asked,
@@ -159,7 +159,8 @@ class Loop:
         """Hand a command to the core and wait for its reply.
 
         Shapes: a loop that has ended still answers what its core names in `reads`, as of its last turn.
-        Errors: the `CorralError` the core refused with; `Unavailable` when the loop ends or `timeout_s` passes first.
+        Errors: the `CorralError` the core refused with; `Unavailable` when the loop ends before it has begun with it;
+        `Doubtful` when it ends in the midst of it or `timeout_s` passes.
         """
         if self._ended:
             return self._look(command)
@@ -177,7 +178,12 @@ class Loop:
             async with asyncio.timeout(timeout_s):
                 return await future
         except TimeoutError:
-            raise Unavailable(f"{self.name} gave no answer within {timeout_s:g} s; try again") from None
+            doubt = Unavailable if isinstance(command, self._reads) else Doubtful
+            raise doubt(f"{self.name} gave no answer within {timeout_s:g} s; try again") from None
+        except Doubtful:
+            if isinstance(command, self._reads):
+                return self._look(command)
+            raise
         finally:
             self._asks.pop(ask, None)
 
@@ -212,8 +218,8 @@ class Loop:
             return False
         return self._fence is None or self._fence.holds
 
-    def _lost_answer(self) -> Unavailable:
-        return Unavailable(
+    def _lost_answer(self) -> Doubtful:
+        return Doubtful(
             f"{self.name} has ended before it could answer, as {self._ended_why}; "
             f"look whether it was done, and try again"
         )
@@ -423,14 +429,15 @@ class Loop:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+        untouched = {each.ask for each in (*self._queue, *self._asked) if isinstance(each, Asked)}
         self._queue.clear()
         self._asked.clear()
-        for future in self._asks.values():
+        for ask, future in self._asks.items():
             if not future.done():
-                future.set_exception(self._lost_answer())
+                future.set_exception(self._refusal() if ask in untouched else self._lost_answer())
         posts, self._posts = self._posts, {}
-        for answer in posts.values():
-            answer(None, self._lost_answer())
+        for ask, answer in posts.items():
+            answer(None, self._refusal() if ask in untouched else self._lost_answer())
         slow = list(self._slow)
         for task in slow:
             task.cancel()

@@ -19,6 +19,8 @@ FAST_S = 60.0
 """Who fails later than this after its launch is not held against its node."""
 HALF_LIFE_S = 300.0
 MOST_PER_SUBJECT = 2.0
+STANDS_OUT = 1.5
+"""What two failures within minutes come to, for some two minutes."""
 BAD = 4.0
 GOOD_AGAIN = 2.0
 SHUN_S = 300.0
@@ -93,7 +95,7 @@ class NodeScores:
                 each.value, each.at = each.now(now) / 4.0, now
             if not scores:
                 del self._failures[hostname]
-        self._accept(subject, hostname)
+        self.accept(subject, hostname)
         self._settle(hostname, now)
 
     def shun(self, subject: str, hostname: str, why: str, now: float) -> float:
@@ -115,6 +117,19 @@ class NodeScores:
             del self._failures[hostname][subject]
             if not self._failures[hostname]:
                 del self._failures[hostname]
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing is held against any node."""
+        return not self._failures and not self._shunned and not self.bad
+
+    def stands_out(self, subject: str, hostname: str, now: float) -> bool:
+        """Whether the subject has failed there at least twice of late, and hardly anywhere else."""
+        here = self._failures.get(hostname, {}).get(subject)
+        if here is None or here.now(now) < STANDS_OUT:
+            return False
+        others = (scores.get(subject) for host, scores in self._failures.items() if host != hostname)
+        return all(other is None or other.now(now) < 1.0 for other in others)
 
     def score(self, hostname: str, now: float) -> float:
         return sum(each.now(now) for each in self._failures.get(hostname, {}).values())
@@ -193,9 +208,10 @@ class NodeScores:
             del self._failures[hostname]
         for subject, times, until_at, _ in list(self.shuns(hostname)):
             if now >= until_at + _shun_s(times):
-                self._accept(subject, hostname)
+                self.accept(subject, hostname)
 
-    def _accept(self, subject: str, hostname: str) -> None:
+    def accept(self, subject: str, hostname: str) -> None:
+        """The subject shuns the node no more."""
         shunned = self._shunned.get(subject, {})
         if shunned.pop(hostname, None) is not None:
             self.changed[hostname] = None

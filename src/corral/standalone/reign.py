@@ -75,6 +75,7 @@ class Reign:
         self.serves = False
         self._has_served = False
         self._notes: Notes | None = None
+        self._tenure: Tenure | None = None
         self._reopen = reopen
         self._election = election
         self._begin = begin
@@ -191,6 +192,7 @@ class Reign:
 
     async def _lead(self, tenure: Tenure) -> int:
         leading = self._begin(tenure)
+        self._tenure = tenure
         self._notes = leading.loops[0].notes
         tenure.attend(*leading.loops)
         serve = Background("accession", lambda: self._serve(leading))
@@ -214,8 +216,12 @@ class Reign:
         return None
 
     async def _answer_leader(self, request: Request) -> Response:
-        """Not what leads answers this: it goes on showing what it knew when it leads no more, as the store is away."""
-        return json_response({"leads": self.serves, "leader": self.url() or ""}, status=200 if self.serves else 503)
+        """Not what leads answers this: it goes on showing what it knew when it leads no more, as the store is away.
+
+        Who cannot know whether its lease stands says no: another may lead already, and nothing is done here.
+        """
+        leads = self.serves and self._tenure is not None and self._tenure.holds
+        return json_response({"leads": leads, "leader": self.url() or ""}, status=200 if leads else 503)
 
     async def members(self) -> Sequence[tuple[Candidate, bool]]:
         try:

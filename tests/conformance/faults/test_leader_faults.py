@@ -3,9 +3,12 @@
 import http.client
 import json
 import os
+import re
 import signal
+import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from corral_daemons import UNCOMPILED, Daemon, Site, ask, run_corral, wait_runni
 
 from corral.runtime.election import LEADERSHIP_LOST
 from etcd_servers import Etcd
+from haproxy_server import require_haproxy
 from own_ports import free_ports
 
 TTL_S = 2.0
@@ -148,6 +152,49 @@ def test_a_leader_that_is_killed_is_followed_within_the_time_of_its_lease(cluste
     assert took_s < TTL_S + 8.0, statuses  # a quiet machine takes less than half; the benchmark says how long
     assert set(statuses) <= {201, 503, 504}
     assert epoch(cluster.leader()) == before + 1
+    assert tasks(cluster) == running
+    cluster.restart(leader)
+
+
+@pytest.fixture
+def balancer(cluster: Cluster, tmp_path: Path) -> Iterator[str]:
+    """The one address of a HAProxy with the configuration that the docs show."""
+    page = (Path(__file__).parents[3] / "docs" / "operate" / "high-availability.md").read_text(encoding="utf-8")
+    found = re.search(r"^    backend corral\n(?:      .*\n)+", page, re.MULTILINE)
+    assert found is not None
+    text = found[0]
+    for number, address in enumerate(cluster.listen, start=1):
+        text = text.replace(f"10.0.0.{number}:4680", address)
+    (port,) = free_ports(1)
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(
+        "defaults\n  mode http\n  timeout connect 2s\n  timeout client 1h\n"
+        f"frontend all\n  bind 127.0.0.1:{port}\n  default_backend corral\n{text}"
+    )
+    process = subprocess.Popen([require_haproxy(), "-db", "-f", str(config)])
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def test_one_address_behind_a_load_balancer_serves_on_over_the_death_of_the_leader(
+    cluster: Cluster, running: list[str], balancer: str
+) -> None:
+    leader = cluster.leader()
+    # Until its checks have failed it takes all for good, and asks them in turn.
+    wait_until(lambda: all(leads(balancer) for _ in range(6)), "the balancer to find the leader")
+    for path in ("/v2/info", "/corral/v1/masters", "/state"):
+        assert ask(f"http://{balancer}", "GET", path)[0] == 200
+    assert run_corral(balancer, "status", "steady", "-o", "json").code == 0
+    with urllib.request.urlopen(f"http://{balancer}/corral/v1/events?follow=true", timeout=10) as events:
+        assert events.status == 200  # without being sent elsewhere: it is the leader who answers here
+        assert events.url.startswith(f"http://{balancer}/")
+        cluster.masters[leader].kill()
+        _, statuses = cluster.write_until_taken(balancer, "behind-balancer")
+    assert set(statuses) <= {201, 502, 503, 504}
+    assert run_corral(balancer, "scale", "behind-balancer", "1").code == 0
     assert tasks(cluster) == running
     cluster.restart(leader)
 

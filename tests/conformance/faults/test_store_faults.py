@@ -49,9 +49,13 @@ class Work:
         self.before = {name: wait_running(self.url, name, 1)["tasks"][0]["id"] for name in apps}
 
     def provoke(self) -> None:
-        """A write makes a store that is written only when something happens notice what has become of it."""
-        status, _, _ = fetch(self.url, "PUT", "/v2/apps/steady", {"labels": {"provoked": "yes"}})
-        assert status in (200, 503)
+        """A write makes a store that is written only when something happens notice what has become of it.
+
+        It is under way when the store goes, so it may be found done afterwards.
+        """
+        status, headers, _ = fetch(self.url, "PUT", "/corral/v1/roles/provoked", {"weight": 3})
+        assert status in (200, 503, 504)
+        assert status != 504 or "Retry-After" not in headers
 
     def _is_stale(self) -> bool:
         assert self.master.process.poll() is None, self.master.text

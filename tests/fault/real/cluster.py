@@ -236,14 +236,14 @@ class Cluster:
     def leader(self) -> str:
         """The host whose master leads."""
 
-        def look() -> str:
-            for name in self.masters:
-                with contextlib.suppress(OSError, http.client.HTTPException):
-                    if call(f"{self.ips[name]}:4680", "GET", "/health/leader", timeout_s=1.0)[0] == 200:
-                        return name
-            return ""
+        return wait_for(lambda: next(filter(self.leads, self.masters), ""), "a leader")
 
-        return wait_for(look, "a leader")
+    def leads(self, host: str) -> bool:
+        """Whether the master of this host says that it leads."""
+        try:
+            return call(f"{self.ips[host]}:4680", "GET", "/health/leader", timeout_s=1.0)[0] == 200
+        except (OSError, http.client.HTTPException):
+            return False
 
     def nodes(self) -> dict[str, str]:
         """Agents that are known, by name, with their state."""

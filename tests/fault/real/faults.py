@@ -210,6 +210,43 @@ def vanish(scene: Scene) -> Outcome:
     )
 
 
+def vanish_one_way(scene: Scene) -> Outcome:
+    """What an agent says reaches no master, and what masters say still reaches it."""
+    host = _other(scene)
+    scene.begin()
+    for name in scene.cluster.masters:
+        if name != host:
+            scene.cluster.lab.cut(host, name, one_way=True)
+    wait_for(lambda: scene.cluster.nodes()[host] == "unreachable", "an unreachable agent", TIMEOUT_S * 4)
+    silent_s = time.monotonic() - scene.hurt_at
+    time.sleep(3.0)
+    scene.cluster.lab.heal(host)
+    took_s = scene.settle()
+    return Outcome(
+        f"it was called unreachable after {_seconds(silent_s)}; its tasks ran on and were known again", took_s
+    )
+
+
+def part_leader(scene: Scene) -> Outcome:
+    """Clients reach all masters; the one that leads reaches neither the others nor a quorum of the store."""
+    leader = scene.cluster.leader()
+    others = [name for name in scene.cluster.names if name != leader]
+    scene.begin()
+    scene.cluster.lab.cut(leader, ",".join(others))
+    wait_for(lambda: any(map(scene.cluster.leads, others)), "another leader")
+    led_s = time.monotonic() - scene.hurt_at
+    for _ in range(30):
+        assert not scene.cluster.leads(leader), f"{leader} says that it leads, and so does another"
+        time.sleep(0.1)
+    scene.cluster.lab.heal(leader)
+    took_s = scene.settle()
+    return Outcome(
+        f"another led after {_seconds(led_s)}, never two at a time; no write was accepted for "
+        f"{_seconds(scene.writer.outage_s(scene.hurt_at))}",
+        took_s,
+    )
+
+
 # Power.
 
 
@@ -378,6 +415,15 @@ FAULTS = (
     Fault("containerd-killed", "docker", "`kill -9` of a containerd", kill_containerd, docker=True),
     Fault("plug-pulled", "link", "the plug of a host pulled and put back", pull_plug),
     Fault("link-silent", "link", "all frames of a host vanish for a while", vanish),
+    Fault("link-one-way", "link", "what an agent sends vanishes, what it is sent does not", vanish_one_way),
+    Fault(
+        "leader-parted",
+        "link",
+        "the leading host cut off from the others, not from clients",
+        part_leader,
+        masters=3,
+        members=3,
+    ),
     Fault("host-killed", "host", "the power of a host cut", cut_power),
     Fault("host-killed-alone", "host", "the power of a host cut while no master is there", cut_power_without_master),
     Fault("member-killed", "store", "`kill -9` of an etcd member", kill_member, members=3),

@@ -31,7 +31,7 @@ from corral.lib.errors import NotFound
 from corral.model import calls, events
 from corral.model.ids import AgentId, TaskId
 from corral.runtime.core import Asked, Effect, Loaded, Reply, Tick
-from corral.sdk import answers, notices
+from corral.sdk import answers, node_records, notices
 from corral.sdk.effects import Notified
 from corral.sdk.feed import Followed
 from corral.sdk.scheduler import CallFailed, Disconnected
@@ -124,6 +124,11 @@ class BatchCore:
                 # What waits grows older, and its priority with it.
                 state.wants_changed |= state.queued > 0
                 return []
+            case node_records.KEEP | node_records.FADE:
+                if name == node_records.FADE:
+                    # What is avoided no longer has to be told.
+                    state.wants_changed |= state.queued > 0
+                return state.node_memory.tick(name, now)
             case updates.SWEEP:
                 return updates.end_again(state)
         if name.startswith(WAIT):

@@ -187,7 +187,8 @@ def find_wants(state: State, now: float) -> list[Want]:
             counts.setdefault(shape, 1)
             priorities.setdefault(shape, shape.want.priority)
     return [
-        make_wanted(shape.want, count, priorities[shape]) for shape, count in counts.items() if count
+        state.nodes.wish(make_wanted(shape.want, count, priorities[shape]), shape.want.id, now)
+        for shape, count in counts.items() if count
     ]  # fmt: skip
 
 

@@ -23,7 +23,7 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
         state.owner(name).record = owner
     progress = decode_records(loaded, "job/", Progress)
     _load_bundles(state, decode_records(loaded, "bundle/", Bundle), progress)
-    effects: list[Effect] = []
+    effects: list[Effect] = state.node_memory.load(loaded, now)
     arrays: list[Job] = []
     for bundle in list(state.bundles.values()):
         for job in list(bundle.jobs):

@@ -29,6 +29,7 @@ from corral.frameworks.batch.spec import (
 from corral.model.attributes import Attribute
 from corral.model.ids import TaskId, WantId
 from corral.model.offer import Explanation, Want
+from corral.sdk.node_records import NodeMemory
 from corral.sdk.notices import Outbox
 from corral.sdk.patience import Patience
 from corral.sdk.subscription import Subscription
@@ -257,7 +258,8 @@ BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0
 class State(Subscription):
     """Shapes: `active` has the job of each task that is under way; `due` holds when something is to be looked at again:
     `(at, number, what, job)`, entries that no longer count included; `ended` is the same for records that are to be
-    forgotten; `trash` are keys to be deleted bit by bit.
+    forgotten; `trash` are keys to be deleted bit by bit. `nodes` remembers what failed where, `node_memory` what of it
+    is written down.
     """
 
     __slots__ = (
@@ -280,6 +282,8 @@ class State(Subscription):
         "kill_number",
         "kills",
         "last_at",
+        "node_memory",
+        "nodes",
         "outbox",
         "owners",
         "patience",
@@ -328,6 +332,8 @@ class State(Subscription):
         self.kill_number = 0
         self.held: list[Held] = []
         self.waiters: dict[str, list[Waiter]] = {}
+        self.node_memory = NodeMemory()
+        self.nodes = self.node_memory.scores
         self.waiting: dict[int, Waiter] = {}
         self.outbox: Outbox = {}
         self.patience = Patience()

@@ -43,7 +43,7 @@ def settle(state: State, now: float) -> list[Effect]:
     if wake_at is not None and (state.due_at is None or wake_at < state.due_at):
         state.due_at = wake_at
         effects.append(SetTimer(DUE, min(max(LEAST_SLEEP_S, wake_at - now), MOST_SLEEP_S)))
-    return effects
+    return effects + state.node_memory.settle()
 
 
 def _next_wake(state: State) -> float | None:

@@ -9,6 +9,7 @@ from bisect import bisect_left
 
 import msgspec
 
+from corral.frameworks.batch import nodes
 from corral.frameworks.batch.outcomes import end_attempt, lose, make_room, move
 from corral.frameworks.batch.spec import ACTIVE, JobEvent, JobState, Progress
 from corral.frameworks.batch.state import BUCKETS_S, Job, State, name_task
@@ -45,6 +46,7 @@ def update(state: State, event: events.Update, now: float) -> list[Effect]:
         effects = [] if run.started_at is not None else _start(state, job, run, status, now)
         job_id = status.task_id.rpartition(".")[0]
         effects += end_attempt(state, job, JobEvent.SUCCEED, "", now, exit_code=0, job_id=job_id)
+        nodes.succeeded(state, job, run, now)
         return effects
     if status.state in _ALIVE:
         return _alive(state, job, run, status, now)
@@ -66,7 +68,8 @@ def update(state: State, event: events.Update, now: float) -> list[Effect]:
         return end_attempt(state, job, JobEvent.KILL, message, now, exit_code=code)
     # An ERROR says that the task cannot be run as it is, which a further try would not change.
     may_retry = status.state is not TaskState.ERROR
-    return end_attempt(state, job, JobEvent.FAIL, message, now, exit_code=code, may_retry=may_retry)
+    blamed = nodes.failed(state, job, run, status, now)
+    return [*end_attempt(state, job, JobEvent.FAIL, message, now, exit_code=code, may_retry=may_retry), *blamed]
 
 
 def _exit_code(message: str) -> int | None:

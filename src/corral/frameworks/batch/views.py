@@ -160,6 +160,10 @@ def view_stats(state: State, now: float) -> dict[str, Any]:
         },
         "queue_age_s": {**_queue_ages(state, now), "oldest": round(oldest_s(state, now), 3)},
         "limits": {"max_queued": state.config.most_queued, "max_jobs": state.config.most_jobs},
+        "avoided": [
+            {"hostname": each.hostname, "reason": each.why, "until_at": each.until_at, "want": each.subject}
+            for each in state.nodes.avoided(None, now)
+        ],
     }  # fmt: skip
 
 

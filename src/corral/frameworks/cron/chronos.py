@@ -439,4 +439,5 @@ def write_error(error: CorralError, request: Request) -> Response:
 _STATUS_WORDS = {
     400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
     409: "Conflict", 413: "Request Entity Too Large", 422: "Unprocessable Entity", 503: "Service Unavailable",
+    504: "Gateway Timeout",
 }  # fmt: skip
