@@ -5,6 +5,7 @@ import uuid
 from collections.abc import AsyncIterator
 
 import pytest
+from aiohttp import web
 
 from corral.docker.engine import DockerEngine, Engine, Json
 from corral.docker.fake_engine import FakeEngine
@@ -189,3 +190,25 @@ async def test_an_engine_that_is_not_there_is_unavailable(tmp_path: object) -> N
         with pytest.raises(Unavailable, match="cannot be reached"):
             await call
     await engine.close()
+
+
+async def test_a_pull_shows_its_credentials_to_the_engine_alone() -> None:
+    seen: list[tuple[str, str | None]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append((request.path, request.headers.get("X-Registry-Auth")))
+        return web.json_response({"ApiVersion": "1.41", "MinAPIVersion": "1.24"})
+
+    app = web.Application()
+    app.router.add_route("*", "/{rest:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    engine = DockerEngine(f"tcp://127.0.0.1:{runner.addresses[0][1]}")
+    try:
+        await engine.pull("own/app:1", "c2VjcmV0")
+        await engine.pull("own/app:1")
+    finally:
+        await engine.close()
+        await runner.cleanup()
+    assert seen == [("/version", None), ("/v1.41/images/create", "c2VjcmV0"), ("/v1.41/images/create", None)]

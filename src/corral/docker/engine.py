@@ -46,7 +46,9 @@ class Engine(Protocol):
     async def ping(self) -> None: ...
     async def version(self) -> Json: ...
     async def image_exists(self, image: str) -> bool: ...
-    async def pull(self, image: str) -> None: ...
+    async def pull(self, image: str, auth: str = "") -> None:
+        """Shapes: `auth` is the header `X-Registry-Auth`."""
+
     async def create(self, name: str, body: Json) -> str: ...
     async def start(self, container: str) -> None: ...
     async def inspect(self, container: str) -> Json: ...
@@ -142,14 +144,15 @@ class DockerEngine:
             return False
         return True
 
-    async def pull(self, image: str) -> None:
+    async def pull(self, image: str, auth: str = "") -> None:
         query = {"fromImage": image}
         if "@" not in image and ":" not in image.rpartition("/")[2]:
             query["tag"] = "latest"
         url = await self._url("images/create", query)
         async with self._asking(f"pull {image}", None):
             quiet = aiohttp.ClientTimeout(sock_connect=PING_S, sock_read=PULL_STALL_S)
-            async with self._docker.session.post(url, timeout=quiet) as response:
+            shown = {"X-Registry-Auth": auth} if auth else {}
+            async with self._docker.session.post(url, timeout=quiet, headers=shown) as response:
                 if response.status >= 400:
                     await _checked(response)
                 async for line in response.content:

@@ -40,6 +40,10 @@ class FakeEngine:
         self.images = set(images)
         self.registry: set[str] = set()
         """Images that a pull can bring."""
+        self.private: dict[str, str] = {}
+        """Of these, what a pull has to show."""
+        self.shown: list[str] = []
+        """What pulls have shown, in their order."""
         self.start_refusal: str | None = None
         """The words with which every start is refused."""
         self.calls: list[str] = []
@@ -97,9 +101,12 @@ class FakeEngine:
         await self._enter(f"image {image}")
         return image in self.images
 
-    async def pull(self, image: str) -> None:
+    async def pull(self, image: str, auth: str = "") -> None:
         await self._enter(f"pull {image}")
         await asyncio.sleep(0)
+        self.shown.append(auth)
+        if image in self.private and auth != self.private[image]:
+            raise Failed(f"pull access denied for {image}, repository does not exist or may require 'docker login'")
         if image not in self.registry:
             raise Failed(f"manifest for {image} not found: manifest unknown")
         self.images.add(image)

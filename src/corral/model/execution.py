@@ -45,7 +45,7 @@ class Execution(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaul
 
     `secrets` are variables and `secret_files` targets, each with the source of its value; the agent fetches the values
     when it starts the run: `hidden` are variables, with a `Secret` each, that go to no disk, `hidden_file` a file in
-    memory that holds them as JSON instead.
+    memory that holds them as JSON instead, `registries` a `Secret` with the credentials to pull the image with.
     """
 
     container_id: ContainerId
@@ -69,6 +69,7 @@ class Execution(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaul
     secret_files: tuple[tuple[str, str], ...] = ()
     hidden: tuple[tuple[str, Any], ...] = ()
     hidden_file: str = ""
+    registries: Any = None
     bound: Bound | None = None
 
 

@@ -77,6 +77,9 @@ FILES: dict[str, dict[str, Any]] = {
     },
     "credentials among the uris": {"container": old_docker("HOST"), "uris": ["file:///etc/docker.tar.gz"]},
     "an image without the Engine": {"container": mesos(), "args": ["hello"], "cpus": 0.2, "mem": 16.0},
+    "credentials in a secret": {
+        "container": {"type": "MESOS", "docker": {"image": "own/image", "pullConfig": {"secret": "c"}}},
+        "secrets": {"c": {"source": "/docker/config"}}, "args": ["hello"], "cpus": 0.2, "mem": 16.0},
     # Networking and ports, new.
     "the host's network": {"container": mesos(), "networks": [{"mode": "host"}]},
     "named ports": {**SHELL, "portDefinitions": [{"port": 0, "name": n} for n in ("http", "https", "mon")]},
@@ -188,9 +191,6 @@ NOT_HERE: dict[str, tuple[str, dict[str, Any]]] = {
             "type": "mount", "size": 1000, "maxSize": 2000, "constraints": [["path", "LIKE", "/mnt/ssd-.+"]]}}])}),
     "a volume of a driver for a command": ("/container", {**SHELL, "container": {"type": "MESOS", "volumes": [
         {"containerPath": "tape", "external": {**EXTERNAL, "size": 100}, "mode": "RW"}]}}),
-    "credentials in a secret": ("/container/docker/pullConfig", {
-        "container": {"type": "MESOS", "docker": {"image": "own/image", "pullConfig": {"secret": "c"}}},
-        "secrets": {"c": {"source": "/docker/config"}}}),
     "a profile of system calls": ("/container/linuxInfo/seccomp/profileName", {**SHELL, "container": {
         "type": "MESOS", "linuxInfo": {"seccomp": {"profileName": "relaxed.json"}}}}),
     "several networks": ("/networks", {"networks": [{"name": "blue"}, {"name": "green"}], "container": mesos()}),
@@ -274,3 +274,15 @@ def test_a_command_of_the_node_gets_no_linux_of_its_own(linux: dict[str, Any], p
     with pytest.raises(Unprocessable) as caught:
         check_app(spec, Config())
     assert place in caught.value.details
+
+
+def test_an_image_s_credentials_are_named_to_the_agent_and_must_be_declared() -> None:
+    docker = {"type": "DOCKER", "docker": {"image": "own/app", "pullConfig": {"secret": "c"}}}
+    spec = read_app({"id": "/a", "container": docker, "secrets": {"c": {"source": "/docker/config"}}}).spec
+    container = make_container(spec, ())
+    assert container is not None
+    assert container.docker is not None
+    assert container.docker.pull_config == "secret:docker/config"
+    with pytest.raises(Unprocessable) as caught:
+        check_app(read_app({"id": "/a", "container": docker}).spec, Config())
+    assert "/container/docker/pullConfig/secret" in caught.value.details

@@ -98,10 +98,13 @@ class Residency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Docker(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Shapes: `pull_config` is the name of one of the app's secrets."""
+
     image: str
     force_pull_image: bool = False
     privileged: bool = False
     parameters: tuple[tuple[str, str], ...] = ()
+    pull_config: str | None = None
 
 
 class LinuxInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -15,7 +15,7 @@ from corral.frameworks.services.external import make_parameters
 from corral.frameworks.services.linux import make_linux_parameters
 from corral.frameworks.services.readiness import make_check, make_readiness_check
 from corral.frameworks.services.record_spec import Instance
-from corral.frameworks.services.secrets import make_variables, make_volumes
+from corral.frameworks.services.secrets import make_variables, make_volumes, pull_source
 from corral.frameworks.services.spec import Config
 from corral.frameworks.services.state import App, task_id_of
 from corral.model import container as wire
@@ -350,6 +350,7 @@ def make_container(spec: AppSpec, host_ports: tuple[int, ...]) -> wire.Container
         privileged=container.docker.privileged,
         parameters=tuple(wire.Parameter(key=key, value=value) for key, value in flags),
         force_pull_image=container.docker.force_pull_image,
+        pull_config=pull_source(spec),
     )
     networks = tuple(
         wire.NetworkInfo(name=n.name, labels=tuple(sorted(n.labels.items())))

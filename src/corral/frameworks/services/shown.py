@@ -181,6 +181,8 @@ def _write_container(container: Container) -> Json:
             "privileged": container.docker.privileged,
             "parameters": [{"key": k, "value": v} for k, v in container.docker.parameters],
         }
+        if container.docker.pull_config is not None:
+            out["docker"]["pullConfig"] = {"secret": container.docker.pull_config}
     if container.linux is not None:
         out["linuxInfo"] = write_linux(container.linux)
     if container.port_mappings is not None:
