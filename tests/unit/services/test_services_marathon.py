@@ -202,7 +202,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("/container/type", {"container": {"type": "RKT"}}),
     (
         "/container/linuxInfo/seccomp/profileName",
-        {"container": {**DOCKER, "linuxInfo": {"seccomp": {"profileName": "own.json"}}}},
+        {"container": {**DOCKER, "linuxInfo": {"seccomp": {"profileName": "../own.json"}}}},
     ),
     ("/container/docker/credential", {"container": {"docker": {"image": "a", "credential": {"principal": "p"}}}}),
     ("/container/docker/pullConfig/secret", {"container": {"docker": {"image": "a", "pullConfig": {"secret": "s"}}}}),

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import msgspec
 
 from corral.frameworks.services import partition, residency
+from corral.frameworks.services.absent import find_absent
 from corral.frameworks.services.app_spec import AppSpec, Docker, Network, PortDefinition, PortMapping
 from corral.frameworks.services.checks import make_checks
 from corral.frameworks.services.external import make_parameters
@@ -91,7 +92,9 @@ def make_want(app: App, config: Config, count: int) -> Want:
 
 def _resources(spec: AppSpec) -> Resources:
     disk_mb = spec.disk_mb + residency.volume_mb(spec)
-    named = (("cpus", spec.cpus), ("mem", spec.mem_mb), ("disk", disk_mb), ("gpus", spec.gpus))
+    named = (
+        ("cpus", spec.cpus), ("mem", spec.mem_mb), ("disk", disk_mb), ("gpus", spec.gpus), *find_absent(spec)
+    )  # fmt: skip
     return normal(scalar(name, value) for name, value in named if value or name != "gpus")
 
 

@@ -420,10 +420,6 @@ def _read_persistent(item: Reader, path: str) -> PersistentVolume | None:
     if inner is None:
         return None
     kind = inner.choice("type", "root", ("root", "path", "mount"))
-    if kind != "root":
-        inner.refuse("type", f"persistent volumes of type {kind} are not supported by this release; use root")
-    if inner.has("maxSize"):
-        inner.refuse("maxSize", "maxSize is for volumes of type mount")
     if not inner.has("size"):
         inner.refuse("size", "size must be given, in MiB")
     found = PersistentVolume(
@@ -431,6 +427,8 @@ def _read_persistent(item: Reader, path: str) -> PersistentVolume | None:
         size_mb=inner.whole("size", 1),
         constraints=_read_constraints(inner, "constraints"),
         profile_name=inner.text_or_none("profileName"),
+        kind=kind,
+        most_mb=inner.whole("maxSize", 0) if inner.has("maxSize") else None,
     )
     inner.done()
     return found

@@ -149,7 +149,11 @@ def _write_mapping(port: PortMapping) -> Json:
 
 
 def _write_persistent(volume: PersistentVolume) -> Json:
-    persistent: dict[str, Json] = {"size": volume.size_mb, "type": "root"}
+    persistent: dict[str, Json] = {"size": volume.size_mb, "type": volume.kind}
+    if volume.most_mb is not None:
+        persistent["maxSize"] = volume.most_mb
+    if volume.constraints:
+        persistent["constraints"] = [list(constraint) for constraint in volume.constraints]
     if volume.profile_name is not None:
         persistent["profileName"] = volume.profile_name
     return {"containerPath": volume.container_path, "mode": "RW", "persistent": persistent}
