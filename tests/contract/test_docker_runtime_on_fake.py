@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from corral.docker.containers import container_name
+from corral.docker.containers import container_name, create_body
 from corral.docker.engine import Json
 from corral.docker.fake_engine import FakeEngine
 from corral.docker.logs import POSITION_FILE, LogCopy
@@ -16,7 +16,7 @@ from corral.docker.runtime import DockerRuntime
 from corral.docker.stream import STDERR, STDOUT, LogReader
 from corral.lib.errors import Conflict, Failed, NotFound, Unavailable
 from corral.lib.secret import Secret
-from corral.model.container import DockerInfo
+from corral.model.container import DockerInfo, NetworkMode
 from corral.model.execution import Execution
 from corral.model.ids import ContainerId, FrameworkId, TaskId
 
@@ -142,6 +142,32 @@ async def test_those_with_other_credentials_do_not_share_a_pull(node: Node) -> N
     )
     assert isinstance(refused, Failed)
     assert not isinstance(started, BaseException)
+
+
+async def test_a_container_gets_all_of_its_networks_before_it_starts(node: Node) -> None:
+    node.engine.networks |= {"green", "red"}
+    docker = DockerInfo(image="busybox:latest", network=NetworkMode.USER)
+    execution = node.execution(docker=docker, network="blue", more_networks=("green", "red"))
+    await node.runtime.start(execution)
+    name = container_name(execution.container_id)
+    assert [c for c in node.engine.calls if c.startswith(("create", "connect", "start"))] == [
+        f"create {name}", f"connect {name} green", f"connect {name} red", f"start {name}",
+    ]  # fmt: skip
+    other = node.execution(docker=docker, network="blue", more_networks=("nowhere",))
+    with pytest.raises(Failed, match="network nowhere not found"):
+        await node.runtime.start(other)
+    assert not [c for c in await node.engine.list_labelled("corral.agent", "agent") if other.container_id in str(c)]
+
+
+async def test_a_start_that_is_tried_again_connects_what_is_missing(node: Node) -> None:
+    node.engine.networks |= {"green", "red"}
+    docker = DockerInfo(image="busybox:latest", network=NetworkMode.USER)
+    execution = node.execution(docker=docker, network="blue", more_networks=("green", "red"))
+    name = container_name(execution.container_id)
+    await node.engine.create(name, create_body(execution, "agent"))
+    await node.engine.connect(name, "green")
+    await node.runtime.start(execution)
+    assert (await node.engine.inspect(name))["NetworkSettings"]["Networks"].keys() == {"green", "red"}
 
 
 async def test_a_forced_pull_comes_before_the_container(node: Node) -> None:

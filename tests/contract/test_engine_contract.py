@@ -73,6 +73,32 @@ async def test_a_name_is_given_once(engine: Engine) -> None:
         await engine.create(name, body("true"))
 
 
+async def test_a_container_is_given_one_more_network_before_it_starts(engine: Engine) -> None:
+    name, network = f"contract-{uuid.uuid4()}", f"corral-{uuid.uuid4().hex[:12]}"
+    if isinstance(engine, DockerEngine):
+        await engine._call("POST", "networks/create", 10.0, None, {"Name": network})
+        first = "bridge"
+    else:
+        assert isinstance(engine, FakeEngine)
+        engine.networks.add(network)
+        first = "none"
+    try:
+        await engine.create(name, body("sleep 60", HostConfig={"NetworkMode": first}))
+        await engine.connect(name, network)
+        assert network in (await engine.inspect(name))["NetworkSettings"]["Networks"]
+        await engine.start(name)
+        assert network in (await engine.inspect(name))["NetworkSettings"]["Networks"]
+        await engine.remove(name, force=True)
+        await engine.create(name, body("sleep 60", HostConfig={"NetworkMode": first}))
+        with pytest.raises((NotFound, Failed), match="not found"):  # noqa: PT012 - Engines say so sooner or later
+            await engine.connect(name, f"{network}-not")
+            await engine.start(name)
+        await engine.remove(name, force=True)
+    finally:
+        if isinstance(engine, DockerEngine):
+            await engine._call("DELETE", f"networks/{network}", 10.0)
+
+
 async def test_the_life_of_a_container_shows_in_its_state(engine: Engine) -> None:
     name = f"contract-{uuid.uuid4()}"
     made = await engine.create(name, body("exit 3"))

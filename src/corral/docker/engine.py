@@ -50,6 +50,9 @@ class Engine(Protocol):
         """Shapes: `auth` is the header `X-Registry-Auth`."""
 
     async def create(self, name: str, body: Json) -> str: ...
+    async def connect(self, container: str, network: str) -> None:
+        """Give a container one more network. One that is not there is missed when it starts: `NotFound`."""
+
     async def start(self, container: str) -> None: ...
     async def inspect(self, container: str) -> Json: ...
     async def list_labelled(self, label: str, value: str) -> list[Json]: ...
@@ -162,6 +165,9 @@ class DockerEngine:
     async def create(self, name: str, body: Json) -> str:
         made = await self._call("POST", "containers/create", SLOW_S, {"name": name}, body)
         return str(made["Id"])
+
+    async def connect(self, container: str, network: str) -> None:
+        await self._call("POST", f"networks/{network}/connect", SLOW_S, None, {"Container": container})
 
     async def start(self, container: str) -> None:
         await self._call("POST", f"containers/{container}/start", SLOW_S)

@@ -28,6 +28,7 @@ class _Container:
         self.code = 0
         self.timers: list[asyncio.TimerHandle] = []
         self.log: list[tuple[int, bytes]] = []
+        self.networks: list[str] = []
         self.changed = asyncio.Condition()
 
 
@@ -44,6 +45,8 @@ class FakeEngine:
         """Of these, what a pull has to show."""
         self.shown: list[str] = []
         """What pulls have shown, in their order."""
+        self.networks: set[str] = set()
+        """Networks of users that containers may be connected to."""
         self.start_refusal: str | None = None
         """The words with which every start is refused."""
         self.calls: list[str] = []
@@ -121,9 +124,19 @@ class FakeEngine:
         made = self._containers[name] = _Container(name, self._made, body)
         return made.id
 
+    async def connect(self, container: str, network: str) -> None:
+        await self._enter(f"connect {container} {network}")
+        one = self._get(container)
+        if network in one.networks:
+            raise Failed(f"endpoint with name {one.name} already exists in network {network}")
+        one.networks.append(network)
+
     async def start(self, container: str) -> None:
         await self._enter(f"start {container}")
         one = self._get(container)
+        for network in one.networks:
+            if network not in self.networks:
+                raise NotFound(f"network {network} not found")
         if one.status == "running":
             return
         if self.start_refusal is not None:
@@ -146,7 +159,7 @@ class FakeEngine:
             "Name": f"/{one.name}",
             "Config": {"Labels": dict(one.body.get("Labels") or {}), "StopSignal": one.body.get("StopSignal")},
             "HostConfig": one.body.get("HostConfig") or {},
-            "NetworkSettings": {"Networks": {}},
+            "NetworkSettings": {"Networks": {network: {} for network in one.networks}},
             "State": {
                 "Status": one.status,
                 "Running": one.status == "running",

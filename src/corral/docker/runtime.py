@@ -173,6 +173,7 @@ class DockerRuntime:
             raise explain_start(execution, error) from None
         self._check_bound(execution)
         try:
+            await self._connect(name, execution)
             await self.engine.start(name)
         except Unavailable:
             raise
@@ -184,6 +185,17 @@ class DockerRuntime:
                 self._clear_away(name)
             raise explain_start(execution, error) from None
         return await self.engine.inspect(name)
+
+    async def _connect(self, name: str, execution: Execution) -> None:
+        """Give the container the networks beside its first, before anything of it runs."""
+        if not execution.more_networks:
+            return
+        # An earlier try of the same start may have done some of it.
+        settings = (await self.engine.inspect(name)).get("NetworkSettings") or {}
+        there = settings.get("Networks") or {}
+        for network in execution.more_networks:
+            if network not in there:
+                await self.engine.connect(name, network)
 
     def _check_bound(self, execution: Execution) -> None:
         """Errors: `Failed` when this agent was stopped for so long that the task may run elsewhere by now."""

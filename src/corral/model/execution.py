@@ -39,7 +39,7 @@ class Execution(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaul
 
     With an image, `entrypoint_args` tells that `argv` are arguments for the image's entrypoint instead of replacing it.
     `sandbox` is the run's directory on the host; stdout and stderr are written to files of these names in it.
-    `network` names the network when the image's container asks for a user network.
+    `network` names the network when the image's container asks for a user network, `more_networks` those beside it.
     Units: `cpu_milli` thousandths of a core as weight, `cpu_limit_milli` as hard cap, `mem_mb` the memory limit; None
     sets none.
 
@@ -59,6 +59,7 @@ class Execution(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaul
     entrypoint_args: bool = False
     hostname: str | None = None
     network: str | None = None
+    more_networks: tuple[str, ...] = ()
     mounts: tuple[Mount, ...] = ()
     port_mappings: tuple[PortMapping, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()

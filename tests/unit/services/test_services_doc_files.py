@@ -98,6 +98,8 @@ FILES: dict[str, dict[str, Any]] = {
     "ports of the host's choice": {"networks": [{"mode": "container/bridge"}], "container": mesos(portMappings=[
         {"containerPort": 0, "hostPort": 0, "name": "http"}])},
     "a network of one's own": {"networks": [{"mode": "container", "name": "blue"}], "container": mesos()},
+    "several networks": {"networks": [{"name": "blue"}, {"mode": "container", "name": "green"}], "container": mesos(
+        portMappings=[{"containerPort": 80}, {"containerPort": 81, "hostPort": 0, "networkNames": ["green"]}])},
     "a mapping without a host port": {"networks": [{"name": "blue"}], "container": docker(portMappings=[
         {"containerPort": 80, "name": "http", "labels": {"VIP_0": "/web:80"}}])},
     # The same, old.
@@ -199,7 +201,8 @@ FILES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 NOT_HERE: dict[str, tuple[str, dict[str, Any]]] = {
-    "several networks": ("/networks", {"networks": [{"name": "blue"}, {"name": "green"}], "container": mesos()}),
+    "several networks of an Engine's container": ("/networks", {
+        "networks": [{"name": "blue"}, {"name": "green"}], "container": docker()}),
     "the old credential": ("/container/docker/credential", {"container": {
         "type": "MESOS", "docker": {"image": "own/image", "credential": {"principal": "alice", "secret": "x"}}}}),
 }  # fmt: skip
@@ -337,3 +340,20 @@ def test_a_disk_of_its_own_is_asked_for_in_marathons_terms(volume: dict[str, Any
     with pytest.raises(Unprocessable) as caught:
         check_app(complete(read_app({"id": "/a", **SHELL, "container": body}).spec, Config()), Config())
     assert f"/container/volumes(0)/persistent/{place}" in caught.value.details
+
+
+def test_all_networks_of_an_app_are_told_and_a_host_port_names_its_own() -> None:
+    networks = [{"name": "blue"}, {"name": "green", "labels": {"a": "b"}}]
+
+    def read(**mapping: Any) -> Any:
+        body = {"id": "/a", "networks": networks, "container": mesos(portMappings=[{"containerPort": 80, **mapping}])}
+        return read_app(body).spec
+
+    container = make_container(read(), (0,))
+    assert container is not None
+    assert [n.name for n in container.network_infos] == ["blue", "green"]
+    check_app(read(hostPort=0, networkNames=["green"]), Config())
+    for names in ([], ["blue", "green"]):
+        with pytest.raises(Unprocessable) as caught:
+            check_app(read(hostPort=0, networkNames=names), Config())
+        assert "/container/portMappings(0)/networkNames" in caught.value.details
