@@ -1,6 +1,8 @@
 """What the docker runtime relies on, of a real Engine and of the fake one."""
 
 import asyncio
+import base64
+import json
 import uuid
 from collections.abc import AsyncIterator
 
@@ -9,6 +11,7 @@ from aiohttp import web
 
 from corral.docker.engine import DockerEngine, Engine, Json
 from corral.docker.fake_engine import FakeEngine
+from corral.docker.registry import make_header
 from corral.docker.stream import LogReader, Position
 from corral.lib.errors import Conflict, CorralError, Failed, NotFound, Unavailable
 
@@ -238,3 +241,35 @@ async def test_a_pull_shows_its_credentials_to_the_engine_alone() -> None:
         await engine.close()
         await runner.cleanup()
     assert seen == [("/version", None), ("/v1.41/images/create", "c2VjcmV0"), ("/v1.41/images/create", None)]
+
+
+@pytest.mark.docker
+async def test_a_registry_is_shown_what_docker_login_has_written(engine_socket: str) -> None:
+    seen: list[str | None] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(request.headers.get("Authorization"))
+        if seen[-1] is None:
+            return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="own"'})
+        return web.Response(status=200 if request.path == "/v2/" else 404)
+
+    app = web.Application()
+    app.router.add_route("*", "/{rest:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    registry = f"127.0.0.1:{runner.addresses[0][1]}"
+    login = {"auths": {f"http://{registry}/v2/": {"auth": base64.b64encode(b"u:p").decode()}}}
+    engine = DockerEngine(engine_socket)
+    try:
+        with pytest.raises(CorralError):
+            await engine.pull(f"{registry}/own/app:1")
+        assert set(seen) == {None}
+        with pytest.raises(CorralError):
+            await engine.pull(
+                f"{registry}/own/app:1", make_header(f"{registry}/own/app:1", json.dumps(login).encode(), "x")
+            )
+    finally:
+        await engine.close()
+        await runner.cleanup()
+    assert "Basic " + base64.b64encode(b"u:p").decode() in seen
