@@ -50,7 +50,7 @@ from corral.frameworks.services.side_routes import side_table
 from corral.frameworks.services.tree import read_group
 from corral.frameworks.services.validate import canonical_id
 from corral.lib.errors import CorralError, Invalid, NotFound
-from corral.net.answers import compress
+from corral.net.answers import accepts_gzip, compress
 from corral.net.routes import Request, Response, Route, Stream
 from corral.sdk.feed import Feed
 
@@ -121,7 +121,7 @@ def _dress(route: Route, leader: str) -> Route:
 
     async def answer(request: Request) -> Response | Stream:
         found = await handler(request)
-        if isinstance(found, Response):
+        if isinstance(found, Response) and accepts_gzip(request.headers.get("accept-encoding", "")):
             large = len(found.body) >= COMPRESSED_ASIDE_BYTES
             found = await asyncio.to_thread(compress, found, request) if large else compress(found, request)
         return msgspec.structs.replace(found, headers={**own, **found.headers})
