@@ -32,11 +32,15 @@ PARTS: tuple[tuple[type[msgspec.Struct], str, Names], ...] = (
     ),
     (
         spec.LinuxInfo, "container.linuxInfo",
-        {"unconfined": "seccomp.unconfined", "ipc": "ipcInfo.mode", "shm_mb": "ipcInfo.shmSize"},
+        {"unconfined": "seccomp.unconfined", "profile": "seccomp.profileName", "ipc": "ipcInfo.mode",
+         "shm_mb": "ipcInfo.shmSize"},
     ),
     (spec.Docker, "container.docker", {"force_pull_image": "forcePullImage"}),
     (spec.HostVolume, "container.volumes[]", {}),
-    (spec.PersistentVolume, "container.volumes[].persistent", {"size_mb": "size"}),
+    (
+        spec.PersistentVolume, "container.volumes[].persistent",
+        {"size_mb": "size", "kind": "type", "most_mb": "maxSize"},
+    ),
     (spec.ExternalVolume, "container.volumes[].external", {"size_gb": "size"}),
     (spec.PortMapping, "container.portMappings[]", {}),
     (spec.NetworkSpec, "networks[]", {}),

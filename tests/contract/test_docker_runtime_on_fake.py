@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from corral.docker.containers import container_name
+from corral.docker.containers import container_name, create_body
 from corral.docker.engine import Json
 from corral.docker.fake_engine import FakeEngine
 from corral.docker.logs import POSITION_FILE, LogCopy
+from corral.docker.registry import make_header
 from corral.docker.runtime import DockerRuntime
 from corral.docker.stream import STDERR, STDOUT, LogReader
 from corral.lib.errors import Conflict, Failed, NotFound, Unavailable
-from corral.model.container import DockerInfo
+from corral.lib.secret import Secret
+from corral.model.container import DockerInfo, NetworkMode
 from corral.model.execution import Execution
 from corral.model.ids import ContainerId, FrameworkId, TaskId
 
@@ -89,6 +91,83 @@ async def test_a_missing_image_is_pulled_once_for_all_who_want_it(node: Node) ->
     executions = [node.execution(docker=DockerInfo(image="app:1")) for _ in range(4)]
     await asyncio.gather(*(node.runtime.start(execution) for execution in executions))
     assert node.engine.calls.count("pull app:1") == 1
+
+
+LOGIN = b'{"auths": {"https://index.docker.io/v1/": {"auth": "dTpw"}}}'
+SHOWN = make_header("own/app", LOGIN, "here")
+
+
+async def test_a_private_image_is_pulled_with_the_secret_that_it_names(node: Node) -> None:
+    node.engine.registry.add("own/app:1")
+    node.engine.private["own/app:1"] = SHOWN
+    docker = DockerInfo(image="own/app:1", pull_config="secret:docker")
+    with pytest.raises(Failed, match="pull access denied"):
+        await node.runtime.start(node.execution(docker=DockerInfo(image="own/app:1")))
+    with pytest.raises(Failed, match="names as pullConfig is not JSON"):
+        await node.runtime.start(node.execution(docker=docker, registries=Secret(b"nonsense")))
+    await node.runtime.start(node.execution(docker=docker, registries=Secret(LOGIN)))
+    assert node.engine.shown == ["", SHOWN]
+
+
+@pytest.mark.parametrize("place", [".docker/config.json", ".dockercfg"])
+async def test_what_was_fetched_into_the_sandbox_opens_a_registry(node: Node, place: str) -> None:
+    node.engine.registry.add("own/app:1")
+    node.engine.private["own/app:1"] = SHOWN
+    execution = node.execution(docker=DockerInfo(image="own/app:1"))
+    path = Path(execution.sandbox) / place
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(LOGIN)
+    await node.runtime.start(execution)
+    assert node.engine.shown == [SHOWN]
+
+
+async def test_no_file_outside_of_the_sandbox_is_read_for_it(node: Node, tmp_path: Path) -> None:
+    node.engine.registry.add("own/app:1")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "config.json").write_bytes(LOGIN)
+    execution = node.execution(docker=DockerInfo(image="own/app:1"))
+    (Path(execution.sandbox) / ".docker").symlink_to(tmp_path / "home")
+    await node.runtime.start(execution)
+    assert node.engine.shown == [""]
+
+
+async def test_those_with_other_credentials_do_not_share_a_pull(node: Node) -> None:
+    node.engine.registry.add("own/app:1")
+    node.engine.private["own/app:1"] = SHOWN
+    docker = DockerInfo(image="own/app:1", pull_config="secret:docker")
+    without = node.execution(docker=DockerInfo(image="own/app:1"))
+    having = node.execution(docker=docker, registries=Secret(LOGIN))
+    refused, started = await asyncio.gather(
+        node.runtime.start(without), node.runtime.start(having), return_exceptions=True
+    )
+    assert isinstance(refused, Failed)
+    assert not isinstance(started, BaseException)
+
+
+async def test_a_container_gets_all_of_its_networks_before_it_starts(node: Node) -> None:
+    node.engine.networks |= {"green", "red"}
+    docker = DockerInfo(image="busybox:latest", network=NetworkMode.USER)
+    execution = node.execution(docker=docker, network="blue", more_networks=("green", "red"))
+    await node.runtime.start(execution)
+    name = container_name(execution.container_id)
+    assert [c for c in node.engine.calls if c.startswith(("create", "connect", "start"))] == [
+        f"create {name}", f"connect {name} green", f"connect {name} red", f"start {name}",
+    ]  # fmt: skip
+    other = node.execution(docker=docker, network="blue", more_networks=("nowhere",))
+    with pytest.raises(Failed, match="network nowhere not found"):
+        await node.runtime.start(other)
+    assert not [c for c in await node.engine.list_labelled("corral.agent", "agent") if other.container_id in str(c)]
+
+
+async def test_a_start_that_is_tried_again_connects_what_is_missing(node: Node) -> None:
+    node.engine.networks |= {"green", "red"}
+    docker = DockerInfo(image="busybox:latest", network=NetworkMode.USER)
+    execution = node.execution(docker=docker, network="blue", more_networks=("green", "red"))
+    name = container_name(execution.container_id)
+    await node.engine.create(name, create_body(execution, "agent"))
+    await node.engine.connect(name, "green")
+    await node.runtime.start(execution)
+    assert (await node.engine.inspect(name))["NetworkSettings"]["Networks"].keys() == {"green", "red"}
 
 
 async def test_a_forced_pull_comes_before_the_container(node: Node) -> None:

@@ -1,13 +1,17 @@
 """What the docker runtime relies on, of a real Engine and of the fake one."""
 
 import asyncio
+import base64
+import json
 import uuid
 from collections.abc import AsyncIterator
 
 import pytest
+from aiohttp import web
 
 from corral.docker.engine import DockerEngine, Engine, Json
 from corral.docker.fake_engine import FakeEngine
+from corral.docker.registry import make_header
 from corral.docker.stream import LogReader, Position
 from corral.lib.errors import Conflict, CorralError, Failed, NotFound, Unavailable
 
@@ -70,6 +74,32 @@ async def test_a_name_is_given_once(engine: Engine) -> None:
     name = await launch(engine, "sleep 60")
     with pytest.raises(Conflict):
         await engine.create(name, body("true"))
+
+
+async def test_a_container_is_given_one_more_network_before_it_starts(engine: Engine) -> None:
+    name, network = f"contract-{uuid.uuid4()}", f"corral-{uuid.uuid4().hex[:12]}"
+    if isinstance(engine, DockerEngine):
+        await engine._call("POST", "networks/create", 10.0, None, {"Name": network})
+        first = "bridge"
+    else:
+        assert isinstance(engine, FakeEngine)
+        engine.networks.add(network)
+        first = "none"
+    try:
+        await engine.create(name, body("sleep 60", HostConfig={"NetworkMode": first}))
+        await engine.connect(name, network)
+        assert network in (await engine.inspect(name))["NetworkSettings"]["Networks"]
+        await engine.start(name)
+        assert network in (await engine.inspect(name))["NetworkSettings"]["Networks"]
+        await engine.remove(name, force=True)
+        await engine.create(name, body("sleep 60", HostConfig={"NetworkMode": first}))
+        with pytest.raises((NotFound, Failed), match="not found"):  # noqa: PT012 - Engines say so sooner or later
+            await engine.connect(name, f"{network}-not")
+            await engine.start(name)
+        await engine.remove(name, force=True)
+    finally:
+        if isinstance(engine, DockerEngine):
+            await engine._call("DELETE", f"networks/{network}", 10.0)
 
 
 async def test_the_life_of_a_container_shows_in_its_state(engine: Engine) -> None:
@@ -189,3 +219,57 @@ async def test_an_engine_that_is_not_there_is_unavailable(tmp_path: object) -> N
         with pytest.raises(Unavailable, match="cannot be reached"):
             await call
     await engine.close()
+
+
+async def test_a_pull_shows_its_credentials_to_the_engine_alone() -> None:
+    seen: list[tuple[str, str | None]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append((request.path, request.headers.get("X-Registry-Auth")))
+        return web.json_response({"ApiVersion": "1.41", "MinAPIVersion": "1.24"})
+
+    app = web.Application()
+    app.router.add_route("*", "/{rest:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    engine = DockerEngine(f"tcp://127.0.0.1:{runner.addresses[0][1]}")
+    try:
+        await engine.pull("own/app:1", "c2VjcmV0")
+        await engine.pull("own/app:1")
+    finally:
+        await engine.close()
+        await runner.cleanup()
+    assert seen == [("/version", None), ("/v1.41/images/create", "c2VjcmV0"), ("/v1.41/images/create", None)]
+
+
+@pytest.mark.docker
+async def test_a_registry_is_shown_what_docker_login_has_written(engine_socket: str) -> None:
+    seen: list[str | None] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(request.headers.get("Authorization"))
+        if seen[-1] is None:
+            return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="own"'})
+        return web.Response(status=200 if request.path == "/v2/" else 404)
+
+    app = web.Application()
+    app.router.add_route("*", "/{rest:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    registry = f"127.0.0.1:{runner.addresses[0][1]}"
+    login = {"auths": {f"http://{registry}/v2/": {"auth": base64.b64encode(b"u:p").decode()}}}
+    engine = DockerEngine(engine_socket)
+    try:
+        with pytest.raises(CorralError):
+            await engine.pull(f"{registry}/own/app:1")
+        assert set(seen) == {None}
+        with pytest.raises(CorralError):
+            await engine.pull(
+                f"{registry}/own/app:1", make_header(f"{registry}/own/app:1", json.dumps(login).encode(), "x")
+            )
+    finally:
+        await engine.close()
+        await runner.cleanup()
+    assert "Basic " + base64.b64encode(b"u:p").decode() in seen

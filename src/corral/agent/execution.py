@@ -119,7 +119,8 @@ def plan_execution(config: AgentConfig, agent_id: AgentId | None, framework: Fra
         hostname=info.container.hostname if info.container is not None else None,
         mounts=(*mounts, *kept),
         port_mappings=mappings,
-        network=_network(info),
+        network=next(iter(_networks(info)), None),
+        more_networks=_networks(info)[1:],
         labels=_labels(agent_id, task),
         cpu_milli=total_milli(info.resources, "cpus"),
         cpu_limit_milli=_limit(info, "cpus", None),
@@ -286,10 +287,10 @@ def _port_mappings(task: TaskRecord, docker: DockerInfo | None) -> tuple[PortMap
     return tuple(m for n in (container.network_infos if container is not None else ()) for m in n.port_mappings)
 
 
-def _network(info: TaskInfo) -> str | None:
-    """The name of the container's first network that has one; a nameless one is the host's."""
+def _networks(info: TaskInfo) -> tuple[str, ...]:
+    """The names of the container's networks, each once; a nameless one is the host's."""
     infos = info.container.network_infos if info.container is not None else ()
-    return next((network.name for network in infos if network.name), None)
+    return tuple(dict.fromkeys(network.name for network in infos if network.name))
 
 
 def _plan_volumes(task: TaskRecord, *, in_image: bool) -> tuple[tuple[Mount, ...], tuple[str, ...]]:

@@ -37,6 +37,7 @@ class SecretFiles:
 
         Errors: `Failed` or `Unavailable` in words that name what is missing and show no value.
         """
+        execution = await self._fill_registries(execution)
         if not execution.secrets and not execution.secret_files:
             return execution
         if self._root is None:
@@ -50,6 +51,14 @@ class SecretFiles:
         directory = os.path.join(self._root, execution.container_id)
         in_image = execution.docker is not None
         return await asyncio.to_thread(self._write, execution, directory, values, hidden, None if in_image else user)
+
+    async def _fill_registries(self, execution: Execution) -> Execution:
+        """With what its image is pulled with, which goes to no file."""
+        source = execution.docker.pull_config if execution.docker is not None else None
+        if source is None:
+            return execution
+        values = await self._fetch(execution.framework_id, execution.task_id)
+        return msgspec.structs.replace(execution, registries=_need(values, source))
 
     def _write(
         self,

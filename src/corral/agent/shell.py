@@ -241,7 +241,8 @@ class AgentShell:
     async def _fill(self, execution: Execution) -> Execution:
         if self.secrets is not None:
             return await self.secrets.fill(execution, execution.user)
-        if execution.secrets or execution.secret_files:
+        named = execution.docker is not None and execution.docker.pull_config
+        if execution.secrets or execution.secret_files or named:
             raise Failed("this agent has no place for secrets; leave them out")
         return execution
 

@@ -182,8 +182,9 @@ def read_launched(container_id: ContainerId, inspected: Mapping[str, Any]) -> La
 def read_address(inspected: Mapping[str, Any]) -> str | None:
     """The container's own address on its first network; None on the host's or no network."""
     settings = inspected.get("NetworkSettings") or {}
-    networks = settings.get("Networks") or {}
-    return next((n["IPAddress"] for _, n in sorted(networks.items()) if n and n.get("IPAddress")), None)
+    first = (inspected.get("HostConfig") or {}).get("NetworkMode")
+    networks = sorted((settings.get("Networks") or {}).items(), key=lambda pair: (pair[0] != first, pair[0]))
+    return next((n["IPAddress"] for _, n in networks if n and n.get("IPAddress")), None)
 
 
 def has_ended(inspected: Mapping[str, Any]) -> bool:

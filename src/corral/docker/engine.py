@@ -46,8 +46,13 @@ class Engine(Protocol):
     async def ping(self) -> None: ...
     async def version(self) -> Json: ...
     async def image_exists(self, image: str) -> bool: ...
-    async def pull(self, image: str) -> None: ...
+    async def pull(self, image: str, auth: str = "") -> None:
+        """Shapes: `auth` is the header `X-Registry-Auth`."""
+
     async def create(self, name: str, body: Json) -> str: ...
+    async def connect(self, container: str, network: str) -> None:
+        """Give a container one more network. One that is not there is missed when it starts: `NotFound`."""
+
     async def start(self, container: str) -> None: ...
     async def inspect(self, container: str) -> Json: ...
     async def list_labelled(self, label: str, value: str) -> list[Json]: ...
@@ -142,14 +147,15 @@ class DockerEngine:
             return False
         return True
 
-    async def pull(self, image: str) -> None:
+    async def pull(self, image: str, auth: str = "") -> None:
         query = {"fromImage": image}
         if "@" not in image and ":" not in image.rpartition("/")[2]:
             query["tag"] = "latest"
         url = await self._url("images/create", query)
         async with self._asking(f"pull {image}", None):
             quiet = aiohttp.ClientTimeout(sock_connect=PING_S, sock_read=PULL_STALL_S)
-            async with self._docker.session.post(url, timeout=quiet) as response:
+            shown = {"X-Registry-Auth": auth} if auth else {}
+            async with self._docker.session.post(url, timeout=quiet, headers=shown) as response:
                 if response.status >= 400:
                     await _checked(response)
                 async for line in response.content:
@@ -159,6 +165,9 @@ class DockerEngine:
     async def create(self, name: str, body: Json) -> str:
         made = await self._call("POST", "containers/create", SLOW_S, {"name": name}, body)
         return str(made["Id"])
+
+    async def connect(self, container: str, network: str) -> None:
+        await self._call("POST", f"networks/{network}/connect", SLOW_S, None, {"Container": container})
 
     async def start(self, container: str) -> None:
         await self._call("POST", f"containers/{container}/start", SLOW_S)

@@ -28,6 +28,7 @@ class _Container:
         self.code = 0
         self.timers: list[asyncio.TimerHandle] = []
         self.log: list[tuple[int, bytes]] = []
+        self.networks: list[str] = []
         self.changed = asyncio.Condition()
 
 
@@ -40,6 +41,12 @@ class FakeEngine:
         self.images = set(images)
         self.registry: set[str] = set()
         """Images that a pull can bring."""
+        self.private: dict[str, str] = {}
+        """Of these, what a pull has to show."""
+        self.shown: list[str] = []
+        """What pulls have shown, in their order."""
+        self.networks: set[str] = set()
+        """Networks of users that containers may be connected to."""
         self.start_refusal: str | None = None
         """The words with which every start is refused."""
         self.calls: list[str] = []
@@ -97,9 +104,12 @@ class FakeEngine:
         await self._enter(f"image {image}")
         return image in self.images
 
-    async def pull(self, image: str) -> None:
+    async def pull(self, image: str, auth: str = "") -> None:
         await self._enter(f"pull {image}")
         await asyncio.sleep(0)
+        self.shown.append(auth)
+        if image in self.private and auth != self.private[image]:
+            raise Failed(f"pull access denied for {image}, repository does not exist or may require 'docker login'")
         if image not in self.registry:
             raise Failed(f"manifest for {image} not found: manifest unknown")
         self.images.add(image)
@@ -114,9 +124,19 @@ class FakeEngine:
         made = self._containers[name] = _Container(name, self._made, body)
         return made.id
 
+    async def connect(self, container: str, network: str) -> None:
+        await self._enter(f"connect {container} {network}")
+        one = self._get(container)
+        if network in one.networks:
+            raise Failed(f"endpoint with name {one.name} already exists in network {network}")
+        one.networks.append(network)
+
     async def start(self, container: str) -> None:
         await self._enter(f"start {container}")
         one = self._get(container)
+        for network in one.networks:
+            if network not in self.networks:
+                raise NotFound(f"network {network} not found")
         if one.status == "running":
             return
         if self.start_refusal is not None:
@@ -139,7 +159,7 @@ class FakeEngine:
             "Name": f"/{one.name}",
             "Config": {"Labels": dict(one.body.get("Labels") or {}), "StopSignal": one.body.get("StopSignal")},
             "HostConfig": one.body.get("HostConfig") or {},
-            "NetworkSettings": {"Networks": {}},
+            "NetworkSettings": {"Networks": {network: {} for network in one.networks}},
             "State": {
                 "Status": one.status,
                 "Running": one.status == "running",

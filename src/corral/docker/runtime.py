@@ -31,6 +31,7 @@ from corral.docker.containers import (
     read_launched,
 )
 from corral.docker.engine import Engine, Json
+from corral.docker.registry import make_header
 from corral.docker.runs import Pause, Run, while_answering
 from corral.docker.session import DockerExec
 from corral.lib.backoff import grow_delay_s
@@ -53,6 +54,9 @@ class Guards(Protocol):
     async def resume(self, container: str) -> None: ...
     def why_fenced(self, container: str) -> str: ...
     async def end(self, container: str) -> None: ...
+
+
+_MOST_CREDENTIALS = 1 << 20
 
 
 class _ImageMissing(Exception):
@@ -85,7 +89,7 @@ class DockerRuntime:
         self._local = urlsplit(engine.url).scheme == "unix"
         self._runs: dict[str, Run] = {}
         self._starting: set[str] = set()
-        self._pulls: dict[str, asyncio.Task[None]] = {}
+        self._pulls: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
         # More at once only adds latency: the Engine's own limit lies there. Source: node experiments, 11.
         self._starts = asyncio.Semaphore(2 * (os.cpu_count() or 1))
@@ -111,11 +115,11 @@ class DockerRuntime:
             if self._guards is not None and execution.bound is not None:
                 await self._guards.begin(name, execution.bound)
             if docker.force_pull_image:
-                await self._pull(docker.image)
+                await self._pull(execution)
             try:
                 inspected = await self._start_patiently(name, execution, body)
             except _ImageMissing:
-                await self._pull(docker.image)
+                await self._pull(execution)
                 inspected = await self._start_patiently(name, execution, body)
             begun = True
         except _ImageMissing:
@@ -169,6 +173,7 @@ class DockerRuntime:
             raise explain_start(execution, error) from None
         self._check_bound(execution)
         try:
+            await self._connect(name, execution)
             await self.engine.start(name)
         except Unavailable:
             raise
@@ -181,6 +186,17 @@ class DockerRuntime:
             raise explain_start(execution, error) from None
         return await self.engine.inspect(name)
 
+    async def _connect(self, name: str, execution: Execution) -> None:
+        """Give the container the networks beside its first, before anything of it runs."""
+        if not execution.more_networks:
+            return
+        # An earlier try of the same start may have done some of it.
+        settings = (await self.engine.inspect(name)).get("NetworkSettings") or {}
+        there = settings.get("Networks") or {}
+        for network in execution.more_networks:
+            if network not in there:
+                await self.engine.connect(name, network)
+
     def _check_bound(self, execution: Execution) -> None:
         """Errors: `Failed` when this agent was stopped for so long that the task may run elsewhere by now."""
         if self._guards is None or execution.bound is None:
@@ -191,12 +207,16 @@ class DockerRuntime:
         if self._guards is not None and name not in self._starting:
             await self._guards.end(name)
 
-    async def _pull(self, image: str) -> None:
-        """Pull an image once for all who want it at this moment."""
-        pull = self._pulls.get(image)
+    async def _pull(self, execution: Execution) -> None:
+        """Pull an image once for all who want it at this moment with the same credentials."""
+        assert execution.docker is not None
+        image = execution.docker.image
+        # Read at once: between a look into another thread and back, somebody's pull could end and be begun anew.
+        key = (image, find_credentials(execution))
+        pull = self._pulls.get(key)
         if pull is None:
-            pull = self._pulls[image] = asyncio.create_task(self.engine.pull(image), name=f"pull {image}")
-            pull.add_done_callback(lambda _: self._pulls.pop(image, None))
+            pull = self._pulls[key] = asyncio.create_task(self.engine.pull(*key), name=f"pull {image}")
+            pull.add_done_callback(lambda _: self._pulls.pop(key, None))
         try:
             await asyncio.shield(pull)
         except CorralError as error:
@@ -418,3 +438,31 @@ def explain_unready(url: str, error: CorralError) -> str:
 
 def _labels(inspected: Json) -> dict[str, str]:
     return (inspected.get("Config") or {}).get("Labels") or {}
+
+
+def find_credentials(execution: Execution) -> str:
+    """The header to pull the run's image with: from the secret it names, or from what was fetched into its sandbox.
+
+    Source: Mesos' docker containerizer pulls with the sandbox as home, where a `.docker/config.json` may lie.
+    """
+    assert execution.docker is not None
+    image = execution.docker.image
+    if execution.registries is not None:
+        return make_header(image, execution.registries.reveal(), f"the secret that image {image} names as pullConfig")
+    for name in (os.path.join(".docker", "config.json"), ".dockercfg"):
+        data = _read_fetched(execution.sandbox, name)
+        if data is not None and (header := make_header(image, data, f"{name} in the task's sandbox")):
+            return header
+    return ""
+
+
+def _read_fetched(sandbox: str, name: str) -> bytes | None:
+    """Nothing when it is not there, or leads out of the sandbox."""
+    path = os.path.join(sandbox, name)
+    if not sandbox or os.path.realpath(path) != os.path.join(os.path.realpath(sandbox), name):
+        return None
+    try:
+        with open(path, "rb") as file:
+            return file.read(_MOST_CREDENTIALS)
+    except OSError:
+        return None

@@ -143,6 +143,7 @@ def _read_docker(found: wire.DockerInfo) -> DockerInfo:
         privileged=bool(found.privileged),
         parameters=tuple(Parameter(key=p.key, value=p.value) for p in found.parameters),
         force_pull_image=bool(found.force_pull_image),
+        pull_config=read_reference(found.config),
     )
 
 
@@ -154,6 +155,7 @@ def _write_docker(docker: DockerInfo) -> wire.DockerInfo:
         privileged=docker.privileged,
         parameters=tuple(wire.Parameter(key=p.key, value=p.value) for p in docker.parameters),
         force_pull_image=docker.force_pull_image or None,
+        config=write_reference(docker.pull_config) if docker.pull_config else None,
     )
 
 
@@ -393,6 +395,9 @@ def _unsupported_container(found: wire.ContainerInfo, at: str) -> list[str]:
     given = {
         "mesos.image": found.mesos.image if found.mesos is not None else None,
         "docker.volume_driver": found.docker.volume_driver if found.docker is not None else None,
+        "docker.config": found.docker.config
+        if found.docker is not None and _brings_value(found.docker.config)
+        else None,
         "linux_info": None if _shares_alone(found.linux_info) else found.linux_info,
         "rlimit_info": found.rlimit_info,
         "tty_info": found.tty_info,
@@ -400,6 +405,11 @@ def _unsupported_container(found: wire.ContainerInfo, at: str) -> list[str]:
         "volumes.source": next((v.source for v in found.volumes if v.source and not _is_source(v.source)), None),
     }
     return [f"{at}.{path}" for path, value in given.items() if value is not None]
+
+
+def _brings_value(secret: dict[str, Any] | None) -> bool:
+    """A secret is known by its name here; one that brings its value would stand in records and views."""
+    return secret is not None and read_reference(secret) is None
 
 
 def _shares_alone(linux_info: wire.LinuxInfo | None) -> bool:

@@ -235,6 +235,7 @@ class DockerInfo(Wire):
     parameters: tuple[Parameter, ...] = ()
     force_pull_image: bool | None = None
     volume_driver: str | None = None
+    config: dict[str, Any] | None = None
 
 
 class MesosInfo(Wire):

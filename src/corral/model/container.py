@@ -52,12 +52,15 @@ class Parameter(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaul
 
 
 class DockerInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """Shapes: `pull_config` is the source of a secret that holds what `docker login` has written."""
+
     image: str
     network: NetworkMode = NetworkMode.HOST
     port_mappings: tuple[PortMapping, ...] = ()
     privileged: bool = False
     parameters: tuple[Parameter, ...] = ()
     force_pull_image: bool = False
+    pull_config: str | None = None
 
 
 class NetworkInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):

@@ -39,13 +39,13 @@ class Execution(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaul
 
     With an image, `entrypoint_args` tells that `argv` are arguments for the image's entrypoint instead of replacing it.
     `sandbox` is the run's directory on the host; stdout and stderr are written to files of these names in it.
-    `network` names the network when the image's container asks for a user network.
+    `network` names the network when the image's container asks for a user network, `more_networks` those beside it.
     Units: `cpu_milli` thousandths of a core as weight, `cpu_limit_milli` as hard cap, `mem_mb` the memory limit; None
     sets none.
 
     `secrets` are variables and `secret_files` targets, each with the source of its value; the agent fetches the values
     when it starts the run: `hidden` are variables, with a `Secret` each, that go to no disk, `hidden_file` a file in
-    memory that holds them as JSON instead.
+    memory that holds them as JSON instead, `registries` a `Secret` with the credentials to pull the image with.
     """
 
     container_id: ContainerId
@@ -59,6 +59,7 @@ class Execution(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaul
     entrypoint_args: bool = False
     hostname: str | None = None
     network: str | None = None
+    more_networks: tuple[str, ...] = ()
     mounts: tuple[Mount, ...] = ()
     port_mappings: tuple[PortMapping, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
@@ -69,6 +70,7 @@ class Execution(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaul
     secret_files: tuple[tuple[str, str], ...] = ()
     hidden: tuple[tuple[str, Any], ...] = ()
     hidden_file: str = ""
+    registries: Any = None
     bound: Bound | None = None
 
 

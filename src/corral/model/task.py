@@ -244,6 +244,8 @@ def sources_of(info: TaskInfo) -> tuple[str, ...]:
     """The configs and secrets that the task names, each once."""
     named = [source for _, source in info.command.secrets] if info.command is not None else []
     named += [v.secret for v in info.container.volumes if v.secret] if info.container is not None else []
+    docker = info.container.docker if info.container is not None else None
+    named += [docker.pull_config] if docker is not None and docker.pull_config else []
     return tuple(dict.fromkeys(named))
 
 

@@ -411,9 +411,11 @@ async def _open_kernel(
         reactions = [react_to_secrets(s) for s in kernel.frameworks if s.framework.info.name == "services"]
         vault = VaultPart(keys, store, kernel.notes, part.loop.ask, fence, reactions)
         loops = [part.loop, vault.loop, *(service.loop for service in kernel.frameworks)]
-        routes: list[Route | RawRoute] = [*part.routes, *vault.routes, abdication_route(kernel.renewal)]
+        routes: list[Route | RawRoute] = [*part.routes, *vault.routes]
         for service in kernel.frameworks:
             routes += service.routes
+        # After Marathon's own, whose words an unknown path below /v2 is answered with.
+        routes.append(abdication_route(kernel.renewal))
         if trust is None:
             return Leading([part.service, *vault.services, *kernel.frameworks], loops, [*routes, *absent_routes()])
 

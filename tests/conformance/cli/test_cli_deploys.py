@@ -93,7 +93,7 @@ def test_a_marathon_is_taken_over_with_what_it_refuses_named(run: Run, cluster: 
     exported = {
         "apps": [
             {**sleeper("/moved/a"), "tasksRunning": 3, "version": "2020-01-01T00:00:00.000Z", "odd": 1},
-            sleeper("/moved/b", container={"docker": {"image": "x", "pullConfig": {"secret": "s"}}}),
+            sleeper("/moved/b", tty=True),
             sleeper("/other/c"),
         ]
     }
@@ -105,7 +105,7 @@ def test_a_marathon_is_taken_over_with_what_it_refuses_named(run: Run, cluster: 
     assert " new " in rows["/moved/a"]
     assert "/odd is ignored" in rows["/moved/a"]
     assert " refused " in rows["/moved/b"]
-    assert "pullConfig is not supported" in rows["/moved/b"]
+    assert "terminals of tasks are not supported" in rows["/moved/b"]
     assert run("app", "status", "moved/a").code == 3
     done = run("import", "marathon", file, "--below", "moved/a", "--suspended")
     assert done.code == 0

@@ -369,9 +369,10 @@ def test_a_leader_that_is_to_go_hands_over_and_its_apps_run_on(
     def renewed() -> bool:
         try:
             found = requests.get(f"{site.url}/corral/v1/process", timeout=10).json()
+            leads = requests.get(f"{site.url}/v2/leader", timeout=10).status_code == 200
         except requests.RequestException:
             return False
-        return found.get("instance") not in (None, instance)
+        return leads and found.get("instance") not in (None, instance)
 
     site.wait(renewed, "another start of the process")
     assert {t.id for t in site.wait_running("/led", 1).tasks} == before

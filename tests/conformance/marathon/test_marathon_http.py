@@ -99,6 +99,27 @@ def test_the_framework_tells_its_numbers_its_setup_and_its_log(site: Site) -> No
     assert requests.post(f"{site.url}/logging", json={"level": "LOUD"}, timeout=10).status_code == 422
 
 
+def test_every_answer_names_the_leader_and_is_kept_by_no_cache(site: Site) -> None:
+    for method, path, status in (
+        ("GET", "/v2/apps", 200), ("GET", "/v2/pods", 200), ("GET", "/v2/apps/none", 404), ("POST", "/v2/info", 405),
+        ("POST", "/v2/apps", 400), ("GET", "/ping", 200), ("GET", "/v2/nowhere", 404),
+    ):  # fmt: skip
+        answer = requests.request(method, site.url + path, timeout=10)
+        assert (answer.status_code, answer.headers["X-Marathon-Leader"]) == (status, site.url), path
+        assert "no-store" in answer.headers["Cache-Control"], path
+
+
+def test_large_answers_are_compressed_for_those_who_take_it(site: Site) -> None:
+    label = {"text": "word " * 4000}
+    body = {"id": "/large", "cmd": "sleep 9", "instances": 0, "labels": label}
+    assert requests.post(f"{site.url}/v2/apps", json=body, timeout=10).status_code == 201
+    for accepted, encoding in (("gzip, deflate", "gzip"), ("identity", None), ("gzip;q=0", None)):
+        answer = requests.get(f"{site.url}/v2/apps/large", headers={"Accept-Encoding": accepted}, timeout=10)
+        assert answer.headers.get("Content-Encoding") == encoding
+        assert answer.json()["app"]["labels"] == label
+    site.remove("/large")
+
+
 def test_a_browser_finds_a_page_that_leads_on(site: Site) -> None:
     first = requests.get(f"{site.url}/", allow_redirects=False, timeout=10)
     assert (first.status_code, first.headers["Location"]) == (302, "/ui/")

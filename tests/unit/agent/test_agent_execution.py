@@ -65,7 +65,8 @@ def test_commands_become_argv(
 def test_a_user_network_is_the_first_that_has_a_name() -> None:
     networks = (NetworkInfo(), NetworkInfo(name="overlay"), NetworkInfo(name="second"))
     named = msgspec.structs.replace(docker(network=NetworkMode.USER), network_infos=networks)
-    assert plan(make_task(container=named)).execution.network == "overlay"
+    execution = plan(make_task(container=named)).execution
+    assert (execution.network, execution.more_networks) == ("overlay", ("second",))
     assert plan(make_task(container=docker())).execution.network is None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from corral.agent.execution import plan_execution
@@ -168,3 +169,20 @@ def test_only_the_agent_of_a_task_is_told_what_it_names() -> None:
     for session, name in (("other", "t"), ("new", "t"), ("none", "t"), ("s", "u")):
         with pytest.raises(Forbidden):
             sources(state, GetSources(session=session, framework_id="F", task_id=name))
+
+
+async def test_the_credentials_of_an_image_are_fetched_and_go_to_no_file(tmp_path: Path) -> None:
+    docker = DockerInfo(image="own/app", pull_config="secret:pw")
+    info = TaskInfo(
+        task_id=TaskId("t"), name="t", agent_id=AgentId("a"), resources=(),
+        container=ContainerInfo(kind=ContainerKind.DOCKER, docker=docker),
+    )  # fmt: skip
+    assert sources_of(info) == ("secret:pw",)
+    execution = msgspec.structs.replace(planned(), docker=docker, secrets=(), secret_files=())
+    filled = await SecretFiles("a", fetch, str(tmp_path / "memory")).fill(execution, None)
+    assert filled.registries.reveal() == b"hunter2"
+    assert "hunter2" not in repr(filled)
+    assert not (tmp_path / "memory").exists()
+    other = msgspec.structs.replace(execution, docker=DockerInfo(image="own/app", pull_config="secret:none"))
+    with pytest.raises(Failed, match="secret:none"):
+        await SecretFiles("a", fetch, str(tmp_path)).fill(other, None)

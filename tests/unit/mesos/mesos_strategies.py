@@ -162,6 +162,7 @@ dockers = st.builds(
     privileged=st.booleans(),
     parameters=few(st.builds(Parameter, key=texts, value=texts)),
     force_pull_image=st.booleans(),
+    pull_config=st.sampled_from([None, "secret:docker/config"]),
 )
 containers = st.builds(
     ContainerInfo,

@@ -9,9 +9,9 @@ import json
 from typing import Any
 
 import pytest
-from tests.unit.services.conftest import Cluster
+from tests.unit.services.conftest import FRAMEWORK, Cluster
 
-from corral.frameworks.services.command_spec import CreateApp, CreateGroup
+from corral.frameworks.services.command_spec import CreateApp, CreateGroup, GetQueue
 from corral.frameworks.services.launch import make_container
 from corral.frameworks.services.marathon import read_app
 from corral.frameworks.services.shown import write_app
@@ -19,6 +19,8 @@ from corral.frameworks.services.spec import Config
 from corral.frameworks.services.tree import read_group
 from corral.frameworks.services.validate import check_app, complete
 from corral.lib.errors import Unprocessable
+from corral.model import events
+from corral.model.offer import Explanation, Refusal
 
 SHELL: dict[str, Any] = {"cmd": "while true; do date; sleep 5; done", "cpus": 0.1, "mem": 10.0, "instances": 1}
 SERVER: dict[str, Any] = {"cmd": "python3 -m http.server 8080", "cpus": 0.5, "mem": 64.0}
@@ -77,6 +79,9 @@ FILES: dict[str, dict[str, Any]] = {
     },
     "credentials among the uris": {"container": old_docker("HOST"), "uris": ["file:///etc/docker.tar.gz"]},
     "an image without the Engine": {"container": mesos(), "args": ["hello"], "cpus": 0.2, "mem": 16.0},
+    "credentials in a secret": {
+        "container": {"type": "MESOS", "docker": {"image": "own/image", "pullConfig": {"secret": "c"}}},
+        "secrets": {"c": {"source": "/docker/config"}}, "args": ["hello"], "cpus": 0.2, "mem": 16.0},
     # Networking and ports, new.
     "the host's network": {"container": mesos(), "networks": [{"mode": "host"}]},
     "named ports": {**SHELL, "portDefinitions": [{"port": 0, "name": n} for n in ("http", "https", "mon")]},
@@ -93,6 +98,8 @@ FILES: dict[str, dict[str, Any]] = {
     "ports of the host's choice": {"networks": [{"mode": "container/bridge"}], "container": mesos(portMappings=[
         {"containerPort": 0, "hostPort": 0, "name": "http"}])},
     "a network of one's own": {"networks": [{"mode": "container", "name": "blue"}], "container": mesos()},
+    "several networks": {"networks": [{"name": "blue"}, {"mode": "container", "name": "green"}], "container": mesos(
+        portMappings=[{"containerPort": 80}, {"containerPort": 81, "hostPort": 0, "networkNames": ["green"]}])},
     "a mapping without a host port": {"networks": [{"name": "blue"}], "container": docker(portMappings=[
         {"containerPort": 80, "name": "http", "labels": {"VIP_0": "/web:80"}}])},
     # The same, old.
@@ -157,6 +164,15 @@ FILES: dict[str, dict[str, Any]] = {
     "a volume of a driver": {**SHELL, "upgradeStrategy": ONE_AT_A_TIME, "container": docker("alpine:3.1", volumes=[
         {"containerPath": "/data/tape", "external": EXTERNAL, "mode": "RW"},
         {"containerPath": "/var/log/own", "hostPath": "log", "mode": "RW"}])},
+    "a database on a disk of its own": {
+        "networks": [{"mode": "container/bridge"}], "cpus": 1, "mem": 512, "upgradeStrategy": ONE_AT_A_TIME,
+        "residency": {"taskLostBehavior": "WAIT_FOREVER"},
+        "container": docker("postgres", portMappings=[{"containerPort": 5432, "name": "postgres"}], volumes=[
+            {"containerPath": "pgdata", "mode": "RW", "persistent": {
+                "type": "mount", "size": 524288, "maxSize": 1048576,
+                "constraints": [["path", "LIKE", "/mnt/ssd-.+"]]}}])},
+    "a volume of a driver for a command": {**SHELL, "upgradeStrategy": ONE_AT_A_TIME, "container": {
+        "type": "MESOS", "volumes": [{"containerPath": "tape", "external": {**EXTERNAL, "size": 100}, "mode": "RW"}]}},
     # Secrets.
     "a secret variable": {**SHELL, "env": {"PW": {"secret": "pw"}}, "secrets": {"pw": {"source": "db/password"}}},
     "a secret file": {**SHELL, "secrets": {"pw": {"source": "/db/password"}}, "container": {
@@ -178,22 +194,15 @@ FILES: dict[str, dict[str, Any]] = {
     "gpus": {**SHELL, "gpus": 1},
     "no profile of system calls": {**SHELL, "container": {
         "type": "MESOS", "linuxInfo": {"seccomp": {"unconfined": True}}}},
+    "a profile of system calls": {**SHELL, "container": {
+        "type": "MESOS", "linuxInfo": {"seccomp": {"profileName": "relaxed.json"}}}},
     "memory to share": {"container": mesos(linuxInfo={"ipcInfo": {"mode": "PRIVATE", "shmSize": 16}})},
     "dependencies": {**SHELL, "dependencies": ["/product/db/mongo", "/product/db", "../../db"]},
 }  # fmt: skip
 
 NOT_HERE: dict[str, tuple[str, dict[str, Any]]] = {
-    "a disk of its own": ("/container/volumes(0)/persistent/type", {"container": docker("postgres", volumes=[
-        {"containerPath": "pgdata", "mode": "RW", "persistent": {
-            "type": "mount", "size": 1000, "maxSize": 2000, "constraints": [["path", "LIKE", "/mnt/ssd-.+"]]}}])}),
-    "a volume of a driver for a command": ("/container", {**SHELL, "container": {"type": "MESOS", "volumes": [
-        {"containerPath": "tape", "external": {**EXTERNAL, "size": 100}, "mode": "RW"}]}}),
-    "credentials in a secret": ("/container/docker/pullConfig", {
-        "container": {"type": "MESOS", "docker": {"image": "own/image", "pullConfig": {"secret": "c"}}},
-        "secrets": {"c": {"source": "/docker/config"}}}),
-    "a profile of system calls": ("/container/linuxInfo/seccomp/profileName", {**SHELL, "container": {
-        "type": "MESOS", "linuxInfo": {"seccomp": {"profileName": "relaxed.json"}}}}),
-    "several networks": ("/networks", {"networks": [{"name": "blue"}, {"name": "green"}], "container": mesos()}),
+    "several networks of an Engine's container": ("/networks", {
+        "networks": [{"name": "blue"}, {"name": "green"}], "container": docker()}),
     "the old credential": ("/container/docker/credential", {"container": {
         "type": "MESOS", "docker": {"image": "own/image", "credential": {"principal": "alice", "secret": "x"}}}}),
 }  # fmt: skip
@@ -274,3 +283,77 @@ def test_a_command_of_the_node_gets_no_linux_of_its_own(linux: dict[str, Any], p
     with pytest.raises(Unprocessable) as caught:
         check_app(spec, Config())
     assert place in caught.value.details
+
+
+def test_an_image_s_credentials_are_named_to_the_agent_and_must_be_declared() -> None:
+    docker = {"type": "DOCKER", "docker": {"image": "own/app", "pullConfig": {"secret": "c"}}}
+    spec = read_app({"id": "/a", "container": docker, "secrets": {"c": {"source": "/docker/config"}}}).spec
+    container = make_container(spec, ())
+    assert container is not None
+    assert container.docker is not None
+    assert container.docker.pull_config == "secret:docker/config"
+    with pytest.raises(Unprocessable) as caught:
+        check_app(read_app({"id": "/a", "container": docker}).spec, Config())
+    assert "/container/docker/pullConfig/secret" in caught.value.details
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "row"),
+    [
+        ("a database on a disk of its own", ("disk-mount", 524288.0), "InsufficientDisk"),
+        ("a volume of a driver for a command", ("volume-driver-without-image", 1.0), "DeclinedScarceResources"),
+        ("a profile of system calls", ("seccomp-profile:relaxed.json", 1.0), "DeclinedScarceResources"),
+    ],
+)
+def test_what_no_agent_has_is_wanted_all_the_same_so_that_the_wait_is_explained(
+    name: str, wanted: tuple[str, float], row: str, cluster: Cluster
+) -> None:
+    cluster.ask(CreateApp(spec=read_app({"id": "/doc/app", **FILES[name]}).spec))
+    cluster.settle()
+    (want,) = cluster.wants.values()
+    assert wanted in [(r.name, r.milli / 1000) for r in want.resources]
+    refusal = Refusal(reason=wanted[0], detail=f"wants {wanted[0]}", agents=2, best="host1")
+    explanation = Explanation(
+        want_id=want.id, framework_id=FRAMEWORK, role=want.role, waiting=1, since_at=cluster.now, agents=2,
+        refusals=(refusal,), never=True,
+    )  # fmt: skip
+    cluster.send(events.Explanations(explanations=(explanation,)))
+    (item,) = cluster.ask(GetQueue())
+    rows = {r["reason"]: r["declined"] for r in item["processedOffersSummary"]["rejectSummaryLastOffers"]}
+    assert rows[row] == 2
+    assert item["processedOffersSummary"]["never"] is True
+
+
+@pytest.mark.parametrize(
+    ("volume", "place"),
+    [
+        ({"type": "root", "size": 10, "constraints": [["path", "LIKE", "/mnt"]]}, "constraints"),
+        ({"type": "path", "size": 10, "constraints": [["path", "IS", "/mnt"]]}, "constraints"),
+        ({"type": "path", "size": 10, "constraints": [["rack", "LIKE", "/mnt"]]}, "constraints"),
+        ({"type": "path", "size": 10, "constraints": [["path", "LIKE", "("]]}, "constraints"),
+        ({"type": "path", "size": 10, "maxSize": 20}, "maxSize"),
+        ({"type": "mount", "size": 10, "maxSize": 9}, "maxSize"),
+    ],
+)
+def test_a_disk_of_its_own_is_asked_for_in_marathons_terms(volume: dict[str, Any], place: str) -> None:
+    body = {"type": "MESOS", "volumes": [{"containerPath": "d", "mode": "RW", "persistent": volume}]}
+    with pytest.raises(Unprocessable) as caught:
+        check_app(complete(read_app({"id": "/a", **SHELL, "container": body}).spec, Config()), Config())
+    assert f"/container/volumes(0)/persistent/{place}" in caught.value.details
+
+
+def test_all_networks_of_an_app_are_told_and_a_host_port_names_its_own() -> None:
+    networks = [{"name": "blue"}, {"name": "green", "labels": {"a": "b"}}]
+
+    def read(**mapping: Any) -> Any:
+        body = {"id": "/a", "networks": networks, "container": mesos(portMappings=[{"containerPort": 80, **mapping}])}
+        return read_app(body).spec
+
+    container = make_container(read(), (0,))
+    assert container is not None
+    assert [n.name for n in container.network_infos] == ["blue", "green"]
+    check_app(read(hostPort=0, networkNames=["green"]), Config())
+    for names in ([], ["blue", "green"]):
+        with pytest.raises(Unprocessable) as caught:
+            check_app(read(hostPort=0, networkNames=names), Config())
+        assert "/container/portMappings(0)/networkNames" in caught.value.details

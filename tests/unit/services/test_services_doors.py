@@ -1,5 +1,7 @@
 """The doors of Marathon's API without a socket: which methods a path has, and who may change what is logged."""
 
+import gzip
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -149,3 +151,21 @@ def test_numbers_count_what_there_is(cluster: Cluster) -> None:
 
 def test_the_configuration_is_told(cluster: Cluster) -> None:
     assert cluster.ask(GetConfig())["role"] == "*"
+
+
+@pytest.mark.parametrize(("words", "accepted"), [(10, "gzip"), (4_000, "gzip"), (40_000, "gzip"), (40_000, "identity")])
+async def test_an_answer_is_compressed_by_its_size_and_for_those_who_take_it(words: int, accepted: str) -> None:
+    async def ask(command: Any) -> Any:
+        return [{"id": "/a", "labels": {"text": "word " * words}}]
+
+    served, _, _ = Router(routes(ask, leader="http://m:1")).find("GET", "/v2/apps")
+    assert served is not None
+    request = Request(method="GET", path="/v2/apps", headers={"accept-encoding": accepted})
+    answer = await served.route.handler(request)
+    assert isinstance(answer, Response)
+    is_small = accepted == "identity" or words < 3_000
+    assert ("Content-Encoding" in answer.headers) == (not is_small)
+    body = answer.body if is_small else gzip.decompress(answer.body)
+    assert json.loads(body)["apps"][0]["labels"]["text"] == "word " * words
+    assert answer.headers["X-Marathon-Leader"] == "http://m:1"
+    assert "no-store" in answer.headers["Cache-Control"]

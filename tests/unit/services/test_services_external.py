@@ -52,7 +52,6 @@ def test_the_engine_is_told_the_driver_and_the_mounts(cluster: Any) -> None:
         ("/container/volumes(0)/external/size", fields(volume(size=0))),
         ("/container/volumes(0)/containerPath", fields(volume("a/../../b"))),
         ("/container/volumes", fields(VOLUME, volume("/b", name="b", options={"dvdi/driver": "other"}))),
-        ("/container", {"container": {"type": "MESOS", "volumes": [VOLUME]}}),
         ("/instances", fields(VOLUME, instances=2)),
     ],
 )

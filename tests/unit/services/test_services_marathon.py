@@ -202,10 +202,11 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("/container/type", {"container": {"type": "RKT"}}),
     (
         "/container/linuxInfo/seccomp/profileName",
-        {"container": {**DOCKER, "linuxInfo": {"seccomp": {"profileName": "own.json"}}}},
+        {"container": {**DOCKER, "linuxInfo": {"seccomp": {"profileName": "../own.json"}}}},
     ),
     ("/container/docker/credential", {"container": {"docker": {"image": "a", "credential": {"principal": "p"}}}}),
-    ("/container/docker/pullConfig", {"container": {"docker": {"image": "a", "pullConfig": {"secret": "s"}}}}),
+    ("/container/docker/pullConfig/secret", {"container": {"docker": {"image": "a", "pullConfig": {"secret": "s"}}}}),
+    ("/container/docker/pullConfig", {"container": {"docker": {"image": "a", "pullConfig": "s"}}}),
     ("/container/docker/parameters(0)/key", {"container": {"docker": {"image": "a", "parameters": [{"value": "v"}]}}}),
     ("/container/volumes(0)", {"container": {**DOCKER, "volumes": [{"containerPath": "/a", "mode": "RW"}]}}),
     ("/container/volumes(0)/mode", {"container": {**DOCKER, "volumes": [{"containerPath": "/a", "hostPath": "/b"}]}}),

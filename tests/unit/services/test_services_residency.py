@@ -322,7 +322,7 @@ def volume(**more: Any) -> dict[str, Any]:
         ("/container/volumes(0)/mode", volume(mode="RO")),
         ("/container/volumes(0)/persistent/size", volume(persistent={"size": 0})),
         ("/container/volumes(0)/persistent/size", volume(persistent={})),
-        ("/container/volumes(0)/persistent/type", volume(persistent={"size": 1, "type": "mount"})),
+        ("/container/volumes(0)/persistent/type", volume(persistent={"size": 1, "type": "tape"})),
         ("/container/volumes(0)/persistent/maxSize", volume(persistent={"size": 1, "maxSize": 2})),
         ("/container/volumes(0)/persistent/constraints",
          volume(persistent={"size": 1, "constraints": [["path", "LIKE", "/a.*"]]})),

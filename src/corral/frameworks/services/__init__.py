@@ -25,7 +25,8 @@ def build(config: Config, random: Random) -> Framework:
         info = replace(info, principal=config.principal)
 
     def front_door(ask: Callable[[Any], Awaitable[Any]]) -> list[Route]:
-        return guard(routes(ask, feed), config.name, (config.role, config.reserved_role), FREE)
+        leader = f"{config.scheme}://{config.address}"
+        return guard(routes(ask, feed, leader), config.name, (config.role, config.reserved_role), FREE)
 
     return Framework(
         info=info, core=ServicesCore(config, random, info), routes=front_door,

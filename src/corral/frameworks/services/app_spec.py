@@ -57,12 +57,17 @@ class SecretVolume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class PersistentVolume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A directory of its own for each instance, on its node's root disk, that outlives its tasks. Units: MiB."""
+    """A directory of its own for each instance, on a disk of its node, that outlives its tasks. Units: MiB.
+
+    Shapes: `kind` is root, path or mount; `constraints` say on which paths disks of the last two may be mounted.
+    """
 
     container_path: str
     size_mb: int
     constraints: tuple[tuple[str, ...], ...] = ()
     profile_name: str | None = None
+    kind: str = "root"
+    most_mb: int | None = None
 
 
 class ExternalVolume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -98,16 +103,22 @@ class Residency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Docker(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Shapes: `pull_config` is the name of one of the app's secrets."""
+
     image: str
     force_pull_image: bool = False
     privileged: bool = False
     parameters: tuple[tuple[str, str], ...] = ()
+    pull_config: str | None = None
 
 
 class LinuxInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Shapes: `unconfined` is about system calls; `ipc` is PRIVATE or SHARE_PARENT; None is what was not said."""
+    """Shapes: `unconfined` and `profile` are about system calls; `ipc` is PRIVATE or SHARE_PARENT; None is what was
+    not said.
+    """
 
     unconfined: bool | None = None
+    profile: str | None = None
     ipc: str | None = None
     shm_mb: int | None = None
 

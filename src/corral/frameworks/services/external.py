@@ -53,8 +53,6 @@ def find_external_faults(spec: AppSpec) -> Iterator[tuple[str, str]]:
             yield f"/container/volumes({index})/containerPath", "must hold no colon, and not lead upwards"
         if volume.size_gb is not None and volume.size_gb <= 0:
             yield f"{at}/size", f"got {volume.size_gb}, must be 1 or more"
-    if spec.image is None:
-        yield "/container", "external volumes need a container with an image in this release"
     if len({volume.driver for volume in volumes}) > 1:
         yield "/container/volumes", "the Docker Engine takes one volume driver in a container"
     if spec.instances > 1 and not all(volume.shared for volume in volumes):

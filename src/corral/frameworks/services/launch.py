@@ -9,13 +9,14 @@ from collections.abc import Iterator
 import msgspec
 
 from corral.frameworks.services import partition, residency
+from corral.frameworks.services.absent import find_absent
 from corral.frameworks.services.app_spec import AppSpec, Docker, Network, PortDefinition, PortMapping
 from corral.frameworks.services.checks import make_checks
 from corral.frameworks.services.external import make_parameters
 from corral.frameworks.services.linux import make_linux_parameters
 from corral.frameworks.services.readiness import make_check, make_readiness_check
 from corral.frameworks.services.record_spec import Instance
-from corral.frameworks.services.secrets import make_variables, make_volumes
+from corral.frameworks.services.secrets import make_variables, make_volumes, pull_source
 from corral.frameworks.services.spec import Config
 from corral.frameworks.services.state import App, task_id_of
 from corral.model import container as wire
@@ -91,7 +92,9 @@ def make_want(app: App, config: Config, count: int) -> Want:
 
 def _resources(spec: AppSpec) -> Resources:
     disk_mb = spec.disk_mb + residency.volume_mb(spec)
-    named = (("cpus", spec.cpus), ("mem", spec.mem_mb), ("disk", disk_mb), ("gpus", spec.gpus))
+    named = (
+        ("cpus", spec.cpus), ("mem", spec.mem_mb), ("disk", disk_mb), ("gpus", spec.gpus), *find_absent(spec)
+    )  # fmt: skip
     return normal(scalar(name, value) for name, value in named if value or name != "gpus")
 
 
@@ -350,6 +353,7 @@ def make_container(spec: AppSpec, host_ports: tuple[int, ...]) -> wire.Container
         privileged=container.docker.privileged,
         parameters=tuple(wire.Parameter(key=key, value=value) for key, value in flags),
         force_pull_image=container.docker.force_pull_image,
+        pull_config=pull_source(spec),
     )
     networks = tuple(
         wire.NetworkInfo(name=n.name, labels=tuple(sorted(n.labels.items())))

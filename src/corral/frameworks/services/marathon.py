@@ -341,9 +341,15 @@ def _read_docker(outer: Reader) -> tuple[Docker | None, tuple[PortMapping, ...] 
     image = inner.text("image", "")
     if not image:
         inner.refuse("image", "image must be given")
-    for field in ("credential", "pullConfig"):
-        if inner.has(field):
-            inner.refuse(field, f"{field} is not supported by this release; log the agent's Engine in instead")
+    if inner.has("credential"):
+        inner.refuse(
+            "credential", "credential is gone since Marathon 1.5; put the credentials into a secret, as pullConfig"
+        )
+    config = inner.object("pullConfig")
+    pull_config = None
+    if config is not None:
+        pull_config = config.text("secret", "")
+        config.done()
     inner.has("network")
     parameters = []
     for item in inner.objects("parameters"):
@@ -358,6 +364,7 @@ def _read_docker(outer: Reader) -> tuple[Docker | None, tuple[PortMapping, ...] 
         force_pull_image=inner.flag("forcePullImage", False),
         privileged=inner.flag("privileged", False),
         parameters=tuple(parameters),
+        pull_config=pull_config,
     )
     inner.done()
     return docker, mappings
@@ -413,10 +420,6 @@ def _read_persistent(item: Reader, path: str) -> PersistentVolume | None:
     if inner is None:
         return None
     kind = inner.choice("type", "root", ("root", "path", "mount"))
-    if kind != "root":
-        inner.refuse("type", f"persistent volumes of type {kind} are not supported by this release; use root")
-    if inner.has("maxSize"):
-        inner.refuse("maxSize", "maxSize is for volumes of type mount")
     if not inner.has("size"):
         inner.refuse("size", "size must be given, in MiB")
     found = PersistentVolume(
@@ -424,6 +427,8 @@ def _read_persistent(item: Reader, path: str) -> PersistentVolume | None:
         size_mb=inner.whole("size", 1),
         constraints=_read_constraints(inner, "constraints"),
         profile_name=inner.text_or_none("profileName"),
+        kind=kind,
+        most_mb=inner.whole("maxSize", 0) if inner.has("maxSize") else None,
     )
     inner.done()
     return found

@@ -11,15 +11,18 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 
 from corral.frameworks.services import backoff
+from corral.frameworks.services.absent import ROOT
 from corral.frameworks.services.app_spec import AppSpec, PortDefinition, TaskLost, Unreachable
 from corral.frameworks.services.record_spec import Condition, Goal, Instance, LocalVolume
 from corral.frameworks.services.spec import Config
 from corral.frameworks.services.state import App, Phase, State, replace
+from corral.lib.errors import Invalid
 from corral.lib.ids import mint_uuid
 from corral.model import calls
 from corral.model.ids import FrameworkId
 from corral.model.offer import Offer
 from corral.model.operations import Create, Destroy, Reserve, Unreserve, is_volume
+from corral.model.patterns import compile_pattern
 from corral.model.resources import Disk, Identity, Reservation, Resource, Resources, normal, total_milli
 
 OWNER = "corral.framework"
@@ -36,7 +39,8 @@ class ResidentRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def volume_mb(spec: AppSpec) -> int:
-    return sum(volume.size_mb for volume in spec.volumes)
+    """How much of the root disk. Units: MiB."""
+    return sum(volume.size_mb for volume in spec.volumes if volume.kind == ROOT)
 
 
 def role_of(spec: AppSpec, config: Config) -> str:
@@ -234,8 +238,16 @@ def find_volume_faults(spec: AppSpec) -> Iterator[tuple[str, str]]:
             yield f"{at}/containerPath", f"got {volume.container_path!r}, must be a name without slashes"
         if not 0 < volume.size_mb < 2**31:
             yield f"{at}/persistent/size", f"got {volume.size_mb}, must be 1 or more"
-        if volume.constraints:
+        if volume.kind == ROOT and volume.constraints:
             yield f"{at}/persistent/constraints", "constraints are for volumes on disks of their own, not of type root"
+        for constraint in volume.constraints:
+            wrong = _constraint_fault(constraint)
+            if wrong is not None:
+                yield f"{at}/persistent/constraints", wrong
+        if volume.most_mb is not None and volume.kind != "mount":
+            yield f"{at}/persistent/maxSize", "maxSize is for volumes of type mount"
+        elif volume.most_mb is not None and volume.most_mb < volume.size_mb:
+            yield f"{at}/persistent/maxSize", f"got {volume.most_mb}, must be the size, {volume.size_mb}, or more"
         if paths.count(volume.container_path) > 1:
             yield f"{at}/containerPath", f"{volume.container_path!r} is there twice; containerPaths must be unique"
     if spec.upgrade.maximum_over_capacity > 0 and spec.upgrade != type(spec.upgrade)():
@@ -245,6 +257,16 @@ def find_volume_faults(spec: AppSpec) -> Iterator[tuple[str, str]]:
         yield "/unreachableStrategy", 'must be "disabled" for an app with persistent volumes; see residency'
     if spec.cpus < LEAST_CPUS and spec.mem_mb < LEAST_MEM_MB:
         yield "/cpus", f"an app with persistent volumes needs cpus {LEAST_CPUS} or mem {LEAST_MEM_MB:g} at least"
+
+
+def _constraint_fault(constraint: tuple[str, ...]) -> str | None:
+    if len(constraint) != 3 or constraint[0] != "path" or constraint[1] not in ("LIKE", "UNLIKE"):
+        return f'a constraint is ["path", "LIKE" or "UNLIKE", EXPRESSION], got {list(constraint)}'
+    try:
+        compile_pattern(constraint[2])
+    except Invalid as error:
+        return f"{constraint[1]} has the regular expression {constraint[2]!r}, which {error.message}"
+    return None
 
 
 _FIXED: Mapping[str, Callable[[AppSpec], object]] = {

@@ -4,7 +4,10 @@ Here are apps and tasks; the other tables are in the `..._routes.py` beside it.
 Source: Marathon's contract, section 16.
 """
 
+import asyncio
 from collections.abc import Iterator, Sequence
+
+import msgspec
 
 from corral.frameworks.services.answers import (
     NO_CACHE,
@@ -46,17 +49,20 @@ from corral.frameworks.services.scaling_routes import scaling_table
 from corral.frameworks.services.side_routes import side_table
 from corral.frameworks.services.tree import read_group
 from corral.frameworks.services.validate import canonical_id
-from corral.lib.errors import Invalid, NotFound
-from corral.net.routes import Request, Response, Route
+from corral.lib.errors import CorralError, Invalid, NotFound
+from corral.net.answers import accepts_gzip, compress
+from corral.net.routes import Request, Response, Route, Stream
 from corral.sdk.feed import Feed
 
 MOST_BODY_BYTES = 8 << 20
+COMPRESSED_ASIDE_BYTES = 128 << 10
+"""What is longer is compressed beside the loop, which answers others meanwhile."""
 FREE = frozenset({"/v2/plan", "/logging", "/corral/v1/registry/drained", "/corral/v1/registry/traffic"})
 """What changes nothing of what is run, or says for itself who may: what would be, the log, what balancers tell."""
 
 
-def routes(ask: Ask, feed: Feed | None = None) -> list[Route]:
-    """The front door.
+def routes(ask: Ask, feed: Feed | None = None, leader: str = "") -> list[Route]:
+    """The front door. Shapes: `leader` is the URL that every answer names, if any.
 
     Shapes: the longer paths stand before the shorter ones that would take them too. No app or pod may be called by
     what such a longer path ends in, so that a method which none of its routes has is a 405, not an unknown app.
@@ -94,7 +100,7 @@ def routes(ask: Ask, feed: Feed | None = None) -> list[Route]:
         group_table(ask),
         event_table(ask, feed),
     )
-    return [
+    plain = [
         Route(
             method=method,
             path=path,
@@ -104,7 +110,27 @@ def routes(ask: Ask, feed: Feed | None = None) -> list[Route]:
             exclusive=path.startswith("/v2/") and not path.startswith("/v2/groups"),
         )
         for method, path, handler in (row for rows in (*tables, side_table(ask)) for row in rows)
-    ] + registry_routes(ask, feed)
+    ]
+    return [*(_dress(route, leader) for route in plain), *registry_routes(ask, feed)]
+
+
+def _dress(route: Route, leader: str) -> Route:
+    """The route with what all of Marathon's answers have: who leads, nothing for caches, gzip for those who take it."""
+    handler, errors = route.handler, route.errors
+    own = {**NO_CACHE, **({"X-Marathon-Leader": leader} if leader else {})}
+
+    async def answer(request: Request) -> Response | Stream:
+        found = await handler(request)
+        if isinstance(found, Response) and accepts_gzip(request.headers.get("accept-encoding", "")):
+            large = len(found.body) >= COMPRESSED_ASIDE_BYTES
+            found = await asyncio.to_thread(compress, found, request) if large else compress(found, request)
+        return msgspec.structs.replace(found, headers={**own, **found.headers})
+
+    def refuse(error: CorralError, request: Request) -> Response:
+        found = errors(error, request)
+        return msgspec.structs.replace(found, headers={**own, **found.headers})
+
+    return msgspec.structs.replace(route, handler=answer, errors=refuse)
 
 
 class _Door:

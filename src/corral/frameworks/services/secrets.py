@@ -95,6 +95,8 @@ def _references(spec: AppSpec) -> Iterator[tuple[str, str]]:
         yield f"{within}/{variable}/secret", name
     for index, volume in enumerate(_volumes(spec)):
         yield f"/container/volumes({index})/secret", volume.secret
+    if (config := _pull_config(spec)) is not None:
+        yield "/container/docker/pullConfig/secret", config
     if spec.pod is None:
         return
     for volume_name, name in spec.pod.secret_volumes.items():
@@ -102,6 +104,17 @@ def _references(spec: AppSpec) -> Iterator[tuple[str, str]]:
     for index, container in enumerate(spec.pod.containers):
         for variable, name in container.env_secrets.items():
             yield f"/containers({index})/environment/{variable}/secret", name
+
+
+def _pull_config(spec: AppSpec) -> str | None:
+    docker = spec.container.docker if spec.container is not None else None
+    return docker.pull_config if docker is not None else None
+
+
+def pull_source(spec: AppSpec) -> str | None:
+    """The source of the credentials that the app's image is pulled with."""
+    name = _pull_config(spec)
+    return None if name is None else _source(spec, name)
 
 
 def _volumes(spec: AppSpec) -> tuple[SecretVolume, ...]:

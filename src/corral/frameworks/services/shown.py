@@ -149,7 +149,11 @@ def _write_mapping(port: PortMapping) -> Json:
 
 
 def _write_persistent(volume: PersistentVolume) -> Json:
-    persistent: dict[str, Json] = {"size": volume.size_mb, "type": "root"}
+    persistent: dict[str, Json] = {"size": volume.size_mb, "type": volume.kind}
+    if volume.most_mb is not None:
+        persistent["maxSize"] = volume.most_mb
+    if volume.constraints:
+        persistent["constraints"] = [list(constraint) for constraint in volume.constraints]
     if volume.profile_name is not None:
         persistent["profileName"] = volume.profile_name
     return {"containerPath": volume.container_path, "mode": "RW", "persistent": persistent}
@@ -181,6 +185,8 @@ def _write_container(container: Container) -> Json:
             "privileged": container.docker.privileged,
             "parameters": [{"key": k, "value": v} for k, v in container.docker.parameters],
         }
+        if container.docker.pull_config is not None:
+            out["docker"]["pullConfig"] = {"secret": container.docker.pull_config}
     if container.linux is not None:
         out["linuxInfo"] = write_linux(container.linux)
     if container.port_mappings is not None:

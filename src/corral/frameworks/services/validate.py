@@ -233,8 +233,11 @@ def _network_errors(spec: AppSpec) -> Errors:
             f"networks of mode {mode} need a container with an image in this release; "
             "add one or use the host's network",
         )
-    elif mode is Network.CONTAINER and len(spec.networks) > 1:
-        yield "/networks", f"the Docker Engine takes one container network, got {len(spec.networks)}"
+    elif len(spec.networks) > 1 and spec.container is not None and spec.container.kind == "DOCKER":
+        yield (
+            "/networks",
+            f"a container of type DOCKER takes one network, got {len(spec.networks)}; type MESOS takes several",
+        )
 
 
 def _port_errors(spec: AppSpec) -> Errors:
@@ -283,6 +286,8 @@ def _mapping_errors(spec: AppSpec, port: PortMapping, path: str) -> Errors:
     for name in port.network_names:
         if name not in known:
             yield f"{path}/networkNames", f"network {name!r} is not among the app's networks"
+    if len(spec.networks) > 1 and port.host_port is not None and len(port.network_names) != 1:
+        yield f"{path}/networkNames", "with a hostPort and several networks, one of them must be named"
     if spec.network is Network.CONTAINER and port.host_port is None and port.container_port == 0:
         yield f"{path}/containerPort", "a mapping without hostPort needs a containerPort"
 

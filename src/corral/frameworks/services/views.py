@@ -248,6 +248,8 @@ _ROW_OF = {
     "cpus": "InsufficientCpus",
     "mem": "InsufficientMemory",
     "disk": "InsufficientDisk",
+    "disk-path": "InsufficientDisk",
+    "disk-mount": "InsufficientDisk",
     "gpus": "InsufficientGpus",
     "ports": "InsufficientPorts",
     "port taken": "InsufficientPorts",
