@@ -16,7 +16,6 @@ from corral.mesos.pieces import Rows, Tree
 from corral.mesos.snapshot import AgentFrameworkRow, AgentSnapshot, RunRow
 from corral.mesos.tasks import seen_executor, seen_resources, write_executor
 from corral.model.ids import ExecutorId
-from corral.model.resources import with_allocation
 from corral.model.task import ExecutorInfo
 
 PATHS = ("/api/v1", "/api/v1/{rest*}", "/slave(1)/api/v1", "/slave(1)/api/v1/{rest*}")
@@ -140,9 +139,9 @@ def _write_executor(found: tuple[AgentFrameworkRow, RunRow]) -> Tree:
     info = run.task.info
     executor = run.executor or info.executor or ExecutorInfo(
         executor_id=ExecutorId(info.task_id), command=info.command, name=info.name,
-        resources=with_allocation(seen_resources(info), run.task.role),
+        resources=seen_resources(info),
     )  # fmt: skip
-    made = write_executor(seen_executor(executor), refinement=True, both=True)
+    made = write_executor(seen_executor(executor), refinement=True, allocation=run.task.role, both=True)
     made.framework_id = wire.Id(value=framework.info.id or "")
     return {"executor_info": made}
 

@@ -14,7 +14,8 @@ from corral.mesos.containers import write_row
 from corral.mesos.pieces import pieces
 from corral.mesos.snapshot import AgentFrameworkRow, AgentSnapshot, RunRow
 from corral.mesos.statistics import Measured, write_containers, write_statistics, write_usage
-from corral.model.task import ContainerStatus, TaskState
+from corral.model.flags import parse_resources
+from corral.model.task import ContainerStatus, ExecutorInfo, TaskState
 
 RUNS = (
     RunRow(task=task("t1"), container_id="c1", directory="/d/1"),
@@ -117,7 +118,16 @@ def test_a_command_task_is_an_executor_of_its_own():
     assert [e["executor_info"]["executor_id"]["value"] for e in found["completed_executors"]] == ["t3", "t4"]
     first = found["executors"][0]["executor_info"]
     assert (first["framework_id"], first["command"]["value"]) == ({"value": "f1"}, "true")
+    assert {r["allocation_info"]["role"] for r in first["resources"]} == {"*"}
     assert asked("GET_STATE", row)["get_executors"] == found
+
+
+def test_what_an_executor_of_a_group_holds_says_to_which_role_it_is_allocated():
+    pod = ExecutorInfo(executor_id="pod", kind="DEFAULT", resources=parse_resources("cpus:0.1;mem:32"))
+    run = RunRow(task=msgspec.structs.replace(task("t1"), role="ads"), container_id="c1", directory="/d", executor=pod)
+    (found,) = asked("GET_EXECUTORS", AgentFrameworkRow(info=framework().info, runs=(run,)))["executors"]
+    resources = found["executor_info"]["resources"]
+    assert {(r["name"], r["allocation_info"]["role"]) for r in resources} == {("cpus", "ads"), ("mem", "ads")}
 
 
 def test_a_framework_whose_runs_are_over_is_completed():
