@@ -44,6 +44,10 @@ def test_a_container_that_comes_up_while_its_agent_looks_what_runs_is_dropped_un
     live(91000339, SHORT_S)
 
 
+def test_a_run_that_is_asked_for_at_the_instant_of_a_scheduled_one_is_another_run() -> None:
+    live(195, SHORT_S)
+
+
 def test_the_same_seed_tells_the_same_history() -> None:
     first, second = (History(7, SHORT_S) for _ in range(2))
     for history in (first, second):

@@ -23,6 +23,7 @@ def connect(state: AgentState, input: Connected, now: float) -> list[Effect]:
     """Tell the master everything that is here."""
     updates.hush(state)
     state.session = input.session
+    state.life = state.life or input.session
     state.master = input.master
     state.registered = False
     state.heard_at = state.spoke_at = now
@@ -40,6 +41,8 @@ def describe(state: AgentState) -> Register:
         tuple(AgentTask(t.info, t.framework_id, t.role, t.state, t.latest) for t in found),
         tuple(state.frameworks[FrameworkId(f)] for f in frameworks),
         tuple(AgentExecutor(e.info, e.framework_id, e.role) for e in executors),
+        state.life,
+        state.counters["sessions"],
     )
 
 

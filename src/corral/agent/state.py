@@ -235,6 +235,7 @@ class AgentState:
         "frameworks",
         "heard_at",
         "identity",
+        "life",
         "loaded_at",
         "master",
         "ping_s",
@@ -271,6 +272,7 @@ class AgentState:
         self.deadlines = Deadlines()
         self.discards: dict[ContainerId, str] = {}
         self.session: str | None = None
+        self.life = ""  # the name of the first session of this process
         self.master = ""
         self.registered = False
         self.connecting = False

@@ -6,6 +6,7 @@ What changes it are the families; the small methods here keep what is shown of i
 from collections.abc import Iterable
 from enum import StrEnum
 
+from corral.master.attempts import Attempts
 from corral.master.entries import ExecutorEntry, InverseEntry, OfferEntry, TaskEntry
 from corral.master.spec import AgentRecord
 from corral.mesos.snapshot import AgentRow
@@ -62,8 +63,8 @@ class AgentEntry:
     """
 
     __slots__ = (
-        "asked", "attributes", "awaits_removal", "contact", "counted", "deactivated", "drain", "executors", "id",
-        "in_window", "info", "inverse", "offers", "registered_at", "reregistered_at", "session", "shown", "state",
+        "asked", "attempts", "attributes", "awaits_removal", "contact", "counted", "deactivated", "drain", "executors",
+        "id", "in_window", "info", "inverse", "offers", "registered_at", "reregistered_at", "session", "shown", "state",
         "tasks", "unavailability", "unreachable_at",
     )  # fmt: skip
 
@@ -71,6 +72,7 @@ class AgentEntry:
         self.id = id
         self.state = state
         self.session: str | None = None
+        self.attempts = Attempts()
         self.shown: AgentRow | None = None
         self.counted: AgentRow | None = None
         self.registered_at = now

@@ -24,7 +24,7 @@ from corral.master.agent_entry import AgentEntry, AgentEvent, AgentState, Sessio
 from corral.master.effects import CloseSession, SendOrder
 from corral.master.losses import disconnect, end_unreachable, facts_of, leave, remove
 from corral.master.reconcile import answer_returned, merge_agent
-from corral.master.spec import AgentOpened, AgentReported, agent_key
+from corral.master.spec import AgentOpened, AgentReported, Attempt, agent_key
 from corral.master.state import MasterState
 from corral.model.agent import AgentInfo
 from corral.model.framework import FrameworkInfo
@@ -130,9 +130,12 @@ def register(state: MasterState, session_id: str, session: SessionEntry, told: R
     banned = _ban(state, info)
     if banned is not None:
         return _refuse(state, session_id, session, info, banned, end_tasks=True)
+    agent = state.agents.get(info.id) if info.id is not None else None
+    attempt = Attempt(told.life, told.number) if told.life else None
+    if agent is not None and _is_late(agent, session_id, attempt):
+        return _drop_late(state, session_id, agent)
     effects: list[Effect] = [CancelTimer(timers.session_timer(session_id))]
     effects += _replace_lost_twin(state, info, now)
-    agent = state.agents.get(info.id) if info.id is not None else None
     is_new = agent is None
     if agent is None:
         agent = _enter(state, info, now)
@@ -153,6 +156,7 @@ def register(state: MasterState, session_id: str, session: SessionEntry, told: R
     agent.awaits_removal = False
     inverse.place(state, agent, now)
     agent.session, session.agent_id = session_id, agent.id
+    agent.attempts.note(attempt)
     state.counts["registrations"] += 1
     agent.contact.heard_at = agent.contact.spoken_at = now
     claims.tell_agent(state, agent)
@@ -246,6 +250,24 @@ def _enter(state: MasterState, info: AgentInfo, now: float) -> AgentEntry:
     agent = AgentEntry(id, msgspec.structs.replace(info, id=id), now, AgentState.RECOVERED)
     state.agents[id] = agent
     return agent
+
+
+def _is_late(agent: AgentEntry, session_id: str, attempt: Attempt | None) -> bool:
+    """Whether the agent has come by a newer link since it sent this. What it told then is not so any more."""
+    if agent.session == session_id:
+        return False
+    attempts = agent.attempts
+    return attempts.is_overtaken(attempt) or (agent.session is not None and attempts.is_followed(attempt))
+
+
+def _drop_late(state: MasterState, session_id: str, agent: AgentEntry) -> list[Effect]:
+    del state.sessions[session_id]
+    why = "the agent has come by a newer link since it sent this registration"
+    return [
+        CancelTimer(timers.session_timer(session_id)),
+        CloseSession(session_id, why),
+        Note("agent link closed", why, "info", facts_of(agent)),
+    ]
 
 
 def _replace_session(state: MasterState, agent: AgentEntry, session_id: str) -> list[Effect]:

@@ -7,7 +7,8 @@ from collections import deque
 from typing import NamedTuple
 
 from corral.allocator.view import Eviction
-from corral.master.spec import Attempt, SchedulerCall
+from corral.master.attempts import Attempts
+from corral.master.spec import SchedulerCall
 from corral.mesos.snapshot import TaskRows
 from corral.model.framework import Capability, FrameworkInfo
 from corral.model.ids import AgentId, FrameworkId, OfferId, TaskId, WantId
@@ -241,12 +242,12 @@ class FrameworkEntry:
     Shapes: `offered` sums up what is out in its offers. `told` are the explanations that it heard last, `explanations`
     those of the last round by want. While it `explain_due`, a round is due or under way, in which `unexplained` wants
     have to be looked at still. `operations` are the last words on operations that it has not
-    acknowledged. `attempt` is that of its newest subscription, `past_lives` are the processes that were followed by it.
+    acknowledged.
     """
 
     __slots__ = (
-        "attempt", "completed", "constraints", "explain_due", "explained_at", "explaining", "explanations", "fed_at",
-        "id", "info", "kills", "offered", "offers", "operations", "past_lives", "principal", "recovered",
+        "attempts", "completed", "constraints", "explain_due", "explained_at", "explaining", "explanations", "fed_at",
+        "id", "info", "kills", "offered", "offers", "operations", "principal", "recovered",
         "registered_at",
         "reregistered_at", "starves", "stream", "suppressed", "tasks", "told", "unexplained", "unreachable",
         "unregistered_at", "uses_wants",
@@ -258,8 +259,7 @@ class FrameworkEntry:
         self.info = info
         self.principal = info.principal
         self.stream: str | None = None
-        self.attempt: Attempt | None = None
-        self.past_lives: dict[str, None] = {}
+        self.attempts = Attempts()
         self.recovered = False
         self.registered_at = now
         self.reregistered_at: float | None = None

@@ -28,8 +28,6 @@ from corral.model.orders import AcknowledgeUpdate, ShutdownFramework
 from corral.model.task import TERMINAL, Reason, TaskState
 from corral.runtime.core import CancelTimer, Effect, Note, Persist, SetTimer
 
-MOST_PAST_LIVES = 32
-
 
 def find(state: MasterState, framework_id: FrameworkId, command: SchedulerCall) -> FrameworkEntry:
     """The framework a call comes from, if the call may come in this way.
@@ -80,7 +78,7 @@ def subscribe(state: MasterState, command: SubscribeStream, now: float) -> list[
         effects += _fail_over(state, framework, call, now)
         note = Note("framework subscribed", "it has come back under its id", "info", _facts(framework))
     framework.stream = command.stream
-    _note_attempt(framework, command.attempt)
+    framework.attempts.note(command.attempt)
     framework.suppressed = set(call.suppressed_roles)
     framework.constraints = call.offer_constraints
     state.streams[command.stream] = framework.id
@@ -105,26 +103,14 @@ def subscribe(state: MasterState, command: SubscribeStream, now: float) -> list[
 
 
 def _expect_newest(state: MasterState, call: Subscribe, attempt: Attempt | None) -> None:
-    """Errors: `Conflict` for a request that came late. A process that another has followed may come back once that one
-    has gone."""
+    """Errors: `Conflict` for a request that came late."""
     framework = state.frameworks.get(call.info.id) if call.info.id is not None else None
-    if framework is None or attempt is None:
+    if framework is None:
         return
-    newest = framework.attempt
-    if newest is not None and attempt.life == newest.life and attempt.number <= newest.number:
+    if framework.attempts.is_overtaken(attempt):
         raise Conflict(f"framework {framework.id} has subscribed anew since it sent this; close this request")
-    if framework.stream is not None and attempt.life in framework.past_lives:
+    if framework.stream is not None and framework.attempts.is_followed(attempt):
         raise Conflict(f"another process of framework {framework.id} has subscribed since this one had; end this one")
-
-
-def _note_attempt(framework: FrameworkEntry, attempt: Attempt | None) -> None:
-    before, framework.attempt = framework.attempt, attempt
-    if before is not None and (attempt is None or attempt.life != before.life):
-        framework.past_lives[before.life] = None
-        while len(framework.past_lives) > MOST_PAST_LIVES:
-            del framework.past_lives[next(iter(framework.past_lives))]
-    if attempt is not None:
-        framework.past_lives.pop(attempt.life, None)
 
 
 def _refusal(state: MasterState, call: Subscribe, principal: str | None) -> str | None:

@@ -163,13 +163,16 @@ Order = (
 class Register(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="register"):
     """The first report of a session.
 
-    Shapes: `info.id` None the first time ever; `frameworks` of all its tasks and executors.
+    Shapes: `info.id` None the first time ever; `frameworks` of all its tasks and executors. `life` is a word of the
+    agent's process, `number` which of its sessions this is: one that comes late can be told from a newer one.
     """
 
     info: AgentInfo
     tasks: tuple[AgentTask, ...] = ()
     frameworks: tuple[FrameworkInfo, ...] = ()
     executors: tuple[AgentExecutor, ...] = ()
+    life: str = ""
+    number: int = 0
 
 
 class UpdateTask(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="update"):

@@ -10,17 +10,19 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+import msgspec
+
 from corral.frameworks import batch, cron
 from corral.frameworks.batch.spec import TERMINAL, Delivery, JobState, Submit
 from corral.frameworks.batch.spec import JobSpec as BatchSpec
 from corral.frameworks.cron.chronos import read_job
-from corral.frameworks.cron.spec import KillRuns, PutJob, Result, RunJob
+from corral.frameworks.cron.spec import KillRuns, PutJob, Result, Run, RunJob
 from corral.model.execution import Execution
 from corral.runtime.core import Core
 from corral.sdk.scheduler import Session
 from corral.sim.cluster import Cluster
 from corral.sim.containers import Behaviour, Container
-from corral.sim.world import Answer
+from corral.sim.world import Answer, run_now
 
 FIRINGS = 3
 CRON_JOBS: tuple[dict[str, Any], ...] = (
@@ -39,6 +41,7 @@ class CronPart:
     def __init__(self, cluster: Cluster, random: Random) -> None:
         self._cluster = cluster
         self._random = random
+        self._run_of: dict[str, str] = {}
 
     @staticmethod
     def make(random: Random) -> Core:
@@ -70,9 +73,26 @@ class CronPart:
         _, due, _, job, *_ = task_id.split(":")
         if job != "once":
             return  # of others two occurrences may fall on one instant
+        self._run_of[task_id] = self._find_run(task_id)
         others = [c.execution.task_id for c in running]
-        doubled = [other for other in others if other.startswith(f"ct:{due}:") and ":once:" in other]
+        doubled = [
+            other
+            for other in others
+            if other.startswith(f"ct:{due}:") and self._run_of.get(other) == self._run_of[task_id]
+        ]
         assert not doubled, f"{task_id} starts while {doubled} run"
+
+    def _find_run(self, task_id: str) -> str:
+        """The run whose launch this is, by the records: one that is asked for may be due with a scheduled one.
+
+        Shapes: empty when it is no run's present launch.
+        """
+        process = self._cluster.frameworks[self.name]
+        records = [
+            msgspec.msgpack.decode(each.value, type=Run)
+            for each in run_now(process.store.list(process.prefix + "run/once/"))
+        ]
+        return next((run.id for run in records if run.task_id == task_id), "")
 
     def unsettled(self) -> str:
         for job in self._state.jobs.values():
@@ -87,7 +107,7 @@ class CronPart:
         started = [task_id for _, task_id in self._cluster.ledger.runs if self.owns(task_id)]
         tokens = [task_id.rpartition(":")[2] for task_id in started]
         assert len(set(tokens)) == len(tokens), "two launches of cron have one token"
-        attempts = Counter(t.rpartition(":")[0] for t in started if ":once:" in t)
+        attempts = Counter((t.rpartition(":")[0], self._run_of[t]) for t in started if ":once:" in t)
         assert not attempts or max(attempts.values()) == 1, f"an attempt of once started twice: {attempts}"
         ended = [e for e in state.jobs["join"].history if e.result is Result.SUCCESS and e.cause == "parents"]
         joined = Counter(e.round for e in ended)

@@ -231,13 +231,15 @@ class Agent:
         self.info = info
         self.session = ""
 
-    def connect(self, tasks: Sequence[AgentTask] = (), frameworks: Sequence[FrameworkInfo] = ()) -> None:
+    def connect(
+        self, tasks: Sequence[AgentTask] = (), frameworks: Sequence[FrameworkInfo] = (), life: str = "", number: int = 0
+    ) -> None:
         stage = self.stage
         stage.sessions += 1
         self.session = f"session-{stage.sessions}"
         stage.give(AgentOpened(self.session))
         stage.answering.add(self.session)
-        self.report(Register(self.info, tuple(tasks), tuple(frameworks)))
+        self.report(Register(self.info, tuple(tasks), tuple(frameworks), (), life, number))
         registered = [o for o in self.orders if isinstance(o, Registered)]
         if registered:
             self.info = msgspec.structs.replace(self.info, id=registered[-1].agent_id)

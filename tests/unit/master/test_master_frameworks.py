@@ -145,7 +145,7 @@ def test_processes_without_number_are_forgotten_in_the_end() -> None:
     framework = stage.framework(failover_timeout_s=60.0)
     for n in range(200):
         framework.subscribe(attempt=Attempt(f"p{n}", 1))
-    assert len(stage.core.state.frameworks[framework.id].past_lives) <= 32
+    assert len(stage.core.state.frameworks[framework.id].attempts.past_lives) <= 32
     framework.subscribe(attempt=Attempt("p0", 1))
 
 
