@@ -43,6 +43,7 @@ from corral.store.memory import MemoryStore
 pytestmark = pytest.mark.paced
 
 TTL_S = 0.6
+FRAMEWORKS = ("services", "cron")
 CONFIG = Config(kernel=KernelSection(compiled="no", lease_ttl_s=TTL_S))
 
 
@@ -61,10 +62,16 @@ class Master:
         def begin(fence: Tenure) -> Leading:
             notes, recording = Notes(), Recording(None)
             self.part = part = MasterPart(CONFIG, store, bound, notes, recording, None, fence)
-            services = make_framework(
-                "services", CONFIG, self.server.address, LocalTransport(part.shell), store, notes, recording, fence
+            made = [
+                make_framework(
+                    name, CONFIG, self.server.address, LocalTransport(part.shell), store, notes, recording, fence
+                )
+                for name in FRAMEWORKS
+            ]
+            loops = [part.loop, *(framework.loop for framework in made)]
+            return Leading(
+                [part.loop, *made], loops, [*part.routes, *(r for framework in made for r in framework.routes)]
             )
-            return Leading([part.loop, services], [part.loop, services.loop], [*part.routes, *services.routes])
 
         renewal = Renewal("master", name, leads=lambda: self.reign.serves, arguments=())
         self.reign = Reign(self.election, begin, self.server, renewal, alone=False)

@@ -37,6 +37,7 @@ MISSED_HEARTBEATS = 5
 UNHEARD_INTERVALS = 3
 """For so many heartbeats what waits may go without an offer and without a reason, twice as many at each time anew."""
 MOST_UNHEARD_TRIES = 5
+LEAST_UNHEARD_S = 30.0
 CONNECT_FIRST_S = 0.25
 CONNECT_MOST_S = 15.0
 STEADY_S = 30.0
@@ -261,7 +262,7 @@ class Session:
     def _listen(self, now: float) -> Sequence[Effect]:
         """What waits gets an offer or a reason; a master that gives neither does not know it, or has it twice."""
         unheard_s: float = self._core.unheard_s(now)  # type: ignore[attr-defined]
-        allowed_s = UNHEARD_INTERVALS * self._interval_s * 2**self._unheard_tries
+        allowed_s = max(UNHEARD_INTERVALS * self._interval_s, LEAST_UNHEARD_S) * 2**self._unheard_tries
         if unheard_s < allowed_s:
             if unheard_s == 0.0 and now - self._connected_at > 2 * allowed_s:
                 self._unheard_tries = 0

@@ -88,6 +88,64 @@ def test_every_hour_around_both_clock_changes_is_right(zone: str, period: str) -
                 assert at(grid, k) == occurrence(start, zone, parsed.months, parsed.days, elapsed, k)
 
 
+days_of_change = st.tuples(
+    st.sampled_from([z for z in ZONES if z not in ("UTC", "Asia/Kolkata")]), st.integers(1976, 2036)
+)
+times_of_day = st.tuples(st.integers(0, 23), st.sampled_from([0, 1, 15, 29, 30, 45, 59]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    where=days_of_change, which=st.integers(0, 3), time=times_of_day, ahead=st.integers(0, 3),
+    period=st.sampled_from(["P1D", "PT24H", "P1M", "P1W", "P1Y", "PT1H", "PT30M", "P1DT1H", "P1M1DT15M"]),
+)  # fmt: skip
+def test_both_clock_changes_of_any_year_are_passed_as_the_calendar_says(
+    where: tuple[str, int], which: int, time: tuple[int, int], ahead: int, period: str
+) -> None:
+    """From some occurrences before the change on, over it."""
+    zone, year = where
+    found = edges(zone, year)
+    if not found:
+        return
+    parsed = read_period(period)
+    elapsed = timedelta(microseconds=parsed.micros)
+    start = found[which % len(found)].replace(hour=time[0], minute=time[1])
+    start -= ahead * (timedelta(days=30 * parsed.months + parsed.days) + elapsed)
+    grid = read_schedule(f"R/{start.isoformat()}/{period}", zone)
+    assert isinstance(grid, Repeat)
+    for k in range(ahead + 3):
+        assert at(grid, k) == occurrence(start, zone, parsed.months, parsed.days, elapsed, k)
+
+
+def fields_of(low: int, high: int) -> st.SearchStrategy[str]:
+    """One field of a cron line in each of its plain forms."""
+    number = st.integers(low, high)
+    spans = st.tuples(number, number).map(lambda ends: f"{min(ends)}-{max(ends)}")
+    steps = st.tuples(st.just("*") | spans, st.integers(1, max(2, high // 2))).map(lambda pair: f"{pair[0]}/{pair[1]}")
+    listed = st.lists(number.map(str) | spans, min_size=2, max_size=3, unique=True).map(",".join)
+    return st.one_of(st.just("*"), number.map(str), spans, steps, listed)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    minute=fields_of(0, 59), hour=fields_of(0, 23), day=fields_of(1, 28), weekday=fields_of(0, 7),
+    where=days_of_change, which=st.integers(0, 3),
+)  # fmt: skip
+def test_any_cron_line_agrees_with_looking_at_every_minute_around_a_clock_change(
+    minute: str, hour: str, day: str, weekday: str, where: tuple[str, int], which: int
+) -> None:
+    zone, year = where
+    found = edges(zone, year)
+    if not found:
+        return
+    line = f"{minute} {hour} {day} * {weekday}"
+    grid = read_schedule(line, zone)
+    start = found[which % len(found)].replace(tzinfo=UTC) - timedelta(hours=20)
+    end = start + timedelta(hours=56)
+    wanted = [to_ms(moment) for moment in line_instants(line, zone, start, end)]
+    assert list_between(grid, to_ms(start), to_ms(end), 10_000) == wanted
+
+
 @pytest.mark.parametrize("years", [1, 4])
 def test_leap_days_are_clamped_in_common_years_and_come_back(years: int) -> None:
     grid = read_schedule(f"R/2024-02-29T12:00:00Z/P{years}Y")
@@ -251,6 +309,62 @@ def test_a_schedule_ends_with_the_calendar() -> None:
 def test_what_cannot_be_meant_is_refused_in_words(text: str, said: str) -> None:
     with pytest.raises(Invalid, match=said):
         read_schedule(text)
+
+
+@pytest.mark.parametrize(
+    ("line", "same"),
+    [
+        ("0 0 * * 0-0/1", "0 0 * * 0"), ("0 0 * * mon-MON/3", "0 0 * * 1"), ("3-3/9,30 5-5/2 * * *", "3,30 5 * * *"),
+        ("0 0 1-1/5,9-11/2 * *", "0 0 1,9,11 * *"), ("0 1-11/5 * * *", "0 1,6,11 * * *"),
+        ("0 11-15/5 * * *", "0 11 * * *"),
+    ],
+)  # fmt: skip
+def test_a_range_of_one_with_a_step_is_that_one(line: str, same: str) -> None:
+    start = to_ms(datetime(2026, 1, 1, tzinfo=UTC))
+    found = list_between(read_schedule(line, ""), start, start + 60 * 86_400_000, 500)
+    assert found == list_between(read_schedule(same, ""), start, start + 60 * 86_400_000, 500)
+    assert found
+
+
+@pytest.mark.parametrize(
+    ("line", "zone", "fires"),
+    [
+        # Back by half an hour at 02:00: that hour is whole, and so is every later one.
+        ("*/20 2 * * *", "Australia/Lord_Howe", ["2026-04-04T15:30", "2026-04-04T15:50", "2026-04-04T16:10"]),
+        ("*/20 5 * * *", "Australia/Lord_Howe", ["2026-04-04T18:30", "2026-04-04T18:50", "2026-04-04T19:10"]),
+        # Forward at 02:45 to 03:45: what is left of the hour three.
+        ("*/5 3 * * *", "Pacific/Chatham", ["2026-09-26T14:00", "2026-09-26T14:05", "2026-09-26T14:10"]),
+    ],
+)
+def test_a_change_within_an_hour_or_by_half_of_one_swallows_no_firing(line: str, zone: str, fires: list[str]) -> None:
+    grid = read_schedule(line, zone)
+    wanted = [to_ms(datetime.fromisoformat(at).replace(tzinfo=UTC)) for at in fires]
+    start = wanted[0] - 6 * 3_600_000
+    found = list(list_between(grid, start, wanted[-1] + 12 * 3_600_000, 100))
+    assert found == wanted
+    assert grid.latest(wanted[1]) == wanted[1]
+    assert grid.latest(wanted[1] - 1) == wanted[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "year"),
+    [("34-59 */7 * * *", 2008), ("43 */5 * * *", 1998), ("6-25 */7 * * *", 2003), ("2,40 */6 * * *", 2008)],
+)
+def test_no_line_goes_in_circles_where_clocks_change_a_minute_after_midnight(line: str, year: int) -> None:
+    """The parser alone never came back from these, and all of cron with it."""
+    zone = "America/St_Johns"
+    grid = read_schedule(line, zone)
+    for edge in edges(zone, year):
+        start = edge.replace(tzinfo=UTC) - timedelta(hours=30)
+        end = start + timedelta(hours=72)
+        wanted = [to_ms(moment) for moment in line_instants(line, zone, start, end)]
+        assert list_between(grid, to_ms(start), to_ms(end), 10_000) == wanted
+        assert [grid.latest(ms) for ms in wanted] == wanted
+
+
+def test_a_range_of_one_with_a_step_of_nothing_is_refused() -> None:
+    with pytest.raises(Invalid, match="cannot be read"):
+        read_schedule("0 0 * * 1-1/0", "")
 
 
 def test_aliases_of_cron_are_its_lines() -> None:

@@ -18,6 +18,7 @@ import isodate
 import msgspec
 from cronsim import CronSim, CronSimError
 
+from corral.frameworks.cron.clock_changes import offset_at, span_at
 from corral.lib.errors import Invalid
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -25,6 +26,8 @@ MILLI = timedelta(milliseconds=1)
 MOST_COUNT = 2**63 - 1
 LEAST_PERIOD_S = 0.1
 _DAY_US = 86_400_000_000
+_PLAIN_EPOCH = datetime(1970, 1, 1)
+_MOST_LOOK_MS = 50 * 366 * 86_400_000
 _MONTH_US = round(30.436875 * _DAY_US)
 _EDGE_MS = 4 * 3_600_000
 """No zone in use moves its clock by more than this at once."""
@@ -45,6 +48,7 @@ _OLD_ZONES = {
 }  # fmt: skip
 """The three letters that Java programs use."""
 
+_RANGE_OF_ONE = re.compile(r"(?<![^\s,])(\w+)-\1/0*[1-9]\d*(?![^\s,])", re.IGNORECASE)
 _ALIASES = {
     "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *", "@monthly": "0 0 1 * *", "@weekly": "0 0 * * 0",
     "@daily": "0 0 * * *", "@midnight": "0 0 * * *", "@hourly": "0 * * * *",
@@ -211,11 +215,35 @@ class CronLine:
     def latest(self, ms: int) -> int | None:
         """The last occurrence up to and with an instant."""
         try:
-            moment = (EPOCH + timedelta(milliseconds=ms)).astimezone(self.zone) + timedelta(seconds=1)
-            back = CronSim(self.line, moment, reverse=True)
-            near = next((found for found in map(to_ms, back) if found <= ms), None)
+            return self._latest_as_time_passes(ms) if self._goes_with_time else self._latest_by_the_clock(ms)
         except (OverflowError, ValueError):
             return None
+
+    @property
+    def _goes_with_time(self) -> bool:
+        """Whether it goes with time as it passes, or else with the clock on the wall."""
+        minute, hour = self.line.split()[:2]
+        return minute.startswith("*") or hour.startswith("*")
+
+    def _from(self, ms: int) -> Iterator[int]:
+        """All occurrences later than an instant, as far as the calendar goes."""
+        try:
+            yield from self._as_time_passes(ms) if self._goes_with_time else self._by_the_clock(ms)
+        except (OverflowError, ValueError):
+            return
+
+    def _by_the_clock(self, ms: int) -> Iterator[int]:
+        moment = (EPOCH + timedelta(milliseconds=ms)).astimezone(self.zone)
+        for found in CronSim(self.line, moment):
+            # A line of fixed times forgets which of two equal hours it starts in, and so may look back.
+            if to_ms(found) > ms:
+                ms = to_ms(found)
+                yield ms
+
+    def _latest_by_the_clock(self, ms: int) -> int | None:
+        moment = (EPOCH + timedelta(milliseconds=ms)).astimezone(self.zone) + timedelta(seconds=1)
+        back = CronSim(self.line, moment, reverse=True)
+        near = next((found for found in map(to_ms, back) if found <= ms), None)
         if near is None:
             return None
         # Backwards, the neighbourhood of a clock change may be seen otherwise: only what lies ahead of here counts.
@@ -226,17 +254,32 @@ class CronLine:
             latest = found
         return latest
 
-    def _from(self, ms: int) -> Iterator[int]:
-        """All occurrences later than an instant, as far as the calendar goes."""
-        try:
-            moment = (EPOCH + timedelta(milliseconds=ms)).astimezone(self.zone)
-            for found in CronSim(self.line, moment):
-                # A line of fixed times forgets which of two equal hours it starts in, and so may look back.
-                if to_ms(found) > ms:
-                    ms = to_ms(found)
-                    yield ms
-        except (OverflowError, ValueError):
-            return
+    # Between two changes of clocks the parser is given plain times: going by whole hours over a change, it loses what
+    # is left of an hour where clocks move by a part of one, and may go in circles.
+
+    def _as_time_passes(self, ms: int) -> Iterator[int]:
+        begin = after = ms
+        looked_until = ms + _MOST_LOOK_MS
+        while begin < looked_until:
+            offset, (_, end) = offset_at(self.zone, begin), span_at(self.zone, begin)
+            for found in CronSim(self.line, _PLAIN_EPOCH + timedelta(milliseconds=after // 1000 * 1000) + offset):
+                at = (found - offset - _PLAIN_EPOCH) // MILLI
+                if at >= end:
+                    break
+                looked_until = at + _MOST_LOOK_MS
+                yield at
+            begin, after = end, end - 1000
+
+    def _latest_as_time_passes(self, ms: int) -> int | None:
+        before = ms
+        while before > ms - _MOST_LOOK_MS:
+            offset, (begin, _) = offset_at(self.zone, before), span_at(self.zone, before)
+            plain = _PLAIN_EPOCH + timedelta(milliseconds=before // 1000 * 1000 + 1000) + offset
+            found = next(CronSim(self.line, plain, reverse=True), None)
+            if found is not None and (at := (found - offset - _PLAIN_EPOCH) // MILLI) >= begin:
+                return at
+            before = begin - 1
+        return None
 
     def write(self, left: int | None, next_ms: int | None) -> str:
         return self.line
@@ -307,7 +350,8 @@ def _read_start(text: str, schedule: str) -> tuple[datetime, tzinfo | None]:
 
 
 def _read_line(text: str, zone_name: str) -> CronLine:
-    line = _ALIASES.get(text.strip().lower(), text)
+    # One value written as a range is that value, which the parser takes for "from there on" when a step follows.
+    line = _RANGE_OF_ONE.sub(r"\1", _ALIASES.get(text.strip().lower(), text))
     fields = line.split()
     if len(fields) != 5:
         raise Invalid(
