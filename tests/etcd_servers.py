@@ -14,9 +14,18 @@ from own_ports import free_ports
 
 def require_etcd() -> str:
     """The server's path; Debian's package is installed when it is missing."""
-    if find_program("etcd") is None:
-        install_packages(["etcd-server"])
-    found = find_program("etcd")
+    return _require("etcd", "etcd-server")
+
+
+def require_etcdctl() -> str:
+    """The command line's path; Debian's package is installed when it is missing."""
+    return _require("etcdctl", "etcd-client")
+
+
+def _require(program: str, package: str) -> str:
+    if find_program(program) is None:
+        install_packages([package])
+    found = find_program(program)
     assert found is not None
     return found
 

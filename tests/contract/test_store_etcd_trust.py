@@ -18,7 +18,7 @@ from corral.standalone.config import StoreSection
 from corral.standalone.parts import etcd_settings
 from corral.store.base import StoreFailed
 from corral.store.etcd import Settings, open_etcd
-from etcd_servers import Etcd
+from etcd_servers import Etcd, require_etcdctl
 
 Pair = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
 
@@ -86,8 +86,8 @@ class Guarded:
     def _run(self, *words: str) -> None:
         files = ("--cacert", f"{self.directory}/ca.pem", "--cert", f"{self.directory}/client.pem")
         subprocess.run(
-            ["etcdctl", "--endpoints", self.cluster.members[0].url, *files, "--key", f"{self.directory}/client.key",
-             "--command-timeout=20s", *words],
+            [require_etcdctl(), "--endpoints", self.cluster.members[0].url, *files,
+             "--key", f"{self.directory}/client.key", "--command-timeout=20s", *words],
             check=True, capture_output=True, env={"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin:/usr/local/bin"},
         )  # fmt: skip
 
