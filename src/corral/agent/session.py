@@ -59,6 +59,7 @@ def describe_agent(state: AgentState) -> AgentInfo:
         domain=config.domain,
         version=config.version,
         runtimes=tuple(name for name, runtime in state.runtimes.items() if runtime.why is None),
+        unready_runtimes=tuple(name for name, runtime in state.runtimes.items() if runtime.why is not None),
     )
 
 

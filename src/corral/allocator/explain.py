@@ -330,12 +330,12 @@ def _broken_constraints(board: _Board) -> Iterator[_Cause]:
         def listed(at: int, words: str) -> str:
             return words.join(board.agents[at].view.runtimes)
 
-        yield _Cause(
-            "runtime",
-            mask,
-            lambda at: f"wants the runtime {runtime}, {board.name(at)} runs {listed(at, ', ') or 'nothing'}",
-            lambda at: f"runtime {listed(at, ' or ')}" if listed(at, "") else "",
-        )
+        def detail(at: int) -> str:
+            view = board.agents[at].view
+            unready = f", and {runtime} is there but not ready" if runtime in view.unready_runtimes else ""
+            return f"wants the runtime {runtime}, {view.hostname} runs {listed(at, ', ') or 'nothing'}{unready}"
+
+        yield _Cause("runtime", mask, detail, lambda at: f"runtime {listed(at, ' or ')}" if listed(at, "") else "")
 
 
 def _constraint_masks(board: _Board) -> Iterator[tuple[Constraint, Mask]]:
@@ -372,7 +372,7 @@ def _could_hold(board: _Board) -> Mask:
     for name, n in shape_of(want).items():
         mask &= board.roster.total(name) >= n
     if want.runtime:
-        mask &= board.roster.has_runtime(want.runtime)
+        mask &= board.roster.knows_runtime(want.runtime)
     for constraint, broken in _constraint_masks(board):
         if not (constraints.is_counting(constraint) or constraints.looks_at_tasks(constraint)):
             mask &= ~broken

@@ -42,6 +42,12 @@ class Roster:
             found = self._runtimes[name] = np.array([name in each.view.runtimes for each in self.agents], dtype=bool)
         return found
 
+    def knows_runtime(self, name: str) -> Mask:
+        """Those that have it, even if it can start nothing now."""
+        return self.has_runtime(name) | np.array(
+            [name in each.view.unready_runtimes for each in self.agents], dtype=bool
+        )
+
     def words(self) -> list[tuple[str, Mask]]:
         """Each word for why agents take nothing new, with those of which it is true."""
         if self._words is None:

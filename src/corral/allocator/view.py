@@ -17,7 +17,7 @@ from corral.model.role import RoleSettings
 
 
 class AgentView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Shapes: `attributes` hold constraint texts.
+    """Shapes: `attributes` hold constraint texts; `unready_runtimes` are there but can start nothing now.
 
     `ineligible` says why the agent takes nothing new (`draining`, `unreachable`...), empty when it does; while
     `still_offered` what is reserved is offered all the same, and the rest is lent. `barred` lists frameworks and roles
@@ -29,6 +29,7 @@ class AgentView(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     total: Resources
     attributes: Mapping[str, str] = {}
     runtimes: tuple[str, ...] = ()
+    unready_runtimes: tuple[str, ...] = ()
     ineligible: str = ""
     still_offered: bool = False
     remote: bool = False

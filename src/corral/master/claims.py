@@ -38,8 +38,8 @@ def tell_agent(state: MasterState, agent: AgentEntry) -> None:
     why = agent.ineligible
     view = AgentView(
         id=agent.id, hostname=agent.info.hostname, total=agent.info.resources, attributes=_fields(state, agent),
-        runtimes=agent.info.runtimes, ineligible=why, still_offered=why == "maintenance",
-        remote=state.is_remote(agent.info), barred=_barred(state, agent),
+        runtimes=agent.info.runtimes, unready_runtimes=agent.info.unready_runtimes, ineligible=why,
+        still_offered=why == "maintenance", remote=state.is_remote(agent.info), barred=_barred(state, agent),
     )  # fmt: skip
     before = state.allocator.book.agents.get(agent.id)
     was = before.view.total if before is not None else ()

@@ -11,7 +11,8 @@ from corral.model.resources import Resources
 class AgentInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Shapes: `hostname` is what tasks see as HOST and what clients reach; `port` serves the agent's API.
 
-    `runtimes` are the names of what it can run tasks with: `docker`, `process`.
+    `runtimes` are the names of what it can run tasks with: `docker`, `process`; `unready_runtimes` are those it has but
+    cannot start anything with now, as when their daemon does not answer.
     """
 
     hostname: str
@@ -23,3 +24,4 @@ class AgentInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaul
     version: str = ""
     runtimes: tuple[str, ...] = ()
     domain: Domain | None = None
+    unready_runtimes: tuple[str, ...] = ()

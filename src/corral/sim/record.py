@@ -125,6 +125,7 @@ class Observer:
             total=stripped(info.resources),
             attributes={a.name: format_value(a) for a in info.attributes},
             runtimes=info.runtimes,
+            unready_runtimes=info.unready_runtimes,
             ineligible=ineligible,
         )
         if self._agents.get(agent_id) != view:

@@ -21,7 +21,7 @@ def test_the_first_registration_brings_an_id_that_is_kept(make_driver: Callable[
     report = agent.one(fx.Send).report
     assert isinstance(report, Register)
     assert report.info.id is None
-    assert report.info.runtimes == ("process", "docker")
+    assert (report.info.runtimes, report.info.unready_runtimes) == (("process", "docker"), ())
     agent.order(Registered(4, AGENT, 15.0))
     (saved,) = persists(agent.effects)
     assert saved.record == Identity(AGENT, 4)
@@ -170,7 +170,7 @@ def test_a_runtime_that_is_gone_for_two_checks_is_told_by_a_new_registration(age
     agent.open()
     report = agent.one(fx.Send).report
     assert isinstance(report, Register)
-    assert report.info.runtimes == ("process",)
+    assert (report.info.runtimes, report.info.unready_runtimes) == (("process",), ("docker",))
     agent.tell(RuntimeChecked("docker"))
     assert agent.one(fx.Reconnect)
     agent.tell(RuntimeChecked("docker"))

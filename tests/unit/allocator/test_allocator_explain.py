@@ -106,6 +106,17 @@ def test_a_missing_runtime_is_a_reason() -> None:
     explanation = why(agent("h1", "cpus:8;mem:64", runtimes=("process",)), runtime="docker")
     assert explanation.refusals[0].detail == "wants the runtime docker, h1 runs process"
     assert explanation.fits_if == ("runtime process",)
+    assert explanation.never
+
+
+def test_a_runtime_that_is_not_ready_is_a_reason_but_not_for_ever() -> None:
+    there = agent("h1", "cpus:8;mem:64", runtimes=("process",), unready_runtimes=("docker",))
+    explanation = why(there, runtime="docker")
+    assert table(explanation) == {"runtime": 1}
+    assert (
+        explanation.refusals[0].detail == "wants the runtime docker, h1 runs process, and docker is there but not ready"
+    )
+    assert not explanation.never
 
 
 def test_agents_that_take_nothing_new_count_under_the_word_for_it() -> None:
