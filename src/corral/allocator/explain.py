@@ -133,6 +133,7 @@ def _causes(board: _Board) -> Iterator[_Cause]:
     yield from _missing_devices(board)
     yield from _taken_ports(board)
     yield from _broken_constraints(board)
+    yield from _missing_runtime(board)
     yield from _filtered(board)
     yield from _ineligible(board)
 
@@ -323,19 +324,24 @@ def _broken_constraints(board: _Board) -> Iterator[_Cause]:
             return f"constraint {text}; {board.name(at)} has {'no such attribute' if found is None else found}"
 
         yield _Cause("constraint", mask, detail, _saying(f"without the constraint {text}"))
+
+
+def _missing_runtime(board: _Board) -> Iterator[_Cause]:
     runtime = board.want.runtime
-    if runtime:
-        mask = ~board.roster.has_runtime(runtime)
+    if not runtime:
+        return
 
-        def listed(at: int, words: str) -> str:
-            return words.join(board.agents[at].view.runtimes)
+    def listed(at: int, words: str) -> str:
+        return words.join(board.agents[at].view.runtimes)
 
-        def detail(at: int) -> str:
-            view = board.agents[at].view
-            unready = f", and {runtime} is there but not ready" if runtime in view.unready_runtimes else ""
-            return f"wants the runtime {runtime}, {view.hostname} runs {listed(at, ', ') or 'nothing'}{unready}"
+    def detail(at: int) -> str:
+        unready = f", and {runtime} is there but not ready" if runtime in board.agents[at].view.unready_runtimes else ""
+        return f"wants the runtime {runtime}, {board.name(at)} runs {listed(at, ', ') or 'nothing'}{unready}"
 
-        yield _Cause("runtime", mask, detail, lambda at: f"runtime {listed(at, ' or ')}" if listed(at, "") else "")
+    def hint(at: int) -> str:
+        return f"runtime {listed(at, ' or ')}" if listed(at, "") else ""
+
+    yield _Cause("runtime", ~board.roster.has_runtime(runtime), detail, hint)
 
 
 def _constraint_masks(board: _Board) -> Iterator[tuple[Constraint, Mask]]:

@@ -44,9 +44,9 @@ class Roster:
 
     def knows_runtime(self, name: str) -> Mask:
         """Those that have it, even if it can start nothing now."""
-        return self.has_runtime(name) | np.array(
-            [name in each.view.unready_runtimes for each in self.agents], dtype=bool
-        )
+        unready = np.array([name in each.view.unready_runtimes for each in self.agents], dtype=bool)
+        found: Mask = self.has_runtime(name) | unready
+        return found
 
     def words(self) -> list[tuple[str, Mask]]:
         """Each word for why agents take nothing new, with those of which it is true."""
