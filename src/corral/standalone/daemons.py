@@ -409,7 +409,8 @@ async def _open_kernel(
         ]
         log.info("leading", url=server.url, frameworks=" ".join(config.master.frameworks) or "none")
         reactions = [react_to_secrets(s) for s in kernel.frameworks if s.framework.info.name == "services"]
-        vault = VaultPart(keys, store, kernel.notes, part.loop.ask, fence, reactions)
+        roles = [role for role in (config.services.role, config.services.volume_role) if role]
+        vault = VaultPart(keys, store, kernel.notes, part.loop.ask, fence, reactions, roles)
         loops = [part.loop, vault.loop, *(service.loop for service in kernel.frameworks)]
         routes: list[Route | RawRoute] = [*part.routes, *vault.routes]
         for service in kernel.frameworks:

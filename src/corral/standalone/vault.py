@@ -10,11 +10,13 @@ from corral.lib.errors import CorralError
 from corral.lib.log import get_logger
 from corral.master.spec import GetSources
 from corral.net.routes import RawRoute, Route
+from corral.net.stream import SECRETS_PATH
 from corral.runtime.leader import Tenure
 from corral.runtime.loop import Loop
 from corral.runtime.notes import Notes
 from corral.runtime.service import Background, Service
 from corral.sdk.framework import FrameworkService
+from corral.sdk.rights import guard
 from corral.standalone.config import VaultSection
 from corral.store.base import Store
 from corral.vault.core import VaultCore, VaultShell
@@ -52,16 +54,20 @@ def react_to_secrets(services: FrameworkService) -> React:
 
 
 class VaultPart:
-    """Shapes: `reactions` are told the source whose value has become another one."""
+    """Shapes: `reactions` are told the source whose value has become another one; `roles` are those of the apps that
+    values are for: whoever may not change these may not change values either.
+    """
 
     def __init__(
-        self, keys: Keys, store: Store, notes: Notes, master: Ask, fence: Tenure | None, reactions: Sequence[React]
-    ) -> None:
+        self, keys: Keys, store: Store, notes: Notes, master: Ask, fence: Tenure | None, reactions: Sequence[React],
+        roles: Sequence[str],
+    ) -> None:  # fmt: skip
         self.loop = Loop(VaultCore(), VaultShell(), store, prefix="vault/", name="vault", notes=notes, fence=fence)
         self._keys = keys
         self._master = master
         self._reactions = reactions
-        self.routes: Sequence[Route | RawRoute] = routes(self.loop.ask, keys, self._needed, self._changed)
+        table = routes(self.loop.ask, keys, self._needed, self._changed)
+        self.routes: Sequence[Route | RawRoute] = guard(table, "services", roles, {SECRETS_PATH})
         self.services: list[Service] = [self.loop, Background("vault keys", self._reseal)]
 
     async def _needed(self, session: str, framework_id: str, task_id: str) -> Sequence[str]:

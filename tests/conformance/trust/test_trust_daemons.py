@@ -278,6 +278,9 @@ def test_apps_and_jobs_are_changed_by_those_who_hold_their_role(tmp_path: Path) 
             ("POST", "/v2/groups", {"id": "/empty"}, 201), ("DELETE", "/v2/groups/empty", None, 200),
             ("POST", "/scheduler/iso8601", job, 204), ("DELETE", "/scheduler/job/night", None, 204),
             ("POST", "/v1/batch/jobs", {"command": "true"}, 201),
+            ("PUT", "/corral/v1/secrets/shop/key", {"value": "x"}, 503),  # no key to seal them with
+            ("PUT", "/corral/v1/configs/shop/conf", {"value": "y"}, 200),
+            ("DELETE", "/corral/v1/configs/shop/conf", None, 204),
         )  # fmt: skip
         for method, path, body, status in changes:
             code, text = ask(ads, method, path, body)
