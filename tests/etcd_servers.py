@@ -8,8 +8,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from tests.own_ports import free_ports
+
 from corral.docker.daemon import find_program, install_packages
-from own_ports import free_ports
 
 
 def require_etcd() -> str:

@@ -198,18 +198,19 @@ class Reader:
         (command,) = kill.commands
         leader = self._leader(ask)
         self.hosts.type(leader, command)
+        assert self._leader(ask, after=leader) != leader
         self.hosts.until(self.operator, "corral nodes -o json", self._all_reachable)
-        assert self._leader(ask) != leader
         status, events = look.commands
         assert "1/1" in self.hosts.type(self.operator, status)
         assert "master started  epoch=2" in self.hosts.type(self.operator, events)
         assert [self._hello()[key] for key in ("id", "startedAt")] == [before[key] for key in ("id", "startedAt")]
 
-    def _leader(self, ask: str) -> str:
-        """Any master says it, whoever leads."""
+    def _leader(self, ask: str, after: str = "") -> str:
+        """Any master says it, whoever leads. Shapes: `after` has been killed, which shows within its lease."""
+        before = f"//{self.hosts.addresses[after]}:" if after else "no address"
 
         def read(said: str) -> list[str]:
-            return [one["url"] for one in json.loads(said)["masters"] if one["leads"]]
+            return [m["url"] for m in json.loads(said)["masters"] if m["leads"] and before not in m["url"]]
 
         (url,) = self.hosts.until(self.operator, ask, read)
         (host,) = [h for h, address in self.hosts.addresses.items() if f"//{address}:" in url]
