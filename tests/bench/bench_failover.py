@@ -12,6 +12,7 @@ import http.client
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -87,6 +88,9 @@ def measure(*, short: bool) -> list[Measure]:
 
 def _measure_known(short: bool, *, links: bool) -> Measure:
     agents = 200 if short else AGENTS
+    if links:
+        # Each has two connections, whose other ends are files of another process.
+        agents = min(agents, (resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 1000) // 2)
     with (
         tempfile.TemporaryDirectory(prefix="corral-bench-") as directory,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,

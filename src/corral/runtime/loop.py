@@ -32,7 +32,7 @@ from corral.store.base import Guard, GuardFailed, Store, StoreFailed
 
 Answer = Callable[[Any, CorralError | None], None]
 
-TURN_S = 0.004
+TURN_S = 0.003
 """How long a turn decides when more waits: whoever shares the thread, and whoever asks, waits for a few of them."""
 
 
