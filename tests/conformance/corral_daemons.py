@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
 
+from tests.own_ports import write_task_ports
+
 from corral.process.runtime import ProcessRuntime
-from own_ports import write_task_ports
 
 T = TypeVar("T")
 

@@ -10,13 +10,13 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from tests.own_ports import free_ports
 
 from corral.discovery.balancer import Balancer, Choice, Told
 from corral.discovery.haproxy import Settings
 from corral.discovery.haproxy_process import HaproxyProcess
 from corral.discovery.registry import App, Endpoint, Instance, Port
 from haproxy_server import require_haproxy
-from own_ports import free_ports
 
 
 class Source:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from own_ports import DAEMONS, free_ports, task_ports
+from tests.own_ports import DAEMONS, free_ports, task_ports
 
 SAY = "import sys, own_ports as o; print(o.free_ports(1)[0], o.task_ports().start, flush=True); sys.stdin.read()"
 

@@ -11,11 +11,11 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
+from tests.own_ports import free_ports
 
 from corral.store.base import Change, Compacted, Guard, GuardFailed, Record, StoreFailed
 from corral.store.etcd import EtcdStore, Settings, open_etcd
 from etcd_servers import Etcd, ask
-from own_ports import free_ports
 
 Answer = Callable[[web.Request, Callable[[], Awaitable[web.Response]]], Awaitable[web.StreamResponse]]
 

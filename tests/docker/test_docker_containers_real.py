@@ -7,11 +7,11 @@ from urllib.request import urlopen
 
 import pytest
 from docker_node import Node, eventually, read
+from tests.own_ports import free_ports
 
 from corral.lib.errors import Failed
 from corral.model.container import NetworkMode, PortMapping
 from corral.model.execution import Mount
-from own_ports import free_ports
 
 pytestmark = pytest.mark.docker
 

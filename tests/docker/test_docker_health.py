@@ -5,6 +5,7 @@ import time
 
 import pytest
 from docker_node import Node
+from tests.own_ports import free_ports
 
 from corral.agent.effects import Probe
 from corral.agent.probes import Prober
@@ -13,7 +14,6 @@ from corral.model.command import CommandInfo
 from corral.model.container import NetworkMode, PortMapping
 from corral.model.health import CheckKind, HealthCheck
 from corral.model.ids import ContainerId
-from own_ports import free_ports
 
 pytestmark = pytest.mark.docker
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 from corral_daemons import CORRAL, Answer, Daemon, clean_environment, read_app
-
-from own_ports import task_ports
+from tests.own_ports import task_ports
 
 Run = Callable[..., Answer]
 

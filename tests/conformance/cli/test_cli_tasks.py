@@ -8,8 +8,7 @@ import time
 from collections.abc import Callable
 
 from corral_daemons import CORRAL, Answer, Daemon, clean_environment
-
-from own_ports import task_ports
+from tests.own_ports import task_ports
 
 Run = Callable[..., Answer]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from corral_daemons import Site, ask, run_corral, wait_until
 from dnslib import DNSRecord
+from tests.own_ports import free_ports
 
 from etcd_servers import Etcd
 from haproxy_server import require_haproxy
-from own_ports import free_ports
 
 PAGE = (Path(__file__).parents[3] / "docs/operate/discovery.md").read_text(encoding="utf-8")
 

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from own_ports import write_task_ports
+from tests.own_ports import write_task_ports
 
 ROOT = Path(__file__).parents[3]
 SIMULATE = "docs/operate/simulate.md"

@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from corral_daemons import Daemon, ask, run_corral, wait_running, wait_until
-
-from own_ports import task_ports
+from tests.own_ports import task_ports
 
 SUBSCRIBE = {"type": "SUBSCRIBE", "subscribe": {"framework_info": {"user": "root", "name": "fault"}}}
 

@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 
 import pytest
 from corral_daemons import UNCOMPILED, Daemon, Site, ask, run_corral, wait_running, wait_until
+from tests.own_ports import free_ports
 
 from corral.runtime.election import LEADERSHIP_LOST
 from etcd_servers import Etcd
 from haproxy_server import require_haproxy
-from own_ports import free_ports
 
 TTL_S = 2.0
 

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 import pytest
 from corral_daemons import UNCOMPILED, Daemon, Site, ask, end_tasks, read_app, run_corral, wait_running, wait_until
+from tests.own_ports import free_ports
 
 from etcd_servers import Etcd
-from own_ports import free_ports
 
 QUICK = ("--set", "store.timeout_s=1", "--set", "kernel.lease_ttl_s=2")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from corral_daemons import Site, ask, wait_running, wait_until
+from tests.own_ports import free_ports, write_task_ports
 
 from corral.docker.daemon import find_program, install_packages
 from haproxy_server import require_haproxy
-from own_ports import free_ports, write_task_ports
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 

@@ -16,8 +16,7 @@ from typing import IO, Any, TypeVar
 collections.Iterable = collections.abc.Iterable  # type: ignore[attr-defined]
 
 from marathon import MarathonClient  # noqa: E402
-
-from own_ports import write_task_ports  # noqa: E402
+from tests.own_ports import write_task_ports  # noqa: E402
 
 T = TypeVar("T")
 RESOURCES = f"cpus:8;mem:4096;disk:4096;{write_task_ports()}"
