@@ -216,7 +216,10 @@ def _refusal(state: MasterState, info: AgentInfo, told: _Told, executors_told: S
 
 def _not_yet(needed: Pool, resources: Resources) -> Resources:
     """A shared volume is needed once, however many tasks have it."""
-    return tuple(r for r in resources if not (r.identity.shared and needed.holds((r,))))
+    for r in resources:
+        if r.identity.shared:
+            return tuple(r for r in resources if not (r.identity.shared and needed.holds((r,))))
+    return resources
 
 
 def _ban(state: MasterState, info: AgentInfo) -> str | None:

@@ -227,7 +227,7 @@ def _learn(
     state: MasterState, framework: FrameworkEntry, agent: AgentEntry, one: AgentTask, fresh: Fresh, now: float
 ) -> TaskEntry:  # fmt: skip
     """A task this master has not known: it or its agent was away."""
-    info = msgspec.structs.replace(one.info, agent_id=agent.id)
+    info = one.info if one.info.agent_id == agent.id else msgspec.structs.replace(one.info, agent_id=agent.id)
     before = framework.unreachable.pop(info.task_id, None)
     held = stripped(info.resources)
     entry = tasks.add_task(state, framework, agent, info, one.role, held, now, one.state, one.status)
