@@ -190,7 +190,10 @@ async def test_a_guard_ends_what_it_was_told_of_and_says_why(tmp_path: Path, bod
 
 async def test_a_guard_kills_what_ignores_it(tmp_path: Path) -> None:
     hear(tmp_path)
-    body = subprocess.Popen(["/bin/sh", "-c", "trap '' TERM; echo; sleep 600; sleep 600"], stdout=subprocess.PIPE)
+    # What outlives the shell for a moment ends by itself.
+    body = subprocess.Popen(
+        ["/bin/sh", "-c", "trap '' TERM; echo; while :; do sleep 0.2; done"], stdout=subprocess.PIPE
+    )
     try:
         assert body.stdout is not None
         body.stdout.readline()
