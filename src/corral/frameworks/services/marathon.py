@@ -1,7 +1,7 @@
 """Marathon's JSON inward, total: every field is read, refused by name, or reported as unknown.
 
-`read_app` and `read_update` make an `AppSpec` of what clients send, old forms included (`ports`, `uris`,
-`docker.network`, `docker.portMappings`, `ipAddress`); the way back is `shown.py:write_app`.
+`read_app` and `read_update` make an `AppSpec` of what clients send, old forms included (`uris`, `docker.portMappings`);
+networks and ports are in `network_dialect.py`, the way back is `shown.py:write_app`.
 Source: Marathon's contract, sections 1 to 4, 17 and 19.
 """
 
@@ -18,10 +18,7 @@ from corral.frameworks.services.app_spec import (
     ExternalVolume,
     Fetch,
     HostVolume,
-    Network,
-    NetworkSpec,
     PersistentVolume,
-    PortDefinition,
     PortMapping,
     SecretVolume,
     Unreachable,
@@ -31,6 +28,7 @@ from corral.frameworks.services.checks import read_health_checks
 from corral.frameworks.services.command_spec import AppUpdate
 from corral.frameworks.services.external import read_external
 from corral.frameworks.services.linux import read_linux
+from corral.frameworks.services.network_dialect import read_networks, read_ports
 from corral.frameworks.services.reader import INVALID_JSON, NOT_VALID, Json, Reader, kind_of
 from corral.frameworks.services.readiness import read_check, read_limits, read_readiness_checks, read_residency
 from corral.frameworks.services.secrets import read_env, read_secrets
@@ -136,8 +134,8 @@ def _read(reader: Reader, base: str, app_id: str | None) -> ReadApp:
     read_secrets(reader, given)
     _read_fetch(reader, given)
     _read_container(reader, given)
-    _read_networks(reader, given)
-    _read_ports(reader, given)
+    read_networks(reader, given)
+    read_ports(reader, given)
     _read_unsupported(reader)
     for field in _SHOWN_ONLY | {"version", "id"}:
         reader.has(field)
@@ -431,115 +429,6 @@ def _read_persistent(item: Reader, path: str) -> PersistentVolume | None:
         most_mb=inner.whole("maxSize", 0) if inner.has("maxSize") else None,
     )
     inner.done()
-    return found
-
-
-_OLD_NETWORKS = {"HOST": Network.HOST, "BRIDGE": Network.BRIDGE, "USER": Network.CONTAINER}
-
-
-def _read_networks(reader: Reader, given: dict[str, Any]) -> None:
-    """`networks`, or what older forms said instead: `docker.network`, `ipAddress`."""
-    old = _old_network(reader)
-    address = reader.object("ipAddress")
-    name = None
-    if address is not None:
-        name = address.text_or_none("networkName")
-        address.has("groups")
-        labels = address.text_map("labels")
-        discovery = address.object("discovery")
-        if discovery is not None and discovery.list("ports"):
-            _move_discovery(discovery, given)
-        address.done()
-    if reader.has("networks"):
-        if old is not None or address is not None:
-            reader.refuse(
-                "networks", "networks stands beside docker.network or ipAddress, its older forms; keep networks"
-            )
-        given["networks"] = tuple(_read_network(n) for n in reader.objects("networks")) or (NetworkSpec(),)
-    elif address is not None:
-        given["networks"] = (NetworkSpec(mode=Network.CONTAINER, name=name, labels=labels),)
-    elif old is not None:
-        given["networks"] = (NetworkSpec(mode=old),)
-
-
-def _old_network(reader: Reader) -> Network | None:
-    container = reader.fields.get("container")
-    docker = container.get("docker") if isinstance(container, dict) else None
-    value = docker.get("network") if isinstance(docker, dict) else None
-    if value is None:
-        return None
-    if not isinstance(value, str) or value not in _OLD_NETWORKS:
-        reader.refuse("container/docker/network", f"got {value!r}, must be HOST, BRIDGE or USER")
-        return None
-    return _OLD_NETWORKS[value]
-
-
-def _move_discovery(discovery: Reader, given: dict[str, Any]) -> None:
-    """The ports of `ipAddress.discovery` become mappings of the container."""
-    mappings = []
-    for item in discovery.objects("ports"):
-        mappings.append(
-            PortMapping(
-                container_port=item.whole("number", 0),
-                protocol=item.text("protocol", "tcp"),
-                name=item.text_or_none("name"),
-                labels=item.text_map("labels"),
-            )
-        )
-        item.done()
-    discovery.done()
-    container = given.get("container")
-    if container is not None and container.port_mappings is None:
-        given["container"] = msgspec.structs.replace(container, port_mappings=tuple(mappings))
-
-
-def _read_network(item: Reader) -> NetworkSpec:
-    found = NetworkSpec(
-        mode=Network(item.choice("mode", Network.CONTAINER, [str(m) for m in Network])),
-        name=item.text_or_none("name"),
-        labels=item.text_map("labels"),
-    )
-    item.done()
-    return found
-
-
-def _read_ports(reader: Reader, given: dict[str, Any]) -> None:
-    """`portDefinitions`, or the older `ports`; both only when they say the same.
-
-    Beside a network of the container's own, older releases show the service ports once more in one or both of them.
-    """
-    networks = given.get("networks", ())
-    if networks and networks[0].mode is not Network.HOST:
-        reader.has("ports")
-        if not reader.has("networks") or not reader.has("portDefinitions"):
-            reader.has("portDefinitions")
-            given["port_definitions"] = None
-            return
-    if reader.has("portDefinitions"):
-        given["port_definitions"] = tuple(_read_definition(p) for p in reader.objects("portDefinitions"))
-    if not reader.has("ports"):
-        return
-    numbers = []
-    for index, value in enumerate(reader.list("ports")):
-        if isinstance(value, bool) or not isinstance(value, int):
-            reader.wrong(f"ports({index})", "a whole number", value)
-        else:
-            numbers.append(value)
-    definitions = given.get("port_definitions")
-    if definitions is None:
-        given["port_definitions"] = tuple(PortDefinition(port=n) for n in numbers)
-    elif numbers and [d.port for d in definitions] != numbers:
-        reader.refuse("ports", "ports differ from portDefinitions; drop ports, the older form")
-
-
-def _read_definition(item: Reader) -> PortDefinition:
-    found = PortDefinition(
-        port=item.whole("port", 0),
-        protocol=item.text("protocol", "tcp"),
-        name=item.text_or_none("name"),
-        labels=item.text_map("labels"),
-    )
-    item.done()
     return found
 
 
