@@ -191,18 +191,8 @@ def remove(
 ) -> list[Effect]:  # fmt: skip
     """Forget the agent for good; its tasks have ended with it, as `over` for those who know more than lost ones."""
     effects: list[Effect] = []
-    for (_, task_id), entry in list(agent.tasks.items()):
-        framework = state.owner(entry)
-        if framework is None:
-            tasks.drop_orphan(state, agent, entry)
-        elif entry.state in TERMINAL:
-            tasks.forget_ended(state, framework, agent, entry)
-        else:
-            ended = over if framework.partition_aware else TaskState.LOST
-            status = tasks.make_status(
-                task_id, ended, reason, f"agent {agent.id} was removed: {why}", now, agent_id=agent.id
-            )
-            effects += tasks.end(state, framework, agent, entry, status)
+    for entry in list(agent.tasks.values()):
+        effects += tasks.end_missing(state, agent, entry, over, reason, f"agent {agent.id} was removed: {why}", now)
     for framework in state.frameworks.values():
         effects += end_unreachable(state, framework, agent, f"agent {agent.id} was removed: {why}", now, over, reason)
     if agent.state is not AgentState.UNREACHABLE:

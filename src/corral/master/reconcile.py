@@ -12,7 +12,6 @@ from corral.master.effects import SendOrder
 from corral.master.entries import FrameworkEntry, TaskEntry
 from corral.master.state import MasterState
 from corral.model.calls import Kill, Reconcile, ReconcileTask
-from corral.model.framework import Capability
 from corral.model.ids import FrameworkId, TaskId
 from corral.model.ledger import stripped
 from corral.model.orders import AgentTask, KillTask
@@ -133,16 +132,8 @@ def merge_agent(
     for key, entry in list(agent.tasks.items()):
         if key in told:
             continue
-        framework = state.owner(entry)
-        if framework is None:
-            tasks.drop_orphan(state, agent, entry)
-        elif entry.state in TERMINAL:
-            tasks.forget_ended(state, framework, agent, entry)
-        else:
-            gone = TaskState.GONE if framework.info.can(Capability.PARTITION_AWARE) else TaskState.LOST
-            text = f"task is not known to agent {agent.id}, which has registered again"
-            status = tasks.make_status(key[1], gone, Reason.RECONCILIATION, text, now, agent_id=agent.id)
-            effects += tasks.end(state, framework, agent, entry, status)
+        text = f"task is not known to agent {agent.id}, which has registered again"
+        effects += tasks.end_missing(state, agent, entry, TaskState.GONE, Reason.RECONCILIATION, text, now)
     for key, one in told.items():
         if one.state in TERMINAL and key in agent.tasks:
             _end_known(state, agent, agent.tasks[key], one.state)

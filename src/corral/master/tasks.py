@@ -286,6 +286,22 @@ def forget_ended(state: MasterState, framework: FrameworkEntry, agent: AgentEntr
     _bury(state, framework, agent, entry)
 
 
+def end_missing(
+    state: MasterState, agent: AgentEntry, entry: TaskEntry, over: TaskState, reason: Reason, text: str, now: float
+) -> list[Effect]:
+    """A task is not on its agent any more. Shapes: `over` is what frameworks hear that know more than lost ones."""
+    framework = state.owner(entry)
+    if framework is None:
+        drop_orphan(state, agent, entry)
+        return []
+    if entry.state in TERMINAL:
+        forget_ended(state, framework, agent, entry)
+        return []
+    ended = over if framework.partition_aware else TaskState.LOST
+    status = make_status(entry.info.task_id, ended, reason, text, now, agent_id=agent.id)
+    return end(state, framework, agent, entry, status)
+
+
 def acknowledge(state: MasterState, framework: FrameworkEntry, call: Acknowledge, now: float) -> list[Effect]:
     """Hand the acknowledgement down to the agent; one for an agent that is away is dropped, for it will ask again."""
     agent = state.agents.get(call.agent_id)
