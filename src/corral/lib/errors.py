@@ -22,10 +22,14 @@ Messages say what was wanted, what was found and what to do; no full stop.
 
 
 class CorralError(Exception):
-    """Base of all errors that a dialect renders in its own format."""
+    """Base of all errors that a dialect renders in its own format.
+
+    Units: `retry_after_s` seconds until the same may be asked again, None where asking again does not help or harms.
+    """
 
     status = 500
     exit_code = 1
+    retry_after_s: float | None = None
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -93,6 +97,7 @@ class TooLarge(CorralError):
 class TooMany(CorralError):
     status = 429
     exit_code = 5
+    retry_after_s: float
 
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
@@ -121,6 +126,10 @@ class Unavailable(CorralError):
 
 class Doubtful(Unavailable):
     status = 504
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.retry_after_s = None
 
 
 class Unimplemented(CorralError):

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from urllib.parse import parse_qs
 
-from corral.lib.errors import Conflict, CorralError, Doubtful, Invalid, NotFound, Unavailable
+from corral.lib.errors import Conflict, CorralError, Invalid, NotFound, Unavailable
 from corral.lib.log import verbosity
 from corral.lib.units import parse_duration_s
 from corral.master import admit
@@ -18,7 +18,7 @@ from corral.mesos import daemon, legacy, maintenance, operator, quota, recordio
 from corral.mesos import operations as operation_forms
 from corral.mesos.operator import OperatorCall
 from corral.mesos.pieces import Plan, pieces, pieces_of
-from corral.mesos.scheduler import STREAM_ID_HEADER, read_call, write_event
+from corral.mesos.scheduler import ATTEMPT_HEADER, STREAM_ID_HEADER, read_call, write_event
 from corral.mesos.snapshot import ClusterSnapshot
 from corral.mesos.watch import Beat, write_subscribed
 from corral.mesos.watch import write_event as write_watch_event
@@ -50,7 +50,6 @@ SCHEDULER_PATHS = (
 # Mesos routes by the longest prefix, and pymesos' operator client relies on it: it posts to /api/v1/operator.
 OPERATOR_PATHS = ("/api/v1", "/api/v1/{rest*}", "/master/api/v1", "/master/api/v1/{rest*}")
 MOST_REQUEST_BYTES = 64 << 20
-ATTEMPT_HEADER = "Corral-Attempt"
 TAKE_OVER_S = 0.2
 """How long a SUBSCRIBE waits that would close another stream."""
 
@@ -90,9 +89,7 @@ def _mesos(method: str, path: str, exchange: Exchange) -> Route:
 
 def write_text(error: CorralError, request: Request) -> Response:
     """Mesos' form of an error: its text alone."""
-    headers = {}
-    if isinstance(error, Unavailable) and not isinstance(error, Doubtful):
-        headers["Retry-After"] = f"{error.retry_after_s:g}"
+    headers = {"Retry-After": f"{error.retry_after_s:g}"} if error.retry_after_s is not None else {}
     return Response(status=error.status, body=error.message.encode(), content_type=TEXT, headers=headers)
 
 

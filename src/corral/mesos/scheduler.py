@@ -73,6 +73,8 @@ __all__ = [
 PATH = "/api/v1/scheduler"
 CONTENT_TYPE = "application/json"
 STREAM_ID_HEADER = "Mesos-Stream-Id"
+ATTEMPT_HEADER = "Corral-Attempt"
+"""corral's own: tells which of two SUBSCRIBE requests is the newer one, whichever comes first."""
 MOST_REFUSE_S = 365 * 86400.0
 MOST_TIMEOUT_S = (1 << 63) // 10**9
 """What a count of nanoseconds in 64 bits can hold, as in Mesos."""

@@ -14,7 +14,7 @@ import aiohttp
 from corral.lib.errors import Conflict, CorralError, Failed, Forbidden, Invalid, NotFound, Unauthenticated, Unavailable
 from corral.mesos.events import read_event
 from corral.mesos.recordio import RecordReader
-from corral.mesos.scheduler import write_call
+from corral.mesos.scheduler import ATTEMPT_HEADER, STREAM_ID_HEADER, write_call
 from corral.model.calls import Call, Subscribe
 from corral.model.events import Event
 from corral.net.access import NO_ACCESS, Access, complete_url
@@ -23,9 +23,6 @@ from corral.net.follower import LOST, WAIT
 from corral.net.tls import explain_tls
 
 PATH = "/api/v1/scheduler"
-STREAM_ID = "Mesos-Stream-Id"
-ATTEMPT = "Corral-Attempt"
-"""corral's own: tells which of two SUBSCRIBE requests is the newer one, whichever comes first."""
 CALL_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 5.0
 MOST_REDIRECTS = 3
@@ -69,7 +66,7 @@ class HttpTransport:
             return
         if not self._stream_id:
             raise Unavailable("not subscribed; SUBSCRIBE comes before every other call")
-        headers = {STREAM_ID: self._stream_id}
+        headers = {STREAM_ID_HEADER: self._stream_id}
         response = await self._post(self._url, call, headers, aiohttp.ClientTimeout(total=CALL_TIMEOUT_S))
         async with response:
             await _check(response)
@@ -110,7 +107,7 @@ class HttpTransport:
             self._lost, self._subscribed = self._url, False
         for url in dict.fromkeys([self._url, *self._masters]):
             self._attempts += 1
-            waits = {WAIT: f"wait={WAIT_S}", ATTEMPT: f"{self._life}/{self._attempts}"}
+            waits = {WAIT: f"wait={WAIT_S}", ATTEMPT_HEADER: f"{self._life}/{self._attempts}"}
             if self._lost:
                 waits[LOST] = self._lost
             try:
@@ -123,7 +120,7 @@ class HttpTransport:
             except Unavailable as error:
                 tried.append(error.message)
                 continue
-            self._stream_id = response.headers.get(STREAM_ID, "")
+            self._stream_id = response.headers.get(STREAM_ID_HEADER, "")
             self._stream = response
             self._lost, self._subscribed = "", True
             return

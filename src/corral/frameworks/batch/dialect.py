@@ -25,7 +25,7 @@ from corral.frameworks.batch.spec import (
     Submit,
     WaitJobs,
 )
-from corral.lib.errors import CorralError, Doubtful, Invalid, TooLarge, TooMany, Unavailable
+from corral.lib.errors import CorralError, Invalid, TooLarge
 from corral.net.routes import Request, Response, json_response
 from corral.sdk.notices import is_web_address
 from corral.sdk.reading import kind_of, read_json
@@ -327,6 +327,6 @@ def write_error(error: CorralError, request: Request) -> Response:
             index = re.sub(r"\D", "", path)
             errors += [{"index": int(index) if index else 0, "field": "", "message": text} for text in texts]
     headers = {}
-    if isinstance(error, TooMany | Unavailable) and not isinstance(error, Doubtful):
+    if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     return json_response({"message": error.message, "errors": errors}, status=error.status, headers=headers)
