@@ -378,7 +378,7 @@ def _could_hold(board: _Board) -> Mask:
     for name, n in shape_of(want).items():
         mask &= board.roster.total(name) >= n
     if want.runtime:
-        mask &= board.roster.knows_runtime(want.runtime)
+        mask &= board.roster.has_runtime(want.runtime, ready=False)
     for constraint, broken in _constraint_masks(board):
         if not (constraints.is_counting(constraint) or constraints.looks_at_tasks(constraint)):
             mask &= ~broken

@@ -25,7 +25,7 @@ class Roster:
         self.agents: list[AgentEntry] = [book.rows[row] for row in self.rows.tolist()]
         self.eligible: Mask = np.array([not each.view.ineligible for each in self.agents], dtype=bool)
         self._totals: dict[str, Column] = {}
-        self._runtimes: dict[str, Mask] = {}
+        self._runtimes: dict[tuple[str, bool], Mask] = {}
         self._fields: dict[str, tuple[list[str | None], Column]] = {}
         self._words: list[tuple[str, Mask]] | None = None
 
@@ -36,16 +36,13 @@ class Roster:
             found = self._totals[name] = np.array([each.amounts.get(name, 0) for each in self.agents], dtype=np.int64)
         return found
 
-    def has_runtime(self, name: str) -> Mask:
-        found = self._runtimes.get(name)
+    def has_runtime(self, name: str, *, ready: bool = True) -> Mask:
+        """Those that can start tasks with it now; without `ready` those that have it at all."""
+        found = self._runtimes.get((name, ready))
         if found is None:
-            found = self._runtimes[name] = np.array([name in each.view.runtimes for each in self.agents], dtype=bool)
-        return found
-
-    def knows_runtime(self, name: str) -> Mask:
-        """Those that have it, even if it can start nothing now."""
-        unready = np.array([name in each.view.unready_runtimes for each in self.agents], dtype=bool)
-        found: Mask = self.has_runtime(name) | unready
+            views = [each.view for each in self.agents]
+            has = [name in v.runtimes or (not ready and name in v.unready_runtimes) for v in views]
+            found = self._runtimes[name, ready] = np.array(has, dtype=bool)
         return found
 
     def words(self) -> list[tuple[str, Mask]]:

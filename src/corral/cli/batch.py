@@ -284,7 +284,7 @@ def cancel_jobs(addr: str, jobs: tuple[str, ...], owner: str, label: str, state:
         click.echo(f"job {jobs[0]} is ended", err=True)
         return
     count = client.kill_many(tuple(dict.fromkeys(jobs)), owner=owner, label=label, state=state)
-    click.echo(f"{count} {'job is' if count == 1 else 'jobs are'} ended", err=True)
+    click.echo(f"{_many(count)} {'is' if count == 1 else 'are'} ended", err=True)
 
 
 @batch.command("prioritize")

@@ -17,7 +17,7 @@ from corral.lib.errors import Failed
 
 T = TypeVar("T")
 
-MOST_WAIT_S = 60.0
+MOST_HELD_S = 60.0
 """The server holds a request to wait for so long and no longer."""
 
 
@@ -91,7 +91,7 @@ class Calls:
         return exchange.read_page((yield from self.ask(asked)))
 
     def wait(self, ids: Sequence[str], timeout_s: float, any: bool) -> Talk[Waited]:
-        wait_s = min(max(timeout_s, 0.0), MOST_WAIT_S)
+        wait_s = min(max(timeout_s, 0.0), MOST_HELD_S)
         body = {"ids": list(ids), "timeout": wait_s, "any": any}
         asked = exchange.ask_post("wait", body, patience_s=wait_s)
         return exchange.read_waited((yield from self.ask(asked)))

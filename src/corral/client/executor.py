@@ -29,6 +29,11 @@ GATHER_S = 0.02
 EXIT_S = 30.0
 
 
+class _Broken(RuntimeError):
+    def __init__(self) -> None:
+        super().__init__("the executor has failed; its thread's traceback says how")
+
+
 class JobEnded(Failed):
     """The job did not succeed. Shapes: `job` is its last record."""
 
@@ -224,7 +229,7 @@ class BatchExecutor(Executor):
             left, self._waiting = self._waiting, []
         for _, future in left:
             if future.set_running_or_notify_cancel():
-                future.set_exception(RuntimeError("the executor has failed; its thread's traceback says how"))
+                future.set_exception(_Broken())
 
     # The thread that waits.
 
@@ -237,7 +242,7 @@ class BatchExecutor(Executor):
             with self._lock:
                 left, self._running = self._running, {}
             for future in left.values():
-                future.set_exception(RuntimeError("the executor has failed; its thread's traceback says how"))
+                future.set_exception(_Broken())
             self._client.close()
 
     def _next_watched(self) -> list[str]:

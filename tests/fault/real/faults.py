@@ -200,14 +200,7 @@ def vanish(scene: Scene) -> Outcome:
     host = _other(scene)
     scene.begin()
     scene.cluster.lab.cut(host, silent=True)
-    wait_for(lambda: scene.cluster.nodes()[host] == "unreachable", "an unreachable agent", TIMEOUT_S * 4)
-    silent_s = time.monotonic() - scene.hurt_at
-    time.sleep(3.0)
-    scene.cluster.lab.heal(host)
-    took_s = scene.settle()
-    return Outcome(
-        f"it was called unreachable after {_seconds(silent_s)}; its tasks ran on and were known again", took_s
-    )
+    return _come_back(scene, host)
 
 
 def vanish_one_way(scene: Scene) -> Outcome:
@@ -217,6 +210,11 @@ def vanish_one_way(scene: Scene) -> Outcome:
     for name in scene.cluster.masters:
         if name != host:
             scene.cluster.lab.cut(host, name, one_way=True)
+    return _come_back(scene, host)
+
+
+def _come_back(scene: Scene, host: str) -> Outcome:
+    """A host that was cut off is given up, and healed a moment later."""
     wait_for(lambda: scene.cluster.nodes()[host] == "unreachable", "an unreachable agent", TIMEOUT_S * 4)
     silent_s = time.monotonic() - scene.hurt_at
     time.sleep(3.0)

@@ -2,7 +2,7 @@
 
 Rules: a job or a DAG of a shape that nobody knows yet waits a moment for the master's word; without it, or while there
 are no agents, it is taken with a notice. What is not to fire, and what asks no more than it did, is not asked about.
-Source: the issue's rule that nothing waits without a reason.
+Source: as batch's, that what can never run says so when it is submitted.
 """
 
 from collections.abc import Iterable
