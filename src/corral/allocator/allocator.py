@@ -137,7 +137,9 @@ class Allocator:
 
     def set_agent(self, view: AgentView) -> None:
         """Take an agent, or what is new about it."""
-        self.learn(amounts_of(view.total))
+        before = self._book.agents.get(view.id)
+        if before is None or before.view.total != view.total:
+            self.learn(amounts_of(view.total))
         self._book.set_agent(view)
 
     def remove_agent(self, agent_id: AgentId) -> None:

@@ -92,9 +92,9 @@ class AgentEntry:
         self.describe(info)
 
     def __setattr__(self, name: str, value: object) -> None:
-        super().__setattr__(name, value)
+        _set(self, name, value)
         if name not in _UNSEEN:
-            super().__setattr__("shown", None)
+            _set(self, "shown", None)
 
     def describe(self, info: AgentInfo) -> None:
         self.info = info
@@ -177,6 +177,7 @@ def place_of(info: AgentInfo) -> tuple[str, int]:
     return info.hostname, info.port
 
 
+_set = object.__setattr__
 _UNSEEN = frozenset({"asked", "shown", "counted", "contact", "session"})
 """What of an agent no view shows."""
 

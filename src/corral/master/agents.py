@@ -120,7 +120,7 @@ def register(state: MasterState, session_id: str, session: SessionEntry, told: R
 
     Shapes: what is wrong with the agent is told as `Refused`, after which the link is closed.
     """
-    info = msgspec.structs.replace(told.info, resources=stripped(told.info.resources))
+    info = _canonical(told.info)
     tasks_told: _Told = {(t.framework_id, t.info.task_id): t for t in told.tasks}
     why = _refusal(state, info, tasks_told, told.executors)
     if session.agent_id not in (None, info.id):
@@ -149,8 +149,10 @@ def register(state: MasterState, session_id: str, session: SessionEntry, told: R
     if returned or agent.state is AgentState.RECOVERED:
         news.tell_agent(state, agent, news.AGENT_ADDED)
     effects += operations.drop_pending(state, agent.id, info.resources)
-    changed = is_new or returned or agent.info != msgspec.structs.replace(info, id=agent.id)
-    state.agents.describe(agent, msgspec.structs.replace(info, id=agent.id))
+    if info.id != agent.id:
+        info = msgspec.structs.replace(info, id=agent.id)
+    changed = is_new or returned or agent.info != info
+    state.agents.describe(agent, info)
     agent.move(AgentEvent.REGISTER)
     agent.unreachable_at = None
     agent.awaits_removal = False
@@ -177,6 +179,11 @@ def register(state: MasterState, session_id: str, session: SessionEntry, told: R
         for framework in state.frameworks.values():
             effects += end_unreachable(state, framework, agent, f"agent {agent.id} came back without it", now)
     return [*effects, *timers.ask_allocation(state)]
+
+
+def _canonical(info: AgentInfo) -> AgentInfo:
+    resources = stripped(info.resources)
+    return info if resources is info.resources else msgspec.structs.replace(info, resources=resources)
 
 
 def _refusal(state: MasterState, info: AgentInfo, told: _Told, executors_told: Sequence[AgentExecutor]) -> str | None:

@@ -89,6 +89,8 @@ def forget_agent(state: MasterState, agent: AgentEntry) -> None:
 
 def _count_reserved(state: MasterState, before: Resources, after: Resources) -> None:
     """Keep what is reserved for roles in step, and with it what is left of their quotas."""
+    if before == after:
+        return
     changed = reserved_for(after)
     for role, part in reserved_for(before).items():
         changed.setdefault(role, Counter()).subtract(part)

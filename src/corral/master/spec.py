@@ -60,7 +60,7 @@ class MasterConfig(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     offer_timeout_s: float | None = None
     want_offer_timeout_s: float = 30.0
     allocation_delay_s: float = 0.002
-    most_grants: int = 64
+    most_grants: int = 32
     least_refuse_s: float = 0.2
     explain_s: float = 1.0
     forget_agent_s: float = 14 * 86400.0

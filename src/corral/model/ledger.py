@@ -247,18 +247,23 @@ def _lend(resource: Resource, revocable: bool) -> Resource:
 
 
 def stripped(resources: Resources) -> Resources:
-    """The canonical bundle without allocation roles, as pools count it."""
-    found: list[Resource] = []
-    last = ""
-    canonical = True
+    """The canonical bundle without allocation roles, as pools count it; the same one when it is that already."""
     for r in resources:
         if r.identity.allocation_role is not None:
-            r = Resource(
-                name=r.name, kind=r.kind, milli=r.milli, ranges=r.ranges, items=r.items,
-                identity=_allocated(r.identity, None),
-            )  # fmt: skip
+            resources = tuple(_unallocated(each) for each in resources)
+            break
+    last = ""
+    for r in resources:
         if r.name <= last or not (r.milli or r.ranges or r.items):
-            canonical = False
+            return normal(resources)
         last = r.name
-        found.append(r)
-    return tuple(found) if canonical else normal(found)
+    return resources
+
+
+def _unallocated(resource: Resource) -> Resource:
+    if resource.identity.allocation_role is None:
+        return resource
+    return Resource(
+        name=resource.name, kind=resource.kind, milli=resource.milli, ranges=resource.ranges, items=resource.items,
+        identity=_allocated(resource.identity, None),
+    )  # fmt: skip

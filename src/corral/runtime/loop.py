@@ -36,6 +36,11 @@ TURN_S = 0.003
 """How long a turn decides when more waits: whoever shares the thread, and whoever asks, waits for a few of them."""
 
 
+YIELDS = 3
+"""For how many rounds of the event loop a busy component lets others go on after a turn. An answer takes several: the
+commit is told, its turn goes on, who asked wakes up. With one round each of them waits for a turn of somebody else."""
+
+
 class Fence(Protocol):
     """What lets a loop act: it keeps those apart who believe to lead at the same time."""
 
@@ -268,7 +273,8 @@ class Loop:
             _pass(self._proved)
             if self.waiting:
                 # A store that never waits would otherwise keep everybody else from running.
-                await asyncio.sleep(0)
+                for _ in range(YIELDS):
+                    await asyncio.sleep(0)
 
     async def _take_turn(self) -> None:
         self._now = self._clock()

@@ -24,12 +24,14 @@ from corral.runtime.notes import Notes
 from corral.runtime.renewal import Renewal
 from corral.runtime.routes import front_routes
 from corral.runtime.routes import routes as process_routes
-from corral.runtime.service import STORE_FAILED, Background, Service, run_services
+from corral.runtime.service import STORE_FAILED, Background, Service, collector_resting, run_services
 from corral.store.base import StoreFailed
 
 log = get_logger("reign")
 
 RETRY_S = 1.0
+TAKING_UP_S = 10.0
+"""How long the agents of a new leader come back at their most."""
 
 
 class Leading(msgspec.Struct, frozen=True):
@@ -198,7 +200,8 @@ class Reign:
         serve = Background("accession", lambda: self._serve(leading))
         # The tenure is listed first: it stops last, so that nobody leads before the last turn here has ended.
         services: list[Service] = [tenure, *leading.services, serve, Background("abdication", self._abdicate)]
-        return await run_services(services, signals=False)
+        with collector_resting(TAKING_UP_S):
+            return await run_services(services, signals=False)
 
     async def _abdicate(self) -> int | None:
         await self._stopping.wait()

@@ -270,16 +270,16 @@ def test_a_want_that_breaks_a_rule_is_refused_and_the_former_ones_stay(wants: tu
     assert list(framework.entry().wants) == ["former"]
 
 
-def test_sixty_wants_on_ten_agents_are_served_in_one_run() -> None:
+def test_thirty_wants_on_ten_agents_are_served_in_one_run() -> None:
     stage = Stage()
     for i in range(10):
         stage.agent(agent_info(f"h{i}", cpus=16))
     framework = first_party(stage)
-    framework.want(*(want(f"w{i}", 1) for i in range(60)))
+    framework.want(*(want(f"w{i}", 1) for i in range(30)))
     runs = stage.core.state.allocation_runs
     offers: list[Offer] = framework.offers()
-    assert len(offers) == 60
+    assert len(offers) == 30
     assert stage.core.state.allocation_runs == runs + 1
     for offer in offers:
         framework.accept([offer], task_info(f"t-{offer.want_id}", offer.agent_id))
-    assert len(framework.entry().tasks) == 60
+    assert len(framework.entry().tasks) == 30
