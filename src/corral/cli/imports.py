@@ -51,7 +51,7 @@ def import_marathon(addr: str, source: str, only_plan: bool, suspended: bool, be
     found = [
         _judge(client, kind, body, suspended)
         for kind, body in _definitions(content)
-        if prefix == "/" or app_id(body["id"]).startswith(prefix + "/") or app_id(body["id"]) == prefix
+        if _is_below(prefix, app_id(body["id"]))
     ]
     if not found:
         raise Invalid(f"{source} holds no apps below {prefix}; give the URL of a Marathon or what its /v2/apps answers")
@@ -63,11 +63,16 @@ def import_marathon(addr: str, source: str, only_plan: bool, suspended: bool, be
     if not only_plan:
         refused += _take_over(client, [one for one in found if one["verdict"] in ("new", "changed")])
         for group_id, rules in _rules(content):
-            client.send("PUT", f"/v2/groups{group_id}", rules, {"force": True})
+            if _is_below(prefix, group_id):
+                client.send("PUT", f"/v2/groups{group_id}", rules, {"force": True})
     taken = len(found) - len(refused)
     click.echo(f"{taken} of {len(found)} {'can be' if only_plan else 'are'} taken over", err=True)
     if refused:
         sys.exit(1)
+
+
+def _is_below(prefix: str, path: str) -> bool:
+    return prefix == "/" or path == prefix or path.startswith(prefix + "/")
 
 
 def _fetch(url: str) -> Any:

@@ -148,6 +148,8 @@ def test_pods_have_roles_too(cluster: Any) -> None:
         assert cluster.ask(GetPod(id=pod_id))["role"] == "dev"
         status = cluster.ask(GetPod(id=pod_id, what="status"))
         assert (status["spec"]["role"], [i["role"] for i in status["instances"]]) == ("dev", ["dev"])
+    told = [dict(task.command.environment)["MARATHON_APP_ENFORCE_GROUP_ROLE"] for task in cluster.launched]
+    assert told == ["TRUE", "TRUE"]
     spec = read_pod({"id": "/dev/pod", "containers": [container], "role": "*"})[0]
     given = tuple(f for f in SPEC_FIELDS if f != "id")
     with pytest.raises(Unprocessable) as caught:

@@ -14,6 +14,7 @@ from corral.frameworks.services.launch import (
     group_value,
     home_want_id_of,
     make_want,
+    merge_environment,
     scaling_variables,
     want_id_of,
 )
@@ -26,6 +27,7 @@ from corral.frameworks.services.state import App, Phase, State, replace, task_id
 from corral.model import calls, events
 from corral.model.ids import FrameworkId, WantId
 from corral.model.offer import Explanation, Filters, Offer, Refusal, Want
+from corral.model.task import TaskInfo
 from corral.runtime.core import Effect, Note, Persist, SetTimer
 from corral.sdk.effects import Call
 from corral.sdk.match import Placement, match
@@ -221,12 +223,19 @@ def _tell_launch(app: App, instance: Instance, why: str) -> tuple[Effect, Effect
 
 
 def _make_launch(state: State, app: App, instance: Instance, placement: Placement) -> calls.Operation:
+    enforced = ("MARATHON_APP_ENFORCE_GROUP_ROLE", str(is_enforced(state, app.spec.id)).upper())
     if app.spec.pod is not None:
-        return build_group(app, instance, placement, state.config)
+        group = build_group(app, instance, placement, state.config)
+        return replace(group, tasks=tuple(_with_variable(task, enforced) for task in group.tasks))
     record = state.elastic.records.get(app.spec.id)
     scaling = () if record is None else scaling_variables(app.spec.id, record.token, state.config)
-    enforced = ("MARATHON_APP_ENFORCE_GROUP_ROLE", str(is_enforced(state, app.spec.id)).upper())
     return calls.Launch(tasks=(build_task(app, instance, placement, state.config, (enforced, *scaling)),))
+
+
+def _with_variable(task: TaskInfo, variable: tuple[str, str]) -> TaskInfo:
+    assert task.command is not None, "containers of pods are commands"
+    environment = merge_environment((variable,), task.command.environment)
+    return replace(task, command=replace(task.command, environment=environment))
 
 
 # Wants.
