@@ -4,6 +4,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from corral.frameworks.services import Config
 from corral.frameworks.services.app_spec import SPEC_FIELDS
@@ -30,7 +32,7 @@ from corral.frameworks.services.command_spec import (
 from corral.frameworks.services.marathon import read_app
 from corral.frameworks.services.pod_dialect import read_pod
 from corral.frameworks.services.tree import read_group
-from corral.lib.errors import Unprocessable
+from corral.lib.errors import Conflict, NotFound, Unprocessable
 from corral.model import calls
 from corral.model.task import TaskState
 from corral.sdk.scheduler import CallFailed
@@ -425,3 +427,71 @@ def test_a_shown_app_may_be_sent_back(cluster: Any) -> None:
     assert shown["role"] == "dev"
     cluster.update_app("/dev/a", partial=False, **shown)
     assert msgspec.structs.replace(cluster.app("/dev/a").record) == before
+
+
+# All of it.
+
+IDS = ("/top", "/dev/a", "/dev/deep/b", "/ops/c")
+STEPS = st.one_of(
+    st.tuples(st.just("create"), st.sampled_from(IDS), st.sampled_from((None, "*", "dev", "ops")), st.booleans()),
+    st.tuples(st.just("move"), st.sampled_from(IDS), st.sampled_from(("*", "dev", "ops"))),
+    st.tuples(st.just("enforce"), st.sampled_from(("/dev", "/ops")), st.booleans()),
+    st.tuples(st.just("delete"), st.sampled_from(IDS)),
+    st.tuples(st.sampled_from(("work", "crash", "connect again"))),
+)
+
+
+def step(cluster: Any, what: str, *words: Any) -> None:
+    """Do it, or be refused; which of both does not matter here."""
+    match what:
+        case "create":
+            app_id, role, volumes = words
+            named = {"role": role} if role else {}
+            cluster.create(id=app_id, instances=2, **named, **({"container": VOLUME} if volumes else {}))
+        case "move":
+            cluster.update_app(words[0], role=words[1], force=True)
+        case "enforce":
+            enforce(cluster, words[0], enforced=words[1])
+        case "delete":
+            cluster.ask(DeleteApp(id=words[0]))
+            cluster.settle()
+        case "work":
+            come_to_rest(cluster)
+        case "crash":
+            cluster.crash()
+            cluster.subscribe()
+            cluster.reconcile()
+        case _:
+            cluster.disconnect()
+            cluster.subscribe()
+
+
+def come_to_rest(cluster: Any) -> None:
+    for _ in range(4):
+        cluster.work()
+        cluster.advance(5)
+        for task_id in cluster.offer_reserved():
+            cluster.update(task_id, TaskState.RUNNING)
+
+
+@given(steps=st.lists(STEPS, max_size=12))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_happens_the_framework_is_in_the_roles_of_its_apps(make_cluster: Any, steps: list[Any]) -> None:
+    cluster = make_cluster()
+    cluster.subscribe()
+    for each in steps:
+        before = dict(cluster.records)
+        try:
+            step(cluster, *each)
+        except (Conflict, NotFound, Unprocessable):
+            assert cluster.records == before, "who is refused changes nothing"
+        # That all wants are of the framework's roles, the pretended master makes sure of.
+        assert set(cluster.roles) == set(cluster.state.roles.wanted("*"))
+    come_to_rest(cluster)
+    for app_id, app in cluster.state.apps.items():
+        of_group = app_id.split("/")[1] if app_id.count("/") > 1 else "*"
+        assert app.spec.role in (None, "*", of_group)
+        running = cluster.running(app_id)
+        assert len(running) == 2
+        if not app.spec.volumes:
+            assert {i.role for i in running} == {app.spec.role or "*"}

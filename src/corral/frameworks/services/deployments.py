@@ -32,7 +32,7 @@ from corral.frameworks.services.record_spec import (
     VersionRecord,
 )
 from corral.frameworks.services.residency import find_changed
-from corral.frameworks.services.roles import NO_GROUPS, Groups, give_role, make_group
+from corral.frameworks.services.roles import NO_GROUPS, Groups, differs, give_role, make_group
 from corral.frameworks.services.state import App, Phase, State, replace, superseded
 from corral.frameworks.services.upkeep import count_in, count_out, end_deployment
 from corral.frameworks.services.validate import assign_service_ports, check_app, complete, parent_id
@@ -300,12 +300,11 @@ def _settle_groups(
 def _take_on_groups(state: State, groups: Groups, version: str, effects: list[Effect]) -> Touched:
     touched: Touched = {}
     for group_id, record in groups.items():
-        old = state.groups.get(group_id)
-        if record is None:
-            if old is not None:
-                _put_group(state, group_id, None, touched, effects)
-        elif old is None or replace(record, version=old.version) != old:
-            _put_group(state, group_id, replace(record, version=version), touched, effects)
+        if not differs(record, state.groups.get(group_id)):
+            continue
+        new = None if record is None else replace(record, version=version)
+        _put_group(state, group_id, new, touched, effects)
+        if new is not None:
             _make_groups(state, parent_id(group_id), version, effects, touched)
     return touched
 

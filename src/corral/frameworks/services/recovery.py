@@ -53,7 +53,7 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
     hooks = decode_records(loaded, WEBHOOK, Webhook).values()
     state.webhooks.update({hook.url: hook for hook in sorted(hooks, key=lambda hook: hook.since_at)})
     for role in decode_records(loaded, RESIDENCY, ResidentRecord):
-        state.roles.reserved.add(role.removeprefix("/") or state.config.reserved_role)
+        state.roles.reserve(role.removeprefix("/") or state.config.reserved_role)
     effects += signals.take_up(state, loaded)
     state.listen()
     effects += notices.take_up(state.outbox, loaded)

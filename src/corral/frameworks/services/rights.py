@@ -29,11 +29,10 @@ from corral.frameworks.services.command_spec import (
 from corral.frameworks.services.commands import read_changes, read_victims
 from corral.frameworks.services.deployments import Change, find_deployment, plan_changes
 from corral.frameworks.services.groups import read_deletion, read_update
-from corral.frameworks.services.record_spec import GroupRecord
 from corral.frameworks.services.role_spec import needed_roles, top_group
-from corral.frameworks.services.roles import NO_GROUPS, Groups
+from corral.frameworks.services.roles import NO_GROUPS, Groups, differs
 from corral.frameworks.services.scaling_spec import Push, Resize, SetScaling
-from corral.frameworks.services.state import State, replace
+from corral.frameworks.services.state import State
 from corral.lib.errors import Forbidden
 from corral.net.auth import Caller
 from corral.sdk.rights import check_roles, holds
@@ -109,14 +108,8 @@ def _check_changes(state: State, caller: Caller, changes: Sequence[Change], grou
     for spec in _list_blocked(state, affected):
         _check_app(state, caller, spec)
     for group_id, record in groups.items():
-        if _differs(record, state.groups.get(group_id)):
+        if differs(record, state.groups.get(group_id)):
             _check_group(state, caller, group_id)
-
-
-def _differs(record: GroupRecord | None, old: GroupRecord | None) -> bool:
-    if record is None or old is None:
-        return record is not old
-    return replace(record, version=old.version) != old
 
 
 def _check_app(state: State, caller: Caller, spec: AppSpec) -> None:

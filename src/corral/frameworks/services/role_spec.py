@@ -27,17 +27,18 @@ class Roles:
 
     Shapes: `apps` counts the apps that are launched in each role, `reserved` are those for which something was ever
     reserved: in these it stays, so that what nobody has any more is offered to it and can be freed. `told` is what the
-    master has heard last, empty while nobody listens; `refused` are the roles that it would not have the framework in,
-    and why.
+    master has heard last; `refused` are the roles that it would not have the framework in, and why. It has to be told
+    again once these are `stale`.
     """
 
-    __slots__ = ("apps", "refused", "reserved", "told")
+    __slots__ = ("apps", "refused", "reserved", "stale", "told")
 
     def __init__(self) -> None:
         self.apps: Counter[str] = Counter()
         self.reserved: set[str] = set()
         self.told: tuple[str, ...] = ()
         self.refused: dict[str, str] = {}
+        self.stale = False
 
     def wanted(self, own: str) -> tuple[str, ...]:
         """What the framework has to be in. Shapes: its own role first, the others sorted."""
@@ -46,7 +47,9 @@ class Roles:
 
     def enter(self, spec: AppSpec, config: Config) -> None:
         """One more app of this role."""
-        self.apps[launch_role(spec, config)] += 1
+        role = launch_role(spec, config)
+        self.stale |= role not in self.apps
+        self.apps[role] += 1
 
     def leave(self, spec: AppSpec, config: Config) -> None:
         """One app of this role fewer."""
@@ -54,6 +57,17 @@ class Roles:
         self.apps[role] -= 1
         if not self.apps[role]:
             del self.apps[role]
+            self.stale = True
+
+    def reserve(self, role: str) -> None:
+        """Something is to be reserved for this role."""
+        self.reserved.add(role)
+        self.stale = True
+
+    def begin(self, told: tuple[str, ...]) -> None:
+        """The framework has subscribed anew, in these roles."""
+        self.told = told
+        self.stale = True
 
 
 def own_role(spec: AppSpec, config: Config) -> str:

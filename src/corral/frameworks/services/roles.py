@@ -69,6 +69,13 @@ def is_top(group_id: str) -> bool:
     return group_id != "/" and top_group(group_id) == group_id
 
 
+def differs(record: GroupRecord | None, old: GroupRecord | None) -> bool:
+    """Whether the group changes, its version aside."""
+    if record is None or old is None:
+        return record is not old
+    return replace(record, version=old.version) != old
+
+
 def make_group(state: State, group_id: str, version: str = "") -> GroupRecord:
     """A group that nobody has described."""
     return GroupRecord(id=group_id, version=version, enforce_role=is_top(group_id) and state.config.enforce_group_roles)
@@ -79,8 +86,9 @@ def make_group(state: State, group_id: str, version: str = "") -> GroupRecord:
 
 def take_part(state: State) -> list[Effect]:
     """Say in which roles the framework is, when these have changed; offers of what is reserved alone are wanted."""
-    if not state.connected or state.framework_id is None:
+    if not state.roles.stale or not state.connected or state.framework_id is None:
         return []
+    state.roles.stale = False
     roles = state.roles.wanted(state.config.role)
     if roles == state.roles.told:
         return []
@@ -102,7 +110,7 @@ def become_resident(state: State, role: str, now: float) -> list[Effect]:
     """From the first app with volumes on, and in every life to come, offers of what is reserved are asked for."""
     if role in state.roles.reserved:
         return []
-    state.roles.reserved.add(role)
+    state.roles.reserve(role)
     record = Persist(f"{RESIDENCY}/{role}", ResidentRecord(since_at=now))
     return [record, *take_part(state), *revive_reserved(state)]
 
@@ -117,6 +125,6 @@ def take_refusal(state: State, failed: CallFailed) -> list[Effect]:
     # All are asked for together, and only the words of the answer tell which of them are meant.
     meant = [role for role in asked if repr(role) in failed.why] or asked
     state.roles.refused.update(dict.fromkeys(meant, failed.why))
-    state.roles.told = ()
+    state.roles.begin(())
     state.restless.update(dict.fromkeys(state.apps))
     return [Note("roles refused", failed.why, "error", {"roles": meant})]

@@ -330,6 +330,8 @@ class State:
             assert all(self.service_ports[p] > 0 for p in ports), f"service ports of {key} are not taken"
         roles = Counter(launch_role(app.spec, self.config) for app in self.apps.values())
         assert roles == self.roles.apps, "roles of apps are miscounted"
+        if self.connected:
+            assert self.roles.told == self.roles.wanted(self.config.role), "the master has not been told of the roles"
         locked = {app: d.id for d in self.deployments.values() for app in d.apps}
         assert locked == self.locks, "locks and deployments differ"
         assert self.done.keys() == self.deployments.keys(), "deployments and their progress differ"

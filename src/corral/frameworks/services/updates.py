@@ -338,7 +338,7 @@ def subscribed(state: State, event: events.Subscribed) -> list[Effect]:
         for instance in app.instances.values():
             if instance.leaves and instance.condition is not Condition.SCHEDULED:
                 effects.extend(kill(state, instance, app))
-    state.roles.told = state.info.roles
+    state.roles.begin(state.info.roles)
     return [*effects, *take_part(state), *revive_reserved(state)]
 
 
