@@ -51,7 +51,7 @@ def import_marathon(addr: str, source: str, only_plan: bool, suspended: bool, be
     found = [
         _judge(client, kind, body, suspended)
         for kind, body in _definitions(content)
-        if prefix == "/" or app_id(body["id"]).startswith(prefix + "/") or app_id(body["id"]) == prefix
+        if _is_below(prefix, app_id(body["id"]))
     ]
     if not found:
         raise Invalid(f"{source} holds no apps below {prefix}; give the URL of a Marathon or what its /v2/apps answers")
@@ -62,12 +62,17 @@ def import_marathon(addr: str, source: str, only_plan: bool, suspended: bool, be
     refused = [one for one in found if one["verdict"] == "refused"]
     if not only_plan:
         refused += _take_over(client, [one for one in found if one["verdict"] in ("new", "changed")])
-        for group in _dependencies(content):
-            client.send("PUT", f"/v2/groups{group['id']}", {"dependencies": group["dependencies"]}, {"force": True})
+        for group_id, rules in _rules(content):
+            if _is_below(prefix, group_id):
+                client.send("PUT", f"/v2/groups{group_id}", rules, {"force": True})
     taken = len(found) - len(refused)
     click.echo(f"{taken} of {len(found)} {'can be' if only_plan else 'are'} taken over", err=True)
     if refused:
         sys.exit(1)
+
+
+def _is_below(prefix: str, path: str) -> bool:
+    return prefix == "/" or path == prefix or path.startswith(prefix + "/")
 
 
 def _fetch(url: str) -> Any:
@@ -92,12 +97,14 @@ def _definitions(content: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         yield kind, {key: value for key, value in content.items() if key not in _SHOWN}
 
 
-def _dependencies(content: Any) -> Iterator[dict[str, Any]]:
+def _rules(content: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What groups wait for, and which of them enforce their roles."""
     if isinstance(content, dict):
-        if content.get("dependencies") and ("apps" in content or "groups" in content) and content.get("id") != "/":
-            yield {"id": app_id(content["id"]), "dependencies": content["dependencies"]}
+        rules = {field: content[field] for field in ("dependencies", "enforceRole") if content.get(field)}
+        if rules and ("apps" in content or "groups" in content) and content.get("id") != "/":
+            yield app_id(content["id"]), rules
         for one in content.get("groups") or ():
-            yield from _dependencies(one)
+            yield from _rules(one)
 
 
 def _judge(client: Client, kind: str, body: dict[str, Any], suspended: bool) -> dict[str, Any]:

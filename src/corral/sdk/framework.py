@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from corral.lib.clock import Clock, FollowingClock, system_clock
-from corral.lib.errors import CorralError
+from corral.lib.errors import CorralError, Forbidden
 from corral.model import calls
 from corral.model.framework import Capability, FrameworkInfo
 from corral.net.access import NO_ACCESS, Access
@@ -157,7 +157,7 @@ class FrameworkShell:
         raise TypeError(f"no framework has the effect {type(effect).__name__}")
 
     def _tell_failure(self, call: calls.Call, connection: int, error: CorralError) -> None:
-        self._tell(CallFailed(call, error.message, connection))
+        self._tell(CallFailed(call, error.message, connection, isinstance(error, Forbidden)))
 
     def flush(self) -> None:
         """Nothing is gathered: calls leave one by one, as Mesos has them."""
@@ -198,7 +198,7 @@ class FrameworkShell:
         try:
             await self._transport.call(call)
         except CorralError as error:
-            return CallFailed(call, error.message, connection)
+            return CallFailed(call, error.message, connection, isinstance(error, Forbidden))
         return None
 
     async def _send_in_order(self, queue: "asyncio.Queue[calls.Call]", connection: int) -> None:

@@ -17,12 +17,17 @@ from corral.net.routes import Handler, Request, Response, Route, Stream
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-def check_roles(caller: Caller, roles: Sequence[str], framework: str) -> None:
+def holds(caller: Caller, role: str) -> bool:
+    """Whether the caller may act in the role."""
+    return not caller.roles or any(is_within(role, own) for own in caller.roles)
+
+
+def check_roles(caller: Caller, roles: Sequence[str], what: str) -> None:
     """Errors: `Forbidden` names the role that the caller is not bound to, and what would do."""
-    for role in roles if caller.roles else ():
-        if not any(is_within(role, own) for own in caller.roles):
+    for role in roles:
+        if not holds(caller, role):
             raise Forbidden(
-                f"{caller.name} is bound to {', '.join(caller.roles)}, and what {framework} runs is of role {role!r}; "
+                f"{caller.name} is bound to {', '.join(caller.roles)}, and {what} is of role {role!r}; "
                 f"use a token with that role, or one without roles"
             )
 
@@ -41,7 +46,7 @@ def _guarded(route: Route, framework: str, roles: Sequence[str]) -> Route:
     handler: Handler = route.handler
 
     def handle(request: Request) -> Awaitable[Response | Stream]:
-        check_roles(request.caller, roles, framework)
+        check_roles(request.caller, roles, f"what {framework} runs")
         return handler(request)
 
     return msgspec.structs.replace(route, handler=handle)

@@ -58,11 +58,15 @@ class Disconnected(msgspec.Struct, frozen=True, tag="Disconnected"):
 
 
 class CallFailed(msgspec.Struct, frozen=True, tag="CallFailed"):
-    """The master did not take a call that was made on this connection, or nobody knows whether it did."""
+    """The master did not take a call that was made on this connection, or nobody knows whether it did.
+
+    Shapes: it surely did not, as the caller may not have that, where it is `forbidden`.
+    """
 
     call: calls.Call
     why: str
     connection: int
+    forbidden: bool = False
 
 
 class FrameworkCore(Core, Protocol):
@@ -70,7 +74,8 @@ class FrameworkCore(Core, Protocol):
 
     Shapes: a core may have `reads`, the types of commands that change nothing: these are answered, marked as stale,
     while its records cannot be written. One that keeps `Patience` has `unheard_s(now)`, the seconds for which something
-    has waited without an offer and without a reason.
+    has waited without an offer and without a reason. One that changes its roles has `take_forbidden(failed, now)`: told
+    that it may not be in some of those of an UPDATE_FRAMEWORK, it goes on with others.
     """
 
     def live_tasks(self) -> Iterable[calls.ReconcileTask]:
@@ -308,5 +313,8 @@ class Session:
     def _call_failed(self, input: CallFailed, now: float) -> Sequence[Effect]:
         if not self.connected or input.connection != self._connection:
             return ()
+        if input.forbidden and isinstance(input.call, calls.UpdateFramework) and hasattr(self._core, "take_forbidden"):
+            effects: Sequence[Effect] = self._core.take_forbidden(input, now)
+            return effects
         kind = type(input.call).__struct_config__.tag
         return self._break(f"call {kind} was not taken: {input.why}", now)

@@ -64,6 +64,7 @@ class ServicesSection:
     env_prefix: str = ""
     webhook_secret_file: str = ""
     volume_role: str = ""
+    enforce_group_roles: bool = False
     principal: str = ""
     drain_s: float = 30.0
 

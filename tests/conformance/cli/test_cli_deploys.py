@@ -1,6 +1,7 @@
 """App files compared, applied and gone back on; deployments followed and steered; the apps of a Marathon taken over."""
 
 import json
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,16 @@ def test_a_marathon_is_taken_over_with_what_it_refuses_named(run: Run, cluster: 
     live = run("import", "marathon", cluster.url, "--plan", "--below", "moved")
     assert live.code == 0
     assert " same " in live.out
+    tree = {"id": "/", "apps": [], "groups": [
+        {"id": "/ruled", "enforceRole": True, "dependencies": ["/moved"], "apps": [sleeper("/ruled/d", role="ruled")]},
+        {"id": "/left", "enforceRole": True, "apps": [sleeper("/left/e", role="left")]},
+    ]}  # fmt: skip
+    assert run("import", "marathon", write(tmp_path / "tree.json", tree), "--below", "ruled", "--suspended").code == 0
+    with urllib.request.urlopen(f"{cluster.url}/v2/groups", timeout=10) as answer:
+        groups = {one["id"]: one for one in json.load(answer)["groups"]}
+    assert (groups["/ruled"]["enforceRole"], groups["/ruled"]["dependencies"]) == (True, ["/moved"])
+    assert (groups["/ruled"]["apps"][0]["role"], "/left" in groups) == ("ruled", False)
+    assert run("app", "destroy", "ruled/d").code == 0
     assert run("import", "marathon", "http://127.0.0.1:1", "--plan").code == 5
     assert run("import", "marathon", "nowhere.json").code == 2
     assert run("app", "destroy", "moved/a").code == 0

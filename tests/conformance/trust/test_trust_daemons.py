@@ -306,3 +306,55 @@ def test_apps_and_jobs_are_changed_by_those_who_hold_their_role(tmp_path: Path) 
         assert ask(token, "DELETE", path)[0] == 401
         assert ask(token, "GET", "/v2/apps")[0] == 401
         assert ask(token, "POST", "/corral/v1/scaling/other/expand")[0] in (403, 404)
+
+
+def test_a_group_s_role_is_for_those_who_hold_it_and_a_framework_may_be_kept_from_it(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        cluster = start(site)
+        ca = ("--cacert", str(cluster.trust / "ca.pem"))
+        tokens = {
+            role: cluster.corral("token", "create", "--name", role, "--role", role).out.strip()
+            for role in ("dev", "ads")
+        }
+
+        def ask(who: str, method: str, path: str, body: Any = None, url: str = cluster.master.url) -> tuple[int, Any]:
+            data = ("-d", json.dumps(body), "-H", "Content-Type: application/json") if body is not None else ()
+            token = ("-H", f"Authorization: Bearer {tokens.get(who) or cluster.secret()}")
+            words = (*ca, *token, "-X", method, "-w", "\n%{http_code}", *data)
+            text, _, code = cluster.curl(*words, url + path).stdout.rpartition("\n")
+            return int(code), json.loads(text) if text else None
+
+        def runs(app_id: str, count: int, url: str = cluster.master.url) -> bool:
+            code, found = ask("", "GET", f"/v2/apps{app_id}", url=url)
+            return bool(code == 200 and found["app"]["tasksRunning"] == count and not found["app"]["deployments"])
+
+        app = {"cmd": "exec sleep 1000", "cpus": 0.1, "mem": 16, "instances": 1}
+        assert ask("dev", "POST", "/v2/apps", {"id": "/dev/web", **app})[0] == 403, "it would be of the role of all"
+        assert ask("dev", "POST", "/v2/groups", {"id": "/dev", "enforceRole": True})[0] == 201
+        assert ask("dev", "POST", "/v2/apps", {"id": "/dev/web", **app})[1]["role"] == "dev"
+        wait_until(lambda: runs("/dev/web", 1), "its first task")
+        code, found = ask("ads", "PUT", "/v2/apps/dev/web", {"instances": 2})
+        assert (code, "app /dev/web is of role 'dev'" in found["message"]) == (403, True)
+        assert ask("ads", "DELETE", "/v2/groups/dev")[0] == 403
+        assert ask("dev", "PUT", "/v2/apps/dev/web", {"instances": 2})[0] == 200
+        wait_until(lambda: runs("/dev/web", 2), "the second one")
+        assert ask("dev", "DELETE", "/v2/apps/dev/web/tasks")[0] == 200
+
+        alone = site.start(
+            "framework", "services", "--master", cluster.master.url, "--listen", "127.0.0.1:0", "--work-dir",
+            str(tmp_path / "alone"), "--set", "services.role=ads", CORRAL_CACERT=str(cluster.trust / "ca.pem"),
+            CORRAL_TOKEN=tokens["ads"],
+        )  # fmt: skip
+        for app_id, role in (("/ads/web", "ads"), ("/dev/own", "dev")):
+            assert ask("", "POST", "/v2/apps", {"id": app_id, **app, "role": role}, alone.url)[0] == 201
+
+        def refused() -> bool:
+            queue = ask("", "GET", "/v2/queue", url=alone.url)[1]["queue"]
+            told = [one["detail"] for item in queue for one in item["processedOffersSummary"].get("reasons", ())]
+            return [item["app"]["id"] for item in queue] == ["/dev/own"] and "may not be in role dev" in " ".join(told)
+
+        wait_until(refused, "the reason why one waits")
+        wait_until(lambda: runs("/ads/web", 1, alone.url), "the other one, which may")
+        assert ask("", "PUT", "/v2/apps/ads/web", {"instances": 2}, alone.url)[0] == 200
+        wait_until(lambda: runs("/ads/web", 2, alone.url), "the framework at work as before")
+        assert "roles refused" in alone.text

@@ -198,6 +198,37 @@ def test_a_call_that_is_not_taken_leads_to_a_new_subscription() -> None:
     assert session.handle(CallFailed(call, "refused", 1), 1.0) == ()
 
 
+class Mover(Recorder):
+    """A core that changes its roles."""
+
+    def take_forbidden(self, failed: CallFailed, now: float) -> Sequence[Effect]:
+        self.seen.append(failed)
+        return [SetTimer("other roles", 0.0)]
+
+
+@pytest.mark.parametrize("forbidden", [True, False])
+@pytest.mark.parametrize("kind", ["roles", "other"])
+@pytest.mark.parametrize("core", [Mover(), Recorder()])
+def test_who_changes_its_roles_goes_on_when_it_may_not_be_in_some(core: Recorder, kind: str, forbidden: bool) -> None:
+    core.seen.clear()
+    info = FrameworkInfo(user="root", name="f", role="dev")
+    session = Session(info, core, Random(1))
+    session.handle(Loaded(()), 0.0)
+    session.handle(SUBSCRIBED, 0.0)
+    call: calls.Call = calls.UpdateFramework(info=info)
+    if kind == "other":
+        call = calls.Revive(framework_id=FrameworkId("F1"))
+    failed = CallFailed(call, "ads is bound to ads", 1, forbidden)
+    effects = session.handle(failed, 1.0)
+    goes_on = isinstance(core, Mover) and kind == "roles" and forbidden
+    assert session.connected == goes_on
+    assert (core.seen[-1] is failed) == goes_on
+    assert ("other roles" in timers_of(effects)) == goes_on
+    # What is said of a connection that is over is no news.
+    late = msgspec.structs.replace(failed, connection=0)
+    assert session.handle(late, 1.0) == ()
+
+
 def test_a_framework_that_was_removed_comes_back_as_a_new_one() -> None:
     session, _, _ = connected()
     effects = session.handle(events.Error(message="Framework has been removed"), 1.0)

@@ -73,6 +73,7 @@ class Cluster:
         self.measured: list[tuple[str, ...]] = []
         self.signals: list[Signal] = []
         self.roles: tuple[str, ...] = (self.config.role,)
+        self.suppressed: tuple[str, ...] = ()
         self.revived: list[tuple[str, ...]] = []
         self.reserved: dict[str, tuple[AgentId, Resources]] = {}
         self.replies: dict[int, Any] = {}
@@ -88,37 +89,40 @@ class Cluster:
         effects = decide(self.core, input, self.now)
         self.core.invariants()
         for effect in effects:
-            match effect:
-                case Persist(key=key, record=None):
-                    self.records.pop(key, None)
-                case Persist(key=key, record=record):
-                    assert record is not None
-                    self.records[key] = encode_record(record)
-                case Reply(ask=ask, value=value):
-                    self.replies[ask] = value
-                case Refuse(ask=ask, error=error):
-                    self.replies[ask] = error
-                case SetTimer(name=name, delay_s=delay_s, if_unset=if_unset):
-                    if not (if_unset and name in self.timers):
-                        self.timers[name] = self.now + delay_s
-                case CancelTimer(name=name):
-                    self.timers.pop(name, None)
-                case Note():
-                    self.notes.append(effect)
-                case Notify():
-                    self.sent.append(effect)
-                case Publish(kind=kind, body=body):
-                    assert body["eventType"] == kind
-                    self.published.append(dict(msgspec.json.decode(msgspec.json.encode(body))))
-                case Signal():
-                    self.signals.append(effect)
-                case Measure(nodes=nodes):
-                    self.measured.append(nodes)
-                case Call(call=call):
-                    self.calls.append(call)
-                    self._hear(call)
-                case _:
-                    raise AssertionError(f"unexpected effect {effect}")
+            self.perform(effect)
+
+    def perform(self, effect: Any) -> None:
+        match effect:
+            case Persist(key=key, record=None):
+                self.records.pop(key, None)
+            case Persist(key=key, record=record):
+                assert record is not None
+                self.records[key] = encode_record(record)
+            case Reply(ask=ask, value=value):
+                self.replies[ask] = value
+            case Refuse(ask=ask, error=error):
+                self.replies[ask] = error
+            case SetTimer(name=name, delay_s=delay_s, if_unset=if_unset):
+                if not (if_unset and name in self.timers):
+                    self.timers[name] = self.now + delay_s
+            case CancelTimer(name=name):
+                self.timers.pop(name, None)
+            case Note():
+                self.notes.append(effect)
+            case Notify():
+                self.sent.append(effect)
+            case Publish(kind=kind, body=body):
+                assert body["eventType"] == kind
+                self.published.append(dict(msgspec.json.decode(msgspec.json.encode(body))))
+            case Signal():
+                self.signals.append(effect)
+            case Measure(nodes=nodes):
+                self.measured.append(nodes)
+            case Call(call=call):
+                self.calls.append(call)
+                self._hear(call)
+            case _:
+                raise AssertionError(f"unexpected effect {effect}")
 
     def advance(self, seconds: float) -> None:
         """Let time pass, every timer going off at its instant."""
@@ -206,6 +210,7 @@ class Cluster:
         match call:
             case calls.Request(wants=wants):
                 assert wants is not None
+                assert {w.role for w in wants} <= set(self.roles), "wants of other roles would be refused"
                 self.wants = {w.id: w for w in wants}
             case calls.Accept(offer_ids=offer_ids, operations=operations):
                 for offer_id in offer_ids:
@@ -226,8 +231,8 @@ class Cluster:
                 self.killed.append(task_id)
             case calls.AcceptInverseOffers():
                 pass
-            case calls.UpdateFramework(info=info):
-                self.roles = info.roles
+            case calls.UpdateFramework(info=info, suppressed_roles=suppressed):
+                self.roles, self.suppressed = info.roles, suppressed
             case calls.Revive(roles=roles):
                 assert set(roles) <= set(self.roles), "it is in these roles"
                 self.revived.append(roles)
@@ -267,8 +272,8 @@ class Cluster:
             self._offers += 1
             offer = Offer(
                 id=OfferId(f"O{self._offers}"), framework_id=FRAMEWORK, agent_id=agent_id,
-                hostname=agent_id.removeprefix("agent-"), ip="10.0.0.1", port=4681, role="services",
-                resources=resources,
+                hostname=agent_id.removeprefix("agent-"), ip="10.0.0.1", port=4681,
+                role=resources[0].identity.reservations[-1].role, resources=resources,
             )  # fmt: skip
             self._offered[offer.id] = offer
             self.send(events.Offers(offers=(offer,)))

@@ -6,13 +6,13 @@ import pytest
 
 from corral.frameworks.services import Config
 from corral.frameworks.services.command_spec import (
-    CheckGroup,
     CreateGroup,
     DeleteApp,
     DeleteGroup,
     GetGroup,
     GetGroupVersion,
     GetGroupVersions,
+    PatchGroup,
     UpdateGroup,
 )
 from corral.frameworks.services.tree import read_group, read_group_patch
@@ -128,10 +128,14 @@ def test_a_dry_run_of_going_back_tells_its_steps(cluster: Any) -> None:
 
 def test_a_patch_takes_enforce_role_alone(cluster: Any) -> None:
     make(cluster)
-    read_group_patch({"enforceRole": False})
-    assert cluster.ask(CheckGroup(id="/shop")).version == cluster.state.groups["/shop"].version
-    for body in ({"enforceRole": True}, {"apps": []}, {"enforceRole": False, "apps": []}):
+    assert [read_group_patch({"enforceRole": given}) for given in (False, True)] == [False, True]
+    same = cluster.ask(PatchGroup(id="/shop", enforce_role=False))
+    assert same.version == cluster.state.groups["/shop"].version
+    for body in ({}, {"enforceRole": None}, {"enforceRole": 1}, {"apps": []}, {"enforceRole": False, "apps": []}):
         with pytest.raises(Unprocessable):
             read_group_patch(body)
     with pytest.raises(NotFound):
-        cluster.ask(CheckGroup(id="/nowhere"))
+        cluster.ask(PatchGroup(id="/nowhere", enforce_role=True))
+    for at in ("/", "/shop/inner"):
+        with pytest.raises(Unprocessable):
+            cluster.ask(PatchGroup(id=at, enforce_role=True))

@@ -263,8 +263,6 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("/killSelection", {"killSelection": "RANDOM"}),
     ("/acceptedResourceRoles", {"acceptedResourceRoles": []}),
     ("/acceptedResourceRoles", {"acceptedResourceRoles": ["other"]}),
-    ("/role", {"role": "other"}),
-    ("/role", {"role": "a b"}),
     ("/healthChecks(0)", {"healthChecks": ["HTTP"]}),
     ("/healthChecks(0)/protocol", {"healthChecks": [{"protocol": "UDP"}]}),
     ("/healthChecks(1)/portIndex", {"healthChecks": [{}, {"portIndex": 1}]}),

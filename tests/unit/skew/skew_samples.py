@@ -19,6 +19,7 @@ from corral.agent import spec as agent
 from corral.frameworks.batch import spec as batch
 from corral.frameworks.cron import spec as cron
 from corral.frameworks.services import record_spec as services
+from corral.frameworks.services import role_spec
 from corral.master import spec as master
 from corral.model import orders, role
 from corral.runtime import election
@@ -43,6 +44,7 @@ RECORDS: dict[str, Any] = {
     **{f"cron.{kind.__name__}": kind for kind in (
         cron.Progress, cron.Purge, cron.JobRecord, cron.Run, cron.HistoryRecord, cron.Edges, cron.Backfill, cron.Signal,
     )},
+    "services.ResidentRecord": role_spec.ResidentRecord,
     "cron.Tokens": tokens.Tokens,
     "cron.Notice": notices.Notice,
     **{f"batch.{kind.__name__}": kind for kind in (batch.Owner, batch.Progress, batch.Bundle, batch.KillOrder)},

@@ -7,12 +7,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from corral.frameworks.services.core import Input, ServicesCore
-from corral.frameworks.services.routes import FREE, routes
+from corral.frameworks.services.routes import routes
 from corral.frameworks.services.spec import Config
 from corral.net.routes import Route
 from corral.sdk.feed import Feed
 from corral.sdk.framework import Framework, introduce
-from corral.sdk.rights import guard
 
 __all__ = ["Config", "Input", "ServicesCore", "build"]
 
@@ -26,7 +25,7 @@ def build(config: Config, random: Random) -> Framework:
 
     def front_door(ask: Callable[[Any], Awaitable[Any]]) -> list[Route]:
         leader = f"{config.scheme}://{config.address}"
-        return guard(routes(ask, feed, leader), config.name, (config.role, config.reserved_role), FREE)
+        return routes(ask, feed, leader)
 
     return Framework(
         info=info, core=ServicesCore(config, random, info), routes=front_door,

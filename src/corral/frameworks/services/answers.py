@@ -3,15 +3,26 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from corral.frameworks.services.command_spec import Command, Result
+from corral.frameworks.services.command_spec import READS, Bound, Command, Result
 from corral.frameworks.services.validate import canonical_id
 from corral.net.routes import Request, Response, json_response
 
-Ask = Callable[[Command], Awaitable[Any]]
+Ask = Callable[[Request, Command], Awaitable[Any]]
+"""Asks the core for whoever sent the request."""
 Table = Sequence[tuple[str, str, Any]]
 """Method, path and handler of each route of a door."""
 
 NO_CACHE = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache", "Expires": "0"}
+
+
+def for_callers(ask: Callable[[Command], Awaitable[Any]]) -> Ask:
+    """The core is told who wants a change when it is somebody who is bound to roles; reads are for everybody."""
+
+    def ask_for(request: Request, command: Command) -> Awaitable[Any]:
+        bound = request.caller.roles and not isinstance(command, READS)
+        return ask(Bound(caller=request.caller, command=command) if bound else command)
+
+    return ask_for
 
 
 def app_id_of(request: Request) -> str:

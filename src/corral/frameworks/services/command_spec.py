@@ -10,6 +10,7 @@ from corral.frameworks.services.discovery_spec import DiscoveryCommand, GetRegis
 from corral.frameworks.services.record_spec import Policy
 from corral.frameworks.services.scaling_spec import GetScaling, GetUsage, ScalingCommand
 from corral.frameworks.services.webhook_spec import GetWebhooks, WebhookCommand
+from corral.net.auth import Caller
 
 
 class AppUpdate(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,13 +23,14 @@ class AppUpdate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GroupUpdate(msgspec.Struct, frozen=True, kw_only=True):
-    """What a group is to hold. Shapes: None keeps what there is, a list names all there shall be."""
+    """What a group is to hold and be. Shapes: None keeps what there is, a list names all there shall be."""
 
     id: str
     apps: tuple[AppSpec, ...] | None = None
     pods: tuple[AppSpec, ...] | None = None
     groups: "tuple[GroupUpdate, ...] | None" = None
     dependencies: tuple[str, ...] | None = None
+    enforce_role: bool | None = None
 
 
 class CreateApp(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -102,6 +104,13 @@ class UpdateGroup(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     force: bool = False
     policy: Policy | None = None
     ignored: tuple[str, ...] = ()
+
+
+class PatchGroup(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Whether what is new below a group at the top gets its role."""
+
+    id: str
+    enforce_role: bool
 
 
 class DeleteGroup(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -240,12 +249,6 @@ class GetGroupVersion(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     version: str
 
 
-class CheckGroup(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Ask for a group's present version, which is all that a change without effect answers with."""
-
-    id: str
-
-
 class GetInfo(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     pass
 
@@ -262,6 +265,13 @@ class GetConfig(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """How this framework is set up. Reply: the fields of `Config`."""
 
 
+class Bound(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A command of a caller who is bound to roles, and may change what these hold."""
+
+    caller: Caller
+    command: "Command"
+
+
 class PlanApps(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """What would be asked of the kernel if these apps were applied; nothing is changed. corral's own.
 
@@ -275,9 +285,9 @@ class PlanApps(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 Command = (
     CreateApp | UpdateApps | DeleteApp | RestartApp | CreateGroup | UpdateGroup | DeleteGroup | KillTasks | ResetDelay
     | CancelDeployment | GetApps | GetApp | GetVersions | GetVersion | GetTasks | GetQueue | GetDeployments | GetGroup
-    | GetInfo | GetLeader | PlanApps | GetGroupVersions | GetGroupVersion | CheckGroup
+    | GetInfo | GetLeader | PlanApps | GetGroupVersions | GetGroupVersion | PatchGroup
     | GetPods | GetPod | KillPod | PauseDeployment | PromoteDeployment | GetDeployment | GetEnded | DiscoveryCommand
-    | ScalingCommand | GetAvoided | WebhookCommand | GetNumbers | GetConfig
+    | ScalingCommand | GetAvoided | WebhookCommand | GetNumbers | GetConfig | Bound
 )  # fmt: skip
 
 

@@ -73,10 +73,10 @@ def create(state: State, ask: int, command: CreateApp, now: float) -> list[Effec
     if state.visible(app_id) is not None:
         what, where = ("An app", "apps") if state.apps[app_id].spec.pod is None else ("A pod", "pods")
         raise Conflict(f"{what} with id [{app_id}] already exists; change it with PUT /v2/{where}{app_id}")
-    change = Change(id=app_id, spec=command.spec)
+    changes = read_changes(state, command)
     room = _make_room(state, app_id)
     result, effects = deploy(
-        state, [change], force=command.force, why=f"create app {app_id}", now=now, groups=room, policy=command.policy
+        state, changes, force=command.force, why=f"create app {app_id}", now=now, groups=room, policy=command.policy
     )
     value = view_app(state, state.apps[app_id], ("tasks", "deployments", "counts"), now)
     if command.spec.pod is not None:
@@ -113,6 +113,13 @@ def _make_room(state: State, app_id: str) -> dict[str, None]:
     return {g: None for g in state.groups if g == app_id or g.startswith(prefix)}
 
 
+def read_changes(state: State, command: CreateApp | UpdateApps) -> list[Change]:
+    """What is to become of each app. Errors: `NotFound`, `Conflict`."""
+    if isinstance(command, CreateApp):
+        return [Change(id=command.spec.id, spec=command.spec)]
+    return [_change_of(state, u, command) for u in command.updates]
+
+
 def update(state: State, ask: int, command: UpdateApps, now: float) -> list[Effect]:
     """One app or several, changed in one deployment.
 
@@ -121,14 +128,14 @@ def update(state: State, ask: int, command: UpdateApps, now: float) -> list[Effe
     if len(command.updates) > state.config.most_apps_per_request:
         most = state.config.most_apps_per_request
         raise TooLarge(f"{len(command.updates)} apps in one request, at most {most} are taken; send them in parts")
-    changes = [_change_of(state, u, command) for u in command.updates]
+    changes = read_changes(state, command)
     created = [c.id for c in changes if state.visible(c.id) is None]
     room: dict[str, None] = {}
     for app_id in created:
         room |= _make_room(state, app_id)
     _check_siblings(changes)
     if command.dry_run:
-        return [Reply(ask, view_plan(state, changes, room, command.ignored))]
+        return [Reply(ask, view_plan(state, changes, room, command.ignored, force=command.force))]
     why = f"update {', '.join(c.id for c in changes[:5])}"
     force = command.force or (len(changes) == 1 and check_seen(state, changes[0].id, command.seen))
     result, effects = deploy(state, changes, force=force, why=why, now=now, groups=room, policy=command.policy)
@@ -222,7 +229,7 @@ def kill_tasks(state: State, ask: int, command: KillTasks, now: float) -> list[E
     """
     if command.scale and command.wipe:
         raise Invalid("You cannot use scale and wipe at the same time; choose one")
-    victims = _victims(state, command)
+    victims = read_victims(state, command)
     shown = view_tasks(state, victims)
     if command.scale:
         return _kill_and_scale(state, ask, command, victims, now)
@@ -233,7 +240,8 @@ def kill_tasks(state: State, ask: int, command: KillTasks, now: float) -> list[E
     return [Reply(ask, shown)]
 
 
-def _victims(state: State, command: KillTasks) -> list[tuple[App, Instance]]:
+def read_victims(state: State, command: KillTasks) -> list[tuple[App, Instance]]:
+    """The instances that the command means. Errors: `NotFound`."""
     if command.app is not None:
         app = need_app(state, command.app)
         chosen = list(app.instances.values())

@@ -22,6 +22,8 @@ from corral.frameworks.services import (
     pod_views,
     pods,
     recovery,
+    rights,
+    roles,
     scaling_spec,
     signals,
     steering,
@@ -32,8 +34,8 @@ from corral.frameworks.services import (
 )
 from corral.frameworks.services.command_spec import (
     READS,
+    Bound,
     CancelDeployment,
-    CheckGroup,
     Command,
     CreateApp,
     CreateGroup,
@@ -60,6 +62,7 @@ from corral.frameworks.services.command_spec import (
     GetVersions,
     KillPod,
     KillTasks,
+    PatchGroup,
     PauseDeployment,
     PlanApps,
     PromoteDeployment,
@@ -127,6 +130,10 @@ class ServicesCore:
     def invariants(self) -> None:
         self.state.invariants()
 
+    def take_forbidden(self, failed: CallFailed, now: float) -> Sequence[Effect]:
+        """The framework may not be in some of the roles that it wanted."""
+        return [*roles.take_refusal(self.state, failed), *upkeep.settle(self.state, now)]
+
     def live_tasks(self) -> Iterable[calls.ReconcileTask]:
         for app in self.state.apps.values():
             for instance in app.instances.values():
@@ -149,7 +156,7 @@ class ServicesCore:
             case Tick(name=upkeep.WORK):
                 return offers.work_off(state, now)
             case Tick(name=offers.RESERVED):
-                return offers.revive_reserved(state)
+                return roles.revive_reserved(state)
             case Tick(name=offers.WANTS):
                 return offers.say_wants(state)
             case Tick(name=upkeep.SWEEP):
@@ -204,6 +211,9 @@ class ServicesCore:
     def _command(self, ask: int, command: Command, now: float) -> list[Effect]:
         state = self.state
         match command:
+            case Bound(command=meant):
+                rights.check(state, command)
+                return self._command(ask, meant, now)
             case CreateApp():
                 return commands.create(state, ask, command, now)
             case UpdateApps():
@@ -216,6 +226,8 @@ class ServicesCore:
                 return groups.create_group(state, ask, command, now)
             case UpdateGroup():
                 return groups.update_group(state, ask, command, now)
+            case PatchGroup():
+                return groups.patch_group(state, ask, command, now)
             case DeleteGroup():
                 return groups.delete_group(state, ask, command, now)
             case KillTasks():
@@ -283,8 +295,6 @@ class ServicesCore:
                 return history.view_group_versions(state, command.id, now)
             case GetGroupVersion():
                 return history.view_group_version(state, command.id, command.version, now)
-            case CheckGroup():
-                return groups.view_checked(state, command.id, now)
             case GetInfo():
                 return views.view_info(state)
             case GetNumbers():

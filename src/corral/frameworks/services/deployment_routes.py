@@ -41,34 +41,34 @@ class _Deployments:
         self._ask = ask
 
     async def list_deployments(self, request: Request) -> Response:
-        return write_json(await self._ask(GetDeployments()))
+        return write_json(await self._ask(request, GetDeployments()))
 
     async def list_ended(self, request: Request) -> Response:
-        return write_json(await self._ask(GetEnded()))
+        return write_json(await self._ask(request, GetEnded()))
 
     async def get_deployment(self, request: Request) -> Response:
-        return write_json(await self._ask(GetDeployment(id=request.params["id"])))
+        return write_json(await self._ask(request, GetDeployment(id=request.params["id"])))
 
     async def pause_deployment(self, request: Request) -> Response:
-        return write_json(await self._ask(PauseDeployment(id=request.params["id"])))
+        return write_json(await self._ask(request, PauseDeployment(id=request.params["id"])))
 
     async def resume_deployment(self, request: Request) -> Response:
-        return write_json(await self._ask(PauseDeployment(id=request.params["id"], paused=False)))
+        return write_json(await self._ask(request, PauseDeployment(id=request.params["id"], paused=False)))
 
     async def promote_deployment(self, request: Request) -> Response:
         command = PromoteDeployment(id=request.params["id"], share=read_share(request.first("weight", "100")))
-        return write_json(await self._ask(command))
+        return write_json(await self._ask(request, command))
 
     async def cancel_deployment(self, request: Request) -> Response:
-        result = await self._ask(CancelDeployment(id=request.params["id"], force=request.flag("force")))
+        result = await self._ask(request, CancelDeployment(id=request.params["id"], force=request.flag("force")))
         return Response(status=202, headers=NO_CACHE) if result is None else write_result(result)
 
     async def list_queue(self, request: Request) -> Response:
-        return write_json({"queue": await self._ask(GetQueue(embed=embed_of(request)))})
+        return write_json({"queue": await self._ask(request, GetQueue(embed=embed_of(request)))})
 
     async def reset_delay(self, request: Request) -> Response:
-        await self._ask(ResetDelay(id=app_id_of(request)))
+        await self._ask(request, ResetDelay(id=app_id_of(request)))
         return Response(status=204, headers=NO_CACHE)
 
     async def list_avoided(self, request: Request) -> Response:
-        return write_json({"avoided": await self._ask(GetAvoided())})
+        return write_json({"avoided": await self._ask(request, GetAvoided())})

@@ -6,7 +6,7 @@ changes. Source: Marathon's contract, sections 7 and 8.
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import msgspec
@@ -32,8 +32,9 @@ from corral.frameworks.services.record_spec import (
     VersionRecord,
 )
 from corral.frameworks.services.residency import find_changed
+from corral.frameworks.services.roles import NO_GROUPS, Groups, differs, give_role, make_group
 from corral.frameworks.services.state import App, Phase, State, replace, superseded
-from corral.frameworks.services.upkeep import end_deployment, release_ports, take_ports
+from corral.frameworks.services.upkeep import count_in, count_out, end_deployment
 from corral.frameworks.services.validate import assign_service_ports, check_app, complete, parent_id
 from corral.lib.errors import Conflict, Forbidden, NotFound, Unprocessable
 from corral.lib.ids import mint_uuid
@@ -50,19 +51,18 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     config: str | None = None
 
 
-Groups = Mapping[str, tuple[str, ...] | None]
-"""Groups to what they depend on, or to None when they go."""
-_NONE: Groups = {}
-
-
 def plan_changes(
-    state: State, changes: Sequence[Change], groups: Groups
+    state: State, changes: Sequence[Change], groups: Groups, *, force: bool = False
 ) -> tuple[list[Change], tuple[tuple[Action, ...], ...]]:
-    """The changes with all that is filled in, and the steps they take. Errors: `Unprocessable`."""
+    """The changes with all that is filled in, and the steps they take.
+
+    Shapes: with `force` the role of an app with volumes may change. Errors: `Unprocessable`.
+    """
     taken = state.service_ports if len(changes) == 1 else Counter(state.service_ports)
-    changes = [_completed(state, change, taken, several=len(changes) > 1) for change in changes]
+    given = [_with_role(state, change, groups, several=len(changes) > 1) for change in changes]
+    changes = [_completed(state, change, taken, several=len(changes) > 1, force=force) for change in given]
     graph = _Graph(state, changes, groups)
-    if any(groups.values()):
+    if any(record is not None and record.dependencies for record in groups.values()):
         # Who waits for whom has changed for apps that themselves have not.
         chain_lengths(graph.apps(), graph)
     return changes, plan_deployment([_describe(state, c) for c in changes], graph)
@@ -75,7 +75,7 @@ def deploy(
     force: bool,
     why: str,
     now: float,
-    groups: Groups = _NONE,
+    groups: Groups = NO_GROUPS,
     at: str | None = None,
     policy: Policy | None = None,
     undoes: str = "",
@@ -88,7 +88,7 @@ def deploy(
     """
     if at is None:
         at = parent_id(changes[0].id) if len(changes) == 1 else "/"
-    changes, steps = plan_changes(state, changes, groups)
+    changes, steps = plan_changes(state, changes, groups, force=force)
     affected = {action.app for step in steps for action in step}
     blockers = sorted({state.locks[a] for a in affected if a in state.locks})
     if blockers and not force:
@@ -147,7 +147,23 @@ def deploy(
     return Result(version=version, deployment_id=deployment_id), effects
 
 
-def _completed(state: State, change: Change, taken: Counter[int], *, several: bool) -> Change:
+def _with_role(state: State, change: Change, groups: Groups, *, several: bool) -> Change:
+    """Shapes: an old definition that comes back comes in the role that it had."""
+    if change.spec is None or change.config is not None:
+        return change
+    try:
+        return replace(change, spec=give_role(state, change.spec, groups))
+    except Unprocessable as error:
+        raise _named(change, error) if several else error from None
+
+
+def _named(change: Change, error: Unprocessable) -> Unprocessable:
+    """The error with the app's id before each text."""
+    named = {path: [f"app {change.id}: {text}" for text in texts] for path, texts in error.details.items()}
+    return Unprocessable(error.message, named)
+
+
+def _completed(state: State, change: Change, taken: Counter[int], *, several: bool, force: bool) -> Change:
     """Shapes: `taken` are the service ports of all apps, those of the changes before this one included."""
     if change.spec is None:
         return change
@@ -159,12 +175,9 @@ def _completed(state: State, change: Change, taken: Counter[int], *, several: bo
         spec = complete(change.spec, state.config)
         check_app(spec, state.config)
     except Unprocessable as error:
-        if not several:
-            raise
-        named = {path: [f"app {change.id}: {text}" for text in texts] for path, texts in error.details.items()}
-        raise Unprocessable(error.message, named) from None
+        raise _named(change, error) if several else error from None
     app = state.visible(change.id)
-    changed = find_changed(app.spec, spec) if app is not None else {}
+    changed = find_changed(app.spec, spec, force=force) if app is not None else {}
     changed |= _find_taken(state, spec)
     if changed:
         raise Unprocessable("Object is not valid", changed)
@@ -228,10 +241,8 @@ class _Graph:
         yield from spec.dependencies
         above = parent_id(app_id)
         while above != "/":
-            if above in self._groups:
-                yield from self._groups[above] or ()
-            elif (record := self._state.groups.get(above)) is not None:
-                yield from record.dependencies
+            record = self._groups[above] if above in self._groups else self._state.groups.get(above)
+            yield from record.dependencies if record is not None else ()
             above = parent_id(above)
 
     def _spec(self, app_id: str) -> AppSpec | None:
@@ -288,14 +299,12 @@ def _settle_groups(
 
 def _take_on_groups(state: State, groups: Groups, version: str, effects: list[Effect]) -> Touched:
     touched: Touched = {}
-    for group_id, dependencies in groups.items():
-        old = state.groups.get(group_id)
-        if dependencies is None:
-            if old is not None:
-                _put_group(state, group_id, None, touched, effects)
-        elif old is None or old.dependencies != dependencies:
-            record = GroupRecord(id=group_id, version=version, dependencies=dependencies)
-            _put_group(state, group_id, record, touched, effects)
+    for group_id, record in groups.items():
+        if not differs(record, state.groups.get(group_id)):
+            continue
+        new = None if record is None else replace(record, version=version)
+        _put_group(state, group_id, new, touched, effects)
+        if new is not None:
             _make_groups(state, parent_id(group_id), version, effects, touched)
     return touched
 
@@ -345,12 +354,12 @@ def _take_on(state: State, change: Change, version: str, effects: list[Effect], 
     if app is None:
         app = state.apps[change.id] = App(record, now)
     else:
-        release_ports(state, app)
+        count_out(state, app)
         if record.config != app.record.config:
             backoff.forget(app)
             state.nodes.forget(app.spec.id)
         app.adopt(record)
-    take_ports(state, app)
+    count_in(state, app)
     state.restless[change.id] = None
     effects.append(Persist(f"app{change.id}", record))
 
@@ -368,7 +377,7 @@ def _keep_version(state: State, record: VersionRecord, effects: list[Effect]) ->
 
 def _make_groups(state: State, group_id: str, version: str, effects: list[Effect], touched: Touched) -> None:
     while group_id != "/" and group_id not in state.groups:
-        _put_group(state, group_id, GroupRecord(id=group_id, version=version), touched, effects)
+        _put_group(state, group_id, make_group(state, group_id, version), touched, effects)
         group_id = parent_id(group_id)
 
 
@@ -414,15 +423,15 @@ def roll_back(state: State, deployment_id: str, now: float, failed: str = "") ->
 
 def _groups_before(state: State, deployment: Deployment, changes: Sequence[Change]) -> Groups:
     """The groups as they were; one that the deployment made goes only when nothing is left in it."""
-    found: dict[str, tuple[str, ...] | None] = {}
+    found: dict[str, GroupRecord | None] = {}
     leaving = {c.id for c in changes if c.spec is None}
     for original in sorted(deployment.groups, key=lambda o: -len(o.group)):
         group_id, record = original.group, original.record
         if record is not None:
-            found[group_id] = record.dependencies
+            found[group_id] = record
             continue
         prefix = group_id + "/"
-        below = [g for g in state.groups if g.startswith(prefix) and found.get(g, ()) is not None]
+        below = [g for g in state.groups if g.startswith(prefix) and found.get(g, state.groups[g]) is not None]
         if not below and all(app.spec.id in leaving for app in state.visible_apps(group_id)):
             found[group_id] = None
     return found

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from corral.frameworks.services.app_spec import AppSpec
-from corral.frameworks.services.deployments import Change, Groups, plan_changes
+from corral.frameworks.services.deployments import Change, plan_changes
 from corral.frameworks.services.plan import is_upgrade
 from corral.frameworks.services.pod_dialect import write_pod
 from corral.frameworks.services.record_spec import AppRecord
+from corral.frameworks.services.roles import Groups
 from corral.frameworks.services.shown import write_app
 from corral.frameworks.services.state import State
 from corral.frameworks.services.views import view_action
@@ -15,12 +16,14 @@ from corral.frameworks.services.views import view_action
 Json = Any
 
 
-def view_plan(state: State, changes: Sequence[Change], groups: Groups, ignored: Sequence[str]) -> dict[str, Json]:
+def view_plan(
+    state: State, changes: Sequence[Change], groups: Groups, ignored: Sequence[str], *, force: bool = False
+) -> dict[str, Json]:
     """Shapes: `what` is new, removed, scaled, upgraded or same; `before` and `after` are whole definitions or None.
 
     Errors: as for the change itself.
     """
-    completed, steps = plan_changes(state, changes, groups)
+    completed, steps = plan_changes(state, changes, groups, force=force)
     return {
         "steps": [{"actions": [view_action(action) for action in step]} for step in steps],
         "apps": [_view_change(state, change) for change in sorted(completed, key=lambda c: c.id)],

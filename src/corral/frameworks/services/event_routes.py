@@ -52,13 +52,17 @@ class _Events:
         )
 
     async def list_webhooks(self, request: Request) -> Response:
-        return write_json(await self._ask(GetWebhooks()))
+        return write_json(await self._ask(request, GetWebhooks()))
 
     async def add_webhook(self, request: Request) -> Response:
-        return write_json(await self._ask(AddWebhook(url=request.first("callbackUrl"), client_ip=request.peer)))
+        return write_json(
+            await self._ask(request, AddWebhook(url=request.first("callbackUrl"), client_ip=request.peer))
+        )
 
     async def remove_webhook(self, request: Request) -> Response:
-        return write_json(await self._ask(RemoveWebhook(url=request.first("callbackUrl"), client_ip=request.peer)))
+        return write_json(
+            await self._ask(request, RemoveWebhook(url=request.first("callbackUrl"), client_ip=request.peer))
+        )
 
     async def _frames(self, follower: Follower, kinds: frozenset[str]) -> AsyncIterator[bytes]:
         if follower.lost:

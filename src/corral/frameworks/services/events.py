@@ -11,11 +11,13 @@ from typing import Any
 
 from corral.frameworks.services import webhooks
 from corral.frameworks.services.command_spec import (
+    Bound,
     Command,
     CreateApp,
     CreateGroup,
     DeleteApp,
     DeleteGroup,
+    PatchGroup,
     RestartApp,
     UpdateApps,
     UpdateGroup,
@@ -101,6 +103,8 @@ def refuse(state: State, ask: int, command: Command, error: CorralError, now: fl
 
 def _changed_group(command: Command) -> str | None:
     match command:
+        case Bound(command=command):
+            return _changed_group(command)
         case CreateApp(spec=spec):
             return parent_id(spec.id)
         case DeleteApp(id=app_id) | RestartApp(id=app_id):
@@ -109,7 +113,7 @@ def _changed_group(command: Command) -> str | None:
             return parent_id(updates[0].id) if len(updates) == 1 else "/"
         case CreateGroup(update=update) | UpdateGroup(update=update):
             return update.id
-        case DeleteGroup(id=group_id):
+        case DeleteGroup(id=group_id) | PatchGroup(id=group_id):
             return group_id
         case _:
             return None

@@ -5,7 +5,6 @@ Source: Marathon's contract, sections 5 and 16.
 
 from corral.frameworks.services.answers import Ask, Table, embed_of, group_id_of, headers_of, write_json, write_result
 from corral.frameworks.services.command_spec import (
-    CheckGroup,
     CreateGroup,
     DeleteGroup,
     GetApps,
@@ -13,6 +12,7 @@ from corral.frameworks.services.command_spec import (
     GetGroupVersion,
     GetGroupVersions,
     GroupUpdate,
+    PatchGroup,
     Result,
     UpdateGroup,
 )
@@ -54,29 +54,29 @@ class _Groups:
         self._ask = ask
 
     async def get_group(self, request: Request) -> Response:
-        return write_json(await self._ask(GetGroup(id=group_id_of(request), embed=embed_of(request))))
+        return write_json(await self._ask(request, GetGroup(id=group_id_of(request), embed=embed_of(request))))
 
     async def list_group_apps(self, request: Request) -> Response:
-        await self._ask(GetGroup(id=group_id_of(request), embed=("group.groups",)))
-        return write_json(await self._ask(GetApps(below=group_id_of(request), embed=embed_of(request))))
+        await self._ask(request, GetGroup(id=group_id_of(request), embed=("group.groups",)))
+        return write_json(await self._ask(request, GetApps(below=group_id_of(request), embed=embed_of(request))))
 
     async def list_group_versions(self, request: Request) -> Response:
-        return write_json(await self._ask(GetGroupVersions(id=group_id_of(request))))
+        return write_json(await self._ask(request, GetGroupVersions(id=group_id_of(request))))
 
     async def get_group_version(self, request: Request) -> Response:
         version = read_version(request.params["version"])
-        return write_json(await self._ask(GetGroupVersion(id=group_id_of(request), version=version)))
+        return write_json(await self._ask(request, GetGroupVersion(id=group_id_of(request), version=version)))
 
     async def roll_back_group(self, request: Request) -> Response:
         version = read_version(request.params["version"])
         update = GroupUpdate(id=group_id_of(request))
         return write_result(
-            await self._ask(UpdateGroup(update=update, to_version=version, force=request.flag("force")))
+            await self._ask(request, UpdateGroup(update=update, to_version=version, force=request.flag("force")))
         )
 
     async def patch_group(self, request: Request) -> Response:
-        read_group_patch(read_json(request.body))
-        return write_result(await self._ask(CheckGroup(id=group_id_of(request))))
+        enforce_role = read_group_patch(read_json(request.body))
+        return write_result(await self._ask(request, PatchGroup(id=group_id_of(request), enforce_role=enforce_role)))
 
     async def create_group(self, request: Request) -> Response:
         group_id = group_id_of(request)
@@ -91,7 +91,7 @@ class _Groups:
             policy=read_policy(request.query),
             ignored=found.unknown,
         )
-        result = await self._ask(command)
+        result = await self._ask(request, command)
         headers = {**headers_of(result, None, found.unknown), "Location": f"/v2/groups{found.update.id}"}
         return write_json(
             {"version": result.version, "deploymentId": result.deployment_id}, status=201, headers=headers
@@ -101,6 +101,7 @@ class _Groups:
         group_id = group_id_of(request)
         found = read_group(read_json(request.body), group_id)
         answer = await self._ask(
+            request,
             UpdateGroup(
                 update=found.update,
                 scale_by=found.scale_by,
@@ -110,9 +111,9 @@ class _Groups:
                 force=request.flag("force"),
                 policy=read_policy(request.query),
                 ignored=found.unknown,
-            )
+            ),
         )
         return write_result(answer, found.unknown) if isinstance(answer, Result) else write_json(answer)
 
     async def delete_group(self, request: Request) -> Response:
-        return write_result(await self._ask(DeleteGroup(id=group_id_of(request), force=request.flag("force"))))
+        return write_result(await self._ask(request, DeleteGroup(id=group_id_of(request), force=request.flag("force"))))

@@ -7,35 +7,32 @@ import math
 from collections.abc import Iterator
 
 from corral.frameworks.services.app_spec import AppSpec
-from corral.frameworks.services.command_spec import CreateGroup, DeleteGroup, GroupUpdate, Result, UpdateGroup
+from corral.frameworks.services.command_spec import CreateGroup, DeleteGroup, GroupUpdate, PatchGroup, UpdateGroup
 from corral.frameworks.services.commands import note_ignored
 from corral.frameworks.services.deployments import Change, deploy
 from corral.frameworks.services.difference import view_plan
-from corral.frameworks.services.history import root_version, tree_at
+from corral.frameworks.services.history import tree_at
+from corral.frameworks.services.record_spec import GroupRecord
+from corral.frameworks.services.roles import NOT_AT_THE_TOP, Groups, is_top, make_group
 from corral.frameworks.services.state import State, replace
 from corral.frameworks.services.validate import parent_id
 from corral.lib.errors import Conflict, NotFound, TooLarge, Unprocessable
-from corral.lib.ids import mint_uuid
-from corral.runtime.core import Effect, Reply
+from corral.runtime.core import Effect, Note, Reply
 
 
 class _Tree:
-    """What a request makes of the tree. Shapes: `groups` maps to dependencies, or to None what is removed."""
+    """What a request makes of the tree. Shapes: `groups` maps to None what is removed."""
 
     def __init__(self, state: State) -> None:
         self._state = state
         self.changes: dict[str, Change] = {}
-        self.groups: dict[str, tuple[str, ...] | None] = {}
+        self.groups: dict[str, GroupRecord | None] = {}
 
     def take(self, update: GroupUpdate) -> None:
         """Make the group what the update says, all below it included."""
         state, group_id = self._state, update.id
-        record = state.groups.get(group_id)
-        dependencies = update.dependencies
-        if dependencies is None:
-            dependencies = record.dependencies if record is not None else ()
         if group_id != "/":
-            self.groups[group_id] = dependencies
+            self.groups[group_id] = _described(state, update)
         for given, are_pods in ((update.apps, False), (update.pods, True)):
             if given is None:
                 continue
@@ -96,10 +93,43 @@ class _Tree:
         return change.spec is not None if change is not None else self._state.visible(app_id) is not None
 
 
+def _described(state: State, update: GroupUpdate) -> GroupRecord:
+    """The group as it is to be. Errors: `Unprocessable` when what runs in it would change together with its rule."""
+    known = state.groups.get(update.id)
+    record = known or make_group(state, update.id)
+    if update.dependencies is not None:
+        record = replace(record, dependencies=update.dependencies)
+    if update.enforce_role is None or update.enforce_role == record.enforce_role:
+        return record
+    if known is not None and any(given is not None for given in (update.apps, update.pods, update.groups)):
+        text = "enforceRole cannot change together with what is in the group; change it by itself first"
+        raise Unprocessable("Object is not valid", {"/enforceRole": [text]})
+    return replace(record, enforce_role=update.enforce_role)
+
+
 def _above(group_id: str) -> Iterator[str]:
     while group_id != "/":
         group_id = parent_id(group_id)
         yield group_id
+
+
+def read_update(state: State, command: CreateGroup | UpdateGroup) -> tuple[list[Change], Groups]:
+    """What is to become of apps and groups. Errors: `Unprocessable`, `NotFound`, `TooLarge`."""
+    if isinstance(command, UpdateGroup) and command.scale_by is not None:
+        tree = _scaled(state, command.update.id, command.scale_by)
+    elif isinstance(command, UpdateGroup) and command.to_version is not None:
+        tree = _back_to(state, command.update.id, command.to_version)
+    else:
+        tree = _read_tree(state, command.update)
+    return list(tree.changes.values()), tree.groups
+
+
+def read_deletion(state: State, command: DeleteGroup) -> tuple[list[Change], Groups]:
+    """As `read_update`. Errors: `NotFound`."""
+    _need_group(state, command.id)
+    tree = _Tree(state)
+    tree.remove(command.id)
+    return list(tree.changes.values()), tree.groups
 
 
 def create_group(state: State, ask: int, command: CreateGroup, now: float) -> list[Effect]:
@@ -109,10 +139,10 @@ def create_group(state: State, ask: int, command: CreateGroup, now: float) -> li
         raise Conflict(f"Group {group_id} is already created. Use PUT to change this group.")
     if state.visible(group_id) is not None:
         raise Conflict(f"An app with the path {group_id} already exists.")
-    tree = _read_tree(state, command.update)
+    changes, groups = read_update(state, command)
     result, effects = deploy(
-        state, list(tree.changes.values()), force=command.force, why=f"create group {group_id}", now=now,
-        groups=tree.groups, at=group_id, policy=command.policy,
+        state, changes, force=command.force, why=f"create group {group_id}", now=now, groups=groups, at=group_id,
+        policy=command.policy,
     )  # fmt: skip
     return [*effects, *note_ignored(group_id, command.ignored), Reply(ask, result)]
 
@@ -123,33 +153,43 @@ def update_group(state: State, ask: int, command: UpdateGroup, now: float) -> li
     Errors: as `deploy`; `NotFound` when what is to be scaled is not there.
     """
     group_id = command.update.id
+    changes, groups = read_update(state, command)
+    if command.dry_run:
+        found = view_plan(state, changes, groups, command.ignored, force=command.force)
+        return [Reply(ask, found if command.diff else {"steps": found["steps"]})]
     if command.scale_by is not None:
-        tree = _scaled(state, group_id, command.scale_by)
         why = f"scale group {group_id} by {command.scale_by:g}"
     elif command.to_version is not None:
-        tree = _back_to(state, group_id, command.to_version)
         why = f"take group {group_id} back to version {command.to_version}"
     else:
-        tree = _read_tree(state, command.update)
         why = f"update group {group_id}"
-    changes = list(tree.changes.values())
-    if command.dry_run:
-        found = view_plan(state, changes, tree.groups, command.ignored)
-        return [Reply(ask, found if command.diff else {"steps": found["steps"]})]
     result, effects = deploy(
-        state, changes, force=command.force, why=why, now=now, groups=tree.groups, at=group_id, policy=command.policy
+        state, changes, force=command.force, why=why, now=now, groups=groups, at=group_id, policy=command.policy
     )  # fmt: skip
     return [*effects, *note_ignored(group_id, command.ignored), Reply(ask, result)]
 
 
+def patch_group(state: State, ask: int, command: PatchGroup, now: float) -> list[Effect]:
+    """From now on the group enforces its role, or does so no more; apps that are there stay as they are.
+
+    Errors: `NotFound`; `Unprocessable` for a group that is not at the top.
+    """
+    group_id = command.id
+    if not is_top(group_id):
+        raise Unprocessable("Object is not valid", {"/enforceRole": [NOT_AT_THE_TOP]})
+    _need_group(state, group_id)
+    group = replace(state.groups[group_id], enforce_role=command.enforce_role)
+    why = f"patch group {group_id}"
+    result, effects = deploy(state, [], force=False, why=why, now=now, groups={group_id: group}, at=group_id)
+    facts = {"group": group_id, "enforced": command.enforce_role}
+    return [*effects, Note("group patched", "somebody asked for it", facts=facts), Reply(ask, result)]
+
+
 def delete_group(state: State, ask: int, command: DeleteGroup, now: float) -> list[Effect]:
     """All apps below end, in one deployment; the groups are gone at once. Errors: `NotFound`; as `deploy`."""
-    _need_group(state, command.id)
-    tree = _Tree(state)
-    tree.remove(command.id)
+    changes, groups = read_deletion(state, command)
     result, effects = deploy(
-        state, list(tree.changes.values()), force=command.force, why=f"delete group {command.id}", now=now,
-        groups=tree.groups, at=command.id,
+        state, changes, force=command.force, why=f"delete group {command.id}", now=now, groups=groups, at=command.id
     )  # fmt: skip
     return [*effects, Reply(ask, result)]
 
@@ -183,16 +223,9 @@ def _back_to(state: State, group_id: str, version: str) -> _Tree:
             tree.changes[app_id] = Change(id=app_id, spec=record.spec, config=record.config)
     for below, group in was.groups.items():
         if below == group_id or below.startswith(prefix):
-            tree.groups[below] = group.dependencies
+            tree.groups[below] = group
     tree.check_names(group_id)
     return tree
-
-
-def view_checked(state: State, group_id: str, now: float) -> Result:
-    """What a change that changes nothing answers with. Errors: `NotFound`."""
-    _need_group(state, group_id)
-    record = state.groups.get(group_id)
-    return Result(version=record.version if record else root_version(state, now), deployment_id=mint_uuid(state.random))
 
 
 def _count_apps(update: GroupUpdate) -> int:

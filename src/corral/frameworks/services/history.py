@@ -10,7 +10,7 @@ import msgspec
 
 from corral.frameworks.services.pod_dialect import write_pod
 from corral.frameworks.services.record_spec import AppRecord, GroupRecord, HistoryRecord, Original, OriginalGroup
-from corral.frameworks.services.shown import write_versioned
+from corral.frameworks.services.shown import write_rule, write_versioned
 from corral.frameworks.services.state import State
 from corral.lib.errors import NotFound
 from corral.lib.units import format_timestamp
@@ -86,6 +86,7 @@ def view_group_version(state: State, group_id: str, version: str, now: float) ->
         nodes[below] = {
             "id": below, "apps": [], "pods": [], "groups": [],
             "dependencies": list(record.dependencies) if record is not None else [], "version": version,
+            **write_rule(record),
         }  # fmt: skip
         if below != group_id:
             nodes[below.rpartition("/")[0] or "/"]["groups"].append(nodes[below])

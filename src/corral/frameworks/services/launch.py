@@ -16,6 +16,7 @@ from corral.frameworks.services.external import make_parameters
 from corral.frameworks.services.linux import make_linux_parameters
 from corral.frameworks.services.readiness import make_check, make_readiness_check
 from corral.frameworks.services.record_spec import Instance
+from corral.frameworks.services.role_spec import launch_role
 from corral.frameworks.services.secrets import make_variables, make_volumes, pull_source
 from corral.frameworks.services.spec import Config
 from corral.frameworks.services.state import App, task_id_of
@@ -76,7 +77,7 @@ def make_want(app: App, config: Config, count: int) -> Want:
         fixed, dynamic = _host_ports(spec)
         app.want = Want(
             id=want_id_of(app),
-            role=residency.role_of(spec, config),
+            role=launch_role(spec, config),
             count=0,
             resources=_resources(spec),
             ports=dynamic,
@@ -278,7 +279,6 @@ def _context_variables(app: App) -> Iterator[tuple[str, str]]:
     yield "MARATHON_APP_RESOURCE_DISK", str(float(spec.disk_mb))
     yield "MARATHON_APP_RESOURCE_GPUS", str(spec.gpus)
     yield from label_variables(spec.labels)
-    yield "MARATHON_APP_ENFORCE_GROUP_ROLE", "FALSE"
 
 
 def label_variables(labels: dict[str, str]) -> Iterator[tuple[str, str]]:

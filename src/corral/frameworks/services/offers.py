@@ -14,16 +14,20 @@ from corral.frameworks.services.launch import (
     group_value,
     home_want_id_of,
     make_want,
+    merge_environment,
     scaling_variables,
     want_id_of,
 )
 from corral.frameworks.services.pod_launch import build_group
 from corral.frameworks.services.pod_tasks import count_checks, make_containers
 from corral.frameworks.services.record_spec import Condition, Instance
+from corral.frameworks.services.role_spec import launch_role
+from corral.frameworks.services.roles import become_resident, is_enforced
 from corral.frameworks.services.state import App, Phase, State, replace, task_id_of
 from corral.model import calls, events
-from corral.model.ids import WantId
-from corral.model.offer import Filters, Offer, Want
+from corral.model.ids import FrameworkId, WantId
+from corral.model.offer import Explanation, Filters, Offer, Refusal, Want
+from corral.model.task import TaskInfo
 from corral.runtime.core import Effect, Note, Persist, SetTimer
 from corral.sdk.effects import Call
 from corral.sdk.match import Placement, match
@@ -218,41 +222,20 @@ def _tell_launch(app: App, instance: Instance, why: str) -> tuple[Effect, Effect
     return Persist(f"instance/{instance.id}", instance), Note("task launched", why, facts=facts)
 
 
-def _become_resident(state: State, now: float) -> list[Effect]:
-    """From the first app with volumes on, and in every life to come, offers of what is reserved are asked for."""
-    if state.resident:
-        return []
-    state.resident = True
-    return [Persist(residency.RECORD, residency.ResidentRecord(since_at=now)), *take_part(state)]
-
-
-def take_part(state: State) -> list[Effect]:
-    """Say that the framework is in the role of what it reserves too, and ask for offers of that."""
-    if not state.connected or state.framework_id is None:
-        return []
-    role, info = state.config.reserved_role, state.info
-    if role in info.roles:
-        return revive_reserved(state)
-    info = replace(info, id=state.framework_id, roles=(*info.roles, role))
-    return [
-        Call(calls.UpdateFramework(info=info, suppressed_roles=info.roles)),
-        *revive_reserved(state),
-    ]
-
-
-def revive_reserved(state: State) -> list[Effect]:
-    """Ask for offers of what is reserved, at once and without filters."""
-    if not state.connected or state.framework_id is None:
-        return []
-    return [Call(calls.Revive(framework_id=state.framework_id, roles=(state.config.reserved_role,)))]
-
-
 def _make_launch(state: State, app: App, instance: Instance, placement: Placement) -> calls.Operation:
+    enforced = ("MARATHON_APP_ENFORCE_GROUP_ROLE", str(is_enforced(state, app.spec.id)).upper())
     if app.spec.pod is not None:
-        return build_group(app, instance, placement, state.config)
+        group = build_group(app, instance, placement, state.config)
+        return replace(group, tasks=tuple(_with_variable(task, enforced) for task in group.tasks))
     record = state.elastic.records.get(app.spec.id)
     scaling = () if record is None else scaling_variables(app.spec.id, record.token, state.config)
-    return calls.Launch(tasks=(build_task(app, instance, placement, state.config, scaling),))
+    return calls.Launch(tasks=(build_task(app, instance, placement, state.config, (enforced, *scaling)),))
+
+
+def _with_variable(task: TaskInfo, variable: tuple[str, str]) -> TaskInfo:
+    assert task.command is not None, "containers of pods are commands"
+    environment = merge_environment((variable,), task.command.environment)
+    return replace(task, command=replace(task.command, environment=environment))
 
 
 # Wants.
@@ -275,7 +258,11 @@ def _restate(state: State, app_id: str, now: float) -> list[Effect]:
     wanted = _wants_now(state, app, now) if app is not None else []
     effects: list[Effect] = []
     if app is not None and app.spec.volumes:
-        effects = [*_become_resident(state, now), *_ask_for_reserved(state, app, now)]
+        role = launch_role(app.spec, state.config)
+        effects = [*become_resident(state, role, now), *_ask_for_reserved(state, app, now)]
+    if wanted and app is not None and wanted[0].role in state.roles.refused:
+        app.explanation = _explain_refused(state, app, wanted)
+        wanted = []
     if app is not None and (wanted or (app.spec.volumes and app.up_to_date[Phase.SCHEDULED])):
         wait_s = backoff.wait_s(app, now)
         if wait_s > 0:
@@ -294,6 +281,17 @@ def _restate(state: State, app_id: str, now: float) -> list[Effect]:
             state.wants[want.id] = want
             state.wants_changed = True
     return effects
+
+
+def _explain_refused(state: State, app: App, wanted: list[Want]) -> Explanation:
+    """Why it waits for a role that the master would not have the framework in."""
+    want = wanted[0]
+    why = f"the framework may not be in role {want.role}: {state.roles.refused[want.role]}"
+    return Explanation(
+        want_id=want.id, framework_id=state.framework_id or FrameworkId(""), role=want.role,
+        waiting=sum(each.count for each in wanted), since_at=app.since_at, agents=0,
+        refusals=(Refusal(reason="role", detail=why, agents=0),),
+    )  # fmt: skip
 
 
 def _ask_for_reserved(state: State, app: App, now: float) -> list[Effect]:

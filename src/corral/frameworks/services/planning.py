@@ -13,6 +13,7 @@ from corral.frameworks.services.command_spec import PlanApps
 from corral.frameworks.services.launch import make_want
 from corral.frameworks.services.reader import NOT_VALID
 from corral.frameworks.services.record_spec import AppRecord
+from corral.frameworks.services.roles import NO_GROUPS, give_role
 from corral.frameworks.services.state import App, State
 from corral.frameworks.services.validate import assign_service_ports, check_app, complete
 from corral.lib.errors import Unprocessable
@@ -53,6 +54,7 @@ def _want(state: State, spec: AppSpec, now: float) -> Want:
 def _completed(state: State, spec: AppSpec) -> AppSpec:
     """The app as a deployment would take it on."""
     try:
+        spec = give_role(state, spec, NO_GROUPS)
         check_app(spec, state.config)
         spec = complete(spec, state.config)
         check_app(spec, state.config)

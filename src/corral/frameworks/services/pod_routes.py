@@ -3,9 +3,10 @@
 Source: Marathon's contract, sections 6 and 16.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from corral.frameworks.services.answers import Ask
 from corral.frameworks.services.app_spec import SPEC_FIELDS
 from corral.frameworks.services.command_spec import (
     AppUpdate,
@@ -23,8 +24,6 @@ from corral.frameworks.services.reader import Reader, read_json
 from corral.frameworks.services.validate import canonical_id
 from corral.lib.errors import Invalid
 from corral.net.routes import Request, Response, json_response
-
-Ask = Callable[[Any], Awaitable[Any]]
 
 
 def pod_table(ask: Ask) -> Sequence[tuple[str, str, Any]]:
@@ -54,10 +53,10 @@ class _Pods:
         return Response()
 
     async def list_pods(self, request: Request) -> Response:
-        return json_response(await self._ask(GetPods()))
+        return json_response(await self._ask(request, GetPods()))
 
     async def list_statuses(self, request: Request) -> Response:
-        return json_response(await self._ask(GetPods(status=True)))
+        return json_response(await self._ask(request, GetPods(status=True)))
 
     async def create_pod(self, request: Request) -> Response:
         spec, unknown = read_pod(read_json(request.body))
@@ -65,22 +64,22 @@ class _Pods:
             spec=spec, force=request.flag("force"), policy=read_policy(request.query), ignored=unknown,
             client=request.peer, uri=request.path,
         )  # fmt: skip
-        result, _ = await self._ask(command)
+        result, _ = await self._ask(request, command)
         headers = {"Location": f"/v2/pods{spec.id}", "Marathon-Deployment-Id": result.deployment_id}
-        return json_response(await self._ask(GetPod(id=spec.id)), status=201, headers=headers)
+        return json_response(await self._ask(request, GetPod(id=spec.id)), status=201, headers=headers)
 
     async def get_pod(self, request: Request) -> Response:
-        return json_response(await self._ask(GetPod(id=_id(request))))
+        return json_response(await self._ask(request, GetPod(id=_id(request))))
 
     async def get_status(self, request: Request) -> Response:
-        return json_response(await self._ask(GetPod(id=_id(request), what="status")))
+        return json_response(await self._ask(request, GetPod(id=_id(request), what="status")))
 
     async def list_versions(self, request: Request) -> Response:
-        return json_response(await self._ask(GetPod(id=_id(request), what="versions")))
+        return json_response(await self._ask(request, GetPod(id=_id(request), what="versions")))
 
     async def get_version(self, request: Request) -> Response:
         version = read_version(request.params["version"])
-        return json_response(await self._ask(GetPod(id=_id(request), what="version", version=version)))
+        return json_response(await self._ask(request, GetPod(id=_id(request), what="version", version=version)))
 
     async def update_pod(self, request: Request) -> Response:
         pod_id = _id(request)
@@ -93,29 +92,29 @@ class _Pods:
             policy=read_policy(request.query), seen=read_seen(request.headers.get("if-match")), single=True, pod=True,
             ignored=unknown, client=request.peer, uri=request.path,
         )  # fmt: skip
-        result = await self._ask(command)
+        result = await self._ask(request, command)
         headers = {"Marathon-Deployment-Id": result.deployment_id}
         if result.created:
             headers["Location"] = f"/v2/pods{pod_id}"
         status = 201 if result.created else 200
-        return json_response(await self._ask(GetPod(id=pod_id)), status=status, headers=headers)
+        return json_response(await self._ask(request, GetPod(id=pod_id)), status=status, headers=headers)
 
     async def delete_pod(self, request: Request) -> Response:
         command = DeleteApp(
             id=_id(request), force=request.flag("force"), pod=True, client=request.peer, uri=request.path
         )
-        result = await self._ask(command)
+        result = await self._ask(request, command)
         return Response(status=202, headers={"Marathon-Deployment-Id": result.deployment_id})
 
     async def kill_instance(self, request: Request) -> Response:
         command = KillPod(id=_id(request), instances=(request.params["instance"],), strict=True)
-        return json_response((await self._ask(command))[0])
+        return json_response((await self._ask(request, command))[0])
 
     async def kill_instances(self, request: Request) -> Response:
         reader = Reader({"instances": read_json(request.body)})
         instances = reader.texts("instances")
         reader.finish()
-        return json_response(await self._ask(KillPod(id=_id(request), instances=instances)))
+        return json_response(await self._ask(request, KillPod(id=_id(request), instances=instances)))
 
 
 def _id(request: Request) -> str:

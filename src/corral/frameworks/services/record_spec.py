@@ -173,11 +173,16 @@ class FailureRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class GroupRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A group that exists even when no app is left in it. Shapes: every app below waits for what it depends on."""
+    """A group that exists even when no app is left in it.
+
+    Shapes: every app below waits for what it depends on. One at the top may `enforce_role`: what is new below it has
+    its name as its role.
+    """
 
     id: str
     version: str
     dependencies: tuple[str, ...] = ()
+    enforce_role: bool = False
 
 
 class ActionKind(StrEnum):

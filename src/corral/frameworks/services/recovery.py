@@ -18,9 +18,10 @@ from corral.frameworks.services.record_spec import (
     OutcomeRecord,
     VersionRecord,
 )
+from corral.frameworks.services.role_spec import RESIDENCY, ResidentRecord
 from corral.frameworks.services.scaling_spec import MEASURE, MEASURE_S, ScalingRecord
 from corral.frameworks.services.state import App, State
-from corral.frameworks.services.upkeep import apply_strategy, silence_timer, take_ports
+from corral.frameworks.services.upkeep import apply_strategy, count_in, silence_timer
 from corral.frameworks.services.webhook_spec import WEBHOOK, Webhook
 from corral.lib.units import parse_timestamp
 from corral.runtime.core import Effect, Loaded, Note, Persist, SetTimer, decode_records
@@ -32,7 +33,7 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
     effects: list[Effect] = []
     for app_id, record in decode_records(loaded, "app", AppRecord).items():
         state.apps[app_id] = App(record, now)
-        take_ports(state, state.apps[app_id])
+        count_in(state, state.apps[app_id])
     for key, version in decode_records(loaded, "version", VersionRecord).items():
         state.versions.setdefault(key.rpartition("@")[0], {})[version.version] = version
     state.groups.update(decode_records(loaded, "group", GroupRecord))
@@ -51,7 +52,8 @@ def load(state: State, loaded: Loaded, now: float) -> list[Effect]:
         effects.append(SetTimer(MEASURE, MEASURE_S, if_unset=True))
     hooks = decode_records(loaded, WEBHOOK, Webhook).values()
     state.webhooks.update({hook.url: hook for hook in sorted(hooks, key=lambda hook: hook.since_at)})
-    state.resident = bool(decode_records(loaded, residency.RECORD, residency.ResidentRecord))
+    for role in decode_records(loaded, RESIDENCY, ResidentRecord):
+        state.roles.reserve(role.removeprefix("/") or state.config.reserved_role)
     effects += signals.take_up(state, loaded)
     state.listen()
     effects += notices.take_up(state.outbox, loaded)

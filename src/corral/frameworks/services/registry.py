@@ -9,6 +9,7 @@ from typing import Any
 from corral.frameworks.services.app_spec import AppSpec, Network, PortDefinition
 from corral.frameworks.services.pace import weight_of
 from corral.frameworks.services.record_spec import Condition, Goal, Instance
+from corral.frameworks.services.role_spec import own_role
 from corral.frameworks.services.state import App, State, task_id_of
 
 Json = Any
@@ -34,7 +35,7 @@ def view_registered(state: State, app: App) -> Json:
     found = [_view_instance(app, i, weight_of(deployment, app, i)) for i in app.instances.values() if is_registered(i)]
     return {
         "id": spec.id,
-        "role": spec.role or state.config.role,
+        "role": own_role(spec, state.config),
         "version": app.record.version,
         "configuredAt": app.record.configured_at,
         "network": str(spec.network),

@@ -14,7 +14,6 @@ from corral.frameworks.services import backoff
 from corral.frameworks.services.absent import ROOT
 from corral.frameworks.services.app_spec import AppSpec, PortDefinition, TaskLost, Unreachable
 from corral.frameworks.services.record_spec import Condition, Goal, Instance, LocalVolume
-from corral.frameworks.services.spec import Config
 from corral.frameworks.services.state import App, Phase, State, replace
 from corral.lib.errors import Invalid
 from corral.lib.ids import mint_uuid
@@ -27,25 +26,13 @@ from corral.model.resources import Disk, Identity, Reservation, Resource, Resour
 
 OWNER = "corral.framework"
 NAME = "corral.reservation"
-RECORD = "residency"
 LEAST_CPUS, LEAST_MEM_MB = 0.01, 32.0
 """What is below both is offered to nobody again."""
-
-
-class ResidentRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """That something was to be reserved once. Units: seconds UTC."""
-
-    since_at: float
 
 
 def volume_mb(spec: AppSpec) -> int:
     """How much of the root disk. Units: MiB."""
     return sum(volume.size_mb for volume in spec.volumes if volume.kind == ROOT)
-
-
-def role_of(spec: AppSpec, config: Config) -> str:
-    """For whom the app's resources are."""
-    return config.reserved_role if spec.volumes else spec.role or config.role
 
 
 def strategy_of(spec: AppSpec) -> Unreachable | None:
@@ -288,9 +275,12 @@ def _host_ports(spec: AppSpec) -> Iterator[int | None]:
             yield port.host_port
 
 
-def find_changed(old: AppSpec, new: AppSpec) -> dict[str, list[str]]:
-    """What an update may not change, as it is reserved, by path."""
+def find_changed(old: AppSpec, new: AppSpec, *, force: bool = False) -> dict[str, list[str]]:
+    """What an update may not change, as it is reserved, by path. Shapes: with `force` the role of what is new may."""
     if not old.volumes and not new.volumes:
         return {}
     text = "cannot be changed while the app has persistent volumes; make another app, or delete this one first"
-    return {path: [text] for path, of in _FIXED.items() if of(old) != of(new)}
+    found = {path: [text] for path, of in _FIXED.items() if of(old) != of(new)}
+    if old.role != new.role and not force:
+        found["/role"] = ["instances that have volumes keep their role; with force=true it is that of new ones alone"]
+    return found

@@ -5,7 +5,8 @@ Source: Marathon's contract, section 16.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
 
 import msgspec
 
@@ -15,6 +16,7 @@ from corral.frameworks.services.answers import (
     Table,
     app_id_of,
     embed_of,
+    for_callers,
     headers_of,
     write_json,
     write_result,
@@ -22,6 +24,7 @@ from corral.frameworks.services.answers import (
 from corral.frameworks.services.app_spec import AppSpec
 from corral.frameworks.services.command_spec import (
     AppUpdate,
+    Command,
     CreateApp,
     DeleteApp,
     GetApp,
@@ -57,17 +60,16 @@ from corral.sdk.feed import Feed
 MOST_BODY_BYTES = 8 << 20
 COMPRESSED_ASIDE_BYTES = 128 << 10
 """What is longer is compressed beside the loop, which answers others meanwhile."""
-FREE = frozenset({"/v2/plan", "/logging", "/corral/v1/registry/drained", "/corral/v1/registry/traffic"})
-"""What changes nothing of what is run, or says for itself who may: what would be, the log, what balancers tell."""
 
 
-def routes(ask: Ask, feed: Feed | None = None, leader: str = "") -> list[Route]:
+def routes(ask_core: Callable[[Command], Awaitable[Any]], feed: Feed | None = None, leader: str = "") -> list[Route]:
     """The front door. Shapes: `leader` is the URL that every answer names, if any.
 
     Shapes: the longer paths stand before the shorter ones that would take them too. No app or pod may be called by
     what such a longer path ends in, so that a method which none of its routes has is a 405, not an unknown app.
     """
     feed = Feed() if feed is None else feed
+    ask = for_callers(ask_core)
     door = _Door(ask)
     table: Table = (
         ("GET", "/v2/apps", door.list_apps),
@@ -111,7 +113,7 @@ def routes(ask: Ask, feed: Feed | None = None, leader: str = "") -> list[Route]:
         )
         for method, path, handler in (row for rows in (*tables, side_table(ask)) for row in rows)
     ]
-    return [*(_dress(route, leader) for route in plain), *registry_routes(ask, feed)]
+    return [*(_dress(route, leader) for route in plain), *registry_routes(ask_core, feed)]
 
 
 def _dress(route: Route, leader: str) -> Route:
@@ -146,18 +148,18 @@ class _Door:
             label=request.first("label") or None,
             embed=embed_of(request),
         )
-        return write_json({"apps": await self._ask(command)})
+        return write_json({"apps": await self._ask(request, command)})
 
     async def list_apps_below(self, request: Request) -> Response:
-        return write_json({"*": await self._ask(GetApps(below=_group(request), embed=embed_of(request)))})
+        return write_json({"*": await self._ask(request, GetApps(below=_group(request), embed=embed_of(request)))})
 
     async def create_app(self, request: Request) -> Response:
         found = read_app(read_json(request.body))
-        result, value = await self._ask(_create(request, found))
+        result, value = await self._ask(request, _create(request, found))
         return write_json(value, status=201, headers=headers_of(result, found.spec.id, found.unknown))
 
     async def get_app(self, request: Request) -> Response:
-        app = await self._ask(GetApp(id=app_id_of(request), embed=embed_of(request)))
+        app = await self._ask(request, GetApp(id=app_id_of(request), embed=embed_of(request)))
         return write_json({"app": app}, headers={"ETag": f'"{app["version"]}"'})
 
     async def update_app(self, request: Request) -> Response:
@@ -178,7 +180,7 @@ class _Door:
             client=request.peer,
             uri=request.path,
         )
-        result = await self._ask(command)
+        result = await self._ask(request, command)
         return write_json(result) if command.dry_run else write_result(result, found.unknown)
 
     async def update_apps(self, request: Request) -> Response:
@@ -194,13 +196,13 @@ class _Door:
             client=request.peer,
             uri=request.path,
         )
-        result = await self._ask(command)
+        result = await self._ask(request, command)
         return write_json(result) if command.dry_run else write_result(result, unknown)
 
     async def delete_app(self, request: Request) -> Response:
         seen = read_seen(request.headers.get("if-match"))
         return write_result(
-            await self._ask(DeleteApp(id=app_id_of(request), force=request.flag("force", True), seen=seen))
+            await self._ask(request, DeleteApp(id=app_id_of(request), force=request.flag("force", True), seen=seen))
         )
 
     async def restart_app(self, request: Request) -> Response:
@@ -210,14 +212,14 @@ class _Door:
             policy=read_policy(request.query),
             seen=read_seen(request.headers.get("if-match")),
         )
-        return write_result(await self._ask(command))
+        return write_result(await self._ask(request, command))
 
     async def list_versions(self, request: Request) -> Response:
-        return write_json({"versions": await self._ask(GetVersions(id=app_id_of(request)))})
+        return write_json({"versions": await self._ask(request, GetVersions(id=app_id_of(request)))})
 
     async def get_version(self, request: Request) -> Response:
         version = read_version(request.params["version"])
-        return write_json(await self._ask(GetVersion(id=app_id_of(request), version=version)))
+        return write_json(await self._ask(request, GetVersion(id=app_id_of(request), version=version)))
 
     # Tasks.
 
@@ -232,7 +234,7 @@ class _Door:
         return await self._tasks(request, GetTasks(app=app_id_of(request), as_text=_wants_text(request)))
 
     async def _tasks(self, request: Request, command: GetTasks) -> Response:
-        found = await self._ask(command)
+        found = await self._ask(request, command)
         if command.as_text:
             return Response(body=found.encode(), content_type="text/plain", headers=NO_CACHE)
         return write_json({"tasks": found})
@@ -243,6 +245,7 @@ class _Door:
         if name is None:
             raise Invalid(f"task id {text!r} is malformed; ids look like web.instance-UUID._app.1")
         found = await self._ask(
+            request,
             KillTasks(
                 app=app_id,
                 instances=(name.instance,),
@@ -251,7 +254,7 @@ class _Door:
                 wipe=request.flag("wipe"),
                 force=request.flag("force"),
                 strict=True,
-            )
+            ),
         )
         if isinstance(found, Result):
             return write_result(found)
@@ -261,29 +264,31 @@ class _Door:
 
     async def kill_app_tasks(self, request: Request) -> Response:
         return await self._kill(
+            request,
             KillTasks(
                 app=app_id_of(request),
                 host=request.first("host") or None,
                 scale=request.flag("scale"),
                 wipe=request.flag("wipe"),
                 force=request.flag("force"),
-            )
+            ),
         )
 
     async def kill_tasks(self, request: Request) -> Response:
         names = read_task_ids(read_json(request.body))
         return await self._kill(
+            request,
             KillTasks(
                 instances=tuple(n.instance for n in names),
                 incarnations=_incarnations(names),
                 scale=request.flag("scale"),
                 wipe=request.flag("wipe"),
                 force=request.flag("force"),
-            )
+            ),
         )
 
-    async def _kill(self, command: KillTasks) -> Response:
-        found = await self._ask(command)
+    async def _kill(self, request: Request, command: KillTasks) -> Response:
+        found = await self._ask(request, command)
         return write_result(found) if isinstance(found, Result) else write_json({"tasks": found})
 
     # What would be.
@@ -299,7 +304,7 @@ class _Door:
         else:
             app = read_app(found)
             command = PlanApps(specs=(app.spec,), unknown=app.unknown)
-        return write_json(await self._ask(command))
+        return write_json(await self._ask(request, command))
 
 
 def _create(request: Request, found: ReadApp) -> CreateApp:

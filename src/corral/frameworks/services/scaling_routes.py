@@ -4,9 +4,10 @@ Who shows a token as `Authorization: Bearer` is the app itself; everybody else i
 """
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from corral.frameworks.services.answers import Ask
 from corral.frameworks.services.reader import Reader, read_json
 from corral.frameworks.services.scaling_spec import (
     GetScaling,
@@ -21,8 +22,6 @@ from corral.frameworks.services.scaling_spec import (
 from corral.frameworks.services.validate import canonical_id
 from corral.net.auth import read_app_token
 from corral.net.routes import Request, Response, json_response
-
-Ask = Callable[[Any], Awaitable[Any]]
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _CLOCK = re.compile(r"([01]\d|2[0-3]):([0-5]\d)|(24):(00)")
@@ -47,17 +46,19 @@ class _Elastic:
         self._ask = ask
 
     async def get_usage(self, request: Request) -> Response:
-        return json_response(await self._ask(GetUsage(id=_id(request), token=read_app_token(request.headers))))
+        return json_response(await self._ask(request, GetUsage(id=_id(request), token=read_app_token(request.headers))))
 
     async def get_scaling(self, request: Request) -> Response:
-        return json_response(await self._ask(GetScaling(id=_id(request), token=read_app_token(request.headers))))
+        return json_response(
+            await self._ask(request, GetScaling(id=_id(request), token=read_app_token(request.headers)))
+        )
 
     async def set_scaling(self, request: Request) -> Response:
         record = read_scaling(read_json(request.body), _id(request))
-        return json_response(await self._ask(SetScaling(id=record.app, record=record)))
+        return json_response(await self._ask(request, SetScaling(id=record.app, record=record)))
 
     async def drop_scaling(self, request: Request) -> Response:
-        await self._ask(SetScaling(id=_id(request), record=None))
+        await self._ask(request, SetScaling(id=_id(request), record=None))
         return Response(status=204)
 
     async def expand(self, request: Request) -> Response:
@@ -78,7 +79,7 @@ class _Elastic:
             id=_id(request), by=sign * by, instances=instances, why=why, token=read_app_token(request.headers),
             force=request.flag("force"),
         )  # fmt: skip
-        result, found = await self._ask(command)
+        result, found = await self._ask(request, command)
         headers = {"Marathon-Deployment-Id": result.deployment_id}
         body = {**found, "version": result.version, "deploymentId": result.deployment_id}
         return json_response(body, headers=headers)
@@ -92,13 +93,14 @@ class _Elastic:
         source = reader.text("source", "")
         reader.finish()
         await self._ask(
+            request,
             Push(
                 id=_id(request),
                 metric=Metric(metric),
                 value=value,
                 source=source[:100],
                 token=read_app_token(request.headers),
-            )
+            ),
         )
         return Response(status=204)
 

@@ -20,7 +20,7 @@ from corral.frameworks.services.app_spec import (
 from corral.frameworks.services.checks import write_health_check
 from corral.frameworks.services.linux import write_linux
 from corral.frameworks.services.readiness import write_check, write_readiness_check
-from corral.frameworks.services.record_spec import AppRecord, VersionRecord
+from corral.frameworks.services.record_spec import AppRecord, GroupRecord, VersionRecord
 
 Json = Any
 
@@ -28,6 +28,11 @@ Json = Any
 def number(value: float) -> float | int:
     """Whole numbers without a fraction, as they were written."""
     return int(value) if value == int(value) else value
+
+
+def write_rule(group: GroupRecord | None) -> dict[str, Json]:
+    """That a group enforces its role. Shapes: nothing of one that does not, as older clients know no such field."""
+    return {"enforceRole": True} if group is not None and group.enforce_role else {}
 
 
 def write_app(spec: AppSpec) -> dict[str, Json]:

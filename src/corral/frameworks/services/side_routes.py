@@ -36,10 +36,10 @@ class _Side:
         self._ask = ask
 
     async def get_info(self, request: Request) -> Response:
-        return write_json(await self._ask(GetInfo()))
+        return write_json(await self._ask(request, GetInfo()))
 
     async def get_leader(self, request: Request) -> Response:
-        return write_json(await self._ask(GetLeader()))
+        return write_json(await self._ask(request, GetLeader()))
 
     async def list_plugins(self, request: Request) -> Response:
         return write_json({"plugins": []})
@@ -52,10 +52,10 @@ class _Side:
     async def get_metrics(self, request: Request) -> Response:
         if "text/plain" in request.headers.get("accept", "") or "openmetrics" in request.headers.get("accept", ""):
             return await self.get_prometheus(request)
-        return write_json(write_numbers(await self._ask(GetNumbers())))
+        return write_json(write_numbers(await self._ask(request, GetNumbers())))
 
     async def get_prometheus(self, request: Request) -> Response:
-        gauges = list_gauges(await self._ask(GetNumbers()))
+        gauges = list_gauges(await self._ask(request, GetNumbers()))
         return Response(body=write_metrics(gauges), content_type=CONTENT_TYPE, headers=NO_CACHE)
 
     async def get_levels(self, request: Request) -> Response:
@@ -77,4 +77,4 @@ class _Side:
         return write_json(write_levels())
 
     async def get_config(self, request: Request) -> Response:
-        return write_json(await self._ask(GetConfig()))
+        return write_json(await self._ask(request, GetConfig()))

@@ -10,7 +10,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """How the services framework works. Units: seconds.
 
     Shapes: `volume_role` is what persistent volumes are reserved for, empty for `role`, or `services` when that is `*`;
-    `principal` is the name of the token that it shows to the master, if any, and reserves under;
+    `principal` is the name of the token that it shows to the master, if any, and reserves under; with
+    `enforce_group_roles` new groups at the top enforce their roles unless they say otherwise;
     `address` is the `host:port` under which this API is reached; `env_prefix` goes before the names of port
     variables and HOST; `most_writes` bounds the records that one input may touch in bulk work.
     """
@@ -19,6 +20,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     user: str = "root"
     role: str = "*"
     volume_role: str = ""
+    enforce_group_roles: bool = False
     principal: str = ""
     address: str = "127.0.0.1:4680"
     scheme: str = "http"

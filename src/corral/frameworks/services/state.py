@@ -27,6 +27,7 @@ from corral.frameworks.services.record_spec import (
     OutcomeRecord,
     VersionRecord,
 )
+from corral.frameworks.services.role_spec import Roles, launch_role
 from corral.frameworks.services.scaling_spec import Elastic
 from corral.frameworks.services.signal_spec import Telling
 from corral.frameworks.services.spec import Config
@@ -217,14 +218,14 @@ class State:
     Those are who follows the feed (`followed`) and `webhooks`, what waits for which is in `outbox`.
     `history` holds what each change of the newest root versions replaced, by version; `nodes` remembers what failed
     where, `node_memory` what of it is written down. `signalling` apps are being told of a value that has changed.
-    `info` is what the framework subscribes with. `resident` once anything was ever to be reserved; `revived` are the
-    reservations for which offers were asked for, `wiped` the sentenced instances that shall lose theirs.
+    `info` is what the framework subscribes with, `roles` are those it is in. `revived` are the reservations for which
+    offers were asked for, `wiped` the sentenced instances that shall lose theirs.
     """
 
     __slots__ = (
         "apps", "backlog", "config", "connected", "deployments", "dirty", "discovery", "done", "elastic", "explained",
         "failures", "followed", "framework_id", "groups", "heard", "history", "info", "last_version_at", "locks",
-        "master", "node_memory", "nodes", "outbox", "outcomes", "progress", "random", "resident", "restless", "revived",
+        "master", "node_memory", "nodes", "outbox", "outcomes", "progress", "random", "restless", "revived", "roles",
         "sentenced", "service_ports", "signalling", "versions", "wants", "wants_changed", "wants_of", "watched",
         "webhooks", "wiped",
     )  # fmt: skip
@@ -253,7 +254,7 @@ class State:
         self.outbox: Outbox = {}
         self.service_ports: Counter[int] = Counter()
         self.signalling: dict[str, Telling] = {}
-        self.resident = False
+        self.roles = Roles()
         self.revived: set[str] = set()
         self.wiped: set[str] = set()
         self.dirty: dict[str, None] = {}
@@ -269,6 +270,11 @@ class State:
         self.discovery = Discovery()
         self.node_memory = NodeMemory()
         self.nodes = self.node_memory.scores
+
+    @property
+    def own_roles(self) -> tuple[str, ...]:
+        """The framework's roles, whatever its apps are."""
+        return self.config.role, self.config.reserved_role
 
     def listen(self) -> None:
         """Gather events while there is anybody to be told of them."""
@@ -322,6 +328,10 @@ class State:
             assert judged == +app.health, f"health of {key} is miscounted"
             ports = [p for p in app.record.spec.service_ports if p]
             assert all(self.service_ports[p] > 0 for p in ports), f"service ports of {key} are not taken"
+        roles = Counter(launch_role(app.spec, self.config) for app in self.apps.values())
+        assert roles == self.roles.apps, "roles of apps are miscounted"
+        if self.connected:
+            assert self.roles.told == self.roles.wanted(self.config.role), "the master has not been told of the roles"
         locked = {app: d.id for d in self.deployments.values() for app in d.apps}
         assert locked == self.locks, "locks and deployments differ"
         assert self.done.keys() == self.deployments.keys(), "deployments and their progress differ"

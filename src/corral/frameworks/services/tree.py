@@ -11,6 +11,7 @@ from corral.frameworks.services.command_spec import GroupUpdate
 from corral.frameworks.services.marathon import read_app_in
 from corral.frameworks.services.pod_dialect import read_pod_in
 from corral.frameworks.services.reader import Json, Reader
+from corral.frameworks.services.roles import NOT_AT_THE_TOP, is_top
 from corral.frameworks.services.validate import canonical_id, check_path, parent_id
 
 
@@ -34,14 +35,14 @@ def read_group(value: Json, path_id: str) -> ReadGroup:
     to_version = None
     if reader.has("version"):
         to_version = reader.text("version", "")
-        others = sorted(set(reader.fields) & {"apps", "groups", "pods", "dependencies", "scaleBy"})
+        others = sorted(set(reader.fields) & {"apps", "groups", "pods", "dependencies", "enforceRole", "scaleBy"})
         if others:
             reader.refuse("version", f"version goes back and must stand alone, found beside it: {', '.join(others)}")
     if reader.has("scaleBy"):
         scale_by = reader.number("scaleBy", 1.0)
         if not 0 <= scale_by < 1e6:
             reader.refuse("scaleBy", f"got {scale_by:g}, must be 0 or more and finite")
-        others = sorted(set(reader.fields) & {"apps", "groups", "dependencies"})
+        others = sorted(set(reader.fields) & {"apps", "groups", "dependencies", "enforceRole"})
         if others:
             reader.refuse("scaleBy", f"scaleBy must stand alone, found beside it: {', '.join(others)}")
     update = _read(reader, group_id)
@@ -49,22 +50,25 @@ def read_group(value: Json, path_id: str) -> ReadGroup:
     return ReadGroup(update=update, scale_by=scale_by, to_version=to_version, unknown=tuple(reader.unknown))
 
 
-def read_group_patch(value: Json) -> None:
-    """The body of a PATCH, which has nothing but `enforceRole`. Errors: `Unprocessable`."""
+def read_group_patch(value: Json) -> bool:
+    """The body of a PATCH, which has nothing but `enforceRole`: that. Errors: `Unprocessable`."""
     reader = Reader(value)
     if not reader.has("enforceRole"):
         reader.refuse("enforceRole", "a group is patched with enforceRole alone; change the rest with PUT")
-    _refuse_roles(reader)
+    enforce_role = reader.flag("enforceRole", False)
     for field in sorted(set(reader.fields) & {"apps", "pods", "groups", "dependencies", "version", "scaleBy"}):
         reader.refuse(field, f"{field} cannot be patched; change it with PUT")
     reader.finish()
+    return enforce_role
 
 
-def _refuse_roles(reader: Reader) -> None:
-    if reader.flag("enforceRole", False):
-        reader.refuse(
-            "enforceRole", "every app here has the framework's role, so no group can have one; leave enforceRole out"
-        )
+def _read_enforced(reader: Reader, group_id: str) -> bool | None:
+    if not reader.has("enforceRole"):
+        return None
+    enforced = reader.flag("enforceRole", False)
+    if enforced and not is_top(group_id):
+        reader.refuse("enforceRole", NOT_AT_THE_TOP)
+    return enforced
 
 
 def _top_id(reader: Reader, path_id: str) -> str:
@@ -93,11 +97,13 @@ def _read(reader: Reader, group_id: str) -> GroupUpdate:
         if group_id == "/" and dependencies:
             reader.refuse("dependencies", "the root group holds everything, so there is nothing it could wait for")
     pods = _read_pods(reader, group_id) if reader.has("pods") else None
-    _refuse_roles(reader)
+    enforce_role = _read_enforced(reader, group_id)
     for field in ("id", "version", "scaleBy"):
         reader.has(field)
     reader.done()
-    return GroupUpdate(id=group_id, apps=apps, pods=pods, groups=groups, dependencies=dependencies)
+    return GroupUpdate(
+        id=group_id, apps=apps, pods=pods, groups=groups, dependencies=dependencies, enforce_role=enforce_role
+    )
 
 
 def _read_apps(reader: Reader, group_id: str) -> tuple[AppSpec, ...]:

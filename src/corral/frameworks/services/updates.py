@@ -4,12 +4,13 @@ An update is settled in the records before the session acknowledges it. A task t
 belongs to one that was given up. Source: Marathon's contract, sections 9, 10 and 13.
 """
 
-from corral.frameworks.services import backoff, offers, residency, retry
+from corral.frameworks.services import backoff, residency, retry
 from corral.frameworks.services.events import tell, tell_instance, tell_status, tell_unknown
 from corral.frameworks.services.health import is_health_kill, take_health, tell_health, tell_health_kill
 from corral.frameworks.services.names import read_task_id
 from corral.frameworks.services.pod_tasks import bury, take_container
 from corral.frameworks.services.record_spec import ActionKind, Condition, FailureRecord, Goal, Instance
+from corral.frameworks.services.roles import revive_reserved, take_part
 from corral.frameworks.services.state import App, State, replace, task_id_of
 from corral.frameworks.services.upkeep import (
     FAILURES,
@@ -337,9 +338,8 @@ def subscribed(state: State, event: events.Subscribed) -> list[Effect]:
         for instance in app.instances.values():
             if instance.leaves and instance.condition is not Condition.SCHEDULED:
                 effects.extend(kill(state, instance, app))
-    if state.resident:
-        effects += offers.take_part(state)
-    return effects
+    state.roles.begin(state.info.roles)
+    return [*effects, *take_part(state), *revive_reserved(state)]
 
 
 def disconnected(state: State) -> list[Effect]:

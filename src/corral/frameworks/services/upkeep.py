@@ -24,6 +24,7 @@ from corral.frameworks.services.record_spec import (
     OutcomeRecord,
 )
 from corral.frameworks.services.registry import CHANGED
+from corral.frameworks.services.roles import take_part
 from corral.frameworks.services.state import App, Phase, State, replace, task_id_of, task_ids_of
 from corral.lib.ids import mint_time_uuid
 from corral.model import calls
@@ -57,6 +58,7 @@ def settle(state: State, now: float) -> list[Effect]:
     if state.dirty or state.backlog or state.sentenced:
         effects.append(SetTimer(WORK, 0.0, if_unset=True))
     effects.extend(offers.state_wants(state, now))
+    effects.extend(take_part(state))
     if state.watched:
         effects.append(SetTimer(SWEEP, SWEEP_S, if_unset=True))
     return effects + state.node_memory.settle()
@@ -268,13 +270,15 @@ def forget_app(state: State, app: App, effects: list[Effect]) -> None:
         effects.append(Persist(f"signal{app_id}", None))
     if state.elastic.forget(app_id):
         effects.append(Persist(f"scaling{app_id}", None))
-    release_ports(state, app)
+    count_out(state, app)
     tell(state, "app_terminated_event", appId=app_id)
     tell(state, CHANGED, appId=app_id)
     effects.append(Note("app has gone", "it was deleted and its last instance ended", facts={"app": app_id}))
 
 
-def release_ports(state: State, app: App) -> None:
+def count_out(state: State, app: App) -> None:
+    """The app no longer has its service ports and its role."""
+    state.roles.leave(app.spec, state.config)
     for port in app.spec.service_ports:
         if port:
             state.service_ports[port] -= 1
@@ -282,7 +286,9 @@ def release_ports(state: State, app: App) -> None:
                 del state.service_ports[port]
 
 
-def take_ports(state: State, app: App) -> None:
+def count_in(state: State, app: App) -> None:
+    """The app has its service ports and its role."""
+    state.roles.enter(app.spec, state.config)
     for port in app.spec.service_ports:
         if port:
             state.service_ports[port] += 1

@@ -16,11 +16,11 @@ from corral.frameworks.services.external import find_external_faults
 from corral.frameworks.services.linux import find_linux_faults
 from corral.frameworks.services.partition import SINGLE_INSTANCE, find_label_faults, is_single
 from corral.frameworks.services.readiness import find_readiness_faults
+from corral.frameworks.services.role_spec import own_role
 from corral.frameworks.services.secrets import find_secret_faults
 from corral.frameworks.services.spec import Config
 from corral.lib.errors import Invalid, Unprocessable
 from corral.model.boot import AFTER_REBOOT_LABEL, LEAVE, check_after_reboot
-from corral.model.ids import check_role
 from corral.model.offer import MOST_CONSTRAINTS, MOST_FIXED_PORTS
 from corral.model.patterns import compile_pattern
 from corral.model.tags import find_tag_fault
@@ -336,14 +336,7 @@ def _constraint_error(operator: str, value: str | None) -> str | None:
 
 
 def _role_errors(spec: AppSpec, config: Config) -> Errors:
-    own = spec.role or config.role
-    if spec.role is not None and spec.role != config.role:
-        try:
-            check_role(spec.role)
-        except Invalid as error:
-            yield "/role", error.message
-        else:
-            yield "/role", f"role {spec.role!r} is not among the roles of this framework: {config.role}"
+    own = own_role(spec, config)
     for role in spec.accepted_resource_roles:
         if role not in ("*", own):
             yield "/acceptedResourceRoles", f"got {role!r}, may hold only * and the app's role {own}"

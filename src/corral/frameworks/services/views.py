@@ -18,7 +18,7 @@ from corral.frameworks.services.names import read_selector
 from corral.frameworks.services.pod_dialect import write_pod
 from corral.frameworks.services.readiness import view_readiness, write_check_result
 from corral.frameworks.services.record_spec import Action, Condition, Deployment, Instance
-from corral.frameworks.services.shown import write_versioned
+from corral.frameworks.services.shown import write_rule, write_versioned
 from corral.frameworks.services.state import App, Phase, State, task_id_of
 from corral.lib.errors import NotFound
 from corral.lib.units import format_timestamp
@@ -417,6 +417,7 @@ def view_group(state: State, command: GetGroup, now: float) -> Json:
             "id": group_id, "apps": [], "pods": [], "groups": [],
             "dependencies": list(record.dependencies) if record is not None else [],
             "version": record.version if record is not None else root_version,
+            **write_rule(record),
         }  # fmt: skip
     for app in state.visible_apps(command.id) if not parts or "group.pods" in parts else ():
         if app.spec.pod is not None and (home := nodes.get(app.spec.id.rpartition("/")[0] or "/")) is not None:
