@@ -5,14 +5,15 @@ Sources: Docker Engine API 1.41, `docker run` as Mesos' docker executor calls it
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from corral.docker.parameters import apply_parameters
+from corral.docker.pause import HOLDER_IMAGE, PROGRAM
 from corral.lib.errors import CorralError, Failed, Invalid
 from corral.lib.units import parse_timestamp
 from corral.model.container import NetworkMode, PortMapping
-from corral.model.execution import Execution, Exit, Found, Launched
+from corral.model.execution import Execution, Exit, Found, Launched, SharedNetwork
 from corral.model.ids import ContainerId, FrameworkId, TaskId
 
 NAME_PREFIX = "corral-"
@@ -21,6 +22,10 @@ LABEL_TASK = "corral.task"
 LABEL_FRAMEWORK = "corral.framework"
 LABEL_AGENT = "corral.agent"
 LABEL_SANDBOX = "corral.sandbox"
+LABEL_NETWORK = "corral.network"
+"""Of a container that shares a network: which."""
+LABEL_HOLDER = "corral.holder"
+"""Of what holds a shared network: which."""
 
 SANDBOX_INSIDE = "/mnt/mesos/sandbox"
 LEAST_MEMORY_MB = 32
@@ -58,12 +63,14 @@ def create_body(execution: Execution, owner: str) -> dict[str, Any]:
             "RestartPolicy": {"Name": "no"},
         },
     }
+    if execution.shared is not None:
+        body["Labels"][LABEL_NETWORK] = execution.shared.id
     if execution.user:
         body["User"] = execution.user
     if execution.hostname:
         body["Hostname"] = execution.hostname
     _set_limits(body["HostConfig"], execution)
-    _set_ports(body, execution)
+    _set_ports(body, port_mappings(execution))
     apply_parameters(body, docker.parameters)
     _set_command(body, execution)
     _set_environment(body, execution)
@@ -80,6 +87,27 @@ def create_body(execution: Execution, owner: str) -> dict[str, Any]:
     return body
 
 
+def holder_body(shared: SharedNetwork, owner: str) -> dict[str, Any]:
+    """The same for what holds a shared network, with its ports; it may do nothing else."""
+    body: dict[str, Any] = {
+        "Image": HOLDER_IMAGE,
+        "Entrypoint": [PROGRAM],
+        "User": "65534:65534",
+        "Labels": {LABEL_HOLDER: shared.id, LABEL_AGENT: owner},
+        "HostConfig": {
+            "NetworkMode": shared.networks[0],
+            "CapDrop": ["ALL"],
+            "ReadonlyRootfs": True,
+            "LogConfig": {"Type": "none", "Config": {}},
+            "RestartPolicy": {"Name": "no"},
+        },
+    }
+    if shared.hostname:
+        body["Hostname"] = shared.hostname
+    _set_ports(body, shared.port_mappings)
+    return body
+
+
 def _binds(execution: Execution) -> list[str]:
     mounts = [(m.source, m.target, m.read_only) for m in execution.mounts]
     if execution.sandbox and all(target.rstrip("/") != SANDBOX_INSIDE for _, target, _ in mounts):
@@ -92,6 +120,8 @@ def _binds(execution: Execution) -> list[str]:
 
 
 def _network_mode(execution: Execution) -> str:
+    if execution.shared is not None:
+        return f"container:{container_name(execution.shared.id)}"
     mode = execution.docker.network if execution.docker is not None else NetworkMode.HOST
     if mode is not NetworkMode.USER:
         return mode.value.lower()
@@ -109,9 +139,9 @@ def _set_limits(host: dict[str, Any], execution: Execution) -> None:
         host["Memory"] = max(execution.mem_mb, LEAST_MEMORY_MB) << 20
 
 
-def _set_ports(body: dict[str, Any], execution: Execution) -> None:
-    mappings = port_mappings(execution)
-    if not mappings or body["HostConfig"]["NetworkMode"] in ("host", "none"):
+def _set_ports(body: dict[str, Any], mappings: Iterable[PortMapping]) -> None:
+    mode = body["HostConfig"]["NetworkMode"]
+    if not mappings or mode in ("host", "none") or mode.startswith("container:"):
         return
     exposed: dict[str, Any] = {}
     bound: dict[str, list[dict[str, str]]] = {}
@@ -127,7 +157,7 @@ def _set_ports(body: dict[str, Any], execution: Execution) -> None:
 
 def port_mappings(execution: Execution) -> tuple[PortMapping, ...]:
     """The ports as settled by the agent, else as the image's container asked for them."""
-    if execution.port_mappings or execution.docker is None:
+    if execution.port_mappings or execution.docker is None or execution.shared is not None:
         return execution.port_mappings
     return execution.docker.port_mappings
 
@@ -187,6 +217,14 @@ def read_address(inspected: Mapping[str, Any]) -> str | None:
     return next((n["IPAddress"] for _, n in networks if n and n.get("IPAddress")), None)
 
 
+def is_running(inspected: Mapping[str, Any]) -> bool:
+    return bool((inspected.get("State") or {}).get("Running"))
+
+
+def labels_of(inspected: Mapping[str, Any]) -> dict[str, str]:
+    return (inspected.get("Config") or {}).get("Labels") or {}
+
+
 def has_ended(inspected: Mapping[str, Any]) -> bool:
     """Whether it ran and ended. Shapes: False for one that was created and never started."""
     state = inspected.get("State") or {}
@@ -230,7 +268,7 @@ def _read_instant(text: str) -> float:
 
 def read_found(inspected: Mapping[str, Any], oom_kills: int | None = None) -> Found | None:
     """What a restarted agent finds; None for a container that is not one of an agent's."""
-    labels = (inspected.get("Config") or {}).get("Labels") or {}
+    labels = labels_of(inspected)
     if LABEL_CONTAINER not in labels:
         return None
     container_id = ContainerId(labels[LABEL_CONTAINER])

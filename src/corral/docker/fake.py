@@ -187,12 +187,15 @@ class FakeNode:
     def _check_ports(self, execution: Execution) -> None:
         wanted = _host_ports(execution)
         for run in self.runs.values() if wanted else ():
-            if run.exit is None and (taken := wanted & _host_ports(run.execution)):
+            together = execution.shared is not None and run.execution.shared == execution.shared
+            if run.exit is None and not together and (taken := wanted & _host_ports(run.execution)):
                 raise Failed(f"port {min(taken)} on this host is taken by another program; free it")
 
 
 def _host_ports(execution: Execution) -> set[int]:
-    return {mapping.host_port for mapping in execution.port_mappings if mapping.host_port}
+    shared = execution.shared
+    mappings = execution.port_mappings if shared is None else shared.port_mappings
+    return {mapping.host_port for mapping in mappings if mapping.host_port}
 
 
 def _write_output(sandbox: str, fate: Fate) -> None:
