@@ -88,7 +88,9 @@ class World:
 @pytest.fixture(params=["fake", REAL])
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     real = request.param == "docker"
-    made = World(tmp_path, None if real else FakeEngine(), str(request.getfixturevalue("engine_socket")) if real else "")
+    made = World(
+        tmp_path, None if real else FakeEngine(), str(request.getfixturevalue("engine_socket")) if real else ""
+    )
     yield made
     await made.close()
 
