@@ -17,7 +17,7 @@ from corral.docker.fake_engine import FakeEngine
 from corral.docker.pause import make_program
 from corral.docker.runtime import DockerRuntime
 from corral.lib.errors import CorralError, Failed, NotFound
-from corral.model.container import DockerInfo, PortMapping
+from corral.model.container import DockerInfo, NetworkMode, PortMapping
 from corral.model.execution import Execution, SharedNetwork
 from corral.model.ids import ContainerId, FrameworkId, TaskId
 
@@ -79,10 +79,13 @@ class World:
                 await self.runtime.wait(container_id)
             with contextlib.suppress(CorralError):
                 await self.runtime.remove(container_id)
+        await self.until_gone()
+        await self.runtime.close()
+
+    async def until_gone(self) -> None:
         async with asyncio.timeout(20):
             while await self.runtime.engine.list_labelled("corral.agent", str(self.root)):
                 await asyncio.sleep(0.02)
-        await self.runtime.close()
 
 
 @pytest.fixture(params=["fake", REAL])
@@ -123,6 +126,32 @@ async def test_containers_of_a_group_have_one_address_which_goes_with_the_last_o
     assert await world.holds(shared), "it is not the first one's"
     await world.end(second)
     await world.until_let_go(shared)
+
+
+async def test_a_container_has_an_address_in_each_of_its_networks(world: World) -> None:
+    engine = world.runtime.engine
+    names = [f"corral-{uuid.uuid4().hex[:12]}" for _ in range(2)]
+    if isinstance(engine, FakeEngine):
+        engine.networks |= set(names)
+    else:
+        for name in names:
+            await engine._call("POST", "networks/create", 10.0, None, {"Name": name})  # type: ignore[attr-defined]
+    try:
+        alone = world.execution(None, docker=DockerInfo(image="busybox:latest", network=NetworkMode.USER),
+                                network=names[0], more_networks=(names[1],))  # fmt: skip
+        member = world.execution(network(networks=tuple(names)))
+        for execution in (alone, member):
+            launched = await world.runtime.start(execution)
+            assert launched.ip is not None
+            ((other, address),) = launched.more_ips
+            assert other == names[1]
+            assert address != launched.ip
+        await world.end(alone, member)
+    finally:
+        await world.until_gone()
+        if isinstance(engine, DockerEngine):
+            for name in names:
+                await engine._call("DELETE", f"networks/{name}", 10.0)
 
 
 async def test_another_group_has_another_address(world: World) -> None:

@@ -204,17 +204,19 @@ def _set_aliases(body: dict[str, Any]) -> None:
 
 
 def read_launched(container_id: ContainerId, inspected: Mapping[str, Any]) -> Launched:
-    """Pid and address of a container from the Engine's `inspect`."""
+    """Pid and addresses of a container from the Engine's `inspect`."""
     state = inspected.get("State") or {}
-    return Launched(container_id=container_id, pid=state.get("Pid") or None, ip=read_address(inspected))
+    found = read_addresses(inspected)
+    ip = found[0][1] if found else None
+    return Launched(container_id=container_id, pid=state.get("Pid") or None, ip=ip, more_ips=found[1:])
 
 
-def read_address(inspected: Mapping[str, Any]) -> str | None:
-    """The container's own address on its first network; None on the host's or no network."""
+def read_addresses(inspected: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The container's networks with its address there: its first, then the others by name; none on the host's."""
     settings = inspected.get("NetworkSettings") or {}
     first = (inspected.get("HostConfig") or {}).get("NetworkMode")
     networks = sorted((settings.get("Networks") or {}).items(), key=lambda pair: (pair[0] != first, pair[0]))
-    return next((n["IPAddress"] for _, n in networks if n and n.get("IPAddress")), None)
+    return tuple((name, n["IPAddress"]) for name, n in networks if n and n.get("IPAddress"))
 
 
 def is_running(inspected: Mapping[str, Any]) -> bool:

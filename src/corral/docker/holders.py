@@ -19,7 +19,7 @@ from corral.docker.containers import (
     holder_body,
     is_running,
     labels_of,
-    read_address,
+    read_addresses,
 )
 from corral.docker.engine import Engine, Json
 from corral.docker.pause import HOLDER_IMAGE, holder_tar
@@ -44,7 +44,7 @@ class Holders:
         self._joined: dict[str, dict[str, str]] = {}
         """By network, who has joined which holder of it; the Engine's id of that is empty while it is brought up."""
         self._network_of: dict[str, str] = {}
-        self._addresses: dict[str, str | None] = {}
+        self._addresses: dict[str, tuple[tuple[str, str], ...]] = {}
         """By network, where it is found."""
         self._lost: set[str] = set()
         self._locks: dict[str, asyncio.Lock] = {}
@@ -60,12 +60,12 @@ class Holders:
         async with self._lock(shared.id):
             inspected = await self._bring_up(shared)
         self._enter(container_id, shared.id, str(inspected["Id"]))
-        self._addresses[shared.id] = read_address(inspected)
+        self._addresses[shared.id] = read_addresses(inspected)
         self._watch(shared.id, str(inspected["Id"]))
 
-    def address_of(self, container_id: str) -> str | None:
-        """The address of the network that the container has joined."""
-        return self._addresses.get(self._network_of.get(container_id, ""))
+    def addresses_of(self, container_id: str) -> tuple[tuple[str, str], ...]:
+        """The networks that the container shares, with the address there. Shapes: as `read_addresses`."""
+        return self._addresses.get(self._network_of.get(container_id, ""), ())
 
     def leave(self, container_id: str) -> None:
         """The container is no more; the holder goes with the last."""
@@ -96,7 +96,7 @@ class Holders:
                 continue
             self._enter(id, network, str(holder["Id"]))
             self._watch(network, str(holder["Id"]))
-            self._addresses[network] = read_address(holder)
+            self._addresses[network] = read_addresses(holder)
         for network in holders:
             self._clear_away(network)
 

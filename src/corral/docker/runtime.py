@@ -144,8 +144,9 @@ class DockerRuntime:
         return self._place(read_launched(execution.container_id, inspected))
 
     def _place(self, launched: Launched) -> Launched:
-        """With the address that it shares with others, if it does."""
-        return msgspec.structs.replace(launched, ip=launched.ip or self._holders.address_of(launched.container_id))
+        """With the addresses that it shares with others, if it does."""
+        shared = self._holders.addresses_of(launched.container_id)
+        return msgspec.structs.replace(launched, ip=shared[0][1], more_ips=shared[1:]) if shared else launched
 
     async def _start_patiently(self, name: str, execution: Execution, body: Json) -> Json:
         deadline = time.monotonic() + self._patience_s

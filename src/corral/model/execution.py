@@ -91,11 +91,15 @@ class Execution(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaul
 
 
 class Launched(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """Shapes: `pid` of the task's first process on the host; `ip` is its own address, None on the host's network."""
+    """Shapes: `pid` of the task's first process on the host; `ip` is its own address, None on the host's network.
+
+    `more_ips` are further networks by their names, in order of these, with its address there.
+    """
 
     container_id: ContainerId
     pid: int | None = None
     ip: str | None = None
+    more_ips: tuple[tuple[str, str], ...] = ()
 
 
 class Exit(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):

@@ -157,6 +157,19 @@ def test_several_networks_share_out_the_ports_by_their_names(cluster: Any) -> No
     )
 
 
+def test_the_status_shows_the_address_in_each_network(cluster: Any) -> None:
+    networks = [{"mode": "container", "name": name} for name in ("red", "green", "blue")]
+    (web,) = launch(cluster, networks=networks, containers=[{**WEB, "endpoints": [], "healthCheck": None}])
+    told = ("10.0.0.1", "10.0.1.1", "10.0.2.1")  # the first, and the others by their names
+    where = ContainerStatus(network_infos=tuple(NetworkInfo(ip_addresses=(ip,)) for ip in told))
+    cluster.update(web.task_id, TaskState.RUNNING, container_status=where)
+    assert shown(cluster)["networks"] == [
+        {"name": "red", "addresses": ["10.0.0.1"]},
+        {"name": "blue", "addresses": ["10.0.1.1"]},
+        {"name": "green", "addresses": ["10.0.2.1"]},
+    ]
+
+
 def test_the_status_shows_networks_with_addresses_and_endpoints_with_ports(cluster: Any) -> None:
     web, side = launch(cluster, networks=[{"mode": "container", "name": "blue"}])
     for info in (web, side):

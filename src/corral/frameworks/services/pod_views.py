@@ -98,7 +98,9 @@ def _view_networks(spec: AppSpec, instance: Instance) -> list[Json]:
     """The pod's networks by name, each with the instance's address there."""
     if spec.network is not Network.CONTAINER:
         return [{"addresses": list(instance.ips)}] if instance.ips else []
-    found = zip_longest(spec.networks, instance.ips[: len(spec.networks)])
+    # In this order an agent tells them.
+    networks = (spec.networks[0], *sorted(spec.networks[1:], key=lambda network: network.name or ""))
+    found = zip_longest(networks, instance.ips[: len(networks)])
     return [{"name": network.name, "addresses": [ip] if ip else []} for network, ip in found]
 
 
