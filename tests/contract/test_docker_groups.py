@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from corral.docker.containers import container_name
-from corral.docker.engine import DockerEngine, Engine
+from corral.docker.containers import container_name, holder_body
+from corral.docker.engine import DockerEngine, Engine, Json
 from corral.docker.fake_engine import FakeEngine
 from corral.docker.pause import make_program
 from corral.docker.runtime import DockerRuntime
-from corral.lib.errors import CorralError, Failed, NotFound
+from corral.lib.errors import CorralError, Failed, NotFound, Unavailable
 from corral.model.container import DockerInfo, NetworkMode, PortMapping
 from corral.model.execution import Execution, SharedNetwork
 from corral.model.ids import ContainerId, FrameworkId, TaskId
@@ -207,6 +207,50 @@ async def test_a_network_lost_while_no_agent_looked_ends_what_is_left_in_it(worl
     await world.runtime.recover()
     exit = await asyncio.wait_for(world.runtime.wait(execution.container_id), 20)
     assert "network of its group" in exit.message
+
+
+async def test_what_has_ended_with_its_network_has_not_ended_for_it(world: World) -> None:
+    shared = network()
+    execution = world.execution(shared, "exit 7")
+    await world.runtime.start(execution)
+    assert (await world.runtime.wait(execution.container_id)).code == 7
+    await world.runtime.close()
+    world.runtime = world._make()
+    await world.runtime.engine.remove(container_name(shared.id), force=True)
+    (found,) = await world.runtime.recover()
+    assert found.exit is not None
+    assert (found.exit.code, found.exit.message) == (7, "")
+    exit = await world.runtime.wait(execution.container_id)
+    assert (exit.code, exit.message) == (7, "")
+
+
+async def test_a_holder_that_was_never_started_goes_when_the_agent_comes_back(world: World) -> None:
+    shared = network()
+    execution = world.execution(network())
+    await world.runtime.start(execution)  # so that the image is there
+    await world.end(execution)
+    await world.runtime.engine.create(container_name(shared.id), holder_body(shared, str(world.root)))
+    await world.runtime.recover()
+    await world.until_gone()
+
+
+async def test_a_start_over_an_outage_finds_its_network_again(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    world = World(tmp_path, engine, "")
+    execution = world.execution(network())
+    create, outages = engine.create, iter([True, False])
+
+    async def go_away_once(name: str, body: Json) -> str:
+        if name == container_name(execution.container_id) and next(outages, False):
+            raise Unavailable("the Engine was restarted amid this")
+        return await create(name, body)
+
+    engine.create = go_away_once  # type: ignore[method-assign]
+    assert (await world.runtime.start(execution)).ip is not None
+    assert sum(call.startswith("create") for call in engine.calls) == 3, (
+        "the holder, without and with its image, and it"
+    )
+    await world.close()
 
 
 async def test_a_port_is_published_once_and_a_refused_group_leaves_nothing(world: World) -> None:

@@ -14,7 +14,15 @@ from corral.agent.standalone_spec import StandaloneRecord
 from corral.lib.errors import Invalid
 from corral.lib.units import format_duration
 from corral.model.boot import starts_after_reboot
-from corral.model.container import ContainerKind, DockerInfo, PortMapping, Volume, VolumeMode, has_network
+from corral.model.container import (
+    ContainerInfo,
+    ContainerKind,
+    DockerInfo,
+    PortMapping,
+    Volume,
+    VolumeMode,
+    has_network,
+)
 from corral.model.execution import Bound, Execution, Mount, SharedNetwork
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, ContainerId, FrameworkId, TaskId
@@ -111,6 +119,7 @@ def plan_execution(
     kept = _plan_persistent(config, info, in_image=docker is not None)
     argv, entrypoint_args = _argv(info, command)
     shared = _shared_network(info, parent)
+    networks = _networks(info.task_id, info.container)
     own_user = (command.user or framework.user) if config.switch_user else None
     mappings = shared.port_mappings if shared is not None else _port_mappings(task, docker)
     execution = Execution(
@@ -126,8 +135,8 @@ def plan_execution(
         hostname=info.container.hostname if info.container is not None else None,
         mounts=(*mounts, *kept),
         port_mappings=() if shared is not None else mappings,
-        network=next(iter(_networks(info)), None),
-        more_networks=_networks(info)[1:],
+        network=next(iter(networks), None),
+        more_networks=networks[1:],
         labels=_labels(agent_id, task),
         cpu_milli=total_milli(info.resources, "cpus"),
         cpu_limit_milli=_limit(info, "cpus", None),
@@ -150,7 +159,9 @@ def _shared_network(info: TaskInfo, parent: ContainerId | None) -> SharedNetwork
     container = info.container
     assert executor.container is not None
     infos = tuple(network for network in executor.container.network_infos if network.name)
-    names = tuple(dict.fromkeys(network.name for network in infos if network.name))
+    names = _networks(info.task_id, executor.container)
+    if "host" in names:
+        raise Invalid(f"task {info.task_id} shares network host, which is the node's; leave the name out")
     if container is None or container.docker is None:
         raise Invalid(
             f"task {info.task_id} has no image, and a process of the node cannot join network {names[0]} of its"
@@ -326,10 +337,17 @@ def _port_mappings(task: TaskRecord, docker: DockerInfo | None) -> tuple[PortMap
     return tuple(m for n in (container.network_infos if container is not None else ()) for m in n.port_mappings)
 
 
-def _networks(info: TaskInfo) -> tuple[str, ...]:
-    """The names of the container's networks, each once; a nameless one is the host's."""
-    infos = info.container.network_infos if info.container is not None else ()
-    return tuple(dict.fromkeys(network.name for network in infos if network.name))
+def _networks(task_id: TaskId, container: ContainerInfo | None) -> tuple[str, ...]:
+    """The names of the container's networks, each once; a nameless one is the host's.
+
+    Errors: `Invalid` for a name that an Engine takes for something else.
+    """
+    infos = container.network_infos if container is not None else ()
+    names = tuple(dict.fromkeys(network.name for network in infos if network.name))
+    for name in names:
+        if ":" in name:
+            raise Invalid(f"task {task_id} asks for network {name!r}, which is no name of one; leave out the colon")
+    return names
 
 
 def _plan_volumes(task: TaskRecord, *, in_image: bool) -> tuple[tuple[Mount, ...], tuple[str, ...]]:

@@ -174,9 +174,19 @@ class Holders:
         await self._give_up(id for id, joined in sorted(self._joined.get(network, {}).items()) if joined == holder)
 
     async def _give_up(self, container_ids: Iterable[str]) -> None:
-        ids = list(container_ids)
-        self._lost.update(ids)
-        await asyncio.gather(*map(self._lose, ids))
+        await asyncio.gather(*map(self._give_up_one, list(container_ids)))
+
+    async def _give_up_one(self, container_id: str) -> None:
+        """One that has ended too, as in a restart of all, has not ended for this."""
+        try:
+            if not is_running(await self._engine.inspect(container_name(container_id))):
+                return
+        except NotFound:
+            return
+        except CorralError:
+            pass  # what cannot be asked is ended past the Engine
+        self._lost.add(container_id)
+        await self._lose(container_id)
 
     def _clear_away(self, network: str) -> None:
         if not self._joined.get(network):
@@ -184,8 +194,9 @@ class Holders:
 
     async def _remove(self, network: str) -> None:
         """Until it is gone, or somebody joins it."""
-        name, tries = container_name(network), 0
-        while not self._joined.get(network):
+        # An Engine that hung when it was asked may bring it up after it has first said there is none.
+        name, tries, looks = container_name(network), 0, 2
+        while looks and not self._joined.get(network):
             async with self._lock(network):
                 if self._joined.get(network):
                     return
@@ -193,10 +204,11 @@ class Holders:
                     await self._engine.remove(name, force=True)
                     break
                 except NotFound:
-                    break
+                    looks -= 1
                 except CorralError:
-                    tries += 1
-            await self._pause(grow_delay_s(tries, first_s=0.1, factor=2.0, most_s=5.0))
+                    pass
+            tries += 1
+            await self._pause(grow_delay_s(tries, first_s=0.5, factor=2.0, most_s=5.0))
         if not self._joined.get(network):
             for known in (self._joined, self._addresses, self._locks):
                 known.pop(network, None)

@@ -135,13 +135,18 @@ def test_tasks_of_a_group_share_the_network_of_their_executor(agent: Driver) -> 
 
 
 @pytest.mark.parametrize(
-    ("container", "words"),
-    [(None, "cannot join network blue of its executor"), (boxed(hostname="x"), "set hostname on the executor")],
+    ("container", "network", "words"),
+    [
+        (None, "blue", "cannot join network blue of its executor"),
+        (boxed(hostname="x"), "blue", "set hostname on the executor"),
+        (boxed(), "host", "which is the node's"),
+        (boxed(), "container:other", "no name of one"),
+    ],
 )
 def test_a_task_that_cannot_share_its_executors_network_is_refused_with_its_group(
-    agent: Driver, container: ContainerInfo | None, words: str
+    agent: Driver, container: ContainerInfo | None, network: str, words: str
 ) -> None:
-    executor = networked(NetworkInfo(name="blue"))
+    executor = networked(NetworkInfo(name=network))
     launch(agent, msgspec.structs.replace(member("a", container=container), executor=executor))
     status = agent.status()
     assert (status.state, status.reason) == (TaskState.ERROR, Reason.TASK_GROUP_INVALID)
