@@ -19,11 +19,11 @@ RESOURCES = "cpus:4;mem:2048;disk:4096;ports:[31000-31099]"
 class Cluster:
     """A running `corral dev`. Shapes: `url` is the master's."""
 
-    def __init__(self, work_dir: Path, runtime: tuple[str, ...] = ("--runtime", "process")) -> None:
+    def __init__(self, work_dir: Path) -> None:
         self.log: list[str] = []
         command = [
             sys.executable, "-m", "corral.cli.main", "dev", "--listen", "127.0.0.1:0", "--agent-listen", "127.0.0.1:0",
-            "--work-dir", str(work_dir), *runtime, "--resources", RESOURCES,
+            "--work-dir", str(work_dir), "--runtime", "process", "--resources", RESOURCES,
             "--attributes", "rack:r1;level:2.5", "--set", "kernel.heartbeat_s=1",
         ]  # fmt: skip
         self.process = subprocess.Popen(

@@ -1,15 +1,17 @@
 """Groups of tasks in images, as frameworks ask the Mesos containerizer for them, on a real Docker Engine."""
 
+import json
 import socket
+from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import mesos_client
 import pytest
-from corral_daemons import end_tasks
+from corral_daemons import RESOURCES
 from mesos_client import task, wait_until
 from test_executors_groups_http import launch_group, pod, scalars
 
-from conftest import Cluster
+from corral.docker.image import engine_call
 
 pytestmark = pytest.mark.docker
 
@@ -17,19 +19,27 @@ IMAGE = {"image": {"type": "DOCKER", "docker": {"name": "busybox:latest"}}}
 
 
 @pytest.fixture
-def boxed(tmp_path, engine_socket, info):
-    """A framework on a cluster whose agent has an Engine beside plain processes."""
-    running = Cluster(tmp_path, ("--runtime", "docker,process", "--docker-host", engine_socket))
-    try:
-        assert running.agent
-        with mesos_client.Subscription(running.url, info) as opened:
-            yield opened.registered()
-            opened.call("TEARDOWN")
-        running.wait_until_idle()
-    finally:
-        code = running.stop()
-        end_tasks(tmp_path)
-    assert code == 0, "\n".join(running.log[-50:])
+def boxed(daemons, engine_socket, info):
+    """A framework on a cluster whose agent has an Engine beside plain processes; nothing of it is left in the end."""
+    dev = daemons.start(
+        "dev", "--listen", "127.0.0.1:0", "--agent-listen", "127.0.0.1:0", "--work-dir", str(daemons.directory / "dev"),
+        "--runtime", "docker,process", "--docker-host", engine_socket, "--resources", RESOURCES,
+        "--set", "kernel.heartbeat_s=1",
+    )  # fmt: skip
+
+    def used():
+        rows = mesos_client.request(dev.url, "GET", "/slaves").json["slaves"]
+        return [row["used_resources"]["cpus"] for row in rows]
+
+    wait_until(lambda: used() == [0], "the agent's registration")
+    with mesos_client.Subscription(dev.url, info) as opened:
+        yield opened.registered()
+        opened.call("TEARDOWN")
+    wait_until(lambda: used() == [0], "the return of all resources")
+    (owner,) = daemons.directory.rglob("owner")
+    query = urlencode({"all": 1, "filters": json.dumps({"label": [f"corral.agent={owner.read_text().strip()}"]})})
+    path = f"/containers/json?{query}"
+    wait_until(lambda: json.loads(engine_call(engine_socket, "GET", path)) == [], "the end of all containers")
 
 
 def free_port():
