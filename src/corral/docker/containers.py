@@ -287,6 +287,7 @@ def read_found(inspected: Mapping[str, Any], oom_kills: int | None = None) -> Fo
 _PORT_TAKEN = re.compile(
     r"(?:listen \w+ \S*?:(\d+): bind: address already in use|Bind for \S*?:(\d+) failed: port is already allocated)"
 )
+_NO_NETWORK = re.compile(r"\bnetwork (\S+) not found")
 _NO_PROGRAM = re.compile(r'exec: \\*"([^"\\]*)\\*": (?:executable file not found|stat [^:]*: no such file)')
 _NO_FILE = re.compile(r'(?:exec|stat|exec:?) \\*"?([^"\\:]+)\\*"?: no such file or directory')
 _NO_RIGHT = re.compile(r'exec: \\*"([^"\\]*)\\*": permission denied')
@@ -300,6 +301,11 @@ def explain_start(execution: Execution, error: CorralError) -> Failed:
         port = match[1] or match[2]
         return Failed(
             f"port {port} on this host is taken by another program; free it or let the task have another port"
+        )
+    if match := _NO_NETWORK.search(words):
+        return Failed(
+            f"network {match[1]} not found on this node; make it there with docker network create {match[1]}, or "
+            "launch elsewhere"
         )
     if match := _NO_PROGRAM.search(words) or _NO_FILE.search(words):
         return Failed(f"command {match[1]!r} not found in image {image}; check the command and the image's PATH")

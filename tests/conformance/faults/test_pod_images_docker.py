@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlencode
@@ -243,3 +244,28 @@ def test_a_pod_on_a_network_of_users_has_its_address_there(node: Node) -> None:
         node.destroy()
     finally:
         engine_call(node.engine.url, "DELETE", f"/networks/{made}")
+
+
+def test_a_user_files_variables_and_directories_reach_a_container_in_an_image(node: Node, tmp_path: Path) -> None:
+    (tmp_path / "tool.sh").write_text("#!/bin/sh\necho tool says $GREETING\n")
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept/letter").write_text("from the node\n")
+    writer = {
+        "name": "writer", "image": IMAGE, "resources": RESOURCES_OF_EACH, "user": "nobody",
+        "environment": {"GREETING": "hello"}, "artifacts": [{"uri": f"file://{tmp_path}/tool.sh", "executable": True}],
+        "exec": {"command": {"shell": "id -un; ./tool.sh; cat /host/letter; ./tool.sh > /data/word;"
+                             " echo no > /host/x || echo refused; exec sleep 1000"}},
+        "volumeMounts": [{"name": "shared", "mountPath": "/data"},
+                         {"name": "kept", "mountPath": "/host", "readOnly": True}],
+    }  # fmt: skip
+    reader = {
+        "name": "reader", "image": IMAGE, "resources": RESOURCES_OF_EACH, "user": "root",
+        "exec": {"command": {"shell": "until test -s files/word; do usleep 50000; done; cat files/word; sleep 1000"}},
+        "volumeMounts": [{"name": "shared", "mountPath": "files"}],
+    }  # fmt: skip
+    volumes = [{"name": "shared"}, {"name": "kept", "host": str(tmp_path / "kept")}]
+    node.create(containers=[writer, reader], volumes=volumes)
+    tasks = {t["name"]: t["id"] for t in ask(node.dev.url, "GET", "/corral/v1/tasks")[1]["tasks"]}
+    said = wait_until(lambda: "refused" in (text := node.corral("logs", tasks["writer"])) and text, "what it says")
+    assert said.splitlines() == ["nobody", "tool says hello", "from the node", "refused"]
+    wait_until(lambda: "tool says hello" in node.corral("logs", tasks["reader"]), "what the other reads")
