@@ -53,7 +53,7 @@ class Engine(Protocol):
         """Where programs of the image start unless told otherwise, empty when it says nothing. Errors: `NotFound`."""
 
     async def load(self, image: str, tar: bytes) -> None:
-        """Make an image of a file system. Errors: `Failed` with the Engine's words."""
+        """Make an image of a file system. Shapes: `image` has a tag. Errors: of the Engine's refusal, by its words."""
 
     async def create(self, name: str, body: Json) -> str: ...
     async def connect(self, container: str, network: str) -> None:

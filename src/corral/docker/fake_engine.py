@@ -14,7 +14,7 @@ from corral.docker.engine import ExecStream, Json
 from corral.docker.fake import SIGKILL, SIGTERM, Fate, foresee
 from corral.docker.stream import STDERR, STDOUT, as_seconds, order, write_stamp
 from corral.lib.clock import Clock, system_clock
-from corral.lib.errors import Conflict, Failed, NotFound, Unavailable
+from corral.lib.errors import Conflict, Failed, Invalid, NotFound, Unavailable
 
 _NEVER = "0001-01-01T00:00:00Z"
 
@@ -128,6 +128,8 @@ class FakeEngine:
 
     async def load(self, image: str, tar: bytes) -> None:
         await self._enter(f"load {image}")
+        if image != image.lower() or " " in image:
+            raise Invalid(f"invalid reference format: {image!r}")
         with tarfile.open(fileobj=io.BytesIO(tar)) as read:
             read.getmembers()
         self.images.add(image)

@@ -48,6 +48,7 @@ class Holders:
         """By network, where it is found."""
         self._lost: set[str] = set()
         self._locks: dict[str, asyncio.Lock] = {}
+        self._making = asyncio.Lock()
         self._watched: set[str] = set()
         self._background: set[asyncio.Task[None]] = set()
 
@@ -140,9 +141,15 @@ class Holders:
         except NotFound as error:
             if "no such image" not in error.message.lower():
                 raise
-            machine = str((await self._engine.version()).get("Arch"))
-            await self._engine.load(HOLDER_IMAGE, holder_tar(machine))
+            await self._make_image()
             await self._engine.create(name, body)
+
+    async def _make_image(self) -> None:
+        """Once for all who miss it at this moment."""
+        async with self._making:
+            if not await self._engine.image_exists(HOLDER_IMAGE):
+                machine = str((await self._engine.version()).get("Arch"))
+                await self._engine.load(HOLDER_IMAGE, holder_tar(machine))
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
