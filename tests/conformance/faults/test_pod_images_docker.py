@@ -90,8 +90,9 @@ class Node:
         wait_until(lambda: not self.containers(), "the end of its containers", 30)
 
     def containers(self) -> list[dict[str, Any]]:
-        """Those of corral's on the Engine, ended ones included."""
-        filters = json.dumps({"label": ["corral.agent"]})
+        """Those of this node's on the Engine, ended ones included."""
+        (owner,) = self._site.directory.rglob("owner")
+        filters = json.dumps({"label": [f"corral.agent={owner.read_text().strip()}"]})
         query = urlencode({"all": 1, "filters": filters})
         found: list[dict[str, Any]] = json.loads(engine_call(self.engine.url, "GET", f"/containers/json?{query}"))
         return found
