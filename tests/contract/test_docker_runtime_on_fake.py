@@ -145,7 +145,7 @@ async def test_those_with_other_credentials_do_not_share_a_pull(node: Node) -> N
 
 
 async def test_a_container_gets_all_of_its_networks_before_it_starts(node: Node) -> None:
-    node.engine.networks |= {"green", "red"}
+    node.engine.networks |= {"blue", "green", "red"}
     docker = DockerInfo(image="busybox:latest", network=NetworkMode.USER)
     execution = node.execution(docker=docker, network="blue", more_networks=("green", "red"))
     await node.runtime.start(execution)
@@ -160,14 +160,14 @@ async def test_a_container_gets_all_of_its_networks_before_it_starts(node: Node)
 
 
 async def test_a_start_that_is_tried_again_connects_what_is_missing(node: Node) -> None:
-    node.engine.networks |= {"green", "red"}
+    node.engine.networks |= {"blue", "green", "red"}
     docker = DockerInfo(image="busybox:latest", network=NetworkMode.USER)
     execution = node.execution(docker=docker, network="blue", more_networks=("green", "red"))
     name = container_name(execution.container_id)
     await node.engine.create(name, create_body(execution, "agent"))
     await node.engine.connect(name, "green")
     await node.runtime.start(execution)
-    assert (await node.engine.inspect(name))["NetworkSettings"]["Networks"].keys() == {"green", "red"}
+    assert (await node.engine.inspect(name))["NetworkSettings"]["Networks"].keys() == {"blue", "green", "red"}
 
 
 async def test_a_forced_pull_comes_before_the_container(node: Node) -> None:

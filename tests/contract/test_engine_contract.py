@@ -11,6 +11,7 @@ from aiohttp import web
 
 from corral.docker.engine import DockerEngine, Engine, Json
 from corral.docker.fake_engine import FakeEngine
+from corral.docker.pause import holder_tar
 from corral.docker.registry import make_header
 from corral.docker.stream import LogReader, Position
 from corral.lib.errors import Conflict, CorralError, Failed, NotFound, Unavailable
@@ -63,6 +64,34 @@ async def test_images_are_there_or_not(engine: Engine) -> None:
     assert not await engine.image_exists("127.0.0.1:9/none:1")
     with pytest.raises(Failed):
         await engine.pull("127.0.0.1:9/none:1")
+
+
+async def test_an_image_is_made_of_a_file_system_and_says_where_programs_start(engine: Engine) -> None:
+    name = f"corral-contract-{uuid.uuid4().hex[:12]}:1"
+    with pytest.raises(NotFound, match="No such image"):
+        await engine.directory_of(name)
+    await engine.load(name, holder_tar("amd64"))
+    try:
+        assert await engine.image_exists(name)
+        assert await engine.directory_of(name) == ""
+    finally:
+        if isinstance(engine, DockerEngine):
+            await engine._call("DELETE", f"images/{name}", 10.0)
+    with pytest.raises(CorralError):
+        await engine.load("Not A Name:1", holder_tar("amd64"))
+
+
+async def test_the_network_of_another_container_is_joined_while_that_runs(engine: Engine) -> None:
+    owner = f"contract-{uuid.uuid4()}"
+    await engine.create(owner, body("sleep 60", HostConfig={"NetworkMode": "bridge"}))
+    joined = f"contract-{uuid.uuid4()}"
+    await engine.create(joined, body("sleep 60", HostConfig={"NetworkMode": f"container:{owner}"}))
+    with pytest.raises(CorralError, match="non running container"):
+        await engine.start(joined)
+    await engine.start(owner)
+    await engine.start(joined)
+    networks = (await engine.inspect(joined))["NetworkSettings"]["Networks"]
+    assert not networks
 
 
 async def test_a_container_of_a_missing_image_is_not_found(engine: Engine) -> None:

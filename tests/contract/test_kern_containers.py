@@ -211,11 +211,21 @@ class DockerNode(Node):
         return {"docker": DockerRuntime(DockerEngine(self.engine), owner=str(self.work_dir))}
 
 
+IN_MESOS = {"image": {"type": "DOCKER", "docker": {"name": "busybox:latest"}}}
+
+
 @pytest.mark.docker
+@pytest.mark.parametrize(
+    "image",
+    [
+        {"type": "DOCKER", "docker": {"image": "busybox:latest", "network": "BRIDGE"}},
+        {"type": "MESOS", "mesos": IN_MESOS, "network_infos": [{"name": "bridge"}]},
+    ],
+    ids=["docker", "mesos"],
+)
 async def test_a_standalone_image_outlives_its_agent_and_is_killed_and_removed(
-    tmp_path: Path, engine_socket: str
+    tmp_path: Path, engine_socket: str, image: dict[str, Any]
 ) -> None:
-    image = {"type": "DOCKER", "docker": {"image": "busybox:latest", "network": "BRIDGE"}}
     async with serving(TinyMaster()) as master:
         node = DockerNode(tmp_path / "work", master)
         node.work_dir.mkdir()

@@ -7,6 +7,7 @@ A `World` outlives the runtimes looking at it, as a node outlives its agent: `ru
 import asyncio
 import contextlib
 import os
+import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -19,8 +20,8 @@ from corral.docker.engine import DockerEngine
 from corral.docker.fake import FakeNode, FakeRuntime
 from corral.docker.runtime import DockerRuntime
 from corral.lib.errors import CorralError, Failed, NotFound
-from corral.model.container import DockerInfo
-from corral.model.execution import Execution, Exit, Found
+from corral.model.container import DockerInfo, PortMapping
+from corral.model.execution import Execution, Exit, Found, SharedNetwork
 from corral.model.ids import ContainerId, FrameworkId, TaskId
 from corral.process.runtime import ProcessRuntime
 
@@ -469,6 +470,41 @@ async def test_a_task_over_its_memory_is_ended_and_said_to_be(tmp_path: Path) ->
         _, exit = await world.run("head -c 200000000 /dev/zero | tail -n 1", mem_mb=32)
         assert exit.oom
         assert (exit.code, exit.signal) in ((137, None), (None, 9))
+
+
+@pytest.fixture(params=["fake", DOCKER])
+async def networked_world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+    """Only what gives networks to containers."""
+    async for made in make_world(request.param, tmp_path, engine_for(request)):
+        yield made
+
+
+def shared_network(*mappings: PortMapping) -> SharedNetwork:
+    return SharedNetwork(id=ContainerId(f"g-{uuid.uuid4()}"), networks=("bridge",), port_mappings=mappings)
+
+
+async def test_those_who_share_a_network_have_one_address_that_is_found_again(networked_world: World) -> None:
+    ours, theirs = shared_network(), shared_network()
+    executions = [networked_world.execution("sleep 60", shared=shared) for shared in (ours, ours, theirs)]
+    one, two, other = [await networked_world.runtime.start(execution) for execution in executions]
+    assert one.ip is not None
+    assert (one.ip == two.ip, one.ip == other.ip) == (True, False)
+    runtime = await networked_world.restart()
+    found = only(list(await runtime.recover()), executions[0].container_id)
+    assert found.launched is not None
+    assert found.launched.ip == one.ip
+
+
+async def test_a_port_of_a_shared_network_is_that_of_one_group(networked_world: World) -> None:
+    with socket.socket() as probe:
+        probe.bind(("0.0.0.0", 0))
+        port = probe.getsockname()[1]
+    mapping = PortMapping(container_port=80, host_port=port)
+    ours = shared_network(mapping)
+    for _ in range(2):
+        await networked_world.runtime.start(networked_world.execution("sleep 60", shared=ours))
+    with pytest.raises(Failed, match=f"port {port} on this host is taken"):
+        await networked_world.runtime.start(networked_world.execution("true", shared=shared_network(mapping)))
 
 
 @pytest.mark.docker

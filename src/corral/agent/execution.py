@@ -14,8 +14,16 @@ from corral.agent.standalone_spec import StandaloneRecord
 from corral.lib.errors import Invalid
 from corral.lib.units import format_duration
 from corral.model.boot import starts_after_reboot
-from corral.model.container import ContainerKind, DockerInfo, PortMapping, Volume, VolumeMode
-from corral.model.execution import Bound, Execution, Mount
+from corral.model.container import (
+    ContainerInfo,
+    ContainerKind,
+    DockerInfo,
+    PortMapping,
+    Volume,
+    VolumeMode,
+    has_network,
+)
+from corral.model.execution import Bound, Execution, Mount, SharedNetwork
 from corral.model.framework import FrameworkInfo
 from corral.model.ids import AgentId, ContainerId, FrameworkId, TaskId
 from corral.model.operations import is_volume, volume_key
@@ -93,19 +101,27 @@ def check_order(info: TaskInfo, agent_id: AgentId | None) -> None:
         raise Invalid(f"task {info.task_id} asks for a Docker container without saying which image; set docker.image")
 
 
-def plan_execution(config: AgentConfig, agent_id: AgentId | None, framework: FrameworkInfo, task: TaskRecord) -> Plan:
-    """Everything that the runtime needs for one run of the task.
+def plan_execution(
+    config: AgentConfig,
+    agent_id: AgentId | None,
+    framework: FrameworkInfo,
+    task: TaskRecord,
+    parent: ContainerId | None = None,
+) -> Plan:
+    """Everything that the runtime needs for one run of the task. Shapes: `parent` is its executor's container.
 
-    Errors: `Invalid` when the command or a volume cannot be meant as it is.
+    Errors: `Invalid` when the command, a volume or the network cannot be meant as it is.
     """
     info = task.info
     command = info.command or CommandInfo()
     docker = info.container.docker if info.container is not None else None
     mounts, directories = _plan_volumes(task, in_image=docker is not None)
     kept = _plan_persistent(config, info, in_image=docker is not None)
-    argv, entrypoint_args = _argv(info.task_id, command, in_image=docker is not None)
+    argv, entrypoint_args = _argv(info, command)
+    shared = _shared_network(info, parent)
+    networks = _networks(info.task_id, info.container)
     own_user = (command.user or framework.user) if config.switch_user else None
-    mappings = _port_mappings(task, docker)
+    mappings = shared.port_mappings if shared is not None else _port_mappings(task, docker)
     execution = Execution(
         container_id=task.container_id,
         task_id=info.task_id,
@@ -118,9 +134,9 @@ def plan_execution(config: AgentConfig, agent_id: AgentId | None, framework: Fra
         entrypoint_args=entrypoint_args,
         hostname=info.container.hostname if info.container is not None else None,
         mounts=(*mounts, *kept),
-        port_mappings=mappings,
-        network=next(iter(_networks(info)), None),
-        more_networks=_networks(info)[1:],
+        port_mappings=() if shared is not None else mappings,
+        network=next(iter(networks), None),
+        more_networks=networks[1:],
         labels=_labels(agent_id, task),
         cpu_milli=total_milli(info.resources, "cpus"),
         cpu_limit_milli=_limit(info, "cpus", None),
@@ -128,9 +144,36 @@ def plan_execution(config: AgentConfig, agent_id: AgentId | None, framework: Fra
         secrets=command.secrets,
         secret_files=_secret_files(info, in_image=docker is not None),
         bound=_bound(config, info),
+        shared=shared,
+        at_home=docker is not None and info.container is not None and info.container.kind is ContainerKind.MESOS,
     )
     volumes = tuple(mount.source for mount in kept)
     return Plan(execution, directories, own_user if docker is None else None, volumes)
+
+
+def _shared_network(info: TaskInfo, parent: ContainerId | None) -> SharedNetwork | None:
+    """The network of its executor, which a task of a group has unless it names one of its own."""
+    executor = info.executor
+    if parent is None or executor is None or not has_network(executor.container) or has_network(info.container):
+        return None
+    container = info.container
+    assert executor.container is not None
+    infos = tuple(network for network in executor.container.network_infos if network.name)
+    names = _networks(info.task_id, executor.container)
+    if "host" in names:
+        raise Invalid(f"task {info.task_id} shares network host, which is the node's; leave the name out")
+    if container is None or container.docker is None:
+        raise Invalid(
+            f"task {info.task_id} has no image, and a process of the node cannot join network {names[0]} of its"
+            " executor; give it an image, or leave out the executor's network"
+        )
+    if container.hostname is not None:
+        raise Invalid(
+            f"task {info.task_id} shares the network of its executor and the name of that; set hostname on the"
+            " executor's container"
+        )
+    mappings = tuple(dict.fromkeys(mapping for network in infos for mapping in network.port_mappings))
+    return SharedNetwork(id=parent, networks=names, port_mappings=mappings, hostname=executor.container.hostname)
 
 
 def _bound(config: AgentConfig, info: TaskInfo) -> Bound | None:
@@ -211,15 +254,22 @@ def size_executor(info: ExecutorInfo, tasks: Iterable[TaskInfo]) -> tuple[int, i
     return cpu_milli, max(LEAST_MEM_MB, mem_milli // 1000) if mem_milli else None
 
 
-def _argv(task_id: TaskId, command: CommandInfo, *, in_image: bool) -> tuple[tuple[str, ...], bool]:
+def _argv(info: TaskInfo, command: CommandInfo) -> tuple[tuple[str, ...], bool]:
+    """The words to run, and whether they are arguments of the image's own program."""
+    container = info.container
+    in_image = container is not None and container.docker is not None
     if command.shell:
         if not command.value:
-            raise Invalid(f"task {task_id} runs a shell without a command; set command.value or command.shell to false")
+            raise Invalid(
+                f"task {info.task_id} runs a shell without a command; set command.value or command.shell to false"
+            )
         return ("/bin/sh", "-c", command.value), False
-    if in_image:
-        return ((command.value, *command.arguments) if command.value else command.arguments), True
+    if in_image and not command.value:
+        return command.arguments, True
+    if in_image and container is not None and container.kind is ContainerKind.DOCKER:
+        return (command.value or "", *command.arguments), True
     if not command.value:
-        raise Invalid(f"task {task_id} names no program to run; set command.value")
+        raise Invalid(f"task {info.task_id} names no program to run; set command.value")
     # Deviates: argv[0] is always the program itself; a runtime looks it up by that name.
     return (command.value, *command.arguments[1:]), False
 
@@ -287,10 +337,17 @@ def _port_mappings(task: TaskRecord, docker: DockerInfo | None) -> tuple[PortMap
     return tuple(m for n in (container.network_infos if container is not None else ()) for m in n.port_mappings)
 
 
-def _networks(info: TaskInfo) -> tuple[str, ...]:
-    """The names of the container's networks, each once; a nameless one is the host's."""
-    infos = info.container.network_infos if info.container is not None else ()
-    return tuple(dict.fromkeys(network.name for network in infos if network.name))
+def _networks(task_id: TaskId, container: ContainerInfo | None) -> tuple[str, ...]:
+    """The names of the container's networks, each once; a nameless one is the host's.
+
+    Errors: `Invalid` for a name that an Engine takes for something else.
+    """
+    infos = container.network_infos if container is not None else ()
+    names = tuple(dict.fromkeys(network.name for network in infos if network.name))
+    for name in names:
+        if ":" in name:
+            raise Invalid(f"task {task_id} asks for network {name!r}, which is no name of one; leave out the colon")
+    return names
 
 
 def _plan_volumes(task: TaskRecord, *, in_image: bool) -> tuple[tuple[Mount, ...], tuple[str, ...]]:

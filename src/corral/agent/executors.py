@@ -118,7 +118,7 @@ def _find_problem(
         for task in found:
             check_order(task.info, state.identity.agent_id)
             if executor.is_default:
-                tasks.plan(state, task, framework)
+                tasks.plan(state, task, framework, executor.container_id)
         if executor.stage is Stage.STAGING and not executor.is_default:
             executor.plan = plan_executor(
                 state.config, state.identity.agent_id, framework, _record(executor), [task.info for task in found]

@@ -61,6 +61,8 @@ class Sandboxes:
     async def make(self, path: str, owner: str | None = None, directories: Sequence[str] = ()) -> None:
         """Make a run's directory and the `directories` in it, for this user; what is there already stays.
 
+        Those beside the run's own are what tasks of a group share: all of them may write there, whatever their users.
+
         Shapes: all paths absolute. Errors: `Failed` says what could not be made.
         """
         await asyncio.to_thread(self._make, path, owner, directories)
@@ -79,7 +81,8 @@ class Sandboxes:
                 relative = os.path.relpath(directory, home)
                 if relative == ".." or relative.startswith("../"):
                     raise Failed(f"directory {directory} is not in sandbox {path}; correct the volume's path")
-                _make_below(home, relative, ids)
+                shared = path != home and not directory.startswith(path + "/")
+                _make_below(home, relative, ids, open=shared)
         except OSError as error:
             raise Failed(f"sandbox {path} cannot be made: {error.strerror}; look at the agent's disk") from None
 
@@ -407,7 +410,8 @@ def _entries(path: str) -> Iterable[str]:
         return []
 
 
-def _make_directory(path: str, ids: tuple[int, int] | None) -> None:
+def _make_directory(path: str, ids: tuple[int, int] | None, *, open: bool = False) -> None:
+    """Shapes: with `open` anybody may write in it."""
     try:
         os.mkdir(path, 0o755)
     except FileExistsError:
@@ -416,14 +420,21 @@ def _make_directory(path: str, ids: tuple[int, int] | None) -> None:
         return
     if ids is not None:
         os.chown(path, *ids, follow_symlinks=False)
+    if open:
+        made = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            os.fchmod(made, 0o777)
+        finally:
+            os.close(made)
 
 
-def _make_below(root: str, relative: str, ids: tuple[int, int] | None) -> None:
-    """One level after the other, so that no fetched link can lead elsewhere."""
+def _make_below(root: str, relative: str, ids: tuple[int, int] | None, *, open: bool = False) -> None:
+    """One level after the other, so that no fetched link can lead elsewhere. Shapes: `open` is of the last one."""
     path = root
-    for part in relative.split("/"):
+    parts = relative.split("/")
+    for index, part in enumerate(parts, 1):
         path = os.path.join(path, part)
-        _make_directory(path, ids)
+        _make_directory(path, ids, open=open and index == len(parts))
 
 
 def _point_latest(path: str) -> None:

@@ -98,9 +98,12 @@ def find_problem(state: AgentState, task: Task, framework: FrameworkInfo) -> tup
     return find_place_problem(state, task, framework)
 
 
-def plan(state: AgentState, task: Task, framework: FrameworkInfo) -> None:
-    """Settle what the runtime will be given. Errors: `Invalid` when the task cannot be meant as it is."""
-    task.plan = plan_execution(state.config, state.identity.agent_id, framework, task.record())
+def plan(state: AgentState, task: Task, framework: FrameworkInfo, parent: ContainerId | None = None) -> None:
+    """Settle what the runtime will be given. Shapes: `parent` is the container of its executor.
+
+    Errors: `Invalid` when the task cannot be meant as it is.
+    """
+    task.plan = plan_execution(state.config, state.identity.agent_id, framework, task.record(), parent)
 
 
 def find_place_problem(state: AgentState, task: Task, framework: FrameworkInfo) -> tuple[TaskState, Reason, str] | None:

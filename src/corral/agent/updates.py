@@ -123,7 +123,10 @@ def container_status(state: AgentState, task: Task) -> ContainerStatus:
     return ContainerStatus(
         container_id=own.container_id,
         parent=parent,
-        network_infos=(NetworkInfo(ip_addresses=(ip,)),),
+        network_infos=(
+            NetworkInfo(ip_addresses=(ip,)),
+            *(NetworkInfo(name=name, ip_addresses=(more,)) for name, more in launched.more_ips),
+        ),
         executor_pid=launched.pid,
     )
 

@@ -83,10 +83,13 @@ def show_pod(pod: dict[str, Any], output: str) -> None:
     click.echo(f"{pod['id']}  {_state(pod)}  {_running(pod)}/{_wanted(pod)} running  {_what(pod)}")
     for ended in pod["terminationHistory"][:1]:
         click.echo(f"last end  {ended.get('message') or 'an instance ended'}")
-    columns = ["instance", "container", "state", "host", "ports", "since"] + (["agent"] if wide else [])
+    columns = ["instance", "container", "state", "host", "ports", "since"]
+    columns += ["addresses", "image", "agent"] if wide else []
+    images = {c["name"]: c["image"]["id"] for c in pod["spec"]["containers"] if "image" in c}
 
     def rows() -> Iterator[tuple[Any, ...]]:
         for instance in pod["instances"]:
+            addresses = " ".join(a for network in instance["networks"] for a in network["addresses"])
             for container in instance["containers"]:
                 ports = " ".join(
                     str(e["allocatedHostPort"]) for e in container["endpoints"] if "allocatedHostPort" in e
@@ -94,7 +97,8 @@ def show_pod(pod: dict[str, Any], output: str) -> None:
                 since = ago(parse_timestamp(container["statusSince"]), now)
                 state = short_state(container["status"])
                 row = (instance["id"], container["name"], state, instance.get("agentHostname"), ports, since)
-                yield (*row, instance.get("agentId")) if wide else row
+                more = (addresses, images.get(container["name"]), instance.get("agentId"))
+                yield (*row, *more) if wide else row
 
     show(pod["instances"], output, columns, rows)
 

@@ -5,14 +5,15 @@ Sources: Docker Engine API 1.41, `docker run` as Mesos' docker executor calls it
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from corral.docker.parameters import apply_parameters
+from corral.docker.pause import HOLDER_IMAGE, PROGRAM
 from corral.lib.errors import CorralError, Failed, Invalid
 from corral.lib.units import parse_timestamp
 from corral.model.container import NetworkMode, PortMapping
-from corral.model.execution import Execution, Exit, Found, Launched
+from corral.model.execution import Execution, Exit, Found, Launched, SharedNetwork
 from corral.model.ids import ContainerId, FrameworkId, TaskId
 
 NAME_PREFIX = "corral-"
@@ -21,6 +22,10 @@ LABEL_TASK = "corral.task"
 LABEL_FRAMEWORK = "corral.framework"
 LABEL_AGENT = "corral.agent"
 LABEL_SANDBOX = "corral.sandbox"
+LABEL_NETWORK = "corral.network"
+"""Of a container that shares a network: which."""
+LABEL_HOLDER = "corral.holder"
+"""Of what holds a shared network: which."""
 
 SANDBOX_INSIDE = "/mnt/mesos/sandbox"
 LEAST_MEMORY_MB = 32
@@ -58,12 +63,14 @@ def create_body(execution: Execution, owner: str) -> dict[str, Any]:
             "RestartPolicy": {"Name": "no"},
         },
     }
+    if execution.shared is not None:
+        body["Labels"][LABEL_NETWORK] = execution.shared.id
     if execution.user:
         body["User"] = execution.user
     if execution.hostname:
         body["Hostname"] = execution.hostname
     _set_limits(body["HostConfig"], execution)
-    _set_ports(body, execution)
+    _set_ports(body, port_mappings(execution))
     apply_parameters(body, docker.parameters)
     _set_command(body, execution)
     _set_environment(body, execution)
@@ -80,6 +87,27 @@ def create_body(execution: Execution, owner: str) -> dict[str, Any]:
     return body
 
 
+def holder_body(shared: SharedNetwork, owner: str) -> dict[str, Any]:
+    """The same for what holds a shared network, with its ports; it may do nothing else."""
+    body: dict[str, Any] = {
+        "Image": HOLDER_IMAGE,
+        "Entrypoint": [PROGRAM],
+        "User": "65534:65534",
+        "Labels": {LABEL_HOLDER: shared.id, LABEL_AGENT: owner},
+        "HostConfig": {
+            "NetworkMode": shared.networks[0],
+            "CapDrop": ["ALL"],
+            "ReadonlyRootfs": True,
+            "LogConfig": {"Type": "none", "Config": {}},
+            "RestartPolicy": {"Name": "no"},
+        },
+    }
+    if shared.hostname:
+        body["Hostname"] = shared.hostname
+    _set_ports(body, shared.port_mappings)
+    return body
+
+
 def _binds(execution: Execution) -> list[str]:
     mounts = [(m.source, m.target, m.read_only) for m in execution.mounts]
     if execution.sandbox and all(target.rstrip("/") != SANDBOX_INSIDE for _, target, _ in mounts):
@@ -92,6 +120,8 @@ def _binds(execution: Execution) -> list[str]:
 
 
 def _network_mode(execution: Execution) -> str:
+    if execution.shared is not None:
+        return f"container:{container_name(execution.shared.id)}"
     mode = execution.docker.network if execution.docker is not None else NetworkMode.HOST
     if mode is not NetworkMode.USER:
         return mode.value.lower()
@@ -109,9 +139,9 @@ def _set_limits(host: dict[str, Any], execution: Execution) -> None:
         host["Memory"] = max(execution.mem_mb, LEAST_MEMORY_MB) << 20
 
 
-def _set_ports(body: dict[str, Any], execution: Execution) -> None:
-    mappings = port_mappings(execution)
-    if not mappings or body["HostConfig"]["NetworkMode"] in ("host", "none"):
+def _set_ports(body: dict[str, Any], mappings: Iterable[PortMapping]) -> None:
+    mode = body["HostConfig"]["NetworkMode"]
+    if not mappings or mode in ("host", "none") or mode.startswith("container:"):
         return
     exposed: dict[str, Any] = {}
     bound: dict[str, list[dict[str, str]]] = {}
@@ -127,7 +157,7 @@ def _set_ports(body: dict[str, Any], execution: Execution) -> None:
 
 def port_mappings(execution: Execution) -> tuple[PortMapping, ...]:
     """The ports as settled by the agent, else as the image's container asked for them."""
-    if execution.port_mappings or execution.docker is None:
+    if execution.port_mappings or execution.docker is None or execution.shared is not None:
         return execution.port_mappings
     return execution.docker.port_mappings
 
@@ -174,17 +204,27 @@ def _set_aliases(body: dict[str, Any]) -> None:
 
 
 def read_launched(container_id: ContainerId, inspected: Mapping[str, Any]) -> Launched:
-    """Pid and address of a container from the Engine's `inspect`."""
+    """Pid and addresses of a container from the Engine's `inspect`."""
     state = inspected.get("State") or {}
-    return Launched(container_id=container_id, pid=state.get("Pid") or None, ip=read_address(inspected))
+    found = read_addresses(inspected)
+    ip = found[0][1] if found else None
+    return Launched(container_id=container_id, pid=state.get("Pid") or None, ip=ip, more_ips=found[1:])
 
 
-def read_address(inspected: Mapping[str, Any]) -> str | None:
-    """The container's own address on its first network; None on the host's or no network."""
+def read_addresses(inspected: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The container's networks with its address there: its first, then the others by name; none on the host's."""
     settings = inspected.get("NetworkSettings") or {}
     first = (inspected.get("HostConfig") or {}).get("NetworkMode")
     networks = sorted((settings.get("Networks") or {}).items(), key=lambda pair: (pair[0] != first, pair[0]))
-    return next((n["IPAddress"] for _, n in networks if n and n.get("IPAddress")), None)
+    return tuple((name, n["IPAddress"]) for name, n in networks if n and n.get("IPAddress"))
+
+
+def is_running(inspected: Mapping[str, Any]) -> bool:
+    return bool((inspected.get("State") or {}).get("Running"))
+
+
+def labels_of(inspected: Mapping[str, Any]) -> dict[str, str]:
+    return (inspected.get("Config") or {}).get("Labels") or {}
 
 
 def has_ended(inspected: Mapping[str, Any]) -> bool:
@@ -230,7 +270,7 @@ def _read_instant(text: str) -> float:
 
 def read_found(inspected: Mapping[str, Any], oom_kills: int | None = None) -> Found | None:
     """What a restarted agent finds; None for a container that is not one of an agent's."""
-    labels = (inspected.get("Config") or {}).get("Labels") or {}
+    labels = labels_of(inspected)
     if LABEL_CONTAINER not in labels:
         return None
     container_id = ContainerId(labels[LABEL_CONTAINER])
@@ -247,6 +287,7 @@ def read_found(inspected: Mapping[str, Any], oom_kills: int | None = None) -> Fo
 _PORT_TAKEN = re.compile(
     r"(?:listen \w+ \S*?:(\d+): bind: address already in use|Bind for \S*?:(\d+) failed: port is already allocated)"
 )
+_NO_NETWORK = re.compile(r"\bnetwork (\S+) not found")
 _NO_PROGRAM = re.compile(r'exec: \\*"([^"\\]*)\\*": (?:executable file not found|stat [^:]*: no such file)')
 _NO_FILE = re.compile(r'(?:exec|stat|exec:?) \\*"?([^"\\:]+)\\*"?: no such file or directory')
 _NO_RIGHT = re.compile(r'exec: \\*"([^"\\]*)\\*": permission denied')
@@ -260,6 +301,11 @@ def explain_start(execution: Execution, error: CorralError) -> Failed:
         port = match[1] or match[2]
         return Failed(
             f"port {port} on this host is taken by another program; free it or let the task have another port"
+        )
+    if match := _NO_NETWORK.search(words):
+        return Failed(
+            f"network {match[1]} not found on this node; make it there with docker network create {match[1]}, or "
+            "launch elsewhere"
         )
     if match := _NO_PROGRAM.search(words) or _NO_FILE.search(words):
         return Failed(f"command {match[1]!r} not found in image {image}; check the command and the image's PATH")

@@ -49,6 +49,12 @@ class Engine(Protocol):
     async def pull(self, image: str, auth: str = "") -> None:
         """Shapes: `auth` is the header `X-Registry-Auth`."""
 
+    async def directory_of(self, image: str) -> str:
+        """Where programs of the image start unless told otherwise, empty when it says nothing. Errors: `NotFound`."""
+
+    async def load(self, image: str, tar: bytes) -> None:
+        """Make an image of a file system. Shapes: `image` has a tag. Errors: of the Engine's refusal, by its words."""
+
     async def create(self, name: str, body: Json) -> str: ...
     async def connect(self, container: str, network: str) -> None:
         """Give a container one more network. One that is not there is missed when it starts: `NotFound`."""
@@ -161,6 +167,22 @@ class DockerEngine:
                 async for line in response.content:
                     if b'"error"' in line and (words := _json(line).get("error")):
                         raise Failed(str(words))
+
+    async def directory_of(self, image: str) -> str:
+        found = await self._call("GET", f"images/{image}/json", QUICK_S)
+        return str((found.get("Config") or {}).get("WorkingDir") or "")
+
+    async def load(self, image: str, tar: bytes) -> None:
+        repository, _, tag = image.rpartition(":")
+        url = await self._url("images/create", {"fromSrc": "-", "repo": repository, "tag": tag})
+        headers = {"Content-Type": "application/x-tar"}
+        async with (
+            self._asking(f"load {image}", SLOW_S),
+            self._docker.session.post(url, data=tar, headers=headers) as response,
+        ):
+            for line in (await _checked(response)).splitlines():
+                if b'"error"' in line and (words := _json(line).get("error")):
+                    raise Failed(str(words))
 
     async def create(self, name: str, body: Json) -> str:
         made = await self._call("POST", "containers/create", SLOW_S, {"name": name}, body)

@@ -161,12 +161,24 @@ class FakeNode:
             raise Failed(f"command {fate.missing!r} not found; check the command")
         self._check_ports(execution)
         self._next_pid += 1
-        launched = Launched(container_id=execution.container_id, pid=self._next_pid)
+        launched = Launched(container_id=execution.container_id, pid=self._next_pid, ip=self._address(execution))
         run = self.runs[execution.container_id] = _FakeRun(execution, fate, launched)
         _write_output(execution.sandbox, fate)
         if fate.after_s is not None:
             self._later(run, fate.after_s, fate.code, fate.signal)
         return launched
+
+    def _address(self, execution: Execution) -> str | None:
+        """That of the network it shares: its neighbours' there, or that of the first who comes."""
+        if execution.shared is None:
+            return None
+        alive = (run for run in self.runs.values() if run.exit is None and run.execution.shared == execution.shared)
+        neighbour = next(alive, None)
+        return (
+            neighbour.launched.ip
+            if neighbour is not None
+            else f"172.17.{self._next_pid >> 8 & 255}.{self._next_pid & 255}"
+        )
 
     def stop(self, container_id: str, signum: int) -> None:
         """Send SIGTERM or SIGKILL."""
@@ -187,12 +199,15 @@ class FakeNode:
     def _check_ports(self, execution: Execution) -> None:
         wanted = _host_ports(execution)
         for run in self.runs.values() if wanted else ():
-            if run.exit is None and (taken := wanted & _host_ports(run.execution)):
+            together = execution.shared is not None and run.execution.shared == execution.shared
+            if run.exit is None and not together and (taken := wanted & _host_ports(run.execution)):
                 raise Failed(f"port {min(taken)} on this host is taken by another program; free it")
 
 
 def _host_ports(execution: Execution) -> set[int]:
-    return {mapping.host_port for mapping in execution.port_mappings if mapping.host_port}
+    shared = execution.shared
+    mappings = execution.port_mappings if shared is None else shared.port_mappings
+    return {mapping.host_port for mapping in mappings if mapping.host_port}
 
 
 def _write_output(sandbox: str, fate: Fate) -> None:

@@ -5,6 +5,8 @@ hang (`hangs`), take its images, refuse starts. One contract suite holds it and 
 """
 
 import asyncio
+import io
+import tarfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -12,7 +14,7 @@ from corral.docker.engine import ExecStream, Json
 from corral.docker.fake import SIGKILL, SIGTERM, Fate, foresee
 from corral.docker.stream import STDERR, STDOUT, as_seconds, order, write_stamp
 from corral.lib.clock import Clock, system_clock
-from corral.lib.errors import Conflict, Failed, NotFound, Unavailable
+from corral.lib.errors import Conflict, Failed, Invalid, NotFound, Unavailable
 
 _NEVER = "0001-01-01T00:00:00Z"
 
@@ -28,7 +30,9 @@ class _Container:
         self.code = 0
         self.timers: list[asyncio.TimerHandle] = []
         self.log: list[tuple[int, bytes]] = []
-        self.networks: list[str] = []
+        mode = str((body.get("HostConfig") or {}).get("NetworkMode") or "bridge")
+        self.shares = mode.removeprefix("container:") if mode.startswith("container:") else ""
+        self.networks = [] if self.shares or mode in ("host", "none") else [mode]
         self.changed = asyncio.Condition()
 
 
@@ -45,8 +49,10 @@ class FakeEngine:
         """Of these, what a pull has to show."""
         self.shown: list[str] = []
         """What pulls have shown, in their order."""
-        self.networks: set[str] = set()
-        """Networks of users that containers may be connected to."""
+        self.directories: dict[str, str] = {}
+        """Where programs of an image start; of those that are not named it is not said."""
+        self.networks: set[str] = {"bridge"}
+        """Networks that containers may be connected to."""
         self.start_refusal: str | None = None
         """The words with which every start is refused."""
         self.calls: list[str] = []
@@ -98,7 +104,7 @@ class FakeEngine:
 
     async def version(self) -> Json:
         await self._enter("version")
-        return {"ApiVersion": "1.41", "MinAPIVersion": "1.12", "Version": "0"}
+        return {"ApiVersion": "1.41", "MinAPIVersion": "1.12", "Version": "0", "Arch": "amd64"}
 
     async def image_exists(self, image: str) -> bool:
         await self._enter(f"image {image}")
@@ -112,6 +118,20 @@ class FakeEngine:
             raise Failed(f"pull access denied for {image}, repository does not exist or may require 'docker login'")
         if image not in self.registry:
             raise Failed(f"manifest for {image} not found: manifest unknown")
+        self.images.add(image)
+
+    async def directory_of(self, image: str) -> str:
+        await self._enter(f"image {image}")
+        if image not in self.images:
+            raise NotFound(f"No such image: {image}")
+        return self.directories.get(image, "")
+
+    async def load(self, image: str, tar: bytes) -> None:
+        await self._enter(f"load {image}")
+        if image != image.lower() or " " in image:
+            raise Invalid(f"invalid reference format: {image!r}")
+        with tarfile.open(fileobj=io.BytesIO(tar)) as read:
+            read.getmembers()
         self.images.add(image)
 
     async def create(self, name: str, body: Json) -> str:
@@ -134,11 +154,9 @@ class FakeEngine:
     async def start(self, container: str) -> None:
         await self._enter(f"start {container}")
         one = self._get(container)
-        for network in one.networks:
-            if network not in self.networks:
-                raise NotFound(f"network {network} not found")
         if one.status == "running":
             return
+        self._check_networks(one)
         if self.start_refusal is not None:
             raise Failed(self.start_refusal)
         if one.fate.missing is not None:
@@ -159,7 +177,7 @@ class FakeEngine:
             "Name": f"/{one.name}",
             "Config": {"Labels": dict(one.body.get("Labels") or {}), "StopSignal": one.body.get("StopSignal")},
             "HostConfig": one.body.get("HostConfig") or {},
-            "NetworkSettings": {"Networks": {network: {} for network in one.networks}},
+            "NetworkSettings": {"Networks": self._addresses(one)},
             "State": {
                 "Status": one.status,
                 "Running": one.status == "running",
@@ -168,6 +186,25 @@ class FakeEngine:
                 "StartedAt": one.started_at,
                 "FinishedAt": one.finished_at,
             },
+        }
+
+    def _check_networks(self, one: _Container) -> None:
+        for network in one.networks:
+            if network not in self.networks:
+                raise NotFound(f"network {network} not found")
+        if one.shares and self._get(one.shares).status != "running":
+            raise Conflict(f"cannot join network of a non running container: {one.shares}")
+        for other in self._containers.values():
+            taken = _published(one) & _published(other)
+            if other.status == "running" and taken:
+                raise Failed(f"Bind for 0.0.0.0:{min(taken)} failed: port is already allocated")
+
+    def _addresses(self, one: _Container) -> Json:
+        """An address per network while it runs."""
+        number = int(one.id, 16)
+        return {
+            network: {"IPAddress": f"172.{17 + index}.0.{number}" if one.status == "running" else ""}
+            for index, network in enumerate(one.networks)
         }
 
     async def list_labelled(self, label: str, value: str) -> list[Json]:
@@ -307,6 +344,11 @@ class _FakeExecStream:
 
     async def close(self) -> None:
         self._closed.set()
+
+
+def _published(one: _Container) -> set[int]:
+    bound = (one.body.get("HostConfig") or {}).get("PortBindings") or {}
+    return {int(each["HostPort"]) for bindings in bound.values() for each in bindings}
 
 
 def _has_more(one: _Container, read: int) -> Callable[[], bool]:

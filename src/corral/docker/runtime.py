@@ -21,16 +21,20 @@ import msgspec
 from corral.docker.containers import (
     LABEL_AGENT,
     LABEL_CONTAINER,
+    LABEL_HOLDER,
     LEAST_MEMORY_MB,
+    SANDBOX_INSIDE,
     container_name,
     create_body,
     explain_pull,
     explain_start,
+    labels_of,
     never_started,
     read_found,
     read_launched,
 )
 from corral.docker.engine import Engine, Json
+from corral.docker.holders import LOST, Holders
 from corral.docker.registry import make_header
 from corral.docker.runs import Pause, Run, while_answering
 from corral.docker.session import DockerExec
@@ -89,6 +93,7 @@ class DockerRuntime:
         self._local = urlsplit(engine.url).scheme == "unix"
         self._runs: dict[str, Run] = {}
         self._starting: set[str] = set()
+        self._holders = Holders(engine, owner, self._lose, pause)
         self._pulls: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
         # More at once only adds latency: the Engine's own limit lies there. Source: node experiments, 11.
@@ -130,11 +135,18 @@ class DockerRuntime:
             raise
         finally:
             self._starting.discard(name)
+            if not begun:
+                self._holders.leave(execution.container_id)
             if not begun and self._guards is not None and execution.bound is not None:
                 # Guarded until it is sure that nothing of it is there.
                 self._clear_away(name, doubtful=True)
         self._adopt(execution.container_id, inspected)
-        return read_launched(execution.container_id, inspected)
+        return self._place(read_launched(execution.container_id, inspected))
+
+    def _place(self, launched: Launched) -> Launched:
+        """With the addresses that it shares with others, if it does."""
+        shared = self._holders.addresses_of(launched.container_id)
+        return msgspec.structs.replace(launched, ip=shared[0][1], more_ips=shared[1:]) if shared else launched
 
     async def _start_patiently(self, name: str, execution: Execution, body: Json) -> Json:
         deadline = time.monotonic() + self._patience_s
@@ -155,6 +167,10 @@ class DockerRuntime:
 
     async def _start_once(self, name: str, execution: Execution, body: Json) -> Json:
         try:
+            if execution.at_home and "WorkingDir" not in body and not await self._says_where(execution):
+                body = {**body, "WorkingDir": SANDBOX_INSIDE}
+            if execution.shared is not None:
+                await self._holders.join(execution.container_id, execution.shared)
             await self.engine.create(name, body)
         except NotFound as error:
             if "no such image" in error.message.lower():
@@ -165,7 +181,7 @@ class DockerRuntime:
             there = await self._inspect_or_none(name)
             if there is None:
                 raise Unavailable(f"container {name} is being removed: {error.message}") from None
-            if _labels(there).get(LABEL_CONTAINER) != execution.container_id:
+            if labels_of(there).get(LABEL_CONTAINER) != execution.container_id:
                 raise Failed(f"container name {name} is taken by something else; remove that container") from None
             if not never_started(there):
                 return there
@@ -185,6 +201,11 @@ class DockerRuntime:
                 self._clear_away(name)
             raise explain_start(execution, error) from None
         return await self.engine.inspect(name)
+
+    async def _says_where(self, execution: Execution) -> bool:
+        """Whether the image itself says in which directory its programs start."""
+        assert execution.docker is not None
+        return bool(await self.engine.directory_of(execution.docker.image))
 
     async def _connect(self, name: str, execution: Execution) -> None:
         """Give the container the networks beside its first, before anything of it runs."""
@@ -268,7 +289,9 @@ class DockerRuntime:
             raise
 
     def _explain(self, exit: Exit) -> Exit:
-        """Say of an end that its guard brought it about."""
+        """Say of an end that its guard brought it about, or the loss of its network."""
+        if self._holders.was_lost(exit.container_id):
+            return msgspec.structs.replace(exit, message=LOST)
         why = self._guards.why_fenced(container_name(exit.container_id)) if self._guards is not None else ""
         return msgspec.structs.replace(exit, fenced=True, message=why) if why else exit
 
@@ -299,6 +322,12 @@ class DockerRuntime:
         except NotFound:
             return
         await run.stop(grace_s)
+
+    async def _lose(self, container_id: str) -> None:
+        """The container has lost its network for good."""
+        self._say(f"container {container_name(container_id)} is ended: {LOST}")
+        with suppress(CorralError):
+            await self.kill(container_id, 0.0)
 
     async def resize(self, container_id: str, cpu_milli: int, mem_mb: int | None) -> None:
         changes: Json = {"CpuShares": max(2, cpu_milli * 1024 // 1000)}
@@ -341,6 +370,7 @@ class DockerRuntime:
                     raise
             tries += 1
             await self._pause(grow_delay_s(tries, first_s=0.1, factor=2.0, most_s=2.0))
+        self._holders.leave(container_id)
         await self._unguard(name)
         if run is not None:
             await self._forget(run)
@@ -354,18 +384,26 @@ class DockerRuntime:
     async def recover(self) -> Sequence[Found]:
         """Errors: `Unavailable` when Docker is away for longer than a restart takes; what runs, runs on."""
         found: list[Found] = []
-        for inspected in await self._inspect_all():
-            if never_started(inspected):
+        all_there = await self._inspect_all()
+        for inspected in all_there:
+            if LABEL_HOLDER not in labels_of(inspected) and never_started(inspected):
                 # Its start was cut short by the end of an agent; whoever wants it starts it anew.
                 self._clear_unstarted(str(inspected.get("Name", "")).lstrip("/"))
-                continue
+        there = [one for one in all_there if LABEL_HOLDER in labels_of(one) or not never_started(one)]
+        self._holders.find_again(there)
+        for inspected in there:
             one = read_found(inspected)
             if one is not None:
                 if self._guards is not None:
                     await self._guards.resume(container_name(one.container_id))
                 self._adopt(one.container_id, inspected)
-                found.append(one if one.exit is None else msgspec.structs.replace(one, exit=self._explain(one.exit)))
+                found.append(self._complete(one))
         return found
+
+    def _complete(self, found: Found) -> Found:
+        if found.launched is not None:
+            return msgspec.structs.replace(found, launched=self._place(found.launched))
+        return found if found.exit is None else msgspec.structs.replace(found, exit=self._explain(found.exit))
 
     async def _inspect_all(self) -> list[Json]:
         deadline = time.monotonic() + self._patience_s
@@ -410,6 +448,7 @@ class DockerRuntime:
         return DockerExec(self.engine, container_name(container_id), engine_id, argv, tty=tty)
 
     async def close(self) -> None:
+        await self._holders.close()
         for run in list(self._runs.values()):
             await self._forget(run)
         tasks = [*self._background, *self._pulls.values()]
@@ -434,10 +473,6 @@ def explain_unready(url: str, error: CorralError) -> str:
     if "cannot be reached" in error.message:
         return f"{error.message}; start the Docker daemon (systemctl start docker), {other}"
     return f"{error.message}; restart the Docker daemon (systemctl restart docker), {other}"
-
-
-def _labels(inspected: Json) -> dict[str, str]:
-    return (inspected.get("Config") or {}).get("Labels") or {}
 
 
 def find_credentials(execution: Execution) -> str:

@@ -10,7 +10,7 @@ from corral.master.agent_entry import AgentEntry
 from corral.master.entries import FrameworkEntry
 from corral.master.validate import check_alone, check_program, find_lack
 from corral.model.calls import LaunchGroup
-from corral.model.container import ContainerKind
+from corral.model.container import ContainerKind, has_network
 from corral.model.health import CheckKind
 from corral.model.ids import check_id
 from corral.model.ledger import Pool
@@ -132,9 +132,18 @@ def _check_member(executor: ExecutorInfo, info: TaskInfo) -> str | None:
     if info.executor is not None and info.executor != executor:
         return f"{name} names an executor of its own, which differs from the group's; leave it out"
     container = info.container
-    if container is not None and (container.kind is ContainerKind.DOCKER or container.docker is not None):
-        return f"{name} has a container of type DOCKER, which no group can hold; use one of type MESOS, or LAUNCH"
-    own_network = container is not None and any(network.name for network in container.network_infos)
+    if container is not None and container.kind is ContainerKind.DOCKER:
+        return (
+            f"{name} has a container of type DOCKER, which no group can hold; use one of type MESOS, which may have an"
+            " image, or LAUNCH"
+        )
+    own_network = has_network(container)
+    in_image = container is not None and container.docker is not None
+    if executor.is_default and has_network(executor.container) and not own_network and not in_image:
+        return (
+            f"{name} has no image, and a process of the node cannot join the network of executor"
+            f" {executor.executor_id}; give it container.mesos.image, or leave out the executor's network"
+        )
     checks = (*info.health_checks, *((info.check,) if info.check is not None else ()))
     if own_network and any(check.kind is not CheckKind.COMMAND for check in checks):
         return f"{name} has a check by network and a network of its own; use a check of type COMMAND"

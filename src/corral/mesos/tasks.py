@@ -44,6 +44,7 @@ from corral.model.container import (
     PortMapping,
     Volume,
     VolumeMode,
+    make_image,
 )
 from corral.model.ids import AgentId, ContainerId, ExecutorId, FrameworkId, TaskId
 from corral.model.ledger import lent
@@ -74,9 +75,10 @@ NEEDED = ("cpus", "mem")
 def read_container(found: wire.ContainerInfo, at: str) -> ContainerInfo:
     """Errors: `Invalid` for an unknown container type or volume mode."""
     kind = read_enum(ContainerKind, found.type, f"{at}.type")
+    networks = tuple(read_network(n) for n in found.network_infos)
     return ContainerInfo(
         kind=kind,
-        docker=_read_docker(found.docker) if found.docker is not None else None,
+        docker=_read_docker(found.docker) if kind is ContainerKind.DOCKER else _read_image(found.mesos, networks),
         volumes=tuple(
             Volume(
                 container_path=v.container_path,
@@ -86,7 +88,7 @@ def read_container(found: wire.ContainerInfo, at: str) -> ContainerInfo:
             for v in found.volumes
         ),
         hostname=found.hostname,
-        network_infos=tuple(read_network(n) for n in found.network_infos),
+        network_infos=networks,
         share_cgroups=found.linux_info is None or found.linux_info.share_cgroups is not False,
     )
 
@@ -101,6 +103,32 @@ def _read_source(found: wire.Volume) -> dict[str, Any]:
     return {"host_path": path.path, "of_executor": path.type == "PARENT"}
 
 
+def _read_image(found: wire.MesosInfo | None, networks: tuple[NetworkInfo, ...]) -> DockerInfo | None:
+    """The image of a container of type MESOS. Shapes: None without one, and for one that is refused for its kind."""
+    image = found.image if found is not None else None
+    if image is None or image.docker is None:
+        return None
+    return make_image(
+        image.docker.name, networks, force_pull=image.cached is False, pull_config=read_reference(image.docker.config)
+    )
+
+
+def _is_image(image: wire.Image | None) -> bool:
+    """Whether agents carry it out: one of Docker's, by credentials that are named and not brought."""
+    if image is None:
+        return True
+    return image.type == "DOCKER" and image.docker is not None and not _brings_value(image.docker.config)
+
+
+def _write_image(docker: DockerInfo) -> wire.MesosInfo:
+    config = write_reference(docker.pull_config) if docker.pull_config else None
+    image = wire.Image(
+        type="DOCKER", docker=wire.DockerImage(name=docker.image, config=config),
+        cached=False if docker.force_pull_image else None,
+    )  # fmt: skip
+    return wire.MesosInfo(image=image)
+
+
 def _sandbox_path(source: wire.VolumeSource | None) -> wire.SandboxPath | None:
     """The one source of a volume that agents carry out."""
     return source.sandbox_path if source is not None and source.type == "SANDBOX_PATH" else None
@@ -113,6 +141,7 @@ def _is_source(source: wire.VolumeSource) -> bool:
 
 
 def write_container(container: ContainerInfo) -> wire.ContainerInfo:
+    docker, in_mesos = container.docker, container.kind is ContainerKind.MESOS
     return wire.ContainerInfo(
         type=container.kind.value,
         volumes=tuple(
@@ -120,7 +149,8 @@ def write_container(container: ContainerInfo) -> wire.ContainerInfo:
             for v in container.volumes
         ),
         hostname=container.hostname,
-        docker=_write_docker(container.docker) if container.docker is not None else None,
+        docker=_write_docker(docker) if docker is not None and not in_mesos else None,
+        mesos=_write_image(docker) if docker is not None and in_mesos else None,
         network_infos=tuple(write_network(n) for n in container.network_infos),
         linux_info=None if container.share_cgroups else wire.LinuxInfo(share_cgroups=False),
     )
@@ -135,7 +165,9 @@ def _write_source(volume: Volume) -> dict[str, Any]:
     return {"source": wire.VolumeSource(type="SANDBOX_PATH", sandbox_path=shared)}
 
 
-def _read_docker(found: wire.DockerInfo) -> DockerInfo:
+def _read_docker(found: wire.DockerInfo | None) -> DockerInfo | None:
+    if found is None:
+        return None
     return DockerInfo(
         image=found.image,
         network=read_optional_enum(NetworkMode, found.network) or NetworkMode.HOST,
@@ -393,7 +425,8 @@ def _unsupported_command(found: wire.CommandInfo, at: str) -> list[str]:
 
 def _unsupported_container(found: wire.ContainerInfo, at: str) -> list[str]:
     given = {
-        "mesos.image": found.mesos.image if found.mesos is not None else None,
+        "mesos.image": None if found.mesos is None or _is_image(found.mesos.image) else found.mesos.image,
+        "docker": found.docker if found.type == ContainerKind.MESOS else None,
         "docker.volume_driver": found.docker.volume_driver if found.docker is not None else None,
         "docker.config": found.docker.config
         if found.docker is not None and _brings_value(found.docker.config)

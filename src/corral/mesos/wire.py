@@ -238,8 +238,20 @@ class DockerInfo(Wire):
     config: dict[str, Any] | None = None
 
 
+class DockerImage(Wire):
+    name: str
+    config: dict[str, Any] | None = None
+
+
+class Image(Wire):
+    type: str | None = None
+    docker: DockerImage | None = None
+    appc: dict[str, Any] | None = None
+    cached: bool | None = None
+
+
 class MesosInfo(Wire):
-    image: dict[str, Any] | None = None
+    image: Image | None = None
 
 
 class IpAddress(Wire):

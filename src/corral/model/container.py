@@ -73,7 +73,9 @@ class NetworkInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defa
 
 
 class ContainerInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """Shapes: `share_cgroups` is False when a task of a group says that it has limits of its own."""
+    """Shapes: `share_cgroups` is False when a task of a group says that it has limits of its own. The `docker`
+    of one of type MESOS is as `make_image` makes it.
+    """
 
     kind: ContainerKind
     docker: DockerInfo | None = None
@@ -81,3 +83,22 @@ class ContainerInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_de
     hostname: str | None = None
     network_infos: tuple[NetworkInfo, ...] = ()
     share_cgroups: bool = True
+
+
+def make_image(
+    image: str, networks: tuple[NetworkInfo, ...], *, force_pull: bool = False, pull_config: str | None = None
+) -> DockerInfo:
+    """The image of a container of type MESOS, whose networks and ports its network infos say."""
+    named = any(network.name for network in networks)
+    return DockerInfo(
+        image=image,
+        network=NetworkMode.USER if named else NetworkMode.HOST,
+        port_mappings=tuple(m for network in networks if network.name for m in network.port_mappings),
+        force_pull_image=force_pull,
+        pull_config=pull_config,
+    )
+
+
+def has_network(container: ContainerInfo | None) -> bool:
+    """Whether it names a network of its own, and so does not share the node's or its executor's."""
+    return container is not None and any(network.name for network in container.network_infos)

@@ -34,6 +34,17 @@ class Bound(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=T
     strict: bool = True
 
 
+class SharedNetwork(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """One network namespace for several runs. Shapes: `id` is that of the executor's container, the same for all runs
+    that share it; `networks` are names, at least one, the first of which gives the address.
+    """
+
+    id: ContainerId
+    networks: tuple[str, ...]
+    port_mappings: tuple[PortMapping, ...] = ()
+    hostname: str | None = None
+
+
 class Execution(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Shapes: `argv` is complete (a shell command is already `/bin/sh -c ...`); empty runs the image's own command.
 
@@ -46,6 +57,9 @@ class Execution(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaul
     `secrets` are variables and `secret_files` targets, each with the source of its value; the agent fetches the values
     when it starts the run: `hidden` are variables, with a `Secret` each, that go to no disk, `hidden_file` a file in
     memory that holds them as JSON instead, `registries` a `Secret` with the credentials to pull the image with.
+
+    With `shared` it joins that network and has none of its own. With `at_home` it runs in its sandbox unless its image
+    names a directory.
     """
 
     container_id: ContainerId
@@ -72,14 +86,20 @@ class Execution(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaul
     hidden_file: str = ""
     registries: Any = None
     bound: Bound | None = None
+    shared: SharedNetwork | None = None
+    at_home: bool = False
 
 
 class Launched(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """Shapes: `pid` of the task's first process on the host; `ip` is its own address, None on the host's network."""
+    """Shapes: `pid` of the task's first process on the host; `ip` is its own address, None on the host's network.
+
+    `more_ips` are further networks by their names, in order of these, with its address there.
+    """
 
     container_id: ContainerId
     pid: int | None = None
     ip: str | None = None
+    more_ips: tuple[tuple[str, str], ...] = ()
 
 
 class Exit(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):

@@ -32,6 +32,14 @@ async def test_a_sandbox_is_made_with_its_directories_and_is_the_latest(sandboxe
     assert sorted(os.listdir(tmp_path / RUNS)) == ["C1", "C2", "latest"]
 
 
+async def test_what_tasks_of_a_group_share_is_open_to_all_of_them(sandboxes: Sandboxes, tmp_path: Path) -> None:
+    home = tmp_path / RUNS / "C1"
+    task = home / "tasks/a"
+    await sandboxes.make(str(task), None, [str(home / "volumes/shared"), str(task / "own")])
+    modes = {name: (home / name).stat().st_mode & 0o777 for name in ("volumes", "volumes/shared", "tasks/a/own")}
+    assert modes == {"volumes": 0o755, "volumes/shared": 0o777, "tasks/a/own": 0o755}
+
+
 @pytest.mark.parametrize("path", ["/etc", "slaves/S1/frameworks/F1/executors/E/runs", RUNS + "/latest", RUNS + "/.."])
 async def test_nothing_else_is_made_or_deleted(sandboxes: Sandboxes, tmp_path: Path, path: str) -> None:
     for act in (sandboxes.make, sandboxes.delete):

@@ -6,7 +6,7 @@ from agent_driver import FRAMEWORK, Driver, make_framework, make_task
 
 from corral.agent import effects as fx
 from corral.agent.spec import Probed, StartFailed
-from corral.model.container import ContainerInfo, ContainerKind, Volume
+from corral.model.container import ContainerInfo, ContainerKind, NetworkInfo, PortMapping, Volume, make_image
 from corral.model.flags import parse_resources
 from corral.model.health import CheckKind, HealthCheck
 from corral.model.ids import ExecutorId, TaskId
@@ -67,6 +67,90 @@ def test_a_directory_of_the_executor_is_shared(agent: Driver) -> None:
     assert start.directories == (source,)
     (mount,) = start.execution.mounts
     assert (mount.source, mount.target) == (source, "data")
+
+
+def boxed(**more: object) -> ContainerInfo:
+    return ContainerInfo(kind=ContainerKind.MESOS, docker=make_image("busybox", ()), **more)
+
+
+def networked(*networks: NetworkInfo) -> ExecutorInfo:
+    return msgspec.structs.replace(POD, container=ContainerInfo(kind=ContainerKind.MESOS, network_infos=networks))
+
+
+def test_a_task_of_a_group_may_have_an_image_beside_one_that_has_none(agent: Driver) -> None:
+    shared = Volume(container_path="/data", host_path="exchange", of_executor=True)
+    launch(agent, member("a", container=boxed(volumes=(shared,))), member("b"))
+    first, second = agent.all(fx.Start)
+    assert (first.runtime, second.runtime) == ("docker", "process")
+    assert (first.execution.shared, first.execution.at_home) == (None, True)
+    executor = agent.core.state.executors[KEY]
+    mounts = [(mount.source, mount.target) for mount in first.execution.mounts]
+    assert mounts == [(f"{executor.sandbox}/tasks/a", "/mnt/mesos/sandbox"), (f"{executor.sandbox}/exchange", "/data")]
+    agent.started("b")
+    agent.started("a")
+    agent.exit("b", code=1)
+    assert agent.one(fx.Kill).container_id == agent.task("a").container_id
+
+
+@pytest.mark.parametrize(
+    ("command", "argv", "appended"),
+    [
+        (CommandInfo(value="run it"), ("/bin/sh", "-c", "run it"), False),
+        (CommandInfo(shell=False), (), True),
+        (CommandInfo(shell=False, arguments=("-v", "x")), ("-v", "x"), True),
+        (CommandInfo(shell=False, value="tail", arguments=("tail", "-f", "x")), ("tail", "-f", "x"), False),
+    ],
+)
+def test_a_command_takes_the_place_of_the_images_own_or_is_handed_to_it(
+    agent: Driver, command: CommandInfo, argv: tuple[str, ...], appended: bool
+) -> None:
+    launch(agent, member("a", container=boxed(), command=command))
+    execution = agent.execution()
+    assert (execution.argv, execution.entrypoint_args) == (argv, appended)
+
+
+def test_tasks_of_a_group_share_the_network_of_their_executor(agent: Driver) -> None:
+    mappings = (PortMapping(container_port=80, host_port=31000), PortMapping(container_port=53, host_port=31001))
+    executor = networked(NetworkInfo(name="blue", port_mappings=mappings[:1]), NetworkInfo(),
+                         NetworkInfo(name="red", port_mappings=mappings))  # fmt: skip
+    own = (NetworkInfo(name="green"),)
+    apart = ContainerInfo(kind=ContainerKind.MESOS, docker=make_image("busybox", own), network_infos=own)
+    infos = [
+        msgspec.structs.replace(member(name, container=container), executor=executor)
+        for name, container in (("a", boxed()), ("b", boxed()), ("c", apart))
+    ]
+    launch(agent, *infos)
+    first, second, third = (start.execution for start in agent.all(fx.Start))
+    assert first.shared == second.shared
+    assert first.shared is not None
+    assert first.shared.id == agent.core.state.executors[KEY].container_id
+    assert (first.shared.networks, first.shared.port_mappings) == (("blue", "red"), mappings)
+    assert first.port_mappings == ()
+    assert dict(first.environment)["CORRAL_PORT_MAPPING"] == "80:31000/tcp,53:31001/tcp"
+    assert (third.shared, third.network) == (None, "green")
+    agent.started("a", ip="172.17.0.2")
+    (told,) = agent.statuses()
+    assert told.container_status is not None
+    assert told.container_status.network_infos[0].ip_addresses == ("172.17.0.2",)
+
+
+@pytest.mark.parametrize(
+    ("container", "network", "words"),
+    [
+        (None, "blue", "cannot join network blue of its executor"),
+        (boxed(hostname="x"), "blue", "set hostname on the executor"),
+        (boxed(), "host", "which is the node's"),
+        (boxed(), "container:other", "no name of one"),
+    ],
+)
+def test_a_task_that_cannot_share_its_executors_network_is_refused_with_its_group(
+    agent: Driver, container: ContainerInfo | None, network: str, words: str
+) -> None:
+    executor = networked(NetworkInfo(name=network))
+    launch(agent, msgspec.structs.replace(member("a", container=container), executor=executor))
+    status = agent.status()
+    assert (status.state, status.reason) == (TaskState.ERROR, Reason.TASK_GROUP_INVALID)
+    assert words in (status.message or "")
 
 
 @pytest.mark.parametrize("path", ["..", "", "../x", "/etc"])

@@ -15,8 +15,9 @@ from corral.docker.containers import (
     explain_pull,
     explain_start,
     has_ended,
+    holder_body,
     never_started,
-    read_address,
+    read_addresses,
     read_exit,
     read_found,
     read_launched,
@@ -24,7 +25,7 @@ from corral.docker.containers import (
 from corral.docker.parameters import PARAMETERS, REFUSED
 from corral.lib.errors import Failed
 from corral.model.container import DockerInfo, NetworkMode, Parameter, PortMapping
-from corral.model.execution import Execution, Launched, Mount
+from corral.model.execution import Execution, Launched, Mount, SharedNetwork
 from corral.model.ids import ContainerId, FrameworkId, TaskId
 
 
@@ -335,8 +336,8 @@ def test_the_pid_and_address_of_what_runs_are_read() -> None:
 
 
 def test_a_container_on_the_hosts_network_has_no_address() -> None:
-    assert read_address({"NetworkSettings": {"Networks": {"host": {"IPAddress": ""}}}}) is None
-    assert read_address({}) is None
+    assert read_addresses({"NetworkSettings": {"Networks": {"host": {"IPAddress": ""}}}}) == ()
+    assert read_addresses({}) == ()
 
 
 def test_an_exit_is_read_with_its_time() -> None:
@@ -434,3 +435,18 @@ def test_a_failed_pull_names_the_image_and_the_cause() -> None:
 
 def test_long_words_of_the_engine_are_cut() -> None:
     assert len(explain_start(execution(), Failed("x" * 5000)).message) < 800
+
+
+def test_a_container_that_shares_a_network_has_neither_ports_nor_a_network_of_its_own() -> None:
+    mapping = PortMapping(container_port=80, host_port=31000)
+    shared = SharedNetwork(id=ContainerId("e1"), networks=("blue", "red"), port_mappings=(mapping,), hostname="duo")
+    docker = DockerInfo(image="x", network=NetworkMode.HOST, port_mappings=(mapping,))
+    body = create_body(execution(port_mappings=(), docker=docker, shared=shared), "owner")
+    assert body["HostConfig"]["NetworkMode"] == "container:corral-e1"
+    assert "PortBindings" not in body["HostConfig"]
+    assert body["Labels"]["corral.network"] == "e1"
+    holder = holder_body(shared, "owner")
+    assert (holder["HostConfig"]["NetworkMode"], holder["Hostname"]) == ("blue", "duo")
+    assert holder["HostConfig"]["PortBindings"] == {"80/tcp": [{"HostPort": "31000"}]}
+    assert holder["Labels"] == {"corral.holder": "e1", "corral.agent": "owner"}
+    assert read_found({"Config": {"Labels": holder["Labels"]}}) is None, "it is no task's"

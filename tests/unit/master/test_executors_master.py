@@ -9,7 +9,7 @@ from master_stage import PARTITION_AWARE, Agent, Framework, Stage, agent_info, b
 from corral.master.spec import AgentOpened
 from corral.model import calls, events
 from corral.model.command import CommandInfo
-from corral.model.container import ContainerInfo, ContainerKind, DockerInfo, NetworkInfo
+from corral.model.container import ContainerInfo, ContainerKind, DockerInfo, NetworkInfo, make_image
 from corral.model.framework import Capability
 from corral.model.health import CheckKind, CheckStatus, HealthCheck
 from corral.model.ids import ExecutorId, FrameworkId
@@ -301,13 +301,17 @@ def test_an_executor_that_differs_from_the_one_that_runs_is_an_error() -> None:
 def bad_groups() -> list[tuple[str, dict[str, Any], dict[str, Any], str]]:
     """A group that breaks one rule each: what of its executor, what of its second task, and a word of what is said."""
     docker = ContainerInfo(kind=ContainerKind.DOCKER, docker=DockerInfo(image="x"))
-    own = ContainerInfo(kind=ContainerKind.MESOS, network_infos=(NetworkInfo(name="net"),))
+    networked = NetworkInfo(name="net")
+    own = ContainerInfo(kind=ContainerKind.MESOS, network_infos=(networked,))
+    imaged = ContainerInfo(kind=ContainerKind.MESOS, docker=make_image("x", ()))
     web = HealthCheck(kind=CheckKind.HTTP, port=80)
     disk = scalar("disk", 10)
     return [
         ("no type", {"kind": None}, {}, "has no type"),
         ("command", {"command": CommandInfo(value="x")}, {}, "type DEFAULT and has a command"),
         ("docker executor", {"container": docker}, {}, "type MESOS alone"),
+        ("executor with an image", {"container": imaged}, {}, "type MESOS alone"),
+        ("process on a network", {"container": own}, {"container": imaged}, "task a has no image"),
         ("custom without command", {"kind": "CUSTOM"}, {}, "has no command"),
         ("few cpus", {"resources": normal([*bundle(0.009, 32), disk])}, {}, "0.01 or more"),
         ("no cpus", {"resources": normal([scalar("mem", 32), disk])}, {}, "0 cpus"),
@@ -354,7 +358,26 @@ def test_what_a_group_may_do_is_done() -> None:
     apart = ContainerInfo(kind=ContainerKind.MESOS, share_cgroups=False)
     same = task_info("c", scene.agent.id, bundle(0.1, 1), executor=DEFAULT)
     limited = task_info("d", scene.agent.id, bundle(0.1, 1), container=apart, limits=(("cpus", None),))
-    (order,) = scene.group(same, limited)
+    imaged = ContainerInfo(kind=ContainerKind.MESOS, docker=make_image("x", ()))
+    boxed = task_info("e", scene.agent.id, bundle(0.1, 1), container=imaged)
+    (order,) = scene.group(same, limited, boxed)
+    assert [info.task_id for info in order.infos] == ["c", "d", "e"]
+
+
+def test_the_tasks_of_a_group_may_share_a_network_when_all_have_images_or_networks_of_their_own() -> None:
+    scene = Scene()
+    networks = (NetworkInfo(name="net"),)
+    executor = msgspec.structs.replace(
+        DEFAULT, container=ContainerInfo(kind=ContainerKind.MESOS, network_infos=networks)
+    )
+    imaged = ContainerInfo(kind=ContainerKind.MESOS, docker=make_image("x", ()))
+    apart = ContainerInfo(kind=ContainerKind.MESOS, docker=make_image("x", networks), network_infos=networks)
+    web = HealthCheck(kind=CheckKind.HTTP, port=80)
+    tasks = (
+        task_info("c", scene.agent.id, bundle(0.1, 1), container=imaged, health_checks=(web,)),
+        task_info("d", scene.agent.id, bundle(0.1, 1), container=apart),
+    )
+    (order,) = scene.group(*tasks, executor=executor)
     assert [info.task_id for info in order.infos] == ["c", "d"]
 
 

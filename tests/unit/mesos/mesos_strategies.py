@@ -16,6 +16,7 @@ from corral.model.container import (
     PortMapping,
     Volume,
     VolumeMode,
+    make_image,
 )
 from corral.model.domain import Domain
 from corral.model.framework import Capability, FrameworkInfo
@@ -164,7 +165,7 @@ dockers = st.builds(
     force_pull_image=st.booleans(),
     pull_config=st.sampled_from([None, "secret:docker/config"]),
 )
-containers = st.builds(
+any_containers = st.builds(
     ContainerInfo,
     kind=st.sampled_from(ContainerKind),
     docker=maybe(dockers),
@@ -178,6 +179,20 @@ containers = st.builds(
     network_infos=few(networks),
     share_cgroups=st.booleans(),
 )
+
+
+def _settle(container: ContainerInfo) -> ContainerInfo:
+    """Of one of type MESOS, its networks say everything but the image."""
+    docker = container.docker
+    if container.kind is ContainerKind.DOCKER or docker is None:
+        return container
+    image = make_image(
+        docker.image, container.network_infos, force_pull=docker.force_pull_image, pull_config=docker.pull_config
+    )
+    return msgspec.structs.replace(container, docker=image)
+
+
+containers = any_containers.map(_settle)
 visibilities = st.sampled_from(["FRAMEWORK", "CLUSTER", "EXTERNAL"])
 discoveries = st.builds(
     DiscoveryInfo,

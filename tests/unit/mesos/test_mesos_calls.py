@@ -10,6 +10,7 @@ from corral.lib.errors import Invalid, Unimplemented
 from corral.mesos.scheduler import read_call
 from corral.model import calls
 from corral.model.constraints import Operator
+from corral.model.container import NetworkMode
 from corral.model.framework import Capability
 from corral.model.offer import Filters, Want
 from corral.model.offer_constraints import AttributeConstraint, Predicate, Pseudo, RoleConstraints
@@ -329,6 +330,25 @@ def test_a_negative_amount_stays_visible_for_the_tasks_validation():
     assert sorted(r.milli for r in launched(resources=resources).resources) == [-1000, 2000]
 
 
+def image(name="busybox", cached=None, **more):
+    return {"type": "DOCKER", "docker": {"name": name, **more}, "cached": cached}
+
+
+def test_an_image_of_the_mesos_containerizer_is_one_of_dockers_and_its_networks_are_those_of_the_container():
+    reference = {"type": "REFERENCE", "reference": {"name": "secret:docker/config"}}
+    plain = launched(container={"type": "MESOS", "mesos": {"image": image(config=reference)}})
+    assert plain.unsupported == ()
+    docker = plain.container.docker
+    assert (docker.image, docker.network, docker.force_pull_image) == ("busybox", NetworkMode.HOST, False)
+    assert docker.pull_config == "secret:docker/config"
+    ports = [{"container_port": 80, "host_port": 31000}]
+    networks = [{"name": "blue", "port_mappings": ports}]
+    container = {"type": "MESOS", "mesos": {"image": image(cached=False)}, "network_infos": networks}
+    docker = launched(container=container).container.docker
+    assert (docker.network, docker.force_pull_image) == (NetworkMode.USER, True)
+    assert [(m.container_port, m.host_port) for m in docker.port_mappings] == [(80, 31000)]
+
+
 def test_an_infinite_limit_is_no_limit():
     assert launched(limits={"mem": {"value": "Infinity"}, "cpus": {"value": "1.5"}}).limits == (
         ("cpus", 1500),
@@ -340,6 +360,15 @@ def test_an_infinite_limit_is_no_limit():
     ("change", "path"),
     [
         ({"container": {"type": "MESOS", "mesos": {"image": {"type": "DOCKER"}}}}, "container.mesos.image"),
+        (
+            {"container": {"type": "MESOS", "mesos": {"image": {"type": "APPC", "appc": {"name": "x"}}}}},
+            "container.mesos.image",
+        ),
+        (
+            {"container": {"type": "MESOS", "mesos": {"image": image(config={"type": "VALUE"})}}},
+            "container.mesos.image",
+        ),
+        ({"container": {"type": "MESOS", "docker": {"image": "x"}}}, "container.docker"),
         ({"container": {"type": "MESOS", "linux_info": {}}}, "container.linux_info"),
         ({"container": {"type": "MESOS", "tty_info": {}}}, "container.tty_info"),
         (

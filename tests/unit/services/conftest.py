@@ -20,7 +20,7 @@ from corral.model.ids import AgentId, FrameworkId, OfferId, TaskId
 from corral.model.offer import Offer, Want
 from corral.model.operations import conversion, find_fault
 from corral.model.resources import Resources, add, normal, ports, subtract
-from corral.model.task import Reason, Source, TaskInfo, TaskState, TaskStatus
+from corral.model.task import ContainerStatus, Reason, Source, TaskInfo, TaskState, TaskStatus
 from corral.runtime.core import (
     Asked,
     CancelTimer,
@@ -329,10 +329,12 @@ class Cluster:
         unreachable_at: float | None = None,
         healthy: bool | None = None,
         health: tuple[CheckResult, ...] = (),
+        container_status: ContainerStatus | None = None,
     ) -> None:
         if state not in ALIVE:
             self.tasks.pop(task_id, None)
         status = TaskStatus(
+            container_status=container_status,
             task_id=task_id,
             state=state,
             at=self.now if at is None else at,

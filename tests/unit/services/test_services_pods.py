@@ -295,6 +295,10 @@ def container(**more: Any) -> dict[str, Any]:
     return {"name": "one", "exec": {"command": {"shell": "run it"}}, **more}
 
 
+def boxed(**more: Any) -> dict[str, Any]:
+    return container(image={"kind": "DOCKER", "id": "busybox"}, **more)
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -303,7 +307,9 @@ def container(**more: Any) -> dict[str, Any]:
         ("/containers(0)/name", {"containers": [container(name="Big")]}),
         ("/containers(0)/name", {"containers": [container(name="12")]}),
         ("/containers(0)/exec", {"containers": [{"name": "one"}]}),
-        ("/containers(0)/image", {"containers": [container(image={"kind": "DOCKER", "id": "x"})]}),
+        ("/containers(0)/image/kind", {"containers": [container(image={"kind": "APPC", "id": "x"})]}),
+        ("/containers(0)/image/id", {"containers": [container(image={"kind": "DOCKER"})]}),
+        ("/containers(0)/exec", {"containers": [container(exec={"overrideEntrypoint": True})]}),
         ("/containers(0)/resources/gpus", {"containers": [container(resources={"gpus": 1})]}),
         ("/containers(0)/resources/cpus", {"containers": [container(resources={"cpus": "1"})]}),
         ("/containers(0)/endpoints(0)/name", {"containers": [container(endpoints=[{"name": "_"}])]}),
@@ -313,7 +319,18 @@ def container(**more: Any) -> dict[str, Any]:
         ("/containers(0)/healthCheck", {"containers": [container(healthCheck={})]}),
         ("/containers(0)/volumeMounts", {"containers": [container(volumeMounts=[{"name": "v", "mountPath": "x"}])]}),
         ("/environment", {"containers": [container()], "environment": {"1x": "a"}}),
-        ("/networks(0)/mode", {"containers": [container()], "networks": [{"mode": "container", "name": "n"}]}),
+        ("/networks(0)/mode", {"containers": [container()], "networks": [{"mode": "overlay"}]}),
+        ("/containers(0)/endpoints(0)/containerPort",
+         {"containers": [container(endpoints=[{"name": "a"}])], "networks": [{"mode": "container/bridge"}]}),
+        ("/containers(0)/endpoints(0)/containerPort",
+         {"containers": [container(endpoints=[{"name": "a", "containerPort": 70000}])],
+          "networks": [{"mode": "container/bridge"}]}),
+        ("/containers(0)/endpoints(0)/networkNames",
+         {"containers": [container(endpoints=[{"name": "a", "containerPort": 1, "networkNames": ["no"]}])],
+          "networks": [{"name": "n"}]}),
+        ("/containers(0)/endpoints(0)/networkNames",
+         {"containers": [container(endpoints=[{"name": "a", "containerPort": 1, "hostPort": 0}])],
+          "networks": [{"name": "n"}, {"name": "m"}]}),
         ("/secrets/a", {"containers": [container()], "secrets": {"a": "b"}}),
         ("/volumes(0)/persistent", {"containers": [container()], "volumes": [{"name": "v", "persistent": {}}]}),
         ("/scaling/kind", {"containers": [container()], "scaling": {"kind": "elastic"}}),
@@ -335,6 +352,19 @@ def test_a_faulty_pod_is_refused_by_the_place_of_its_fault(path: str, body: dict
          {"scheduling": {"placement": {"constraints": [{"fieldName": "hostname", "operator": "NO"}]}}}),
         ("/id", {"id": "/Bad"}),
         ("/containers(0)/resources", {"containers": [container(resources={"cpus": 0, "mem": 0})]}),
+        ("/containers(0)/image", {"containers": [container()], "networks": [{"mode": "container/bridge"}]}),
+        ("/containers(0)/image/pullConfig/secret",
+         {"containers": [container(image={"id": "x", "pullConfig": {"secret": "none"}})]}),
+        ("/networks(0)/name", {"containers": [boxed()], "networks": [{"mode": "container"}]}),
+        ("/networks(0)/name", {"containers": [boxed()], "networks": [{"mode": "container/bridge", "name": "x"}]}),
+        ("/networks", {"containers": [boxed()], "networks": [{"name": "a"}, {"mode": "host"}]}),
+        ("/networks", {"containers": [boxed()], "networks": [{"name": "a"}, {"name": "a"}]}),
+        ("/networks", {"containers": [boxed()], "networks": [{"mode": "host"}, {"mode": "host"}]}),
+        ("/containers", {"networks": [{"mode": "container/bridge"}], "containers": [
+            boxed(endpoints=[{"name": "a", "containerPort": 80}, {"name": "b", "containerPort": 80}])]}),
+        ("/containers", {"networks": [{"mode": "container/bridge"}], "containers": [
+            boxed(endpoints=[{"name": "a", "containerPort": 80, "hostPort": 31000},
+                             {"name": "b", "containerPort": 81, "hostPort": 31000}])]}),
     ],
 )  # fmt: skip
 def test_a_pod_that_makes_no_sense_is_refused_by_its_field(cluster: Any, path: str, more: dict[str, Any]) -> None:

@@ -220,21 +220,34 @@ class PlainCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A port of a pod's container. Shapes: `host_port` 0 is any free one."""
+    """A port of a pod's container.
+
+    Shapes: `host_port` 0 is any free one, None is none, except on the node's network; `container_port` 0 equals it.
+    """
 
     name: str
-    host_port: int = 0
+    host_port: int | None = 0
     protocols: tuple[str, ...] = ("tcp",)
     labels: dict[str, str] = {}
+    container_port: int | None = None
+    network_names: tuple[str, ...] = ()
+
+    def inner_port(self, host_port: int) -> int:
+        """Where its program listens. Shapes: `host_port` is the one it was given, 0 for none."""
+        return self.container_port or host_port
 
 
 class PodCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The health check of a pod's container. Shapes: `endpoint` names one of its own; with `path` it is HTTP."""
+    """The health check of a pod's container.
+
+    Shapes: `endpoint` names one of its own; with `path` it is HTTP. Else `command` runs in a shell, or `argv` without.
+    """
 
     endpoint: str | None = None
     path: str | None = None
     scheme: str = "http"
     command: str | None = None
+    argv: tuple[str, ...] = ()
     grace_s: int = 300
     interval_s: int = 60
     timeout_s: int = 20
@@ -243,11 +256,17 @@ class PodCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class PodContainer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One of the programs of a pod. Units: as in `AppSpec`. Shapes: `mounts` are (volume, path, read only)."""
+    """One of the programs of a pod. Units: as in `AppSpec`. Shapes: `mounts` are (volume, path, read only).
+
+    Without `image` it is a program of the node. In an image, `argv` is handed to the image's own program unless it
+    `replaces` that; without any command the image's own runs.
+    """
 
     name: str
     command: str | None = None
     argv: tuple[str, ...] = ()
+    image: Docker | None = None
+    replaces: bool = False
     cpus: float = 1.0
     mem_mb: float = 128.0
     disk_mb: float = 0.0
@@ -334,6 +353,13 @@ class AppSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.container.docker if self.container is not None else None
 
     @property
+    def has_image(self) -> bool:
+        """Whether any of it needs a Docker Engine."""
+        return self.image is not None or (
+            self.pod is not None and any(c.image is not None for c in self.pod.containers)
+        )
+
+    @property
     def volumes(self) -> tuple[PersistentVolume, ...]:
         """What outlives the tasks of an instance; an app that has any is resident."""
         return self.container.persistent_volumes if self.container is not None else ()
@@ -347,6 +373,8 @@ class AppSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The declared ports in order, of whichever form the network mode takes."""
         if self.network is Network.HOST:
             return self.port_definitions or ()
+        if self.pod is not None:
+            return tuple(_map(e) for c in self.pod.containers for e in c.endpoints)
         return (self.container.port_mappings or ()) if self.container is not None else ()
 
     @property
@@ -354,6 +382,13 @@ class AppSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if self.pod is not None:
             return ()
         return tuple(p.port if isinstance(p, PortDefinition) else p.service_port for p in self.ports)
+
+
+def _map(endpoint: Endpoint) -> PortMapping:
+    return PortMapping(
+        container_port=endpoint.container_port or 0, host_port=endpoint.host_port, name=endpoint.name,
+        protocol=",".join(endpoint.protocols), labels=endpoint.labels, network_names=endpoint.network_names,
+    )  # fmt: skip
 
 
 SPEC_FIELDS = AppSpec.__struct_fields__

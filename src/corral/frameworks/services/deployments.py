@@ -20,6 +20,7 @@ from corral.frameworks.services.history import remember
 from corral.frameworks.services.pace import read_policy_labels
 from corral.frameworks.services.plan import AppChange, chain_lengths, changed_fields, plan_deployment
 from corral.frameworks.services.pod_dialect import check_pod
+from corral.frameworks.services.pod_networks import name_networks
 from corral.frameworks.services.record_spec import (
     Action,
     AppRecord,
@@ -168,8 +169,9 @@ def _completed(state: State, change: Change, taken: Counter[int], *, several: bo
     if change.spec is None:
         return change
     if change.spec.pod is not None:
-        check_pod(change.spec, state.config)
-        return change
+        spec = name_networks(change.spec, state.config)
+        check_pod(spec, state.config)
+        return replace(change, spec=spec)
     try:
         check_app(change.spec, state.config)
         spec = complete(change.spec, state.config)

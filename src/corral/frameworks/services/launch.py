@@ -85,7 +85,7 @@ def make_want(app: App, config: Config, count: int) -> Want:
             constraints=tuple(read_constraint(c) for c in spec.constraints),
             group=spec.id,
             group_size=spec.instances,
-            runtime="process" if spec.pod is not None else "docker" if spec.image is not None else "process",
+            runtime="docker" if spec.has_image else "process",
             tags=_tags(spec),
         )
     return msgspec.structs.replace(app.want, count=count)
@@ -353,7 +353,7 @@ def make_container(spec: AppSpec, host_ports: tuple[int, ...]) -> wire.Container
         privileged=container.docker.privileged,
         parameters=tuple(wire.Parameter(key=key, value=value) for key, value in flags),
         force_pull_image=container.docker.force_pull_image,
-        pull_config=pull_source(spec),
+        pull_config=pull_source(spec, container.docker),
     )
     networks = tuple(
         wire.NetworkInfo(name=n.name, labels=tuple(sorted(n.labels.items())))

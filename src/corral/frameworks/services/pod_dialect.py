@@ -2,11 +2,10 @@
 
 Source: Marathon's contract, section 6.
 
-Deviates: containers are programs of the node in one group of the agent's default executor, so images and networks of
-their own are refused; they share the node's network and the pod's volumes.
+A container with an image is one of the node's Docker Engine, the others are programs of the node; all are one group of
+the agent's default executor.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Set
 from typing import Any
@@ -15,26 +14,37 @@ from msgspec.structs import replace
 
 from corral.frameworks.services.app_spec import (
     AppSpec,
-    Endpoint,
-    PodCheck,
+    Network,
+    NetworkSpec,
     PodContainer,
     PodSpec,
     PortDefinition,
     Upgrade,
 )
-from corral.frameworks.services.marathon import read_artifact, read_roles, read_unreachable
+from corral.frameworks.services.marathon import read_roles, read_unreachable
+from corral.frameworks.services.pod_containers import (
+    NOT_HERE,
+    read_container,
+    read_environment,
+    write_container,
+    write_environment,
+)
+from corral.frameworks.services.pod_networks import (
+    NAME,
+    check_endpoints,
+    find_network_faults,
+    read_pod_networks,
+    write_networks,
+)
 from corral.frameworks.services.reader import Json, Reader
 from corral.frameworks.services.record_spec import AppRecord, VersionRecord
-from corral.frameworks.services.secrets import find_secret_faults, read_env, read_secrets
-from corral.frameworks.services.shown import number, write_fetch, write_unreachable
+from corral.frameworks.services.secrets import find_secret_faults, read_secrets
+from corral.frameworks.services.shown import number, write_unreachable
 from corral.frameworks.services.spec import Config
 from corral.frameworks.services.validate import canonical_id, check_app
 from corral.lib.errors import Unprocessable
 
-_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,253}")
 _SHOWN_ONLY = ("version", "versionInfo", "status", "instances")
-_NOT_HERE = "is not supported in pods by this release; leave it out"
 
 
 def read_pod(value: Json, base: str = "/", pod_id: str | None = None) -> tuple[AppSpec, tuple[str, ...]]:
@@ -53,26 +63,31 @@ def read_pod_in(reader: Reader, base: str, pod_id: str | None = None) -> AppSpec
     if pod_id is None and not reader.has("id"):
         reader.refuse("id", "id must be given")
     own = canonical_id(reader.text("id", pod_id or ""), base)
-    pod = _read_parts(reader)
+    networks = read_pod_networks(reader)
+    pod = _read_parts(reader, networks)
     if reader.any("linuxInfo"):
-        reader.refuse("linuxInfo", f"linuxInfo {_NOT_HERE}")
+        reader.refuse("linuxInfo", f"linuxInfo {NOT_HERE}")
     shared: dict[str, Any] = {}
     read_secrets(reader, shared)
     for field in _SHOWN_ONLY:
         reader.has(field)
     containers = pod.containers
+    on_node = networks[0].mode is Network.HOST
     endpoints = [endpoint for container in containers for endpoint in container.endpoints]
     spec = AppSpec(
         id=own,
         user=reader.text_or_none("user"),
-        **_read_environment(reader),
+        **read_environment(reader),
         **shared,
         labels=reader.text_map("labels"),
         cpus=round(pod.cpus + sum(c.cpus for c in containers), 3),
         mem_mb=pod.mem_mb + sum(c.mem_mb for c in containers),
         disk_mb=pod.disk_mb + sum(c.disk_mb for c in containers),
-        port_definitions=tuple(PortDefinition(port=e.host_port, name=e.name, labels=e.labels) for e in endpoints),
-        require_ports=True,
+        networks=networks,
+        port_definitions=tuple(PortDefinition(port=e.host_port or 0, name=e.name, labels=e.labels) for e in endpoints)
+        if on_node
+        else None,
+        require_ports=on_node,
         role=reader.text_or_none("role"),
         pod=pod,
         **_read_scaling(reader),
@@ -82,8 +97,9 @@ def read_pod_in(reader: Reader, base: str, pod_id: str | None = None) -> AppSpec
     return spec
 
 
-def _read_parts(reader: Reader) -> PodSpec:
-    containers = tuple(_read_container(item) for item in reader.objects("containers"))
+def _read_parts(reader: Reader, networks: tuple[NetworkSpec, ...]) -> PodSpec:
+    on_node = networks[0].mode is Network.HOST
+    containers = tuple(read_container(item, on_node) for item in reader.objects("containers"))
     if not containers:
         reader.refuse("containers", "a pod has at least one container")
     volumes: dict[str, str | None] = {}
@@ -91,10 +107,7 @@ def _read_parts(reader: Reader) -> PodSpec:
     for item in reader.objects("volumes"):
         _read_volume(item, volumes, secret_volumes)
     _check_names(reader, containers, {*volumes, *secret_volumes})
-    for network in reader.objects("networks"):
-        if network.choice("mode", "host", ("host", "container", "container/bridge")) != "host":
-            network.refuse("mode", "containers of a pod share the node's network here; use host")
-        network.done()
+    check_endpoints(reader, networks, containers)
     kept = {"cpus": 0.1, "mem": 32.0, "disk": 10.0}
     overhead = reader.object("executorResources")
     if overhead is not None:
@@ -105,17 +118,6 @@ def _read_parts(reader: Reader) -> PodSpec:
         containers=containers, volumes=volumes, secret_volumes=secret_volumes, cpus=kept["cpus"], mem_mb=kept["mem"],
         disk_mb=kept["disk"],
     )  # fmt: skip
-
-
-def _read_environment(reader: Reader) -> dict[str, Any]:
-    """Texts as `env`, references to secrets as `env_secrets`."""
-    value = reader.any("environment")
-    for name in value if isinstance(value, dict) else ():
-        if _VARIABLE.fullmatch(name) is None:
-            reader.refuse("environment", f"variable {name!r} must be letters, digits and _, and start with no digit")
-    found: dict[str, Any] = {}
-    read_env(reader, found, "environment")
-    return found
 
 
 def _read_scaling(reader: Reader) -> dict[str, Any]:
@@ -167,10 +169,10 @@ def _read_constraint(item: Reader) -> tuple[str, ...]:
 
 def _read_volume(item: Reader, volumes: dict[str, str | None], secret_volumes: dict[str, str]) -> None:
     name = item.text("name", "")
-    if _NAME.fullmatch(name) is None:
+    if NAME.fullmatch(name) is None:
         item.refuse("name", f"got {name!r}, must be lower-case letters, digits and dashes")
     if item.any("persistent") is not None:
-        item.refuse("persistent", f"a persistent volume {_NOT_HERE}")
+        item.refuse("persistent", f"a persistent volume {NOT_HERE}")
     host, secret = item.text_or_none("host"), item.text_or_none("secret")
     if host is not None and not host.startswith("/"):
         item.refuse("host", f"got {host!r}, must be an absolute path of the node")
@@ -183,127 +185,6 @@ def _read_volume(item: Reader, volumes: dict[str, str | None], secret_volumes: d
     else:
         volumes[name] = host
     item.done()
-
-
-def _read_container(item: Reader) -> PodContainer:
-    name = item.text("name", "")
-    if len(name) > 63 or _NAME.fullmatch(name) is None or name.isdecimal():
-        item.refuse("name", f"got {name!r}, must be up to 63 lower-case letters, digits and dashes, not digits alone")
-    for field in ("image", "linuxInfo", "tty", "resourceLimits", "check"):
-        if item.any(field):
-            item.refuse(field, f"{field} {_NOT_HERE}")
-    command, argv = _read_exec(item)
-    lifecycle = item.object("lifecycle")
-    grace_s = None
-    if lifecycle is not None:
-        grace_s = lifecycle.number("killGracePeriodSeconds", 3.0)
-        lifecycle.done()
-    found = PodContainer(
-        name=name,
-        command=command,
-        argv=argv,
-        user=item.text_or_none("user"),
-        **_read_environment(item),
-        labels=item.text_map("labels"),
-        endpoints=tuple(_read_endpoint(e) for e in item.objects("endpoints")),
-        check=_read_check(item),
-        mounts=tuple(_read_mount(m) for m in item.objects("volumeMounts")),
-        fetch=tuple(read_artifact(a) for a in item.objects("artifacts")),
-        kill_grace_s=grace_s,
-        **_read_resources(item),
-    )
-    item.done()
-    return found
-
-
-def _read_resources(item: Reader) -> dict[str, Any]:
-    resources = item.object("resources")
-    if resources is None:
-        return {}
-    found = {
-        "cpus": resources.number("cpus", 1.0),
-        "mem_mb": resources.number("mem", 128.0),
-        "disk_mb": resources.number("disk", 0.0),
-    }
-    if resources.number("gpus", 0.0):
-        resources.refuse("gpus", f"gpus {_NOT_HERE}")
-    resources.done()
-    return found
-
-
-def _read_exec(item: Reader) -> tuple[str | None, tuple[str, ...]]:
-    outer = item.object("exec")
-    command = outer.object("command") if outer is not None else None
-    if outer is not None:
-        outer.any("overrideEntrypoint")
-        outer.done()
-    if command is None:
-        item.refuse("exec", "exec.command must be given, as shell or as argv")
-        return None, ()
-    shell, argv = command.text_or_none("shell"), command.texts("argv")
-    if bool(shell) is bool(argv):
-        command.refuse("", "a command is given by shell or by argv, not by both or none")
-    command.done()
-    return shell, argv
-
-
-def _read_endpoint(item: Reader) -> Endpoint:
-    protocols = item.any("protocol")
-    found = Endpoint(
-        name=item.text("name", ""),
-        host_port=item.whole("hostPort", 0),
-        protocols=(protocols,) if isinstance(protocols, str) else item.texts("protocol") or ("tcp",),
-        labels=item.text_map("labels"),
-    )
-    if _NAME.fullmatch(found.name) is None:
-        item.refuse("name", f"got {found.name!r}, must be lower-case letters, digits and dashes")
-    if not 0 <= found.host_port <= 65535:
-        item.refuse("hostPort", f"got {found.host_port}, must be between 0 and 65535")
-    if any(p not in ("tcp", "udp") for p in found.protocols):
-        item.refuse("protocol", f"got {', '.join(found.protocols)}, must be tcp or udp")
-    if item.any("containerPort"):
-        item.refuse("containerPort", "on the node's network a container has no ports of its own; use hostPort")
-    item.texts("networkNames")
-    item.done()
-    return found
-
-
-def _read_check(item: Reader) -> PodCheck | None:
-    inner = item.object("healthCheck")
-    if inner is None:
-        return None
-    kinds = [kind for kind in ("http", "tcp", "exec") if inner.has(kind)]
-    if len(kinds) != 1:
-        inner.refuse("", f"a health check is one of http, tcp and exec, got {', '.join(kinds) or 'none'}")
-    values: dict[str, Any] = {}
-    for kind in kinds[:1]:
-        if kind == "exec":
-            command, argv = _read_exec(inner)
-            values["command"] = command or " ".join(argv)
-        elif (part := inner.object(kind)) is not None:
-            values["endpoint"] = part.text("endpoint", "")
-            if kind == "http":
-                values["path"] = part.text("path", "/")
-                values["scheme"] = part.choice("scheme", "HTTP", ("HTTP", "HTTPS", "http", "https")).lower()
-            part.done()
-    found = PodCheck(
-        grace_s=inner.whole("gracePeriodSeconds", 300),
-        interval_s=inner.whole("intervalSeconds", 60),
-        timeout_s=inner.whole("timeoutSeconds", 20),
-        delay_s=inner.whole("delaySeconds", 15),
-        most_failures=inner.whole("maxConsecutiveFailures", 3),
-        **values,
-    )
-    inner.done()
-    return found
-
-
-def _read_mount(item: Reader) -> tuple[str, str, bool]:
-    found = (item.text("name", ""), item.text("mountPath", ""), item.flag("readOnly", False))
-    if not found[1]:
-        item.refuse("mountPath", "mountPath must be given")
-    item.done()
-    return found
 
 
 def _check_names(reader: Reader, containers: tuple[PodContainer, ...], volumes: Set[str]) -> None:
@@ -319,7 +200,11 @@ def _check_names(reader: Reader, containers: tuple[PodContainer, ...], volumes: 
             if name not in volumes:
                 reader.refuse(f"{path}/volumeMounts", f"volume {name!r} is not among the pod's volumes")
         check = container.check
-        if check is not None and check.command is None and check.endpoint not in [e.name for e in container.endpoints]:
+        if (
+            check is not None
+            and check.endpoint is not None
+            and check.endpoint not in [e.name for e in container.endpoints]
+        ):
             reader.refuse(f"{path}/healthCheck", f"endpoint {check.endpoint!r} is not one of this container's")
 
 
@@ -327,11 +212,12 @@ def check_pod(spec: AppSpec, config: Config) -> None:
     """Errors: `Unprocessable` with every rule that the pod breaks, by field."""
     details: dict[str, list[str]] = {}
     assert spec.pod is not None, "this is asked of pods"
-    for path, text in (*_find_faults(spec.pod), *find_secret_faults(spec)):
+    for path, text in (*_find_faults(spec.pod), *find_network_faults(spec), *find_secret_faults(spec)):
         details.setdefault(path, []).append(text)
     try:
         # What a pod has in common with an app is checked as an app; it stands elsewhere in the pod's JSON.
-        check_app(replace(spec, pod=None, args=("pod",), secrets={}, env_secrets={}), config)
+        common = replace(spec, pod=None, args=("pod",), secrets={}, env_secrets={}, networks=(NetworkSpec(),))
+        check_app(common, config)
     except Unprocessable as error:
         for path, texts in error.details.items():
             known = details.setdefault(_PATHS.get(path, path), [])
@@ -364,7 +250,8 @@ def _find_faults(pod: PodSpec) -> Iterator[tuple[str, str]]:
                 yield f"{path}/resources/{name}", f"got {value:g}, must be 0 or more and finite"
         if container.cpus <= 0 and container.mem_mb <= 0:
             yield f"{path}/resources", "a container must ask for some cpus or mem"
-        for text in (container.command or "", *container.argv, *container.env.values(), container.user or ""):
+        image = container.image.image if container.image is not None else ""
+        for text in (container.command or "", *container.argv, *container.env.values(), container.user or "", image):
             if "\0" in text:
                 yield path, "must not contain a NUL character"
         check = container.check
@@ -387,14 +274,14 @@ def write_pod(record: AppRecord | VersionRecord) -> dict[str, Json]:
     out: dict[str, Json] = {
         "id": spec.id,
         "labels": spec.labels,
-        "environment": _write_environment(spec.env, spec.env_secrets),
-        "containers": [_write_container(c) for c in pod.containers],
+        "environment": write_environment(spec.env, spec.env_secrets),
+        "containers": [write_container(c) for c in pod.containers],
         "secrets": {name: {"source": source} for name, source in spec.secrets.items()},
         "volumes": [
             *({"name": n} if h is None else {"name": n, "host": h} for n, h in pod.volumes.items()),
             *({"name": n, "secret": s} for n, s in pod.secret_volumes.items()),
         ],
-        "networks": [{"mode": "host"}],
+        "networks": write_networks(spec.networks),
         "scaling": {"kind": "fixed", "instances": spec.instances},
         "scheduling": _write_scheduling(spec),
         "executorResources": {"cpus": number(pod.cpus), "mem": number(pod.mem_mb), "disk": number(pod.disk_mb)},
@@ -405,10 +292,6 @@ def write_pod(record: AppRecord | VersionRecord) -> dict[str, Json]:
     if spec.role is not None:
         out["role"] = spec.role
     return out
-
-
-def _write_environment(texts: dict[str, str], secrets: dict[str, str]) -> dict[str, Json]:
-    return {**texts, **{variable: {"secret": name} for variable, name in secrets.items()}}
 
 
 def _write_scheduling(spec: AppSpec) -> dict[str, Json]:
@@ -434,43 +317,3 @@ def _write_scheduling(spec: AppSpec) -> dict[str, Json]:
 def _write_constraint(constraint: tuple[str, ...]) -> dict[str, Json]:
     out = {"fieldName": constraint[0], "operator": constraint[1]}
     return out if len(constraint) < 3 else {**out, "value": constraint[2]}
-
-
-def _write_container(container: PodContainer) -> dict[str, Json]:
-    argv = list(container.argv)
-    out: dict[str, Json] = {
-        "name": container.name,
-        "exec": {"command": {"argv": argv} if argv else {"shell": container.command}},
-        "resources": {
-            "cpus": number(container.cpus), "mem": number(container.mem_mb), "disk": number(container.disk_mb),
-            "gpus": 0,
-        },
-        "endpoints": [
-            {"name": e.name, "hostPort": e.host_port, "protocol": list(e.protocols), "labels": e.labels}
-            for e in container.endpoints
-        ],
-        "environment": _write_environment(container.env, container.env_secrets),
-        "volumeMounts": [{"name": n, "mountPath": p, "readOnly": r} for n, p, r in container.mounts],
-        "artifacts": [write_fetch(f) for f in container.fetch],
-        "labels": container.labels,
-    }  # fmt: skip
-    if container.user is not None:
-        out["user"] = container.user
-    if container.check is not None:
-        out["healthCheck"] = _write_check(container.check)
-    if container.kill_grace_s is not None:
-        out["lifecycle"] = {"killGracePeriodSeconds": number(container.kill_grace_s)}
-    return out
-
-
-def _write_check(check: PodCheck) -> dict[str, Json]:
-    out: dict[str, Json] = {
-        "gracePeriodSeconds": check.grace_s, "intervalSeconds": check.interval_s,
-        "maxConsecutiveFailures": check.most_failures, "timeoutSeconds": check.timeout_s,
-        "delaySeconds": check.delay_s,
-    }  # fmt: skip
-    if check.command is not None:
-        return {"exec": {"command": {"shell": check.command}}, **out}
-    if check.path is None:
-        return {"tcp": {"endpoint": check.endpoint}, **out}
-    return {"http": {"endpoint": check.endpoint, "path": check.path, "scheme": check.scheme.upper()}, **out}

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import msgspec
 
 from corral.frameworks.services import partition
-from corral.frameworks.services.app_spec import AppSpec, PodCheck, PodContainer
+from corral.frameworks.services.app_spec import AppSpec, Network, PodCheck, PodContainer
 from corral.frameworks.services.launch import dns_id, label_variables, merge_environment
 from corral.frameworks.services.record_spec import Instance
-from corral.frameworks.services.secrets import make_pod_volume, make_variables
+from corral.frameworks.services.secrets import make_pod_volume, make_variables, pull_source
 from corral.frameworks.services.spec import Config
 from corral.frameworks.services.state import App, task_id_of
 from corral.model import calls
@@ -35,6 +35,9 @@ from corral.model.task import (
 )
 from corral.sdk.match import Placement, take
 
+BRIDGE = "bridge"
+"""What every Docker Engine calls the network of mode container/bridge."""
+
 
 def build_group(app: App, instance: Instance, placement: Placement, config: Config) -> calls.LaunchGroup:
     """Shapes: `instance` already has its ports, in the order of the containers' endpoints."""
@@ -43,6 +46,7 @@ def build_group(app: App, instance: Instance, placement: Placement, config: Conf
     executor = ExecutorInfo(
         executor_id=ExecutorId(f"{instance.id}.{instance.incarnation}"),
         kind="DEFAULT",
+        container=_make_network(app.spec, instance),
         resources=(),
         name=dns_id(app.spec.id),
     )
@@ -64,7 +68,8 @@ def _share(
 ) -> tuple[Resources, Resources]:
     """What the container gets of what is left, and what remains."""
     asked = normal((scalar("cpus", container.cpus), scalar("mem", container.mem_mb), scalar("disk", container.disk_mb)))
-    want = Want(id=WantId("share"), role=placement.offer.role, count=1, resources=asked, fixed_ports=ports)
+    fixed = tuple(port for port in ports if port)
+    want = Want(id=WantId("share"), role=placement.offer.role, count=1, resources=asked, fixed_ports=fixed)
     taken = take(placement.offer, left, want)
     assert taken is not None, "the offer was asked for all containers together"
     return taken.resources, subtract(left, taken.resources)
@@ -80,7 +85,7 @@ def _build_task(
     environment = merge_environment(
         list(_context_variables(app, container, labels)),
         [("MESOS_TASK_ID", task_id), (config.env_prefix + "HOST", placement.offer.hostname)],
-        list(_endpoint_variables(spec, instance)),
+        list(_endpoint_variables(spec, instance, config.env_prefix)),
         # A text of the pod gives way to a secret that the container has under the same name.
         tuple(sorted((k, v) for k, v in {**spec.env, **container.env}.items() if k not in container.env_secrets)),
     )
@@ -106,6 +111,29 @@ def _build_task(
     )
 
 
+def _make_network(spec: AppSpec, instance: Instance) -> wire.ContainerInfo | None:
+    """The network that the containers share, with the ports that show on the node; None for the node's own."""
+    if spec.network is Network.HOST:
+        return None
+    assert spec.pod is not None
+    endpoints = [endpoint for container in spec.pod.containers for endpoint in container.endpoints]
+    mapped = [
+        (endpoint.network_names, wire.PortMapping(container_port=endpoint.inner_port(port), host_port=port, protocol=p))
+        for endpoint, port in zip(endpoints, instance.ports, strict=True)
+        for p in endpoint.protocols
+        if port
+    ]
+    infos = tuple(
+        wire.NetworkInfo(
+            name=network.name or BRIDGE,
+            labels=tuple(sorted(network.labels.items())),
+            port_mappings=tuple(mapping for names, mapping in mapped if not names or network.name in names),
+        )
+        for network in spec.networks
+    )
+    return wire.ContainerInfo(kind=wire.ContainerKind.MESOS, network_infos=infos)
+
+
 def _context_variables(app: App, container: PodContainer, labels: dict[str, str]) -> Iterator[tuple[str, str]]:
     yield "MARATHON_APP_ID", app.spec.id
     yield "MARATHON_APP_VERSION", app.record.version
@@ -113,19 +141,29 @@ def _context_variables(app: App, container: PodContainer, labels: dict[str, str]
     yield "MARATHON_APP_RESOURCE_MEM", str(float(container.mem_mb))
     yield "MARATHON_APP_RESOURCE_DISK", str(float(container.disk_mb))
     yield "MARATHON_APP_RESOURCE_GPUS", "0"
+    yield "MARATHON_CONTAINER_ID", container.name
+    yield "MARATHON_CONTAINER_RESOURCE_CPUS", str(float(container.cpus))
+    yield "MARATHON_CONTAINER_RESOURCE_MEM", str(float(container.mem_mb))
+    yield "MARATHON_CONTAINER_RESOURCE_DISK", str(float(container.disk_mb))
+    yield "MARATHON_CONTAINER_RESOURCE_GPUS", "0"
+    if container.image is not None:
+        yield "MARATHON_APP_DOCKER_IMAGE", container.image.image
     yield from label_variables(labels)
 
 
-def _endpoint_variables(spec: AppSpec, instance: Instance) -> Iterator[tuple[str, str]]:
-    """Every container knows the ports of all of them."""
+def _endpoint_variables(spec: AppSpec, instance: Instance, prefix: str) -> Iterator[tuple[str, str]]:
+    """Every container knows the ports of all of them: where it is to listen, and where the node shows that."""
     assert spec.pod is not None
     ports = iter(instance.ports)
     for container in spec.pod.containers:
         for endpoint in container.endpoints:
             name = re.sub(r"[^A-Za-z0-9]+", "_", endpoint.name).upper()
-            number = str(next(ports))
-            yield f"EP_HOST_{name}", number
-            yield f"EP_CONTAINER_{name}", number
+            host_port = next(ports)
+            inner_port = str(endpoint.inner_port(host_port))
+            yield f"{prefix}ENDPOINT_{name}", inner_port
+            yield f"{prefix}EP_CONTAINER_{name}", inner_port
+            if host_port:
+                yield f"{prefix}EP_HOST_{name}", str(host_port)
 
 
 def _make_command(spec: AppSpec, container: PodContainer) -> CommandInfo:
@@ -134,13 +172,16 @@ def _make_command(spec: AppSpec, container: PodContainer) -> CommandInfo:
         for f in container.fetch
     )
     user = container.user or spec.user
-    if container.argv:
-        return CommandInfo(value=container.argv[0], shell=False, arguments=container.argv, uris=uris, user=user)
+    if container.command is None:
+        # Without a value the words are for the image's own program, if there are any.
+        value = container.argv[0] if container.image is None or container.replaces else None
+        return CommandInfo(value=value, shell=False, arguments=container.argv, uris=uris, user=user)
     return CommandInfo(value=container.command, uris=uris, user=user)
 
 
 def _make_container(spec: AppSpec, container: PodContainer) -> wire.ContainerInfo | None:
-    if not container.mounts:
+    image = container.image
+    if image is None and not container.mounts:
         return None
     assert spec.pod is not None
     volumes = tuple(
@@ -154,7 +195,11 @@ def _make_container(spec: AppSpec, container: PodContainer) -> wire.ContainerInf
         )
         for name, path, read_only in container.mounts
     )
-    return wire.ContainerInfo(kind=wire.ContainerKind.MESOS, volumes=volumes)
+    docker = None
+    if image is not None:
+        source = pull_source(spec, image)
+        docker = wire.make_image(image.image, (), force_pull=image.force_pull_image, pull_config=source)
+    return wire.ContainerInfo(kind=wire.ContainerKind.MESOS, docker=docker, volumes=volumes)
 
 
 def _make_check(container: PodContainer, check: PodCheck, ports: tuple[int, ...]) -> HealthCheck:
@@ -165,9 +210,15 @@ def _make_check(container: PodContainer, check: PodCheck, ports: tuple[int, ...]
         delay_s=float(check.delay_s),
         consecutive_failures=check.most_failures,
     )
-    if check.command is not None:
-        return msgspec.structs.replace(common, kind=CheckKind.COMMAND, command=CommandInfo(value=check.command))
-    port = ports[[e.name for e in container.endpoints].index(check.endpoint or "")]
+    if check.endpoint is None:
+        command = CommandInfo(value=check.command)
+        if check.argv:
+            command = CommandInfo(shell=False, value=check.argv[0], arguments=check.argv)
+        return msgspec.structs.replace(common, kind=CheckKind.COMMAND, command=command)
+    endpoint, host_port = next(
+        (e, port) for e, port in zip(container.endpoints, ports, strict=True) if e.name == check.endpoint
+    )
+    port = endpoint.inner_port(host_port)
     if check.path is None:
         return msgspec.structs.replace(common, kind=CheckKind.TCP, port=port)
     path = "/" + check.path.removeprefix("/")
@@ -179,7 +230,7 @@ def _make_discovery(spec: AppSpec, container: PodContainer, ports: tuple[int, ..
         return None
     found = tuple(
         DiscoveryPort(
-            number=port,
+            number=port or endpoint.inner_port(port),
             name=endpoint.name,
             protocol=protocol,
             labels=tuple(Label(key=k, value=v) for k, v in sorted(endpoint.labels.items())),

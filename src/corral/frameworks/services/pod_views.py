@@ -1,7 +1,9 @@
 """What Marathon's API shows of pods. Source: Marathon's contract, section 6."""
 
+from itertools import zip_longest
 from typing import Any
 
+from corral.frameworks.services.app_spec import AppSpec, Network
 from corral.frameworks.services.command_spec import GetPod, GetPods
 from corral.frameworks.services.commands import need_pod
 from corral.frameworks.services.pod_dialect import write_pod
@@ -81,7 +83,6 @@ def view_instance(app: App, instance: Instance) -> dict[str, Json]:
         "agentHostname": instance.hostname,
         "agentId": instance.agent_id or "",
         "resources": {"cpus": number(spec.cpus), "mem": number(spec.mem_mb), "disk": number(spec.disk_mb), "gpus": 0},
-        "networks": [],
         "containers": [_view_container(app, instance, c) for c in instance.containers],
         "specReference": f"/v2/pods{spec.id}::versions/{instance.version}",
         "localVolumes": [],
@@ -89,9 +90,18 @@ def view_instance(app: App, instance: Instance) -> dict[str, Json]:
         "lastUpdated": format_timestamp(since),
         "lastChanged": format_timestamp(since),
     }
-    if instance.ips:
-        out["networks"] = [{"addresses": list(instance.ips)}]
+    out["networks"] = _view_networks(spec, instance)
     return out
+
+
+def _view_networks(spec: AppSpec, instance: Instance) -> list[Json]:
+    """The pod's networks by name, each with the instance's address there."""
+    if spec.network is not Network.CONTAINER:
+        return [{"addresses": list(instance.ips)}] if instance.ips else []
+    # In this order an agent tells them.
+    networks = (spec.networks[0], *sorted(spec.networks[1:], key=lambda network: network.name or ""))
+    found = zip_longest(networks, instance.ips[: len(networks)])
+    return [{"name": network.name, "addresses": [ip] if ip else []} for network, ip in found]
 
 
 def _view_container(app: App, instance: Instance, container: ContainerState) -> Json:
@@ -113,7 +123,7 @@ def _view_container(app: App, instance: Instance, container: ContainerState) -> 
         checked = spec.check.endpoint if spec.check is not None else None
         for name, port in zip(_endpoint_names(app), instance.ports, strict=False):
             if name in [e.name for e in spec.endpoints]:
-                shown: dict[str, Json] = {"name": name, "allocatedHostPort": port}
+                shown: dict[str, Json] = {"name": name, "allocatedHostPort": port} if port else {"name": name}
                 if name == checked and container.healthy is not None:
                     shown["healthy"] = container.healthy
                 out["endpoints"].append(shown)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any
 
-from corral.frameworks.services.app_spec import AppSpec, PodContainer, SecretVolume
+from corral.frameworks.services.app_spec import AppSpec, Docker, PodContainer, SecretVolume
 from corral.frameworks.services.reader import Reader
 from corral.lib.errors import Invalid
 from corral.model import container as wire
@@ -95,8 +95,8 @@ def _references(spec: AppSpec) -> Iterator[tuple[str, str]]:
         yield f"{within}/{variable}/secret", name
     for index, volume in enumerate(_volumes(spec)):
         yield f"/container/volumes({index})/secret", volume.secret
-    if (config := _pull_config(spec)) is not None:
-        yield "/container/docker/pullConfig/secret", config
+    if spec.image is not None and spec.image.pull_config is not None:
+        yield "/container/docker/pullConfig/secret", spec.image.pull_config
     if spec.pod is None:
         return
     for volume_name, name in spec.pod.secret_volumes.items():
@@ -104,16 +104,13 @@ def _references(spec: AppSpec) -> Iterator[tuple[str, str]]:
     for index, container in enumerate(spec.pod.containers):
         for variable, name in container.env_secrets.items():
             yield f"/containers({index})/environment/{variable}/secret", name
+        if container.image is not None and container.image.pull_config is not None:
+            yield f"/containers({index})/image/pullConfig/secret", container.image.pull_config
 
 
-def _pull_config(spec: AppSpec) -> str | None:
-    docker = spec.container.docker if spec.container is not None else None
-    return docker.pull_config if docker is not None else None
-
-
-def pull_source(spec: AppSpec) -> str | None:
-    """The source of the credentials that the app's image is pulled with."""
-    name = _pull_config(spec)
+def pull_source(spec: AppSpec, docker: Docker | None) -> str | None:
+    """The source of the credentials that an image of the app is pulled with."""
+    name = docker.pull_config if docker is not None else None
     return None if name is None else _source(spec, name)
 
 
