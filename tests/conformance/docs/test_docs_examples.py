@@ -92,6 +92,7 @@ def test_the_first_five_minutes_go_as_the_readme_says(url: str, tmp_path: Path) 
 
 def test_roles_are_set_as_the_page_on_roles_says(url: str, tmp_path: Path) -> None:
     page = (ROOT / "docs/operate/roles.md").read_text(encoding="utf-8")
+    page = re.sub(r"## A group for each team.*?(?=\n## )", "", page, flags=re.DOTALL)  # has a test of its own
     lines = re.findall(r"^    ((?:corral|curl) .*)$", page, re.MULTILINE)
     assert len(lines) == 9
     for line in lines:
