@@ -4,9 +4,7 @@ The start moves from run to run by the golden ratio of the free list, so that a 
 be given out: clients that still remember the old listener would reach the new one.
 """
 
-from corral.model.resources import coalesce, count_range
-
-Ranges = tuple[tuple[int, int], ...]
+from corral.model.resources import Ranges, coalesce, count_range
 
 _GOLDEN = 0x9E3779B97F4A7C15  # the golden ratio and the root of one half, as fractions of 2**64
 _ROOT = 0xB504F333F9DE6484

@@ -13,11 +13,13 @@ import msgspec
 from corral.model.resources import (
     PLAIN,
     Identity,
+    Ranges,
     Resource,
     ResourceKind,
     Resources,
     coalesce,
     cut_ranges,
+    join_ranges,
     normal,
 )
 
@@ -37,7 +39,7 @@ class Pool:
 
     def __init__(self, bundle: Resources = ()) -> None:
         self._milli: dict[_Key, int] = {}
-        self._ranges: dict[_Key, tuple[tuple[int, int], ...]] = {}
+        self._ranges: dict[_Key, Ranges] = {}
         self._items: dict[_Key, tuple[str, ...]] = {}
         self._bundle: Resources | None = None
         self._spent: Resources | None = None
@@ -52,7 +54,7 @@ class Pool:
             elif resource.kind is ResourceKind.RANGES:
                 # What was taken as a whole comes back as it was, coalesced.
                 there = self._ranges.get(key, ())
-                self._ranges[key] = resource.ranges if whole is not None else coalesce(there + resource.ranges)
+                self._ranges[key] = resource.ranges if whole is not None else join_ranges(there, resource.ranges)
             else:
                 self._items[key] = tuple(sorted({*self._items.get(key, ()), *resource.items}))
         self._bundle = whole
@@ -179,9 +181,7 @@ def _name(resource: Resource) -> str:
     return resource.name
 
 
-def _of(
-    key: _Key, kind: ResourceKind, *, ranges: tuple[tuple[int, int], ...] = (), items: tuple[str, ...] = ()
-) -> Resource:
+def _of(key: _Key, kind: ResourceKind, *, ranges: Ranges = (), items: tuple[str, ...] = ()) -> Resource:
     name, identity = (key, PLAIN) if isinstance(key, str) else key
     return Resource(name=name, kind=kind, ranges=ranges, items=items, identity=identity)
 

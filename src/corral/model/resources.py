@@ -6,10 +6,14 @@ Scalars are integers of thousandths, so sums are exact. Two resources add up onl
 A bundle of resources is a plain tuple, kept in canonical form by the functions here: merged, without empties, sorted.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from enum import StrEnum
 
 import msgspec
+
+Ranges = tuple[tuple[int, int], ...]
+"""Shapes: inclusive, rising, and none touches the next."""
 
 
 class ResourceKind(StrEnum):
@@ -55,7 +59,7 @@ class Resource(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_default
     name: str
     kind: ResourceKind = ResourceKind.SCALAR
     milli: int = 0
-    ranges: tuple[tuple[int, int], ...] = ()
+    ranges: Ranges = ()
     items: tuple[str, ...] = ()
     identity: Identity = PLAIN
 
@@ -77,7 +81,7 @@ def items(name: str, values: Iterable[str]) -> Resource:
     return Resource(name=name, kind=ResourceKind.SET, items=tuple(sorted(set(values))))
 
 
-def coalesce(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+def coalesce(ranges: Iterable[tuple[int, int]]) -> Ranges:
     """Merge overlapping and touching inclusive ranges."""
     merged: list[tuple[int, int]] = []
     for low, high in sorted(ranges):
@@ -88,23 +92,34 @@ def coalesce(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
     return tuple(merged)
 
 
-def cut_ranges(have: tuple[tuple[int, int], ...], minus: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+def join_ranges(have: Ranges, more: Ranges) -> Ranges:
+    """All of both; both coalesced."""
+    joined = list(have)
+    for low, high in more:
+        first = bisect_left(joined, (low,))
+        if first and joined[first - 1][1] >= low - 1:
+            first -= 1
+        last = bisect_left(joined, (high + 2,), first)
+        if first < last:
+            low, high = min(low, joined[first][0]), max(high, joined[last - 1][1])
+        joined[first:last] = [(low, high)]
+    return tuple(joined)
+
+
+def cut_ranges(have: Ranges, minus: Ranges) -> Ranges:
     """What is left of `have` without `minus`; both coalesced."""
     if have == minus:
         return ()
-    left: list[tuple[int, int]] = []
-    for low, high in have:
-        start = low
-        for cut_low, cut_high in minus:
-            if cut_high < start or cut_low > high:
-                continue
-            if cut_low > start:
-                left.append((start, cut_low - 1))
-            start = cut_high + 1
-            if start > high:
-                break
-        if start <= high:
-            left.append((start, high))
+    left = list(have)
+    for low, high in minus:
+        first = bisect_left(left, (low,))
+        if first and left[first - 1][1] >= low:
+            first -= 1
+        last = bisect_left(left, (high + 1,), first)
+        if first < last:
+            begin, end = left[first][0], left[last - 1][1]
+            before = [(begin, low - 1)] if begin < low else []
+            left[first:last] = [*before, (high + 1, end)] if end > high else before
     return tuple(left)
 
 
@@ -206,13 +221,14 @@ def total_milli(resources: Resources, name: str) -> int:
     return sum(r.milli for r in resources if r.name == name)
 
 
-def all_ranges(resources: Resources, name: str) -> tuple[tuple[int, int], ...]:
+def all_ranges(resources: Resources, name: str) -> Ranges:
     """The inclusive ranges of a resource over all identities; empty when absent."""
-    return coalesce(span for r in resources if r.name == name for span in r.ranges)
+    found = [r.ranges for r in resources if r.name == name and r.ranges]
+    return found[0] if len(found) == 1 else coalesce(span for ranges in found for span in ranges)
 
 
-def count_range(ranges: tuple[tuple[int, int], ...]) -> int:
-    return sum(high - low + 1 for low, high in ranges)
+def count_range(ranges: Ranges) -> int:
+    return sum([high - low for low, high in ranges]) + len(ranges)
 
 
 def with_allocation(resources: Resources, role: str | None) -> Resources:

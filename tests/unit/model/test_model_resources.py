@@ -22,6 +22,7 @@ from corral.model.resources import (
     format_milli,
     is_empty,
     items,
+    join_ranges,
     normal,
     ports,
     scalar,
@@ -159,6 +160,11 @@ def test_cutting_ranges_is_set_difference(
     left = cut_ranges(have, minus)
     assert numbers(left) == numbers(have) - numbers(minus)
     assert left == coalesce(left)
+
+
+@given(st.lists(spans, max_size=6).map(coalesce), st.lists(spans, max_size=6).map(coalesce))
+def test_joining_ranges_is_set_union(have: tuple[tuple[int, int], ...], more: tuple[tuple[int, int], ...]) -> None:
+    assert join_ranges(have, more) == coalesce((*have, *more))
 
 
 @given(bundles)
