@@ -1,5 +1,6 @@
 """Apps on what agents have reserved for their role, on real daemons: a balancer of public agents, and others."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,9 @@ def test_a_balancer_runs_once_on_each_public_agent_through_all_that_happens(clus
     assert detail.startswith(f"nothing that is free and reserved for role {ROLE} has been offered")
     told = run_corral(url, "explain", "/marathon-lb")
     assert "nothing that is free and reserved" in told.out, told
+    assert run_corral(url, "explain", "/marathon-lb", "--if", "cpus=1").code == 2
+    planned = run_corral(url, "plan", "-", stdin=json.dumps(BALANCER))
+    assert "/marathon-lb is not in the plan: it takes only what is reserved" in planned.err, planned
     assert not cluster.suppressed()
 
     cluster.agent("public1", public=2)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from corral.frameworks.services import Config
 from corral.frameworks.services.accepted import find_parts, takes_plain, takes_reserved
-from corral.frameworks.services.command_spec import CreateApp, DeleteApp, GetQueue, KillTasks, RestartApp
+from corral.frameworks.services.command_spec import CreateApp, DeleteApp, GetQueue, KillTasks, PlanApps, RestartApp
 from corral.frameworks.services.marathon import read_app
 from corral.frameworks.services.pod_dialect import read_pod
 from corral.lib.errors import Unprocessable
@@ -372,6 +372,13 @@ def test_the_queue_says_what_of_the_reserved_is_too_little(public: Any) -> None:
     assert declined(waits(public)) == {"UnfulfilledRole": 1}, "what was in the way of the old one is forgotten"
     assert len(run(public)) == 1
     assert public.ask(GetQueue()) == []
+
+
+def test_a_plan_names_what_asks_nothing_of_the_kernel(public: Any) -> None:
+    specs = tuple(read_app({"id": i, "cmd": "true", **more}).spec for i, more in (("/a", ONLY), ("/b", {})))
+    answer = public.ask(PlanApps(specs=specs))
+    assert [want["group"] for want in answer["wants"]] == ["/b"]
+    assert answer["unplanned"] == [{"id": "/a", "why": "it takes only what is reserved for role slave_public"}]
 
 
 def test_an_agent_that_is_gone_for_good_is_no_reason_any_more(public: Any) -> None:
