@@ -4,32 +4,24 @@ All wants are stated anew whenever they differ from what the master last heard, 
 launch lowers a want's count on both sides and needs no word. Source: DESIGN, wants; Marathon's contract, section 10.
 """
 
-from corral.frameworks.services import accepted, backoff, partition, residency, retry
-from corral.frameworks.services.events import tell_instance
+from corral.frameworks.services import accepted, backoff, residency, retry
 from corral.frameworks.services.launch import (
     HOME,
     app_of_want,
     assign_ports,
-    build_task,
-    counted_values,
-    group_value,
     home_want_id_of,
     make_want,
-    merge_environment,
-    scaling_variables,
     want_id_of,
 )
-from corral.frameworks.services.pod_launch import build_group
-from corral.frameworks.services.pod_tasks import count_checks, make_containers
-from corral.frameworks.services.record_spec import Condition, Instance
+from corral.frameworks.services.placing import make_launch, place, tell_launch
+from corral.frameworks.services.record_spec import Instance
 from corral.frameworks.services.role_spec import Asking, launch_role
-from corral.frameworks.services.roles import become_resident, is_enforced
-from corral.frameworks.services.state import App, Phase, State, replace, task_id_of
+from corral.frameworks.services.roles import become_resident
+from corral.frameworks.services.state import App, Phase, State, replace
 from corral.model import calls, events
 from corral.model.ids import FrameworkId, OfferId, WantId
 from corral.model.offer import Explanation, Filters, Offer, Refusal, Want
-from corral.model.task import TaskInfo
-from corral.runtime.core import Effect, Note, Persist, SetTimer
+from corral.runtime.core import Effect, Note, SetTimer
 from corral.sdk.effects import Call
 from corral.sdk.match import Placement, match
 
@@ -160,9 +152,9 @@ def _fill(
             break
         part, placement = found
         chosen = retry.choose_waiting(app, part.offer.hostname, homed=bool(app.homed))
-        instance = _place(state, app, chosen, placement, assign_ports(app.spec, placement.ports), now)
-        effects += _tell_launch(app, instance, f"it runs on what is reserved for role {part.offer.role}")
-        operations[part.offer.id].append(_make_launch(state, app, instance, placement))
+        instance = place(state, app, chosen, placement, assign_ports(app.spec, placement.ports), now)
+        effects += tell_launch(app, instance, f"it runs on what is reserved for role {part.offer.role}")
+        operations[part.offer.id].append(make_launch(state, app, instance, placement))
         part.give(placement)
         launched += 1
     return launched
@@ -176,10 +168,10 @@ def _launch_again(
         return []
     before, resources = found
     placement = Placement(offer=offer, want_id=want_id_of(app), resources=resources)
-    instance = _place(state, app, instance, placement, instance.ports, now)
+    instance = place(state, app, instance, placement, instance.ports, now)
     state.revived.discard(instance.reservation)
-    effects += _tell_launch(app, instance, "it has its volumes there")
-    return [*before, _make_launch(state, app, instance, placement)]
+    effects += tell_launch(app, instance, "it has its volumes there")
+    return [*before, make_launch(state, app, instance, placement)]
 
 
 def _waiting(state: State, offers: list[Offer], now: float) -> list[Want]:
@@ -230,7 +222,7 @@ def _launch(state: State, placement: Placement, now: float) -> list[Effect]:
         )
         placement = replace(placement, resources=resources)
     ports = assign_ports(app.spec, placement.ports)
-    instance = _place(state, app, waiting, placement, ports, now)
+    instance = place(state, app, waiting, placement, ports, now)
     stated = state.wants.get(placement.want_id)
     if stated is not None and offer.want_id is not None:
         if stated.count > 1:
@@ -241,64 +233,11 @@ def _launch(state: State, placement: Placement, now: float) -> list[Effect]:
     accept = calls.Accept(
         framework_id=state.framework_id,
         offer_ids=(offer.id,),
-        operations=(*before, _make_launch(state, app, instance, placement)),
+        operations=(*before, make_launch(state, app, instance, placement)),
         filters=Filters(refuse_s=0.0),
     )
-    persisted, note = _tell_launch(app, instance, f"app {app.spec.id} wants {app.spec.instances} instances")
+    persisted, note = tell_launch(app, instance, f"app {app.spec.id} wants {app.spec.instances} instances")
     return [persisted, Call(accept), note]
-
-
-def _place(
-    state: State, app: App, waiting: Instance, placement: Placement, ports: tuple[int, ...], now: float
-) -> Instance:
-    """The instance with where it is launched."""
-    offer = placement.offer
-    instance = replace(
-        waiting,
-        version=app.record.version,
-        condition=Condition.PROVISIONED,
-        agent_id=offer.agent_id,
-        hostname=offer.hostname,
-        node_ip=offer.ip,
-        role=offer.role,
-        ports=ports,
-        staged_at=now,
-        group_value=group_value(app.spec, offer),
-        values=counted_values(app.spec, offer),
-        checks=count_checks(app.spec),
-        readiness=app.spec.readiness is not None,
-        containers=make_containers(app.spec, now),
-        node=f"{offer.ip}:{offer.port}",
-        single=partition.is_single(app.spec),
-        fence_s=partition.fence_s(app.spec, state.config),
-    )
-    app.place(instance)
-    tell_instance(state, instance)
-    backoff.advance(app, now)
-    state.watched[instance.id] = now + state.config.launch_timeout_s
-    state.restless[app.spec.id] = None
-    return instance
-
-
-def _tell_launch(app: App, instance: Instance, why: str) -> tuple[Effect, Effect]:
-    facts = {"task": task_id_of(instance), "agent": instance.agent_id, "app": app.spec.id}
-    return Persist(f"instance/{instance.id}", instance), Note("task launched", why, facts=facts)
-
-
-def _make_launch(state: State, app: App, instance: Instance, placement: Placement) -> calls.Operation:
-    enforced = ("MARATHON_APP_ENFORCE_GROUP_ROLE", str(is_enforced(state, app.spec.id)).upper())
-    if app.spec.pod is not None:
-        group = build_group(app, instance, placement, state.config)
-        return replace(group, tasks=tuple(_with_variable(task, enforced) for task in group.tasks))
-    record = state.elastic.records.get(app.spec.id)
-    scaling = () if record is None else scaling_variables(app.spec.id, record.token, state.config)
-    return calls.Launch(tasks=(build_task(app, instance, placement, state.config, (enforced, *scaling)),))
-
-
-def _with_variable(task: TaskInfo, variable: tuple[str, str]) -> TaskInfo:
-    assert task.command is not None, "containers of pods are commands"
-    environment = merge_environment((variable,), task.command.environment)
-    return replace(task, command=replace(task.command, environment=environment))
 
 
 # Wants.
