@@ -18,6 +18,7 @@ from corral.model import calls, events
 from corral.model.attributes import Attribute
 from corral.model.health import CheckResult
 from corral.model.ids import AgentId, FrameworkId, OfferId, TaskId
+from corral.model.maintenance import Unavailability
 from corral.model.offer import Offer, Want
 from corral.model.operations import conversion, find_fault
 from corral.model.resources import Identity, Reservation, Resources, add, contains, normal, ports, scalar, subtract
@@ -54,7 +55,8 @@ def make_core(config: Config, random: Random) -> ServicesCore:
 
 class Cluster:
     """Shapes: `records` survive `crash`; `tasks` are those the pretended master runs, by id. `open` is by host what its
-    agent has reserved for a role, with its attributes; `opened` are the roles for which such is offered.
+    agent has reserved for a role, with its attributes; `opened` are the roles for which such is offered; `leaves` is
+    by host when it is out of service.
     """
 
     def __init__(self, config: Config | None = None) -> None:
@@ -81,6 +83,7 @@ class Cluster:
         self.opened: set[str] = set()
         self.reserved: dict[str, tuple[AgentId, Resources]] = {}
         self.open: dict[str, tuple[str, Resources, tuple[Attribute, ...]]] = {}
+        self.leaves: dict[str, Unavailability] = {}
         self.replies: dict[int, Any] = {}
         self._asks = 0
         self._offers = 0
@@ -323,6 +326,7 @@ class Cluster:
         offer = Offer(
             id=OfferId(f"O{self._offers}"), framework_id=FRAMEWORK, agent_id=AgentId(f"agent-{host}"), hostname=host,
             ip="10.0.0.1", port=4681, role=role, resources=free, attributes=attributes,
+            unavailability=self.leaves.get(host),
         )  # fmt: skip
         self._offered[offer.id] = offer
         return offer

@@ -15,6 +15,7 @@ from corral.lib.errors import Unprocessable
 from corral.model import calls, events
 from corral.model.attributes import Attribute
 from corral.model.ids import AgentId, FrameworkId, OfferId
+from corral.model.maintenance import Unavailability
 from corral.model.offer import Offer
 from corral.model.resources import Disk, Identity, Reservation, Resources, all_ranges, normal, scalar, total_milli
 from corral.model.task import Reason, TaskState
@@ -379,6 +380,17 @@ def test_a_plan_names_what_asks_nothing_of_the_kernel(public: Any) -> None:
     answer = public.ask(PlanApps(specs=specs))
     assert [want["group"] for want in answer["wants"]] == ["/b"]
     assert answer["unplanned"] == [{"id": "/a", "why": "it takes only what is reserved for role slave_public"}]
+
+
+def test_nothing_new_is_started_on_a_node_in_its_maintenance_window(public: Any) -> None:
+    reserve(public, "public1")
+    start_ns = round(public.now * 1e9)
+    public.leaves["public1"] = Unavailability(start_ns=start_ns, duration_ns=60_000_000_000)
+    public.create(**ONLY)
+    assert run(public) == []
+    assert declined(waits(public)) == {"AgentMaintenance": 1}
+    public.advance(61)
+    assert len(run(public)) == 1
 
 
 def test_an_agent_that_is_gone_for_good_is_no_reason_any_more(public: Any) -> None:

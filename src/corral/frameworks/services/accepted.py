@@ -117,7 +117,7 @@ def choose(state: State, app: App, parts: Sequence[Part], now: float) -> tuple[P
     for index, part in enumerate(parts):
         if part.offer.role != want.role:
             continue
-        fault = _find_obstacle(want, part, siblings, parts)
+        fault = _find_leave(part.offer, now) or _find_obstacle(want, part, siblings, parts)
         placement = take(part.offer, part.free, want) if fault is None else None
         if placement is None:
             app.turned_away[part.offer.agent_id] = fault or _find_lack(want, part)
@@ -135,6 +135,14 @@ def choose(state: State, app: App, parts: Sequence[Part], now: float) -> tuple[P
 def _counts(instance: Instance) -> bool:
     """Whether constraints count the instance among the siblings."""
     return instance.staged_at is not None and instance.condition not in (Condition.SCHEDULED, Condition.INACTIVE)
+
+
+def _find_leave(offer: Offer, now: float) -> Refusal | None:
+    """That the node is out of service; what is reserved there is offered all the same, to who has data on it."""
+    if offer.unavailability is None or not offer.unavailability.covers(now):
+        return None
+    detail = f"{offer.hostname} is in its maintenance window"
+    return Refusal(reason="maintenance", detail=detail, agents=1, best=offer.hostname)
 
 
 def _find_obstacle(want: Want, part: Part, siblings: Sequence[Instance], parts: Sequence[Part]) -> Refusal | None:
