@@ -375,6 +375,15 @@ def test_the_queue_says_what_of_the_reserved_is_too_little(public: Any) -> None:
     assert public.ask(GetQueue()) == []
 
 
+def test_one_that_waits_for_its_delay_has_not_been_turned_away(public: Any) -> None:
+    reserve(public, "public1")
+    public.create(backoffSeconds=30, **ONLY)
+    (task_id,) = run(public)
+    public.update(task_id, TaskState.FAILED)
+    summary = waits(public)
+    assert (declined(summary), summary.get("reasons", [])) == ({}, [])
+
+
 def test_a_plan_names_what_asks_nothing_of_the_kernel(public: Any) -> None:
     specs = tuple(read_app({"id": i, "cmd": "true", **more}).spec for i, more in (("/a", ONLY), ("/b", {})))
     answer = public.ask(PlanApps(specs=specs))

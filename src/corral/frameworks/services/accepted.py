@@ -199,9 +199,9 @@ def _ports(free: Resources) -> str:
 def explain(state: State, app: App) -> Explanation | None:
     """Why the app waits: the kernel's words for what it wants of that, ours where only what is reserved will do."""
     waiting = count_waiting(state, app)
-    if takes_plain(app.spec) or not waiting:
-        return app.explanation
     refusals = list_refusals(state, app)
+    if takes_plain(app.spec) or not refusals:
+        return app.explanation
     return Explanation(
         want_id=make_want(app, state.config, waiting).id, framework_id=state.framework_id or FrameworkId(""),
         role=launch_role(app.spec, state.config), waiting=waiting, since_at=app.since_at,
@@ -212,9 +212,10 @@ def explain(state: State, app: App) -> Explanation | None:
 def list_refusals(state: State, app: App) -> list[Refusal]:
     """What was in the way of the app on what is reserved for its role, by reason.
 
-    Shapes: that nothing was offered counts as one agent, so that it is seen in sums.
+    Shapes: that nothing was offered counts as one agent, so that it is seen in sums. Nothing for an app that waits for
+    its delay.
     """
-    if not count_waiting(state, app):
+    if app.spec.id not in state.roles.asking:
         return []
     found: dict[str, Refusal] = {}
     for each in app.turned_away.values():
