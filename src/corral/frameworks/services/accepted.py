@@ -8,6 +8,7 @@ Source: Marathon's contract, sections 2 and 10.
 Deviates: one instance runs on the one or the other, as no offer holds both; Marathon also mixes them.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from corral.frameworks.services.app_spec import AppSpec
@@ -105,36 +106,47 @@ def find_parts(offers: Sequence[Offer]) -> list[Part]:
 # Where one goes.
 
 
-def choose(state: State, app: App, parts: Sequence[Part], now: float) -> tuple[Part, Placement] | None:
-    """The place of one more instance: on a node that is not avoided, with few of its siblings; None when none fits.
+class Siblings:
+    """The instances of an app that constraints count, and how many of them each agent has."""
 
-    Shapes: what was in the way of each is kept for those who ask why the app waits.
-    """
-    want = make_want(app, state.config, 1)
-    siblings = [i for i in app.instances.values() if _counts(i)]
-    avoided = {each.hostname for each in state.nodes.avoided(app.spec.id, now)}
-    found: list[tuple[tuple[bool, bool, int, int], Part, Placement]] = []
-    for index, part in enumerate(parts):
-        if part.offer.role != want.role:
-            continue
-        fault = _find_leave(part.offer, now) or _find_obstacle(want, part, siblings, parts)
-        placement = take(part.offer, part.free, want) if fault is None else None
-        if placement is None:
-            app.turned_away[part.offer.agent_id] = fault or _find_lack(want, part)
-            continue
-        host = part.offer.hostname
-        many = sum(1 for i in siblings if i.agent_id == part.offer.agent_id)
-        found.append(((host in avoided, host not in app.homed.values(), many, index), part, placement))
-    if not found:
-        return None
-    _, part, placement = min(found, key=lambda each: each[0])
-    app.turned_away.pop(part.offer.agent_id, None)
-    return part, placement
+    __slots__ = ("beside", "found")
+
+    def __init__(self, app: App) -> None:
+        self.found = [i for i in app.instances.values() if _counts(i)]
+        self.beside = Counter(i.agent_id for i in self.found)
+
+    def add(self, instance: Instance) -> None:
+        self.found.append(instance)
+        self.beside[instance.agent_id] += 1
 
 
 def _counts(instance: Instance) -> bool:
-    """Whether constraints count the instance among the siblings."""
     return instance.staged_at is not None and instance.condition not in (Condition.SCHEDULED, Condition.INACTIVE)
+
+
+def choose(
+    state: State, app: App, parts: Sequence[Part], siblings: Siblings, now: float
+) -> tuple[Part, Placement] | None:
+    """The place of one more instance: on a node that is not avoided, with few of its siblings; None when none fits.
+
+    Shapes: what was in the way of those that were looked at is kept for those who ask why the app waits.
+    """
+    want = make_want(app, state.config, 1)
+    homes = set(app.homed.values())
+    avoided = {each.hostname for each in state.nodes.avoided(app.spec.id, now)}
+
+    def rank(part: Part) -> tuple[bool, bool, int]:
+        host = part.offer.hostname
+        return host in avoided, host not in homes, siblings.beside[part.offer.agent_id]
+
+    for part in sorted((each for each in parts if each.offer.role == want.role), key=rank):
+        fault = _find_leave(part.offer, now) or _find_obstacle(want, part, siblings.found, parts)
+        placement = take(part.offer, part.free, want) if fault is None else None
+        if placement is not None:
+            app.turned_away.pop(part.offer.agent_id, None)
+            return part, placement
+        app.turned_away[part.offer.agent_id] = fault or _find_lack(want, part)
+    return None
 
 
 def _find_leave(offer: Offer, now: float) -> Refusal | None:

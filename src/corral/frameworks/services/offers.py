@@ -145,9 +145,10 @@ def _fill(
 ) -> int:  # fmt: skip
     """Launch what waits of the app where there is room; returns how many."""
     waiting = app.up_to_date[Phase.SCHEDULED]
+    siblings = accepted.Siblings(app)
     launched = 0
     while launched < most and waiting and accepted.count_waiting(state, app) and backoff.wait_s(app, now) <= 0:
-        found = accepted.choose(state, app, parts, now)
+        found = accepted.choose(state, app, parts, siblings, now)
         if found is None:
             break
         part, placement = found
@@ -156,6 +157,7 @@ def _fill(
         effects += tell_launch(app, instance, f"it runs on what is reserved for role {part.offer.role}")
         operations[part.offer.id].append(make_launch(state, app, instance, placement))
         part.give(placement)
+        siblings.add(instance)
         launched += 1
     return launched
 
