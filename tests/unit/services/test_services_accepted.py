@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from corral.frameworks.services import Config
 from corral.frameworks.services.accepted import find_parts, takes_plain, takes_reserved
@@ -17,7 +18,7 @@ from corral.model.attributes import Attribute
 from corral.model.ids import AgentId, FrameworkId, OfferId
 from corral.model.maintenance import Unavailability
 from corral.model.offer import Offer
-from corral.model.resources import Disk, Identity, Reservation, Resources, all_ranges, normal, scalar, total_milli
+from corral.model.resources import Disk, Identity, Reservation, Resources, add, all_ranges, normal, scalar, total_milli
 from corral.model.task import Reason, TaskState
 
 ROLE = "slave_public"
@@ -338,6 +339,28 @@ def test_what_an_instance_with_volumes_has_reserved_is_for_no_other(public: Any)
     reserve(public, "public1")
     assert len(run(public)) == 1
     assert ROLE in public.opened, "volumes that somebody may still give back are looked for"
+
+
+def test_of_an_offer_that_holds_both_an_app_takes_what_is_for_any(public: Any) -> None:
+    volume = {"containerPath": "data", "mode": "RW", "persistent": {"size": 100}}
+    public.create(id="/db", cpus=1, mem=64, container={"type": "MESOS", "volumes": [volume]}, backoffSeconds=600)
+    public.work()
+    (held,) = public.reserved.values()
+    public.update(public.launched[0].task_id, TaskState.FAILED)
+    host = held[0].removeprefix("agent-")
+    reserve(public, host, cpus=1)
+    public.create(cpus=1, mem=32, instances=2, **ONLY)
+    offer = public._make_open(host)
+    offer = replace(offer, resources=add(offer.resources, held[1]))
+    public.send(events.Offers(offers=(offer,)))
+    public.settle()
+    (task,) = public.launched[1:]
+    assert not any(each.labels for r in task.resources for each in r.identity.reservations)
+    assert list(public.reserved.values()) == [held]
+    again = replace(public._make_open(host), resources=held[1])
+    public.send(events.Offers(offers=(again,)))
+    assert public.declined == [again.id]
+    assert len(public.launched) == 2
 
 
 # Why not.
