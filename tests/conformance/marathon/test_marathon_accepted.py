@@ -101,7 +101,7 @@ class Cluster:
 
 
 class Apart(Cluster):
-    """The services framework as a process of its own."""
+    """The services framework as a process of its own, whose apps keep off what is reserved unless they ask for it."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -113,7 +113,8 @@ class Apart(Cluster):
 
     def start_framework(self) -> None:
         self.framework = self.site.services(
-            self.master.url, "--set", f"services.role={ROLE}", listen=self.listen
+            self.master.url, "--set", f"services.role={ROLE}", "--set", "services.use_reserved=false",
+            listen=self.listen,
         )  # fmt: skip
         self.url = self.framework.url
 
@@ -237,6 +238,8 @@ def test_a_framework_of_its_own_that_dies_goes_on_where_it_was(tmp_path: Path) -
     with Site(tmp_path) as site:
         cluster = Apart(site)
         cluster.agent("public1", public=1)
+        cluster.call("POST", "/v2/apps", {**SLEEP, "id": "/private", "instances": 2}, 201)
+        assert all(roles_of(cluster.resources_of(task["id"])) == {"*"} for task in cluster.tasks("private"))
         waiting = {**SLEEP, "id": "/web", "instances": 3, "acceptedResourceRoles": [ROLE]}
         cluster.call("POST", "/v2/apps", waiting, 201)
 
@@ -249,7 +252,7 @@ def test_a_framework_of_its_own_that_dies_goes_on_where_it_was(tmp_path: Path) -
         before = running()
         cluster.framework.kill()
         cluster.start_framework()
-        wait_until(lambda: running() == before, "the same tasks")
+        wait_until(lambda: len(cluster.tasks("private")) == 2 and running() == before, "the same tasks")
         wait_until(lambda: "InsufficientCpus" in cluster.reason("/web")[0], "the same reason")
         assert not cluster.suppressed()
         cluster.agent("public2", public=0.5)

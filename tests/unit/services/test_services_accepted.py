@@ -293,6 +293,17 @@ def test_one_that_takes_what_is_for_everybody_alone_asks_for_nothing_reserved(pu
     assert (public.opened, public.revived, len(public.wants)) == (set(), [], 1)
 
 
+def test_apps_without_a_list_may_be_kept_off_what_is_reserved(make_cluster: Any) -> None:
+    cluster = make_cluster(Config(role=ROLE, use_reserved=False))
+    cluster.subscribe()
+    reserve(cluster, "public1")
+    cluster.create()
+    assert (cluster.opened, len(cluster.wants)) == (set(), 1)
+    cluster.create(id="/either", acceptedResourceRoles=["*", ROLE])
+    cluster.create(id="/only", **ONLY)
+    assert len(run(cluster)) == 2
+
+
 def test_nobody_is_asked_for_what_nothing_can_be_reserved_for(cluster: Any) -> None:
     cluster.create(instances=3)
     cluster.work()

@@ -2,7 +2,8 @@
 
 What is for everybody is wanted of the kernel. What is reserved comes in plain offers, which are asked for while an app
 that takes it waits, and the places are chosen here. Nothing with labels is touched: whoever made such a reservation has
-something of their own in mind, as instances with volumes do. A list that names no roles means both.
+something of their own in mind, as instances with volumes do. Without a list it is both, unless the framework is set up
+otherwise.
 Source: Marathon's contract, sections 2 and 10.
 
 Deviates: one instance runs on the one or the other, as no offer holds both; Marathon also mixes them.
@@ -38,7 +39,9 @@ def takes_reserved(spec: AppSpec, config: Config) -> bool:
     role = own_role(spec, config)
     if spec.volumes or role == EVERYBODY:
         return False
-    return not takes_plain(spec) or not spec.accepted_resource_roles or role in spec.accepted_resource_roles
+    if not spec.accepted_resource_roles:
+        return config.use_reserved
+    return not takes_plain(spec) or role in spec.accepted_resource_roles
 
 
 def find_faults(spec: AppSpec, config: Config) -> Iterator[tuple[str, str]]:
