@@ -9,6 +9,7 @@ import click
 from corral.cli.client import Client
 from corral.cli.output import clock_time, output_option, repeat, show, show_table, watch_option
 from corral.cli.services import app_id
+from corral.cli.waiting import explain_reserved
 from corral.lib.errors import Invalid, NotFound
 
 
@@ -67,8 +68,9 @@ def explain(addr: str, name: str | None, changes: tuple[str, ...], output: str, 
 
 
 def _waiting(client: Client, name: str | None) -> list[dict[str, Any]]:
-    """The explanations of an app, or of the want of that name."""
+    """The explanations of an app, or of the want of that name; or of all that waits."""
     found: list[dict[str, Any]] = client.get("/corral/v1/explain", group=app_id(name) if name else None)["explanations"]
+    found += explain_reserved(client, name)
     if name and not found:
         found = client.get("/corral/v1/explain", want=name)["explanations"]
     return found
@@ -116,6 +118,8 @@ def _explain_if(client: Client, name: str, changes: tuple[str, ...], output: str
         return
     from corral.cli.planning import show_plan
 
+    if all(one["framework_id"] is None for one in waiting):
+        raise Invalid(f"{name} takes reserved resources alone, which plans do not know; see corral explain {name}")
     for one in waiting:
         query = {"want": one["want_id"], "framework": one["framework_id"], "if": list(changes)}
         found = client.send("GET", "/corral/v1/whatif", query=query)

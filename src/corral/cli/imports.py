@@ -24,7 +24,7 @@ _SHOWN = frozenset(
 _NOTES = {
     "readinessChecks": "readiness is probed by the agent, and on after the deployment",
     "healthChecks": "all health checks are probed by the agents",
-    "acceptedResourceRoles": "only * and the app's role",
+    "acceptedResourceRoles": "an instance runs on reserved resources or on others, never on some of both",
 }
 
 

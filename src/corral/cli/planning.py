@@ -33,6 +33,8 @@ def plan(addr: str, file: str, output: str) -> None:
         # As with app apply: the one of a group that was fetched is not what is asked for.
         content.pop("version", None)
     asked = client.send("POST", "/v2/plan", content)
+    for one in asked.pop("unplanned", ()):
+        click.echo(f"{one['id']} is not in the plan: {one['why']}", err=True)
     found = client.send("POST", "/corral/v1/plan", asked)
     if output in ("json", "yaml"):
         show(found, output, [], list)

@@ -65,6 +65,7 @@ class ServicesSection:
     webhook_secret_file: str = ""
     volume_role: str = ""
     enforce_group_roles: bool = False
+    use_reserved: bool = True
     principal: str = ""
     drain_s: float = 30.0
 

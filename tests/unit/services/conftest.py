@@ -15,11 +15,13 @@ from corral.frameworks.services.registry import CHANGED
 from corral.frameworks.services.state import App, State, task_id_of
 from corral.lib.errors import CorralError
 from corral.model import calls, events
+from corral.model.attributes import Attribute
 from corral.model.health import CheckResult
 from corral.model.ids import AgentId, FrameworkId, OfferId, TaskId
+from corral.model.maintenance import Unavailability
 from corral.model.offer import Offer, Want
 from corral.model.operations import conversion, find_fault
-from corral.model.resources import Resources, add, normal, ports, subtract
+from corral.model.resources import Identity, Reservation, Resources, add, contains, normal, ports, scalar, subtract
 from corral.model.task import ContainerStatus, Reason, Source, TaskInfo, TaskState, TaskStatus
 from corral.runtime.core import (
     Asked,
@@ -52,7 +54,10 @@ def make_core(config: Config, random: Random) -> ServicesCore:
 
 
 class Cluster:
-    """Shapes: `records` survive `crash`; `tasks` are those the pretended master runs, by id."""
+    """Shapes: `records` survive `crash`; `tasks` are those the pretended master runs, by id. `open` is by host what its
+    agent has reserved for a role, with its attributes; `opened` are the roles for which such is offered; `leaves` is
+    by host when it is out of service.
+    """
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or Config()
@@ -75,7 +80,10 @@ class Cluster:
         self.roles: tuple[str, ...] = (self.config.role,)
         self.suppressed: tuple[str, ...] = ()
         self.revived: list[tuple[str, ...]] = []
+        self.opened: set[str] = set()
         self.reserved: dict[str, tuple[AgentId, Resources]] = {}
+        self.open: dict[str, tuple[str, Resources, tuple[Attribute, ...]]] = {}
+        self.leaves: dict[str, Unavailability] = {}
         self.replies: dict[int, Any] = {}
         self._asks = 0
         self._offers = 0
@@ -142,6 +150,7 @@ class Cluster:
 
     def subscribe(self) -> None:
         self.roles = (self.config.role,)
+        self.opened.clear()
         self.wants.clear()
         self.send(events.Subscribed(framework_id=FRAMEWORK, heartbeat_interval_s=15.0, master=MASTER))
         self.settle()
@@ -233,9 +242,15 @@ class Cluster:
                 pass
             case calls.UpdateFramework(info=info, suppressed_roles=suppressed):
                 self.roles, self.suppressed = info.roles, suppressed
+                self.opened = set(info.roles) - set(suppressed)
             case calls.Revive(roles=roles):
                 assert set(roles) <= set(self.roles), "it is in these roles"
                 self.revived.append(roles)
+                self.opened.update(roles)
+            case calls.Suppress(roles=roles):
+                assert roles, "the others may still be wanted"
+                assert set(roles) <= self.opened
+                self.opened.difference_update(roles)
             case _:
                 raise AssertionError(f"unexpected call {call}")
 
@@ -245,7 +260,7 @@ class Cluster:
                 assert task.task_id not in self.tasks, f"{task.task_id} launched twice"
                 self.tasks[task.task_id] = task
                 self.launched.append(task)
-                if any(r.identity.reservations for r in task.resources):
+                if any(each.labels for r in task.resources for each in r.identity.reservations):
                     (held,) = [h for h in self.reserved.values() if h[1] == task.resources]
                     assert held[0] == agent_id, "it is launched where its volumes are"
             return
@@ -279,6 +294,42 @@ class Cluster:
             self.send(events.Offers(offers=(offer,)))
         self.settle()
         return [t.task_id for t in self.launched[before:]]
+
+    def reserve(self, host: str, role: str, *, attributes: tuple[Attribute, ...] = (), **amounts: Any) -> None:
+        """Let an agent have this reserved for a role. Shapes: `ports` are a pair of ends, all others numbers."""
+        spans = (ports(amounts.pop("ports")),) if "ports" in amounts else ()
+        identity = Identity(reservations=(Reservation(role=role, static=True),))
+        made = [*(scalar(name, n) for name, n in amounts.items()), *spans]
+        self.open[host] = role, normal(msgspec.structs.replace(r, identity=identity) for r in made), attributes
+
+    def offer_open(self) -> list[TaskId]:
+        """Offer what is reserved and free, to whom it is asked for, until all is refused; returns what was launched."""
+        before = len(self.launched)
+        launched = -1
+        while launched != len(self.launched):
+            launched = len(self.launched)
+            made = tuple(offer for host in self.open if (offer := self._make_open(host)) is not None)
+            if made:
+                self.send(events.Offers(offers=made))
+                self.settle()
+        return [t.task_id for t in self.launched[before:]]
+
+    def _make_open(self, host: str) -> Offer | None:
+        role, free, attributes = self.open[host]
+        for task in self.tasks.values():
+            if task.agent_id == f"agent-{host}":
+                assert contains(free, tuple(r for r in task.resources if r.identity.reservations)), "taken twice"
+                free = subtract(free, tuple(r for r in task.resources if r.identity.reservations))
+        if role not in self.opened or not free:
+            return None
+        self._offers += 1
+        offer = Offer(
+            id=OfferId(f"O{self._offers}"), framework_id=FRAMEWORK, agent_id=AgentId(f"agent-{host}"), hostname=host,
+            ip="10.0.0.1", port=4681, role=role, resources=free, attributes=attributes,
+            unavailability=self.leaves.get(host),
+        )  # fmt: skip
+        self._offered[offer.id] = offer
+        return offer
 
     def make_offers(self, most: int | None = None, hosts: int = 3) -> tuple[Offer, ...]:
         """Shaped offers for all that is wanted."""

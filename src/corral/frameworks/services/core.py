@@ -180,6 +180,8 @@ class ServicesCore:
                 return discovery.leave_tick(state, name.removeprefix(LEAVE), now)
             case events.Explanations():
                 return offers.take_explanations(state, input)
+            case events.Failure():
+                return offers.lose_agent(state, input)
             case events.Rescind():
                 return updates.rescind(state, input)
             case events.InverseOffers():

@@ -144,6 +144,9 @@ _OPERATORS = {
 }
 
 
+_COUNTING = ("UNIQUE", "GROUP_BY", "MAX_PER", "CLUSTER")
+
+
 def read_constraint(constraint: tuple[str, ...]) -> Constraint:
     """Marathon's operators, and corral's NEAR and APART, in the kernel's vocabulary."""
     field, operator = constraint[0], constraint[1]
@@ -174,6 +177,20 @@ def group_value(spec: AppSpec, offer: Offer) -> str:
         return ""
     texts = {a.name: format_value(a) for a in offer.attributes}
     return field_value(HOSTNAME if field == "hostname" else field, offer.hostname, texts) or ""
+
+
+def counted_values(spec: AppSpec, offer: Offer) -> tuple[tuple[str, str], ...]:
+    """The offer's values of the attributes that the app's constraints count by."""
+    fields = sorted({c[0] for c in spec.constraints if c[1] in _COUNTING and c[0] != "hostname"})
+    if not fields:
+        return ()
+    texts = {a.name: format_value(a) for a in offer.attributes}
+    return tuple((field, texts[field]) for field in fields if field in texts)
+
+
+def field_values(instance: Instance) -> dict[str, str]:
+    """What is known of the node of an instance, by the fields of constraints."""
+    return {**dict(instance.values), HOSTNAME: instance.hostname}
 
 
 class Template(msgspec.Struct, frozen=True, kw_only=True):

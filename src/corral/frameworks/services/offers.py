@@ -4,31 +4,24 @@ All wants are stated anew whenever they differ from what the master last heard, 
 launch lowers a want's count on both sides and needs no word. Source: DESIGN, wants; Marathon's contract, section 10.
 """
 
-from corral.frameworks.services import backoff, partition, residency, retry
-from corral.frameworks.services.events import tell_instance
+from corral.frameworks.services import accepted, backoff, residency, retry
 from corral.frameworks.services.launch import (
     HOME,
     app_of_want,
     assign_ports,
-    build_task,
-    group_value,
     home_want_id_of,
     make_want,
-    merge_environment,
-    scaling_variables,
     want_id_of,
 )
-from corral.frameworks.services.pod_launch import build_group
-from corral.frameworks.services.pod_tasks import count_checks, make_containers
-from corral.frameworks.services.record_spec import Condition, Instance
-from corral.frameworks.services.role_spec import launch_role
-from corral.frameworks.services.roles import become_resident, is_enforced
-from corral.frameworks.services.state import App, Phase, State, replace, task_id_of
+from corral.frameworks.services.placing import make_launch, place, tell_launch
+from corral.frameworks.services.record_spec import Instance
+from corral.frameworks.services.role_spec import Asking, launch_role
+from corral.frameworks.services.roles import become_resident
+from corral.frameworks.services.state import App, Phase, State, replace
 from corral.model import calls, events
-from corral.model.ids import FrameworkId, WantId
+from corral.model.ids import FrameworkId, OfferId, WantId
 from corral.model.offer import Explanation, Filters, Offer, Refusal, Want
-from corral.model.task import TaskInfo
-from corral.runtime.core import Effect, Note, Persist, SetTimer
+from corral.runtime.core import Effect, Note, SetTimer
 from corral.sdk.effects import Call
 from corral.sdk.match import Placement, match
 
@@ -54,6 +47,7 @@ def work_off(state: State, now: float) -> list[Effect]:
     del state.backlog[: state.config.most_writes]
     effects: list[Effect] = []
     offers = [left for offer in offers for left in _use_reserved(state, offer, effects, now)]
+    offers = _use_open(state, offers, effects, now)
     matched = match(offers, _waiting(state, offers, now))
     for placement in matched.placements:
         effects.extend(_launch(state, placement, now))
@@ -98,13 +92,74 @@ def _use_reserved(state: State, offer: Offer, effects: list[Effect], now: float)
         )  # fmt: skip
         effects.append(Call(accept))
         return []
-    rest = residency.unreserved_part(offer)
+    waits = offer.role in state.roles.waiting
+    rest = residency.unheld_part(offer) if waits else residency.unreserved_part(offer)
     if rest is not None:
         return [rest]
     refuse_s = RESERVED_REFUSE_S if any(each.name in used for each in held) else COARSE_REFUSE_S
     decline = calls.Decline(framework_id=state.framework_id, offer_ids=(offer.id,), filters=Filters(refuse_s=refuse_s))
     effects.append(Call(decline))
     return []
+
+
+def _use_open(state: State, offers: list[Offer], effects: list[Effect], now: float) -> list[Offer]:
+    """Launch on what is reserved for a role and for no app of it in particular, as many as one input may write about.
+
+    Shapes: returns what is left to be looked at: offers without anything reserved.
+    """
+    parts = accepted.find_parts(offers)
+    if not parts:
+        return offers
+    operations: dict[OfferId, list[calls.Operation]] = {part.offer.id: [] for part in parts}
+    room = state.config.most_writes
+    for app_id in list(state.roles.asking):
+        room -= _fill(state, state.apps[app_id], parts, operations, room, effects, now)
+    assert state.framework_id is not None
+    for offer_id, made in operations.items():
+        if made:
+            # The rest comes back at once, for who did not get their turn.
+            accept = calls.Accept(
+                framework_id=state.framework_id, offer_ids=(offer_id,), operations=tuple(made),
+                filters=Filters(refuse_s=0.0),
+            )  # fmt: skip
+            effects.append(Call(accept))
+    left: list[Offer] = []
+    for offer in offers:
+        if operations.get(offer.id):
+            continue
+        rest = residency.unreserved_part(offer)
+        if rest is not None:
+            left.append(rest)
+            continue
+        # Where volumes are, more may have been left out of it that is to be had before long.
+        refuse_s = RESERVED_REFUSE_S if offer.role in state.roles.reserved else COARSE_REFUSE_S
+        filters = Filters(refuse_s=refuse_s if room > 0 else 0.0)
+        decline = calls.Decline(framework_id=state.framework_id, offer_ids=(offer.id,), filters=filters)
+        effects.append(Call(decline))
+    return left
+
+
+def _fill(
+    state: State, app: App, parts: list[accepted.Part], operations: dict[OfferId, list[calls.Operation]], most: int,
+    effects: list[Effect], now: float,
+) -> int:  # fmt: skip
+    """Launch what waits of the app where there is room; returns how many."""
+    waiting = app.up_to_date[Phase.SCHEDULED]
+    siblings = accepted.Siblings(app)
+    launched = 0
+    while launched < most and waiting and accepted.count_waiting(state, app) and backoff.wait_s(app, now) <= 0:
+        found = accepted.choose(state, app, parts, siblings, now)
+        if found is None:
+            break
+        part, placement = found
+        chosen = retry.choose_waiting(app, part.offer.hostname, homed=bool(app.homed))
+        instance = place(state, app, chosen, placement, assign_ports(app.spec, placement.ports), now)
+        effects += tell_launch(app, instance, f"it runs on what is reserved for role {part.offer.role}")
+        operations[part.offer.id].append(make_launch(state, app, instance, placement))
+        part.give(placement)
+        siblings.add(instance)
+        launched += 1
+    return launched
 
 
 def _launch_again(
@@ -115,10 +170,10 @@ def _launch_again(
         return []
     before, resources = found
     placement = Placement(offer=offer, want_id=want_id_of(app), resources=resources)
-    instance = _place(state, app, instance, placement, instance.ports, now)
+    instance = place(state, app, instance, placement, instance.ports, now)
     state.revived.discard(instance.reservation)
-    effects += _tell_launch(app, instance, "it has its volumes there")
-    return [*before, _make_launch(state, app, instance, placement)]
+    effects += tell_launch(app, instance, "it has its volumes there")
+    return [*before, make_launch(state, app, instance, placement)]
 
 
 def _waiting(state: State, offers: list[Offer], now: float) -> list[Want]:
@@ -137,9 +192,10 @@ def _waiting(state: State, offers: list[Offer], now: float) -> list[Want]:
 
 
 def _wants_now(state: State, app: App, now: float) -> list[Want]:
-    """What the app waits for, whether or not it may be launched yet: in two parts when some would rather stay."""
+    """What the app waits for that is for everybody, whether or not it may be launched yet: in two parts when some would
+    rather stay."""
     waiting = app.up_to_date[Phase.SCHEDULED]
-    if not waiting or app.record.stopping:
+    if not waiting or app.record.stopping or not accepted.takes_plain(app.spec):
         return []
     homes = app.homes
     # Who has volumes takes plain offers of them.
@@ -168,7 +224,7 @@ def _launch(state: State, placement: Placement, now: float) -> list[Effect]:
         )
         placement = replace(placement, resources=resources)
     ports = assign_ports(app.spec, placement.ports)
-    instance = _place(state, app, waiting, placement, ports, now)
+    instance = place(state, app, waiting, placement, ports, now)
     stated = state.wants.get(placement.want_id)
     if stated is not None and offer.want_id is not None:
         if stated.count > 1:
@@ -179,63 +235,11 @@ def _launch(state: State, placement: Placement, now: float) -> list[Effect]:
     accept = calls.Accept(
         framework_id=state.framework_id,
         offer_ids=(offer.id,),
-        operations=(*before, _make_launch(state, app, instance, placement)),
+        operations=(*before, make_launch(state, app, instance, placement)),
         filters=Filters(refuse_s=0.0),
     )
-    persisted, note = _tell_launch(app, instance, f"app {app.spec.id} wants {app.spec.instances} instances")
+    persisted, note = tell_launch(app, instance, f"app {app.spec.id} wants {app.spec.instances} instances")
     return [persisted, Call(accept), note]
-
-
-def _place(
-    state: State, app: App, waiting: Instance, placement: Placement, ports: tuple[int, ...], now: float
-) -> Instance:
-    """The instance with where it is launched."""
-    offer = placement.offer
-    instance = replace(
-        waiting,
-        version=app.record.version,
-        condition=Condition.PROVISIONED,
-        agent_id=offer.agent_id,
-        hostname=offer.hostname,
-        node_ip=offer.ip,
-        role=offer.role,
-        ports=ports,
-        staged_at=now,
-        group_value=group_value(app.spec, offer),
-        checks=count_checks(app.spec),
-        readiness=app.spec.readiness is not None,
-        containers=make_containers(app.spec, now),
-        node=f"{offer.ip}:{offer.port}",
-        single=partition.is_single(app.spec),
-        fence_s=partition.fence_s(app.spec, state.config),
-    )
-    app.place(instance)
-    tell_instance(state, instance)
-    backoff.advance(app, now)
-    state.watched[instance.id] = now + state.config.launch_timeout_s
-    state.restless[app.spec.id] = None
-    return instance
-
-
-def _tell_launch(app: App, instance: Instance, why: str) -> tuple[Effect, Effect]:
-    facts = {"task": task_id_of(instance), "agent": instance.agent_id, "app": app.spec.id}
-    return Persist(f"instance/{instance.id}", instance), Note("task launched", why, facts=facts)
-
-
-def _make_launch(state: State, app: App, instance: Instance, placement: Placement) -> calls.Operation:
-    enforced = ("MARATHON_APP_ENFORCE_GROUP_ROLE", str(is_enforced(state, app.spec.id)).upper())
-    if app.spec.pod is not None:
-        group = build_group(app, instance, placement, state.config)
-        return replace(group, tasks=tuple(_with_variable(task, enforced) for task in group.tasks))
-    record = state.elastic.records.get(app.spec.id)
-    scaling = () if record is None else scaling_variables(app.spec.id, record.token, state.config)
-    return calls.Launch(tasks=(build_task(app, instance, placement, state.config, (enforced, *scaling)),))
-
-
-def _with_variable(task: TaskInfo, variable: tuple[str, str]) -> TaskInfo:
-    assert task.command is not None, "containers of pods are commands"
-    environment = merge_environment((variable,), task.command.environment)
-    return replace(task, command=replace(task.command, environment=environment))
 
 
 # Wants.
@@ -260,14 +264,16 @@ def _restate(state: State, app_id: str, now: float) -> list[Effect]:
     if app is not None and app.spec.volumes:
         role = launch_role(app.spec, state.config)
         effects = [*become_resident(state, role, now), *_ask_for_reserved(state, app, now)]
-    if wanted and app is not None and wanted[0].role in state.roles.refused:
-        app.explanation = _explain_refused(state, app, wanted)
+    if app is not None and _is_refused(state, app):
+        app.explanation = _explain_refused(state, app)
         wanted = []
-    if app is not None and (wanted or (app.spec.volumes and app.up_to_date[Phase.SCHEDULED])):
+    asked = accepted.count_waiting(state, app)
+    if app is not None and (wanted or asked or (app.spec.volumes and app.up_to_date[Phase.SCHEDULED])):
         wait_s = backoff.wait_s(app, now)
         if wait_s > 0:
-            wanted = []
+            wanted, asked = [], 0
             effects.append(SetTimer(DELAY + app_id, wait_s))
+    _ask_for_open(state, app_id, app, asked)
     named = tuple(want.id for want in wanted)
     for stated in state.wants_of.pop(app_id, ()):
         if stated not in named and state.wants.pop(stated, None) is not None:
@@ -283,15 +289,38 @@ def _restate(state: State, app_id: str, now: float) -> list[Effect]:
     return effects
 
 
-def _explain_refused(state: State, app: App, wanted: list[Want]) -> Explanation:
-    """Why it waits for a role that the master would not have the framework in."""
-    want = wanted[0]
-    why = f"the framework may not be in role {want.role}: {state.roles.refused[want.role]}"
+def _is_refused(state: State, app: App) -> bool:
+    """Whether it waits for a role that the master would not have the framework in."""
+    waits = bool(app.up_to_date[Phase.SCHEDULED]) and not app.record.stopping
+    return waits and launch_role(app.spec, state.config) in state.roles.refused
+
+
+def _explain_refused(state: State, app: App) -> Explanation:
+    role = launch_role(app.spec, state.config)
+    why = f"the framework may not be in role {role}: {state.roles.refused[role]}"
     return Explanation(
-        want_id=want.id, framework_id=state.framework_id or FrameworkId(""), role=want.role,
-        waiting=sum(each.count for each in wanted), since_at=app.since_at, agents=0,
+        want_id=want_id_of(app), framework_id=state.framework_id or FrameworkId(""), role=role,
+        waiting=len(app.up_to_date[Phase.SCHEDULED]), since_at=app.since_at, agents=0,
         refusals=(Refusal(reason="role", detail=why, agents=0),),
     )  # fmt: skip
+
+
+def _ask_for_open(state: State, app_id: str, app: App | None, count: int) -> None:
+    """The app waits for what is reserved for its role, in so many instances."""
+    asking = None
+    if app is not None and count:
+        asking = Asking(launch_role(app.spec, state.config), app.record.config, count, app.present)
+    is_new = state.roles.ask(app_id, asking)
+    if app is not None and (is_new or not app.up_to_date[Phase.SCHEDULED]):
+        app.turned_away.clear()
+
+
+def lose_agent(state: State, event: events.Failure) -> list[Effect]:
+    """What a removed agent had too little of is no reason any more."""
+    if event.executor_id is None:
+        for app_id in state.roles.asking:
+            state.apps[app_id].turned_away.pop(event.agent_id, None)
+    return []
 
 
 def _ask_for_reserved(state: State, app: App, now: float) -> list[Effect]:
@@ -317,7 +346,11 @@ def take_explanations(state: State, event: events.Explanations) -> list[Effect]:
     named = set()
     for explanation in event.explanations:
         app = state.apps.get(app_of_want(explanation.want_id))
-        if app is None or explanation.want_id not in (want_id_of(app), home_want_id_of(app)):
+        if (
+            app is None
+            or not accepted.takes_plain(app.spec)
+            or explanation.want_id not in (want_id_of(app), home_want_id_of(app))
+        ):
             continue
         named.add(app.spec.id)
         before = app.explanation

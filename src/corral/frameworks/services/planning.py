@@ -1,6 +1,7 @@
 """What apps would ask of the kernel, for a dry run of the allocator: their wants, in the form of a REQUEST.
 
-An app that is there already asks for the instances it lacks; with another definition it asks for all of them anew.
+An app that is there already asks for the instances it lacks; with another definition it asks for all of them anew. One
+that takes only what is reserved for its role asks nothing of the kernel.
 """
 
 from collections.abc import Mapping
@@ -8,11 +9,13 @@ from typing import Any
 
 import msgspec
 
+from corral.frameworks.services.accepted import takes_plain
 from corral.frameworks.services.app_spec import AppSpec
 from corral.frameworks.services.command_spec import PlanApps
 from corral.frameworks.services.launch import make_want
 from corral.frameworks.services.reader import NOT_VALID
 from corral.frameworks.services.record_spec import AppRecord
+from corral.frameworks.services.role_spec import own_role
 from corral.frameworks.services.roles import NO_GROUPS, give_role
 from corral.frameworks.services.state import App, State
 from corral.frameworks.services.validate import assign_service_ports, check_app, complete
@@ -24,7 +27,8 @@ PLANNED = "planned"
 
 
 def view_wants(state: State, command: PlanApps, now: float) -> dict[str, Any]:
-    """The body that the kernel's own plan takes. Shapes: apps that lack nothing are left out.
+    """The body that the kernel's own plan takes. Shapes: apps that lack nothing are left out; `unplanned` are those of
+    which no plan can tell, and is missing without any.
 
     Errors: `Unprocessable` for what a deployment would refuse, and for fields that it would pass over.
     """
@@ -36,12 +40,21 @@ def view_wants(state: State, command: PlanApps, now: float) -> dict[str, Any]:
         raise Unprocessable(NOT_VALID, {"/": [f"{len(command.specs)} apps are given; {most} are the most"]})
     if len({spec.id for spec in command.specs}) < len(command.specs):
         raise Unprocessable(NOT_VALID, {"/": ["an app is named twice"]})
-    wants = [want for spec in command.specs if (want := _want(state, spec, now)).count > 0]
-    return {"framework_id": state.framework_id or "", "wants": msgspec.to_builtins(write_wants(wants))}
+    specs = [_completed(state, spec) for spec in command.specs]
+    wants = [want for spec in specs if takes_plain(spec) and (want := _want(state, spec, now)).count > 0]
+    unplanned = [
+        {"id": spec.id, "why": f"it takes only what is reserved for role {own_role(spec, state.config)}"}
+        for spec in specs
+        if not takes_plain(spec)
+    ]
+    return {
+        "framework_id": state.framework_id or "",
+        "wants": msgspec.to_builtins(write_wants(wants)),
+        **({"unplanned": unplanned} if unplanned else {}),
+    }
 
 
 def _want(state: State, spec: AppSpec, now: float) -> Want:
-    spec = _completed(state, spec)
     known = state.visible(spec.id)
     if known is not None and msgspec.structs.replace(known.spec, instances=spec.instances) == spec:
         # What runs is counted by the kernel; what is only waiting there is asked anew.

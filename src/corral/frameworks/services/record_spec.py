@@ -100,14 +100,15 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Shapes: `incarnation` counts its launches; `ports` are host ports in the order of the declared ones; `version` is
     the app's version it was launched with, `config` the definition; `group_value` is its agent's value of the field
-    that the app groups by. With `checks`, the number of its health checks, it is `healthy` when all of them pass, None
-    while that is not known; `health` is what each has shown, and after them its `readiness` check, if it has one;
-    `checked` is what its plain check has shown. An instance of a pod has `containers`; `node` is its agent's
-    `host:port`, `node_ip` its node's address. `inactive_at` is since when another may run in its place. A `single` one
-    must not run beside another; its task has ended `fence_s` after its agent was declared unreachable, None when nobody
-    ends it there. `leave_at` is set while it waits for balancers to let go of it, and says until when. `home` is the
-    node it has failed on `tries` times in a row and would rather be started on again, empty for any. One with `volumes`
-    has what it needs under the name `reservation` on one agent, surely so once it is `kept`.
+    that the app groups by, `values` are those of all that it counts by, hostnames aside. With `checks`, the number of
+    its health checks, it is `healthy` when all of them pass, None while that is not known; `health` is what each has
+    shown, and after them its `readiness` check, if it has one; `checked` is what its plain check has shown. An instance
+    of a pod has `containers`; `node` is its agent's `host:port`, `node_ip` its node's address. `inactive_at` is since
+    when another may run in its place. A `single` one must not run beside another; its task has ended `fence_s` after
+    its agent was declared unreachable, None when nobody ends it there. `leave_at` is set while it waits for balancers
+    to let go of it, and says until when. `home` is the node it has failed on `tries` times in a row and would rather be
+    started on again, empty for any. One with `volumes` has what it needs under the name `reservation` on one agent,
+    surely so once it is `kept`.
     Units: instants in seconds UTC.
     """
 
@@ -146,6 +147,7 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reservation: str = ""
     volumes: tuple[LocalVolume, ...] = ()
     kept: bool = False
+    values: tuple[tuple[str, str], ...] = ()
 
     @property
     def leaves(self) -> bool:

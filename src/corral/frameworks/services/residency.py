@@ -134,6 +134,12 @@ def unreserved_part(offer: Offer) -> Offer | None:
     return replace(offer, resources=rest) if rest else None
 
 
+def unheld_part(offer: Offer) -> Offer | None:
+    """The offer without what bears somebody's labels; None when nothing is left."""
+    rest = tuple(r for r in offer.resources if not any(each.labels for each in r.identity.reservations))
+    return replace(offer, resources=rest) if rest else None
+
+
 def waiting(state: State, now: float) -> dict[str, tuple[App, Instance]]:
     """The instances that wait for what they have reserved and may be started now, by its name."""
     return {

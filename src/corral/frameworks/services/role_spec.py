@@ -5,6 +5,7 @@ contract, sections 2 and 5; its pages on several roles.
 """
 
 from collections import Counter
+from typing import NamedTuple
 
 import msgspec
 
@@ -22,6 +23,15 @@ class ResidentRecord(msgspec.Struct, frozen=True, kw_only=True):
     since_at: float
 
 
+class Asking(NamedTuple):
+    """Shapes: `lacking` instances of the app wait, `present` ones have a task."""
+
+    role: str
+    config: str
+    lacking: int
+    present: int
+
+
 class Roles:
     """In which roles the framework is, and why.
 
@@ -29,9 +39,13 @@ class Roles:
     reserved: in these it stays, so that what nobody has any more is offered to it and can be freed. `told` is what the
     master has heard last; `refused` are the roles that it would not have the framework in, and why. It has to be told
     again once these are `stale`.
+
+    `asking` are the apps that wait for what is reserved for their roles: for which, in which definition, how many and
+    beside how many; `waiting` counts them by role. While there are any, the role is `open`: the master offers what is
+    reserved for it. It is to be asked anew, as what was refused may be taken now, for the roles in `news`.
     """
 
-    __slots__ = ("apps", "refused", "reserved", "stale", "told")
+    __slots__ = ("apps", "asking", "news", "open", "refused", "reserved", "stale", "told", "waiting")
 
     def __init__(self) -> None:
         self.apps: Counter[str] = Counter()
@@ -39,6 +53,10 @@ class Roles:
         self.told: tuple[str, ...] = ()
         self.refused: dict[str, str] = {}
         self.stale = False
+        self.asking: dict[str, Asking] = {}
+        self.waiting: Counter[str] = Counter()
+        self.open: set[str] = set()
+        self.news: set[str] = set()
 
     def wanted(self, own: str) -> tuple[str, ...]:
         """What the framework has to be in. Shapes: its own role first, the others sorted."""
@@ -64,10 +82,31 @@ class Roles:
         self.reserved.add(role)
         self.stale = True
 
+    def ask(self, app_id: str, asking: Asking | None) -> bool:
+        """The app waits for this, or for nothing; returns whether it may take now what it has refused.
+
+        That is so for more instances or other ones, and when fewer are left that constraints count.
+        """
+        old = self.asking.pop(app_id, None)
+        if old is not None:
+            self.waiting[old.role] -= 1
+            if not self.waiting[old.role]:
+                del self.waiting[old.role]
+        if asking is None:
+            return False
+        self.asking[app_id] = asking
+        self.waiting[asking.role] += 1
+        is_new = old is None or old[:2] != asking[:2] or asking.lacking > old.lacking or asking.present < old.present
+        if is_new:
+            self.news.add(asking.role)
+        return is_new
+
     def begin(self, told: tuple[str, ...]) -> None:
-        """The framework has subscribed anew, in these roles."""
+        """The framework has subscribed anew, in these roles, and is offered nothing yet."""
         self.told = told
         self.stale = True
+        self.open.clear()
+        self.news.update(self.waiting)
 
 
 def own_role(spec: AppSpec, config: Config) -> str:

@@ -85,17 +85,45 @@ def make_group(state: State, group_id: str, version: str = "") -> GroupRecord:
 
 
 def take_part(state: State) -> list[Effect]:
-    """Say in which roles the framework is, when these have changed; offers of what is reserved alone are wanted."""
-    if not state.roles.stale or not state.connected or state.framework_id is None:
+    """Say in which roles the framework is, and for which of them it takes what is reserved, when that has changed."""
+    if not state.connected or state.framework_id is None:
+        return []
+    return [*_say_roles(state), *_open_roles(state), *_close_roles(state)]
+
+
+def _say_roles(state: State) -> list[Effect]:
+    if not state.roles.stale or state.framework_id is None:
         return []
     state.roles.stale = False
     roles = state.roles.wanted(state.config.role)
     if roles == state.roles.told:
         return []
     state.roles.told = roles
+    state.roles.open.intersection_update(roles)
+    state.roles.news.update(state.roles.waiting.keys() - state.roles.open)
     info = replace(state.info, id=state.framework_id, roles=roles)
-    suppressed = tuple(role for role in roles if role not in state.roles.reserved)
+    suppressed = tuple(role for role in roles if role not in state.roles.reserved | state.roles.open)
     return [Call(calls.UpdateFramework(info=info, suppressed_roles=suppressed))]
+
+
+def _open_roles(state: State) -> list[Effect]:
+    """Ask for what is reserved where apps have begun to wait for it, or may take now what they have refused."""
+    roles = tuple(sorted(r for r in state.roles.news if r in state.roles.waiting and r in state.roles.told))
+    state.roles.news.clear()
+    if not roles or state.framework_id is None:
+        return []
+    state.roles.open.update(roles)
+    return [Call(calls.Revive(framework_id=state.framework_id, roles=roles))]
+
+
+def _close_roles(state: State) -> list[Effect]:
+    """Nothing waits for it any more."""
+    idle = state.roles.open - state.roles.waiting.keys()
+    if not idle or state.framework_id is None:
+        return []
+    state.roles.open -= idle
+    roles = tuple(sorted(idle - state.roles.reserved))
+    return [Call(calls.Suppress(framework_id=state.framework_id, roles=roles))] if roles else []
 
 
 def revive_reserved(state: State) -> list[Effect]:

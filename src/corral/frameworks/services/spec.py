@@ -11,7 +11,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     Shapes: `volume_role` is what persistent volumes are reserved for, empty for `role`, or `services` when that is `*`;
     `principal` is the name of the token that it shows to the master, if any, and reserves under; with
-    `enforce_group_roles` new groups at the top enforce their roles unless they say otherwise;
+    `enforce_group_roles` new groups at the top enforce their roles unless they say otherwise; with `use_reserved` apps
+    that do not say on which resources they run use what is reserved for their role too;
     `address` is the `host:port` under which this API is reached; `env_prefix` goes before the names of port
     variables and HOST; `most_writes` bounds the records that one input may touch in bulk work.
     """
@@ -21,6 +22,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     role: str = "*"
     volume_role: str = ""
     enforce_group_roles: bool = False
+    use_reserved: bool = True
     principal: str = ""
     address: str = "127.0.0.1:4680"
     scheme: str = "http"

@@ -34,8 +34,8 @@ from corral.frameworks.services.spec import Config
 from corral.frameworks.services.webhook_spec import Webhook
 from corral.lib.units import format_timestamp
 from corral.model.framework import FrameworkInfo
-from corral.model.ids import FrameworkId, TaskId, WantId
-from corral.model.offer import Explanation, Offer, Want
+from corral.model.ids import AgentId, FrameworkId, TaskId, WantId
+from corral.model.offer import Explanation, Offer, Refusal, Want
 from corral.model.task import TERMINAL
 from corral.sdk.node_records import NodeMemory
 from corral.sdk.notices import Outbox
@@ -119,7 +119,7 @@ class App:
 
     __slots__ = (
         "conditions", "delay", "ended", "explanation", "health", "homed", "instances", "outdated", "record", "since_at",
-        "template", "up_to_date", "want",
+        "template", "turned_away", "up_to_date", "want",
     )  # fmt: skip
 
     def __init__(self, record: AppRecord, now: float) -> None:
@@ -134,6 +134,8 @@ class App:
         self.delay: Delay | None = None
         self.since_at = now
         self.explanation: Explanation | None = None
+        self.turned_away: dict[AgentId, Refusal] = {}
+        """What was in the way where something was offered that is reserved for its role."""
         self.want: Want | None = None
         self.template: object = None
         self.ended: list[EndedPod] = []
@@ -332,6 +334,10 @@ class State:
         assert roles == self.roles.apps, "roles of apps are miscounted"
         if self.connected:
             assert self.roles.told == self.roles.wanted(self.config.role), "the master has not been told of the roles"
+            waits = {role for role in self.roles.waiting if role in self.roles.told}
+            assert self.roles.open == waits, "what is reserved is not asked for as apps wait for it"
+        asking = Counter(each.role for each in self.roles.asking.values())
+        assert asking == self.roles.waiting, "apps that wait for what is reserved are miscounted"
         locked = {app: d.id for d in self.deployments.values() for app in d.apps}
         assert locked == self.locks, "locks and deployments differ"
         assert self.done.keys() == self.deployments.keys(), "deployments and their progress differ"

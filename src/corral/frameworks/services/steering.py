@@ -6,7 +6,7 @@ so that no app stays locked. One that is paused, or waits to be promoted, has al
 
 from typing import Any
 
-from corral.frameworks.services import views
+from corral.frameworks.services import accepted, views
 from corral.frameworks.services.command_spec import PauseDeployment, PromoteDeployment
 from corral.frameworks.services.deployments import cancel, find_deployment, roll_back
 from corral.frameworks.services.pace import DEADLINE, pace_of
@@ -116,7 +116,7 @@ def find_cause(state: State, app: App) -> str:
     if failure is not None and failure.version >= app.record.configured_at:
         times = f" ({failure.repeats} times)" if failure.repeats > 1 else ""
         return f"{failure.state} on {failure.hostname}: {failure.message}{times}"
-    explanation = app.explanation
+    explanation = accepted.explain(state, app)
     if explanation is not None and explanation.refusals:
         return "; ".join(r.detail for r in explanation.refusals[:3])
     unhealthy = app.up_to_date[Phase.UNHEALTHY]

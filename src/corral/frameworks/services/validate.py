@@ -9,14 +9,13 @@ from collections.abc import Iterator
 
 import msgspec
 
-from corral.frameworks.services import residency, retry
+from corral.frameworks.services import accepted, residency, retry
 from corral.frameworks.services.app_spec import AppSpec, Network, PortDefinition, PortMapping, Residency, Upgrade
 from corral.frameworks.services.checks import find_faults
 from corral.frameworks.services.external import find_external_faults
 from corral.frameworks.services.linux import find_linux_faults
 from corral.frameworks.services.partition import SINGLE_INSTANCE, find_label_faults, is_single
 from corral.frameworks.services.readiness import find_readiness_faults
-from corral.frameworks.services.role_spec import own_role
 from corral.frameworks.services.secrets import find_secret_faults
 from corral.frameworks.services.spec import Config
 from corral.lib.errors import Invalid, Unprocessable
@@ -89,7 +88,7 @@ def _errors(spec: AppSpec, config: Config) -> Errors:
     yield from find_external_faults(spec)
     yield from find_linux_faults(spec)
     yield from _constraint_errors(spec)
-    yield from _role_errors(spec, config)
+    yield from accepted.find_faults(spec, config)
 
 
 def _id_errors(spec: AppSpec) -> Errors:
@@ -333,18 +332,6 @@ def _constraint_error(operator: str, value: str | None) -> str | None:
     if operator == "IS" and (value is None or _IS_VALUE.fullmatch(value) is None):
         return f"IS needs a value of letters, digits and _ / . -, got {value!r}"
     return None
-
-
-def _role_errors(spec: AppSpec, config: Config) -> Errors:
-    own = own_role(spec, config)
-    for role in spec.accepted_resource_roles:
-        if role not in ("*", own):
-            yield "/acceptedResourceRoles", f"got {role!r}, may hold only * and the app's role {own}"
-    if spec.accepted_resource_roles and "*" not in spec.accepted_resource_roles and own != "*":
-        yield (
-            "/acceptedResourceRoles",
-            f"only resources reserved for role {own} would do, which this release does not support; add *",
-        )
 
 
 # What is filled in.

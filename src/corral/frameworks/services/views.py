@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from corral import __version__
-from corral.frameworks.services import backoff
+from corral.frameworks.services import accepted, backoff
 from corral.frameworks.services.checks import write_results
 from corral.frameworks.services.command_spec import GetApps, GetGroup, GetQueue, GetTasks
 from corral.frameworks.services.launch import safe_id
@@ -22,7 +22,7 @@ from corral.frameworks.services.shown import write_rule, write_versioned
 from corral.frameworks.services.state import App, Phase, State, task_id_of
 from corral.lib.errors import NotFound
 from corral.lib.units import format_timestamp
-from corral.model.offer import Explanation
+from corral.model.offer import Explanation, Refusal
 from corral.model.task import TaskState
 from corral.sdk.nodes import Avoided
 
@@ -265,17 +265,20 @@ def view_queue(state: State, command: GetQueue, now: float) -> list[Json]:
         wait_s = backoff.wait_s(app, now)
         if not count and wait_s <= 0:
             continue
+        explanation = accepted.explain(state, app)
         item: dict[str, Json] = {
             **({"app": write_versioned(app.record)} if app.spec.pod is None else {"pod": write_pod(app.record)}),
             "count": count,
             "since": format_timestamp(app.since_at),
             "delay": {"timeLeftSeconds": math.ceil(wait_s), "overdue": wait_s <= 0},
-            "processedOffersSummary": _offers_summary(app.explanation, state.nodes.avoided(app.spec.id, now)),
+            "processedOffersSummary": _offers_summary(explanation, state.nodes.avoided(app.spec.id, now)),
         }
         if app.spec.volumes:
             _add_reserved(item["processedOffersSummary"], app)
+        if explanation is app.explanation and (refusals := accepted.list_refusals(state, app)):
+            item["processedOffersSummary"].setdefault("reasons", []).extend(map(_write_refusal, refusals))
         if offers:
-            item["lastUnusedOffers"] = _unused_offers(app.explanation)
+            item["lastUnusedOffers"] = _unused_offers(explanation)
         out.append(item)
     return out
 
@@ -311,10 +314,7 @@ def _offers_summary(explanation: Explanation | None, avoided: tuple[Avoided, ...
     }
     if explanation is not None:
         out["lastUnusedOfferAt"] = format_timestamp(explanation.since_at)
-        out["reasons"] = [
-            {"reason": r.reason, "agents": r.agents, "detail": r.detail, **({"best": r.best} if r.best else {})}
-            for r in explanation.refusals
-        ]
+        out["reasons"] = [_write_refusal(each) for each in explanation.refusals]
         out["fitsIf"] = list(explanation.fits_if)
         out["never"] = explanation.never
     if avoided:
@@ -322,6 +322,11 @@ def _offers_summary(explanation: Explanation | None, avoided: tuple[Avoided, ...
             {"reason": "avoided", "agents": 1, "detail": f"{one.hostname} is used last: {one.why}"} for one in avoided
         )
     return out
+
+
+def _write_refusal(refusal: Refusal) -> Json:
+    best = {"best": refusal.best} if refusal.best else {}
+    return {"reason": refusal.reason, "agents": refusal.agents, "detail": refusal.detail, **best}
 
 
 def _add_reserved(summary: dict[str, Json], app: App) -> None:
