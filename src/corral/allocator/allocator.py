@@ -227,7 +227,7 @@ class Allocator:
         Errors: `Conflict` when a key is taken, `NotFound` when the agent is not known; then nothing is counted.
         """
         amounts = [amounts_of(each.resources) for each in holds]
-        self.learn(name for found in amounts for name in found)
+        self.learn(set[str]().union(*amounts))
         self._book.check_new(agent_id, holds)
         rows: dict[tuple[str, FrameworkId, int], int] = {}
         for each in holds:

@@ -56,22 +56,27 @@ class Book:
         self.changes += 1
         entry = self.agents.get(view.id)
         if entry is None:
-            row = self.engine.add_node(self._total(view), view.hostname, _attributes(view))
+            eligible = not view.ineligible
+            row = self.engine.add_node(self._total(view), view.hostname, _attributes(view), eligible=eligible)
             entry = self.agents[view.id] = self.rows[row] = AgentEntry(view, row)
-        elif _node(entry.view) != _node(view):
-            self.flush()
-            moved = list(entry.holds.values())
-            self._count(moved, -1)
-            self.engine.change_node(entry.row, self._total(view), view.hostname, _attributes(view))
-            self._count(moved, 1)
-            self._recount_ports(moved, view)
+        else:
+            if _node(entry.view) != _node(view):
+                self._change_node(entry, view)
+            self.engine.set_eligible(entry.row, not view.ineligible)
         entry.describe(view)
         if any(each.identity.reservations for each in view.total):
             self.reserving[view.id] = entry
         else:
             self.reserving.pop(view.id, None)
         self._dirty.add(entry.row)
-        self.engine.set_eligible(entry.row, not view.ineligible)
+
+    def _change_node(self, entry: AgentEntry, view: AgentView) -> None:
+        self.flush()
+        moved = list(entry.holds.values())
+        self._count(moved, -1)
+        self.engine.change_node(entry.row, self._total(view), view.hostname, _attributes(view))
+        self._count(moved, 1)
+        self._recount_ports(moved, view)
 
     def _total(self, view: AgentView) -> dict[str, int]:
         return {name: n for name, n in amounts_of(view.total).items() if name in self.engine.resources}

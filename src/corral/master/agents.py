@@ -3,7 +3,7 @@
 Rules: an agent's id is durable before it is told; a link that breaks costs only its offers. Source: Mesos v1, agents.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -45,7 +45,7 @@ from corral.model.orders import (
     Slack,
     UpdateTask,
 )
-from corral.model.resources import Resources, contains, describe, is_well_formed
+from corral.model.resources import Resource, Resources, contains, describe, is_well_formed
 from corral.model.task import TERMINAL
 from corral.runtime.core import CancelTimer, Effect, Note, Persist, SetTimer
 
@@ -206,12 +206,10 @@ def _refusal(state: MasterState, info: AgentInfo, told: _Told, executors_told: S
                 f"agent on {info.hostname} brings {resource.name} with values of more than one kind, or ranges out of "
                 f"order; {resource.kind} was said"
             )
+    held = [stripped(one.info.resources) for one in told.values() if one.state not in TERMINAL]
+    held += [stripped(executor.info.resources) for executor in executors_told]
     needed = Pool()
-    for one in told.values():
-        if one.state not in TERMINAL:
-            needed.add(_not_yet(needed, stripped(one.info.resources)))
-    for executor in executors_told:
-        needed.add(_not_yet(needed, stripped(executor.info.resources)))
+    needed.add_all(_volumes_once(held))
     # What is lent of what others leave unused is not the agent's own.
     if not contains(info.resources, tuple(r for r in needed.bundle() if not r.identity.revocable)):
         return (
@@ -221,12 +219,17 @@ def _refusal(state: MasterState, info: AgentInfo, told: _Told, executors_told: S
     return None
 
 
-def _not_yet(needed: Pool, resources: Resources) -> Resources:
+def _volumes_once(bundles: Iterable[Resources]) -> Iterator[Resources]:
     """A shared volume is needed once, however many tasks have it."""
-    for r in resources:
-        if r.identity.shared:
-            return tuple(r for r in resources if not (r.identity.shared and needed.holds((r,))))
-    return resources
+    seen: dict[Resource, None] = {}
+    for bundle in bundles:
+        for r in bundle:
+            if r.identity.shared:
+                yield tuple(each for each in bundle if each not in seen)
+                seen.update(dict.fromkeys(each for each in bundle if each.identity.shared))
+                break
+        else:
+            yield bundle
 
 
 def _ban(state: MasterState, info: AgentInfo) -> str | None:

@@ -83,6 +83,25 @@ class Pool:
                 self._items[key] = tuple(i for i in self._items.get(key, ()) if i not in resource.items)
         self._bundle = None
 
+    def add_all(self, bundles: Iterable[Resources]) -> None:
+        """As `add` of one after the other."""
+        milli: dict[_Key, int] = {}
+        ranges: dict[_Key, list[tuple[int, int]]] = {}
+        for bundle in bundles:
+            for resource in bundle:
+                key = resource.name if resource.identity is PLAIN else _key(resource)
+                if resource.kind is ResourceKind.SCALAR:
+                    milli[key] = milli.get(key, 0) + resource.milli
+                elif resource.kind is ResourceKind.RANGES:
+                    ranges.setdefault(key, []).extend(resource.ranges)
+                else:
+                    self._items[key] = tuple(sorted({*self._items.get(key, ()), *resource.items}))
+        for key, n in milli.items():
+            self._milli[key] = self._milli.get(key, 0) + n
+        for key, found in ranges.items():
+            self._ranges[key] = coalesce((*self._ranges.get(key, ()), *found))
+        self._bundle = None
+
     def take_all(self, bundles: Iterable[Resources]) -> None:
         """As `take` of one after the other, with `overdraw`."""
         milli: dict[_Key, int] = {}

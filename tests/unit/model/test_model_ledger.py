@@ -47,6 +47,9 @@ def test_a_pool_adds_as_the_algebra_does(parts: list[Resources]) -> None:
     for part in parts:
         pool.add(part)
     assert pool.bundle() == add(*parts)
+    together = Pool()
+    together.add_all(parts)
+    assert together.bundle() == pool.bundle()
 
 
 @given(bundles, st.lists(bundles, max_size=4))

@@ -34,8 +34,10 @@ class Cluster(Readings):
 
     # What there is.
 
-    def add_node(self, total: Amounts, hostname: str = "", attributes: Mapping[str, str] | None = None) -> int:
-        """Add an empty node, open to work; returns its row.
+    def add_node(
+        self, total: Amounts, hostname: str = "", attributes: Mapping[str, str] | None = None, *, eligible: bool = True
+    ) -> int:
+        """Add an empty node, open to work if it is eligible; returns its row.
 
         Errors: `Invalid` for a resource the engine does not know.
         """
@@ -46,7 +48,8 @@ class Cluster(Readings):
             self._node_rows += 1
             self._state.meta[NODES] = self._node_rows
         self._describe(row, node, (0,) * len(self.resources))
-        self._index.open(row)
+        if eligible:
+            self._index.open(row)
         return row
 
     def change_node(
