@@ -2,7 +2,8 @@
 
 Both are asked over their APIs and looked at every few milliseconds; nobody waits for a client to be sure. Everything
 happens in a network namespace of its own, which goes with all that swarm mode makes in it. Each side updates as it does
-by default: swarm mode one instance after the other, corral with all new instances beside the old.
+by default: swarm mode one instance after the other, corral with all new instances beside the old. What the Engine
+itself takes for as many containers, asked directly with several at once, is the least that either can take.
 """
 
 import json
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ STEPS = ("create", "scale", "update", "remove")
 BUDGETS = {"create": 0.5, "scale": 0.5, "update": 0.7, "remove": 0.7}
 TIMEOUT_S = 180.0
 POLL_S = 0.02
+AT_ONCE = 4
 
 
 def measure(*, short: bool) -> list[Measure]:
@@ -50,6 +53,9 @@ def measure(*, short: bool) -> list[Measure]:
     for step in STEPS:
         ours, theirs = found["corral"][step], found["swarm"][step]
         note = f"corral {ours:.2f} s, swarm mode {theirs:.2f} s; grace {GRACE_S} s"
+        if step in found["bare"]:
+            bare = found["bare"][step]
+            note += f"; the Engine asked directly {bare:.2f} s, {bare / theirs:.2f} of swarm mode's"
         budget = None if short else BUDGETS[step]
         measures.append(
             Measure(
@@ -68,11 +74,12 @@ def _run(replicas: int, more: int) -> dict[str, dict[str, float]]:
         try:
             engine.start()
             import_busybox(engine.url, [IMAGE])
+            bare = _time_bare(engine.url, replicas, more)
             ours = _time_corral(Path(directory), engine.url, replicas, more)
             theirs = _time_swarm(engine.url, replicas, more)
         finally:
             engine.stop()
-    return {"corral": ours, "swarm": theirs}
+    return {"corral": ours, "swarm": theirs, "bare": bare}
 
 
 def _timed(begin: Callable[[], Any], done: Callable[[], bool]) -> float:
@@ -95,6 +102,31 @@ def _ask(engine: str, method: str, path: str, body: Any = None) -> Any:
     headers = {} if body is None else {"Content-Type": "application/json"}
     answer = engine_call(engine, method, path, content, headers, timeout_s=60.0)
     return json.loads(answer) if answer else None
+
+
+def _time_bare(engine: str, replicas: int, more: int) -> dict[str, float]:
+    """The same containers with nobody to look after them."""
+    body = {
+        "Image": IMAGE, "Cmd": ["sleep", "1000"],
+        "HostConfig": {"NetworkMode": "host", "Memory": 32 << 20, "MemorySwap": 32 << 20, "CpuShares": 102},
+    }  # fmt: skip
+
+    def start(number: int) -> None:
+        id = _ask(engine, "POST", f"/containers/create?name=bare{number}", body)["Id"]
+        _ask(engine, "POST", f"/containers/{id}/start")
+
+    def remove(number: int) -> None:
+        _ask(engine, "DELETE", f"/containers/bare{number}?force=true")
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+
+        def all_of(work: Callable[[int], None], first: int, end: int) -> Callable[[], Any]:
+            return lambda: list(pool.map(work, range(first, end)))
+
+        found = {"create": _timed(all_of(start, 0, replicas), lambda: _containers(engine) == replicas)}
+        found["scale"] = _timed(all_of(start, replicas, more), lambda: _containers(engine) == more)
+        all_of(remove, 0, more)()
+    return found
 
 
 def _time_corral(directory: Path, engine: str, replicas: int, more: int) -> dict[str, float]:

@@ -197,23 +197,26 @@ class Reader:
         (ask,) = who.commands
         (command,) = kill.commands
         leader = self._leader(ask)
-        self.hosts.type(leader, command)
-        assert self._leader(ask, after=leader) != leader
+        self.hosts.type(self._host_of(leader), command)
+        self._leader(ask, after=leader["id"])
         self.hosts.until(self.operator, "corral nodes -o json", self._all_reachable)
         status, events = look.commands
         assert "1/1" in self.hosts.type(self.operator, status)
         assert "master started  epoch=2" in self.hosts.type(self.operator, events)
         assert [self._hello()[key] for key in ("id", "startedAt")] == [before[key] for key in ("id", "startedAt")]
 
-    def _leader(self, ask: str, after: str = "") -> str:
-        """Any master says it, whoever leads. Shapes: `after` has been killed, which shows within its lease."""
-        before = f"//{self.hosts.addresses[after]}:" if after else "no address"
+    def _leader(self, ask: str, after: str = "") -> dict[str, Any]:
+        """Any master says it, whoever leads. Shapes: `after` is the id of one that was killed; its next life is new."""
 
-        def read(said: str) -> list[str]:
-            return [m["url"] for m in json.loads(said)["masters"] if m["leads"] and before not in m["url"]]
+        def read(said: str) -> list[dict[str, Any]]:
+            return [m for m in json.loads(said)["masters"] if m["leads"] and m["id"] != after]
 
-        (url,) = self.hosts.until(self.operator, ask, read)
-        (host,) = [h for h, address in self.hosts.addresses.items() if f"//{address}:" in url]
+        (found,) = self.hosts.until(self.operator, ask, read)
+        leader: dict[str, Any] = found
+        return leader
+
+    def _host_of(self, master: dict[str, Any]) -> str:
+        (host,) = [h for h, address in self.hosts.addresses.items() if f"//{address}:" in master["url"]]
         return host
 
     def _hello(self) -> dict[str, Any]:

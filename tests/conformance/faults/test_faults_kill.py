@@ -26,12 +26,16 @@ MOMENTS_S = (0.0, 0.05, 0.3)
 """When after the acknowledgement of an app something is killed: asked, starting, running."""
 
 
+PATIENT = ("--set", "kernel.agent_timeout_s=20")
+"""A busy machine may need seconds to start an agent again, whose tasks are not to be replaced meanwhile."""
+
+
 class Trio:
     """A master and an agent, each a process of its own, and what the tasks themselves say."""
 
     def __init__(self, site: Site, *, frameworks: bool = True) -> None:
         self.site = site
-        self.more = () if frameworks else ("--config", str(_no_frameworks(site.directory)))
+        self.more = PATIENT if frameworks else (*PATIENT, "--config", str(_no_frameworks(site.directory)))
         self.master = site.master(*self.more)
         self.listen = self.master.url.removeprefix("http://")
         self.agent = site.agent(self.master.url)
