@@ -230,11 +230,12 @@ class Allocator:
         self.learn(set[str]().union(*amounts))
         self._book.check_new(agent_id, holds)
         rows: dict[tuple[str, FrameworkId, int], int] = {}
+        leaves = []
         for each in holds:
             by = each.role, each.framework_id, each.priority
             if by not in rows:
                 rows[by] = self._claimants.row(*by)
-        leaves = [rows[each.role, each.framework_id, each.priority] for each in holds]
+            leaves.append(rows[by])
         self._book.hold_all(agent_id, holds, leaves, amounts)
 
     def release(self, key: str) -> None:

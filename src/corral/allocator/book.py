@@ -116,11 +116,10 @@ class Book:
 
     def check_new(self, agent_id: AgentId, holds: Sequence[Hold]) -> None:
         """Errors: `Conflict` when one of these keys is taken, `NotFound` when the agent is not known."""
-        keys: set[str] = set()
-        for each in holds:
-            if each.key in self.holds or each.key in keys:
-                raise Conflict(f"hold {each.key} is there already; release it before")
-            keys.add(each.key)
+        keys = [each.key for each in holds]
+        if len(set(keys)) < len(keys) or not self.holds.keys().isdisjoint(keys):
+            key = next(key for key in keys if key in self.holds or keys.count(key) > 1)
+            raise Conflict(f"hold {key} is there already; release it before")
         if holds and agent_id not in self.agents:
             raise NotFound(f"hold {holds[0].key} is on agent {agent_id}, which is not known; tell of the agent first")
 
@@ -279,7 +278,10 @@ class Book:
         self.holds[key] = entry.agent.holds[key] = entry
         for tag in entry.tags:
             self._tagged.setdefault(tag, {})[key] = entry
-        if entry.hold.kind is not HoldKind.GRANT:
+        hold = entry.hold
+        if hold.kind is HoldKind.TASK and not hold.revocable:
+            self._tasks.setdefault(hold.role, {}).setdefault(hold.priority, {})[key] = entry
+        elif hold.kind is not HoldKind.GRANT:
             for index in self._indexes(entry):
                 index[key] = entry
 

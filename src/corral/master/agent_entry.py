@@ -69,11 +69,11 @@ class AgentEntry:
     )  # fmt: skip
 
     def __init__(self, id: AgentId, info: AgentInfo, now: float, state: AgentState) -> None:
+        self.shown: AgentRow | None = None
         self.id = id
         self.state = state
         self.session: str | None = None
         self.attempts = Attempts()
-        self.shown: AgentRow | None = None
         self.counted: AgentRow | None = None
         self.registered_at = now
         self.reregistered_at: float | None = None
@@ -93,7 +93,7 @@ class AgentEntry:
 
     def __setattr__(self, name: str, value: object) -> None:
         _set(self, name, value)
-        if name not in _UNSEEN:
+        if name not in _UNSEEN and self.shown is not None:
             _set(self, "shown", None)
 
     def describe(self, info: AgentInfo) -> None:

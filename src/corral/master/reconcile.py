@@ -59,7 +59,7 @@ def answer_returned(state: MasterState, agent: AgentEntry, now: float) -> list[E
             entry = framework.tasks.get(one.task_id)
             if entry is not None and entry.state in TERMINAL:
                 continue  # its agent tells of the end, in its own words, until that is acknowledged
-            status = answer(state, framework, one, now)
+            status = _known(state, entry, now) if entry is not None else answer(state, framework, one, now)
             if status is not None:
                 effects.append(tasks.tell(framework, status))
     return effects

@@ -260,7 +260,10 @@ def result_of(info: TaskInfo) -> str | None:
 
 
 def _label(info: TaskInfo, key: str) -> str | None:
-    return next((label.value for label in info.labels if label.key == key), None)
+    for label in info.labels:
+        if label.key == key:
+            return label.value
+    return None
 
 
 def seen_state(state: TaskState, partition_aware: bool) -> TaskState:
