@@ -278,10 +278,7 @@ class Book:
         self.holds[key] = entry.agent.holds[key] = entry
         for tag in entry.tags:
             self._tagged.setdefault(tag, {})[key] = entry
-        hold = entry.hold
-        if hold.kind is HoldKind.TASK and not hold.revocable:
-            self._tasks.setdefault(hold.role, {}).setdefault(hold.priority, {})[key] = entry
-        elif hold.kind is not HoldKind.GRANT:
+        if entry.hold.kind is not HoldKind.GRANT:
             for index in self._indexes(entry):
                 index[key] = entry
 
@@ -298,20 +295,22 @@ class Book:
         if entry.hold.kind is HoldKind.OFFER and not self._offers[entry.agent.row]:
             del self._offers[entry.agent.row]
 
-    def _indexes(self, entry: HoldEntry) -> Iterator[dict[str, HoldEntry]]:
+    def _indexes(self, entry: HoldEntry) -> list[dict[str, HoldEntry]]:
         """Where those look who take offers back or move tasks out."""
         hold = entry.hold
+        found: list[dict[str, HoldEntry]] = []
+        if hold.kind is HoldKind.OFFER:
+            found.append(self._offers.setdefault(entry.agent.row, {}))
+        elif hold.kind is HoldKind.TASK:
+            found.append(self._tasks.setdefault(hold.role, {}).setdefault(hold.priority, {}))
+            if hold.revocable:
+                found.append(self._revocable)
         if hold.revocable and hold.kind is not HoldKind.GRANT:
             if any(r.identity.reservations for r in hold.resources):
-                yield self._loans
+                found.append(self._loans)
             elif hold.want_id is None and any(r.identity == PLAIN for r in hold.resources):
-                yield self._borrowed
-        if hold.kind is HoldKind.OFFER:
-            yield self._offers.setdefault(entry.agent.row, {})
-        elif hold.kind is HoldKind.TASK:
-            yield self._tasks.setdefault(hold.role, {}).setdefault(hold.priority, {})
-            if hold.revocable:
-                yield self._revocable
+                found.append(self._borrowed)
+        return found
 
     # Tallies.
 

@@ -23,11 +23,11 @@ from corral.docker.containers import (
 )
 from corral.docker.engine import Engine, Json
 from corral.docker.pause import HOLDER_IMAGE, holder_tar
+from corral.docker.runs import Pause, clear_away
 from corral.lib.backoff import grow_delay_s
 from corral.lib.errors import CorralError, NotFound, Unavailable
 from corral.model.execution import SharedNetwork
 
-Pause = Callable[[float], Awaitable[None]]
 Lose = Callable[[str], Awaitable[None]]
 
 LOST = "the container that holds the network of its group has ended"
@@ -201,21 +201,13 @@ class Holders:
 
     async def _remove(self, network: str) -> None:
         """Until it is gone, or somebody joins it."""
-        # An Engine that hung when it was asked may bring it up after it has first said there is none.
-        name, tries, looks = container_name(network), 0, 2
-        while looks and not self._joined.get(network):
+
+        async def remove() -> None:
             async with self._lock(network):
-                if self._joined.get(network):
-                    return
-                try:
-                    await self._engine.remove(name, force=True)
-                    break
-                except NotFound:
-                    looks -= 1
-                except CorralError:
-                    pass
-            tries += 1
-            await self._pause(grow_delay_s(tries, first_s=0.5, factor=2.0, most_s=5.0))
+                if not self._joined.get(network):
+                    await self._engine.remove(container_name(network), force=True)
+
+        await clear_away(remove, self._pause, looks=2, is_wanted=lambda: bool(self._joined.get(network)))
         if not self._joined.get(network):
             for known in (self._joined, self._addresses, self._locks):
                 known.pop(network, None)

@@ -194,6 +194,28 @@ class Run:
         )
 
 
+async def clear_away(
+    remove: Callable[[], Awaitable[None]], pause: Pause, *, looks: int = 1, is_wanted: Callable[[], bool]
+) -> None:
+    """Try until it is removed, is missing at so many looks, or is wanted again.
+
+    Shapes: two looks where the Engine hung when it was asked for it: it may bring it about after it has first said that
+    there is none.
+    """
+    tries = 0
+    while looks and not is_wanted():
+        try:
+            await remove()
+            return
+        except NotFound:
+            looks -= 1
+        except CorralError:
+            pass
+        tries += 1
+        if looks:
+            await pause(grow_delay_s(tries, first_s=0.5, factor=2.0, most_s=5.0))
+
+
 async def while_answering(engine: Engine, work: Coroutine[Any, Any, T], every_s: float = ALIVE_S) -> T:
     """Do slow work, but give up as soon as the Engine answers nothing at all.
 

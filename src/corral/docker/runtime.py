@@ -36,7 +36,7 @@ from corral.docker.containers import (
 from corral.docker.engine import Engine, Json
 from corral.docker.holders import LOST, Holders
 from corral.docker.registry import make_header
-from corral.docker.runs import Pause, Run, while_answering
+from corral.docker.runs import Pause, Run, clear_away, while_answering
 from corral.docker.session import DockerExec
 from corral.lib.backoff import grow_delay_s
 from corral.lib.errors import Conflict, CorralError, Failed, NotFound, Unavailable
@@ -247,20 +247,10 @@ class DockerRuntime:
         """Remove in the background what a failed start has left; `doubtful` when the Engine may yet bring it about."""
 
         async def clear() -> None:
-            # An Engine that hung when it was asked may create the container after it has first said there is none.
-            looks = 2 if doubtful else 1
-            tries = 0
-            while looks and name not in self._starting:
-                try:
-                    await self.engine.remove(name, force=True)
-                    break
-                except NotFound:
-                    looks -= 1
-                except CorralError:
-                    pass
-                tries += 1
-                if looks:
-                    await self._pause(grow_delay_s(tries, first_s=0.5, factor=2.0, most_s=5.0))
+            await clear_away(
+                lambda: self.engine.remove(name, force=True), self._pause, looks=2 if doubtful else 1,
+                is_wanted=lambda: name in self._starting,
+            )  # fmt: skip
             await self._unguard(name)
 
         task = asyncio.create_task(clear(), name=f"clear away {name}")

@@ -32,6 +32,25 @@ def _key(resource: Resource) -> _Key:
     return resource.name if identity is PLAIN or identity == PLAIN else (resource.name, identity)
 
 
+def _sum_up(
+    bundles: Iterable[Resources],
+) -> tuple[dict[_Key, int], dict[_Key, list[tuple[int, int]]], dict[_Key, set[str]]]:
+    """Scalars, ranges and items of many bundles. Shapes: the ranges as they came."""
+    milli: dict[_Key, int] = {}
+    ranges: dict[_Key, list[tuple[int, int]]] = {}
+    items: dict[_Key, set[str]] = {}
+    for bundle in bundles:
+        for resource in bundle:
+            key = resource.name if resource.identity is PLAIN else _key(resource)
+            if resource.kind is ResourceKind.SCALAR:
+                milli[key] = milli.get(key, 0) + resource.milli
+            elif resource.kind is ResourceKind.RANGES:
+                ranges.setdefault(key, []).extend(resource.ranges)
+            else:
+                items.setdefault(key, set()).update(resource.items)
+    return milli, ranges, items
+
+
 class Pool:
     """A bundle that grows and shrinks. Shapes: `_spent` is the bundle that was taken as a whole last."""
 
@@ -85,40 +104,24 @@ class Pool:
 
     def add_all(self, bundles: Iterable[Resources]) -> None:
         """As `add` of one after the other."""
-        milli: dict[_Key, int] = {}
-        ranges: dict[_Key, list[tuple[int, int]]] = {}
-        for bundle in bundles:
-            for resource in bundle:
-                key = resource.name if resource.identity is PLAIN else _key(resource)
-                if resource.kind is ResourceKind.SCALAR:
-                    milli[key] = milli.get(key, 0) + resource.milli
-                elif resource.kind is ResourceKind.RANGES:
-                    ranges.setdefault(key, []).extend(resource.ranges)
-                else:
-                    self._items[key] = tuple(sorted({*self._items.get(key, ()), *resource.items}))
+        milli, ranges, items = _sum_up(bundles)
         for key, n in milli.items():
             self._milli[key] = self._milli.get(key, 0) + n
         for key, found in ranges.items():
             self._ranges[key] = coalesce((*self._ranges.get(key, ()), *found))
+        for key, names in items.items():
+            self._items[key] = tuple(sorted({*self._items.get(key, ()), *names}))
         self._bundle = None
 
     def take_all(self, bundles: Iterable[Resources]) -> None:
         """As `take` of one after the other, with `overdraw`."""
-        milli: dict[_Key, int] = {}
-        ranges: dict[_Key, list[tuple[int, int]]] = {}
-        for bundle in bundles:
-            for resource in bundle:
-                key = resource.name if resource.identity is PLAIN else _key(resource)
-                if resource.kind is ResourceKind.SCALAR:
-                    milli[key] = milli.get(key, 0) + resource.milli
-                elif resource.kind is ResourceKind.RANGES:
-                    ranges.setdefault(key, []).extend(resource.ranges)
-                else:
-                    self._items[key] = tuple(i for i in self._items.get(key, ()) if i not in resource.items)
+        milli, ranges, items = _sum_up(bundles)
         for key, n in milli.items():
             self._milli[key] = self._milli.get(key, 0) - n
         for key, found in ranges.items():
             self._ranges[key] = cut_ranges(self._ranges.get(key, ()), coalesce(found))
+        for key, names in items.items():
+            self._items[key] = tuple(i for i in self._items.get(key, ()) if i not in names)
         self._bundle = None
 
     def lacks(self, bundle: Resources) -> Resource | None:

@@ -23,7 +23,7 @@ from corral.frameworks.services.state import App, task_id_of
 from corral.model import container as wire
 from corral.model.attributes import format_value
 from corral.model.boot import AFTER_REBOOT_LABEL, START
-from corral.model.constraints import HOSTNAME, Constraint, Operator, field_value
+from corral.model.constraints import HOSTNAME, Constraint, Operator, field_value, is_counting
 from corral.model.health import HealthCheck
 from corral.model.ids import WantId
 from corral.model.offer import Offer, Want
@@ -144,9 +144,6 @@ _OPERATORS = {
 }
 
 
-_COUNTING = ("UNIQUE", "GROUP_BY", "MAX_PER", "CLUSTER")
-
-
 def read_constraint(constraint: tuple[str, ...]) -> Constraint:
     """Marathon's operators, and corral's NEAR and APART, in the kernel's vocabulary."""
     field, operator = constraint[0], constraint[1]
@@ -181,7 +178,8 @@ def group_value(spec: AppSpec, offer: Offer) -> str:
 
 def counted_values(spec: AppSpec, offer: Offer) -> tuple[tuple[str, str], ...]:
     """The offer's values of the attributes that the app's constraints count by."""
-    fields = sorted({c[0] for c in spec.constraints if c[1] in _COUNTING and c[0] != "hostname"})
+    counting = filter(is_counting, map(read_constraint, spec.constraints))
+    fields = sorted({c.field for c in counting if c.field != HOSTNAME})
     if not fields:
         return ()
     texts = {a.name: format_value(a) for a in offer.attributes}

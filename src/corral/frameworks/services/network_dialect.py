@@ -32,7 +32,7 @@ def read_networks(reader: Reader, given: dict[str, Any]) -> None:
             reader.refuse(
                 "networks", "networks stands beside docker.network or ipAddress, its older forms; keep networks"
             )
-        given["networks"] = tuple(_read_network(n) for n in reader.objects("networks")) or (NetworkSpec(),)
+        given["networks"] = tuple(read_network(n) for n in reader.objects("networks")) or (NetworkSpec(),)
     elif address is not None:
         given["networks"] = (NetworkSpec(mode=Network.CONTAINER, name=name, labels=labels),)
     elif old is not None:
@@ -70,7 +70,7 @@ def _move_discovery(discovery: Reader, given: dict[str, Any]) -> None:
         given["container"] = msgspec.structs.replace(container, port_mappings=tuple(mappings))
 
 
-def _read_network(item: Reader) -> NetworkSpec:
+def read_network(item: Reader) -> NetworkSpec:
     found = NetworkSpec(
         mode=Network(item.choice("mode", Network.CONTAINER, [str(m) for m in Network])),
         name=item.text_or_none("name"),

@@ -55,14 +55,14 @@ def work_off(state: State, now: float) -> list[Effect]:
     coarse = tuple(o.id for o in matched.unused if o.want_id is None)
     if shaped:
         # The want has changed meanwhile: these resources are free for the next one at once.
-        decline = calls.Decline(framework_id=state.framework_id, offer_ids=shaped, filters=Filters(refuse_s=0.0))
-        effects.append(Call(decline))
+        effects.append(_decline(state.framework_id, shaped, 0.0))
     if coarse:
-        decline = calls.Decline(
-            framework_id=state.framework_id, offer_ids=coarse, filters=Filters(refuse_s=COARSE_REFUSE_S)
-        )
-        effects.append(Call(decline))
+        effects.append(_decline(state.framework_id, coarse, COARSE_REFUSE_S))
     return effects
+
+
+def _decline(framework_id: FrameworkId, offer_ids: tuple[OfferId, ...], refuse_s: float) -> Effect:
+    return Call(calls.Decline(framework_id=framework_id, offer_ids=offer_ids, filters=Filters(refuse_s=refuse_s)))
 
 
 def _use_reserved(state: State, offer: Offer, effects: list[Effect], now: float) -> list[Offer]:
@@ -97,8 +97,7 @@ def _use_reserved(state: State, offer: Offer, effects: list[Effect], now: float)
     if rest is not None:
         return [rest]
     refuse_s = RESERVED_REFUSE_S if any(each.name in used for each in held) else COARSE_REFUSE_S
-    decline = calls.Decline(framework_id=state.framework_id, offer_ids=(offer.id,), filters=Filters(refuse_s=refuse_s))
-    effects.append(Call(decline))
+    effects.append(_decline(state.framework_id, (offer.id,), refuse_s))
     return []
 
 
@@ -113,6 +112,8 @@ def _use_open(state: State, offers: list[Offer], effects: list[Effect], now: flo
     operations: dict[OfferId, list[calls.Operation]] = {part.offer.id: [] for part in parts}
     room = state.config.most_writes
     for app_id in list(state.roles.asking):
+        if room <= 0:
+            break
         room -= _fill(state, state.apps[app_id], parts, operations, room, effects, now)
     assert state.framework_id is not None
     for offer_id, made in operations.items():
@@ -133,9 +134,7 @@ def _use_open(state: State, offers: list[Offer], effects: list[Effect], now: flo
             continue
         # Where volumes are, more may have been left out of it that is to be had before long.
         refuse_s = RESERVED_REFUSE_S if offer.role in state.roles.reserved else COARSE_REFUSE_S
-        filters = Filters(refuse_s=refuse_s if room > 0 else 0.0)
-        decline = calls.Decline(framework_id=state.framework_id, offer_ids=(offer.id,), filters=filters)
-        effects.append(Call(decline))
+        effects.append(_decline(state.framework_id, (offer.id,), refuse_s if room > 0 else 0.0))
     return left
 
 

@@ -15,8 +15,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from corral.frameworks.services.app_spec import AppSpec, Endpoint, Network, NetworkSpec, PodContainer
+from corral.frameworks.services.network_dialect import read_network
 from corral.frameworks.services.reader import Json, Reader
+from corral.frameworks.services.shown import write_network
 from corral.frameworks.services.spec import Config
+from corral.frameworks.services.validate import find_mode_faults
 
 NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?")
 _MOST_PORT = 65535
@@ -24,12 +27,7 @@ _MOST_PORT = 65535
 
 def read_pod_networks(reader: Reader) -> tuple[NetworkSpec, ...]:
     """Shapes: the node's own when none is named."""
-    found = []
-    for item in reader.objects("networks"):
-        mode = Network(item.choice("mode", "container", tuple(Network)))
-        found.append(NetworkSpec(mode=mode, name=item.text_or_none("name"), labels=item.text_map("labels")))
-        item.done()
-    return tuple(found) or (NetworkSpec(),)
+    return tuple(read_network(item) for item in reader.objects("networks")) or (NetworkSpec(),)
 
 
 def read_endpoint(item: Reader, on_node: bool) -> Endpoint:
@@ -83,13 +81,9 @@ def name_networks(spec: AppSpec, config: Config) -> AppSpec:
 
 def find_network_faults(spec: AppSpec) -> Iterator[tuple[str, str]]:
     """What is wrong with the networks and with who would share them."""
-    modes = {network.mode for network in spec.networks}
-    if len(modes) > 1:
-        yield "/networks", f"networks must be of one mode, got {', '.join(sorted(modes))}"
+    if not (yield from find_mode_faults(spec)):
         return
     mode = spec.network
-    if mode is not Network.CONTAINER and len(spec.networks) > 1:
-        yield "/networks", f"there may be one network of mode {mode}, got {len(spec.networks)}"
     for index, network in enumerate(spec.networks):
         if mode is not Network.CONTAINER and network.name is not None:
             yield f"/networks({index})/name", f"a network of mode {mode} has no name"
@@ -119,16 +113,7 @@ def _find_sharing_faults(spec: AppSpec) -> Iterator[tuple[str, str]]:
 
 
 def write_networks(networks: tuple[NetworkSpec, ...]) -> list[dict[str, Json]]:
-    return [_write_network(network) for network in networks]
-
-
-def _write_network(network: NetworkSpec) -> dict[str, Json]:
-    out: dict[str, Any] = {"mode": str(network.mode)}
-    if network.name is not None:
-        out["name"] = network.name
-    if network.labels:
-        out["labels"] = network.labels
-    return out
+    return [write_network(network) for network in networks]
 
 
 def write_endpoint(endpoint: Endpoint) -> dict[str, Json]:

@@ -55,7 +55,7 @@ def write_app(spec: AppSpec) -> dict[str, Json]:
         "labels": spec.labels,
         "maxLaunchDelaySeconds": spec.most_backoff_s,
         "mem": number(spec.mem_mb),
-        "networks": [_write_network(n) for n in spec.networks],
+        "networks": [write_network(n) for n in spec.networks],
         "readinessChecks": [] if spec.readiness is None else [write_readiness_check(spec.readiness)],
         "requirePorts": spec.require_ports,
         "unreachableStrategy": write_unreachable(spec.unreachable),
@@ -114,7 +114,7 @@ def write_fetch(fetch: Fetch) -> Json:
     return out if fetch.dest_path is None else {**out, "destPath": fetch.dest_path}
 
 
-def _write_network(network: NetworkSpec) -> Json:
+def write_network(network: NetworkSpec) -> Json:
     out: dict[str, Json] = {"mode": str(network.mode)}
     if network.name is not None:
         out["name"] = network.name

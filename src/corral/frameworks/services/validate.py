@@ -5,7 +5,7 @@ Source: Marathon's contract, sections 1 to 4. Paths of errors are those of the J
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import msgspec
 
@@ -205,14 +205,21 @@ def _number_errors(spec: AppSpec, config: Config) -> Errors:
             yield "/upgradeStrategy", f"with label {SINGLE_INSTANCE} both capacities must be 0"
 
 
-def _network_errors(spec: AppSpec) -> Errors:
+def find_mode_faults(spec: AppSpec) -> Generator[tuple[str, str], None, bool]:
+    """Whether the networks are of one mode, so that there is more to be said of them."""
     modes = {n.mode for n in spec.networks}
     if len(modes) > 1:
         yield "/networks", f"networks must be of one mode, got {', '.join(sorted(modes))}"
+        return False
+    if spec.network is not Network.CONTAINER and len(spec.networks) > 1:
+        yield "/networks", f"there may be one network of mode {spec.network}, got {len(spec.networks)}"
+    return True
+
+
+def _network_errors(spec: AppSpec) -> Errors:
+    if not (yield from find_mode_faults(spec)):
         return
     mode = spec.network
-    if mode is not Network.CONTAINER and len(spec.networks) > 1:
-        yield "/networks", f"there may be one network of mode {mode}, got {len(spec.networks)}"
     names = [n.name for n in spec.networks if n.name is not None]
     for index, network in enumerate(spec.networks):
         if mode is Network.HOST and (network.name is not None or network.labels):
