@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,46 @@ def test_errors_name_the_job_and_the_field(url: str) -> None:
     assert "colour" in found["message"]
 
 
+def test_a_number_that_no_record_holds_is_refused_and_ends_nothing(url: str) -> None:
+    for field in ("max_running", "max_queued"):
+        assert ask(url, "PUT", "/v1/batch/owners/ada", {field: 10**30})[0] == 400
+    array = {"command": "true", "array": {"count": 2, "max_running": 10**30}}
+    assert ask(url, "POST", "/v1/batch/jobs", array)[0] == 400
+    assert ask(url, "GET", "/v1/batch/owners/ada")[0] == 200
+
+
+def test_a_page_begins_nowhere_but_where_another_ended(url: str) -> None:
+    submit(url, *[{"command": "true", "name": "paged"}] * 3)
+    code, first = ask(url, "GET", "/v1/batch/jobs?name=paged&limit=2")
+    assert (code, len(first["jobs"])) == (200, 2)
+    code, rest = ask(url, "GET", f"/v1/batch/jobs?name=paged&limit=2&cursor={first['next_cursor']}")
+    assert (code, len(rest["jobs"]), rest["next_cursor"]) == (200, 1, None)
+    for query in ("cursor=garbage", "limit=0", "limit=-1", "limit=many", "state=BUSY"):
+        code, found = ask(url, "GET", f"/v1/batch/jobs?{query}")
+        assert (code, query.partition("=")[0] in found["message"]) == (400, True)
+
+
+def test_a_job_without_a_log_says_why(url: str) -> None:
+    (array,) = submit(url, {"command": "echo $CORRAL_ARRAY_INDEX", "array": {"count": 2}})
+    code, found = ask(url, "POST", "/v1/batch/jobs?check=false", {"command": "true", "cpus": 4096})
+    (never,) = found["jobs"]
+    ask(url, "POST", "/v1/batch/wait", {"ids": [array], "timeout": 20})
+    code, found = ask(url, "GET", f"/v1/batch/jobs/{array}/log")
+    assert (code, f"{array}[0]" in found["message"]) == (404, True)
+    assert ask(url, "GET", f"/v1/batch/jobs/{array}[1]/log") == (200, "1\n")
+    assert "has not been launched yet" in ask(url, "GET", f"/v1/batch/jobs/{never['id']}/log")[1]["message"]
+    ask(url, "DELETE", f"/v1/batch/jobs/{never['id']}")
+    assert "was never launched" in ask(url, "GET", f"/v1/batch/jobs/{never['id']}/log")[1]["message"]
+
+
+def test_who_follows_the_events_hears_at_once_that_they_are_followed(url: str) -> None:
+    for accept, line in (("application/json", b"\n"), ("text/event-stream", b":\n")):
+        begun = time.monotonic()
+        with urlopen(Request(f"{url}/v1/batch/events", headers={"Accept": accept}), timeout=30) as stream:
+            assert stream.readline() == line
+        assert time.monotonic() - begun < 5.0
+
+
 def test_a_log_can_be_followed_to_its_end(url: str) -> None:
     (job,) = submit(url, {"command": "echo one; sleep 1; echo two"})
     wait_until(lambda: ask(url, "GET", f"/v1/batch/jobs/{job}")[1]["state"] == "RUNNING" or None, "it runs")
@@ -118,7 +159,7 @@ def test_events_tell_every_state_and_go_on_from_a_cursor(url: str) -> None:
             break
     assert [event["event"] for event in seen if event["id"] == seen[0]["id"]][:1] in (["STARTING"], ["RUNNING"])
     with urlopen(f"{url}/v1/batch/events?since={seen[0]['cursor']}", timeout=30) as stream:
-        again = json.loads(stream.readline())
+        again = json.loads(next(line for line in stream if line.strip()))
     assert again == seen[1]
 
 
