@@ -16,6 +16,14 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True):
     duplicate: bool = False
 
 
+class Submission(list[Submitted]):
+    """The jobs of a call in their order. Shapes: `notices` say what no agent could run, or nobody knows of yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notices: list[str] = []
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One job as it stands. Shapes: times are ISO 8601 in UTC; `counts` of an array by state."""
 

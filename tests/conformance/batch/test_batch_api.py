@@ -203,6 +203,15 @@ async def test_the_asynchronous_client_does_the_same(url: str) -> None:
             await client.get("nobody")
 
 
+async def test_a_log_is_followed_from_before_its_first_word_to_its_last(url: str) -> None:
+    async with AsyncBatchClient(url) as client:
+        (job,) = await client.submit([{"command": "echo one; sleep 1; echo two", "mem": 8}])
+        pieces = [piece async for piece in client.follow_log(job.id)]
+        assert b"".join(pieces) == b"one\ntwo\n"
+        assert len(pieces) > 1, "as it comes"
+        assert [piece async for piece in client.follow_log(job.id, offset=4)] == [b"two\n"]
+
+
 def test_the_executor_runs_commands_and_tells_what_failed(url: str) -> None:
     with BatchExecutor(BatchClient(url), cpus=0.01, mem=8) as executor:
         good = [executor.submit(f"exit $(({n} - {n}))") for n in range(20)]
@@ -231,6 +240,12 @@ def test_the_commands_submit_follow_and_cancel(url: str, tmp_path: Path) -> None
     assert told.code == 1
     assert "exited with status 3" in told.err
     assert run_corral(url, "batch", "logs", job).out == "hello\n"
+    run_corral(url, "batch", "owner", "late", "--pause")
+    job = run_corral(url, "batch", "submit", "--owner", "late", "--", "echo one; sleep 1; echo two").out.strip()
+    resumes = threading.Timer(1.0, run_corral, (url, "batch", "owner", "late", "--resume"))
+    resumes.start()
+    assert run_corral(url, "batch", "logs", "-f", job).out == "one\ntwo\n"
+    resumes.join()
     (tmp_path / "jobs.ndjson").write_text('{"command": "true"}\n{"command": "sleep 60"}\n', encoding="utf-8")
     told = run_corral(
         url, "batch", "submit", "--file", str(tmp_path / "jobs.ndjson"), "--mem", "8", "--label", "set=cli"
@@ -238,6 +253,10 @@ def test_the_commands_submit_follow_and_cancel(url: str, tmp_path: Path) -> None
     assert len(told.out.split()) == 2
     assert run_corral(url, "batch", "ls", "--label", "set:cli", "-o", "json").json[0]["labels"] == {"set": "cli"}
     assert "ended" in run_corral(url, "batch", "cancel", "--label", "set:cli").err
+    told = run_corral(url, "batch", "submit", "--no-check", "--cpus", "99", "--", "true")
+    assert told.code == 0
+    assert "no agent" in told.err
+    assert run_corral(url, "batch", "cancel", told.out.strip()).code == 0
     assert run_corral(url, "batch", "cancel", "nobody").code == 3
     assert run_corral(url, "batch", "submit").code == 2
 
@@ -247,8 +266,13 @@ def test_jobs_outlive_the_framework_that_runs_them(daemons: Site) -> None:
     words = ("framework", "batch", "--master", master.url, "--work-dir", str(daemons.directory / "batch"))
     first = daemons.start(*words, "--listen", "127.0.0.1:0")
     url = first.url
-    (running,) = submit(url, {"command": "sleep 3; echo done"})
+    (running,) = submit(url, {"command": "echo begun; sleep 3; echo done"})
     wait_until(lambda: ask(url, "GET", f"/v1/batch/jobs/{running}")[1]["state"] == "RUNNING" or None, "it runs")
+    heard: list[bytes] = []
+    follower = BatchClient(url)
+    follows = threading.Thread(target=lambda: heard.extend(follower.follow_log(running)), daemon=True)
+    follows.start()
+    wait_until(lambda: heard, "the first words")
     ask(url, "PUT", "/v1/batch/owners/default", {"paused": True})
     (waiting,) = submit(url, {"command": "echo later"})
     first.kill()
@@ -257,4 +281,6 @@ def test_jobs_outlive_the_framework_that_runs_them(daemons: Site) -> None:
     with BatchClient(second.url) as client:
         assert client.wait_for(running, timeout_s=30).state == "SUCCEEDED"
         assert client.get(running).attempt == 1
+        follows.join(30)
+        assert b"".join(heard) == b"begun\ndone\n", "a log that is followed goes on over the change"
         assert client.wait_for(waiting, timeout_s=30).state == "SUCCEEDED"
