@@ -114,7 +114,7 @@ class Master:
             lines = self.events.pop(0) if self.events else []
             return 200, b"".join(json.dumps(one).encode() + b"\n" for one in lines), {}
         if what.startswith("owners/"):
-            self.owner |= body or {}
+            self.owner |= {key: value for key, value in (body or {}).items() if value is not None}
             return 200, self.owner, {}
         job_id = what.removeprefix("jobs/").removesuffix("/log")
         if job_id not in self.jobs:
@@ -347,6 +347,9 @@ def test_the_other_calls_send_what_they_say(make: Callable[..., Any], master: Ma
     assert client.owner("ada").max_queued == 5
     changed = client.owner("ada", weight=2.0, paused=True)
     assert (changed.weight, changed.paused, changed.max_queued) == (2.0, True, 5)
+    master.owner |= {"max_queued_set": False}
+    client.owner("ada", weight=3.0)
+    assert (master.seen[-1][2]["weight"], master.seen[-1][2]["max_queued"]) == (3.0, None), "the server's stays so"
     assert client.set_priority("J0", 7).id == "J0"
     assert master.seen[-1][:3] == ("PATCH", "/v1/batch/jobs/J0", {"priority": 7})
     client.kill("J0")
@@ -511,7 +514,10 @@ def test_what_a_job_at_fault_is_told_hurts_no_other_of_its_request(executor: Bat
 
 
 def test_what_cannot_be_sent_is_told_at_once_and_the_executor_goes_on(executor: BatchExecutor) -> None:
-    for wrong in (lambda: executor.submit(print, 1), lambda: executor.submit("ok", env={"A": object()})):
+    for wrong in (
+        lambda: executor.submit(print, 1), lambda: executor.submit(b"ok"), lambda: executor.submit(None),
+        lambda: executor.submit("ok", env={"A": object()}),
+    ):  # fmt: skip
         with pytest.raises(TypeError):
             wrong()
     assert executor.submit("ok").result(timeout=10).succeeded

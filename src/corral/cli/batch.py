@@ -348,6 +348,7 @@ def show_owner(
     given = {"weight": weight, "max_running": max_running, "max_queued": max_queued, "paused": pause}
     changed = {key: value for key, value in given.items() if value is not None}
     if changed:
-        found = client.send("PUT", f"{API}/owners/{owner}", {**{key: found[key] for key in given}, **changed})
+        kept = {key: found[key] for key in given if key != "max_queued" or found.get("max_queued_set", True)}
+        found = client.send("PUT", f"{API}/owners/{owner}", {**kept, **changed})
     columns = ["owner", "weight", "max_running", "max_queued", "queued", "running", "paused"]
     show(found, output, columns, lambda: [[found[column] for column in columns]])

@@ -113,6 +113,8 @@ class BatchExecutor(Executor):
         """
         if callable(command):
             raise TypeError("a batch executor runs commands, not Python functions; submit('python', '-m', 'module')")
+        if isinstance(command, (bytes, bytearray)):
+            raise TypeError("a command is a text or a list of words, and not bytes; decode them")
         if isinstance(command, str) and not words:
             job = {"command": command, **fields}
         else:

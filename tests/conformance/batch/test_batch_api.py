@@ -68,6 +68,16 @@ def test_every_call_answers_with_its_status(url: str) -> None:
     assert status("PUT", "/jobs") == 405
 
 
+def test_a_change_of_an_owner_leaves_the_servers_bound_the_servers(url: str) -> None:
+    assert run_corral(url, "batch", "owner", "eve", "--weight", "2").code == 0
+    found = ask(url, "GET", "/v1/batch/owners/eve")[1]
+    assert (found["weight"], found["max_queued"], found["max_queued_set"]) == (2, 200_000, False)
+    assert run_corral(url, "batch", "owner", "eve", "--max-queued", "7").code == 0
+    assert run_corral(url, "batch", "owner", "eve", "--max-running", "3").code == 0
+    found = ask(url, "GET", "/v1/batch/owners/eve")[1]
+    assert (found["weight"], found["max_running"], found["max_queued"], found["max_queued_set"]) == (2, 3, 7, True)
+
+
 def test_errors_name_the_job_and_the_field(url: str) -> None:
     code, found = ask(url, "POST", "/v1/batch/jobs", {"jobs": [{"command": "true"}, {"command": "a", "colour": 1}]})
     assert code == 400

@@ -138,6 +138,13 @@ def test_a_key_is_free_again_when_its_job_is_forgotten(cluster: Cluster) -> None
     assert cluster.submit({"key": "a", "ttl": 10}).ids != first.ids
 
 
+@pytest.mark.parametrize("key", ["k" * 256, b"\xff\xfe".decode(errors="surrogateescape")])
+def test_a_key_that_no_record_could_hold_is_refused(key: str) -> None:
+    headers = {"idempotency-key": key}
+    with pytest.raises(Invalid, match="the header Idempotency-Key"):
+        read_submission(Request(method="POST", path="", body=b'{"command": "true"}', headers=headers), 10, 10)
+
+
 def test_a_repeated_request_gets_the_same_answer_even_after_a_crash(make_cluster: Callable[..., Cluster]) -> None:
     cluster = make_cluster(bundle=2)
     cluster.submit({"key": "k"})

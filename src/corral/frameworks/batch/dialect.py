@@ -82,11 +82,19 @@ def read_submission(request: Request, most_jobs: int, most_array: int) -> Submit
     errors = [error for index, spec in enumerate(jobs) for error in checker.check(index, spec)]
     if errors:
         raise Faults(errors[:MOST_TOLD])
+    key = _read_request_key(request)
+    digest = sha256(body).hexdigest()[:32] if key else ""
+    return Submit(jobs=jobs, key=key, digest=digest, check=request.flag("check", True))
+
+
+def _read_request_key(request: Request) -> str:
     key = request.headers.get("idempotency-key", "")
     if len(key) > 255:
         raise Invalid(f"the header Idempotency-Key has {len(key)} characters; 255 are the most")
-    digest = sha256(body).hexdigest()[:32] if key else ""
-    return Submit(jobs=jobs, key=key, digest=digest, check=request.flag("check", True))
+    if any("\ud800" <= letter <= "\udfff" for letter in key):
+        # Bytes that are no text, which no record could hold.
+        raise Invalid("the header Idempotency-Key is not UTF-8; send text, such as a UUID")
+    return key
 
 
 def _read_jobs(body: bytes, media: str, most_jobs: int) -> tuple[JobSpec, ...]:
