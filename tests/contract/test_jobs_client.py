@@ -454,6 +454,17 @@ def test_what_is_no_list_of_jobs_is_refused_before_it_is_sent(make: Callable[...
     assert master.seen == []
 
 
+def test_one_id_is_not_taken_for_many_of_a_letter_and_none_for_all(make: Callable[..., Any], master: Master) -> None:
+    client = make(master.url)
+    for call in (client.wait, client.query, client.kill_many):
+        with pytest.raises(TypeError, match=r"write \['J0'\]"):
+            call("J0")
+    for call in (client.get, client.kill, client.log):
+        with pytest.raises(Invalid, match="the id of the job is empty"):
+            call("")
+    assert master.seen == []
+
+
 def test_threads_may_share_a_plain_client(master: Master) -> None:
     with Direct(master.url) as client:
         client.submit([{"command": "ok"}] * 8)

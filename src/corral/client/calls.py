@@ -81,9 +81,10 @@ class Calls:
         return exchange.read_job((yield from self.ask(exchange.ask_get(job_id))))
 
     def query(self, ids: Sequence[str]) -> Talk[dict[str, Job]]:
+        ids = exchange.list_ids(ids)
         found: dict[str, Job] = {}
         for start in range(0, len(ids), exchange.MOST_AT_ONCE):
-            portion = list(ids[start : start + exchange.MOST_AT_ONCE])
+            portion = ids[start : start + exchange.MOST_AT_ONCE]
             body = yield from self.ask(exchange.ask_post("query", {"ids": portion}))
             found.update((job.id, job) for job in exchange.read_queried(body).jobs)
         return found
@@ -94,7 +95,7 @@ class Calls:
 
     def wait(self, ids: Sequence[str], timeout_s: float, any: bool) -> Talk[Waited]:
         wait_s = min(max(timeout_s, 0.0), MOST_HELD_S)
-        body = {"ids": list(ids), "timeout": wait_s, "any": any}
+        body = {"ids": exchange.list_ids(ids), "timeout": wait_s, "any": any}
         asked = exchange.ask_post("wait", body, patience_s=wait_s)
         return exchange.read_waited((yield from self.ask(asked)))
 
@@ -113,7 +114,7 @@ class Calls:
         yield from self.ask(exchange.ask_kill(job_id))
 
     def kill_many(self, ids: Sequence[str], owner: str, label: str, state: str) -> Talk[int]:
-        given = {"ids": list(ids), "owner": owner, "label": label, "state": state}
+        given = {"ids": exchange.list_ids(ids), "owner": owner, "label": label, "state": state}
         asked = exchange.ask_post("kill", {key: value for key, value in given.items() if value})
         return exchange.read_killed((yield from self.ask(asked)))
 

@@ -185,7 +185,7 @@ def portions(jobs: Iterable[Spec], beside: Spec | None = None) -> Iterable[list[
 
 
 def ask_get(job_id: str) -> Asked:
-    return Asked(method="GET", path=f"{PREFIX}/jobs/{quote(job_id, safe='')}")
+    return Asked(method="GET", path=path_of_job(job_id))
 
 
 def ask_list(cursor: str, limit: int, filters: Mapping[str, str]) -> Asked:
@@ -201,13 +201,13 @@ def ask_post(what: str, body: Mapping[str, Any], patience_s: float = 0.0) -> Ask
 
 
 def ask_kill(job_id: str) -> Asked:
-    return Asked(method="DELETE", path=f"{PREFIX}/jobs/{quote(job_id, safe='')}")
+    return Asked(method="DELETE", path=path_of_job(job_id))
 
 
 def ask_priority(job_id: str, priority: int) -> Asked:
     body = msgspec.json.encode({"priority": priority})
     return Asked(
-        method="PATCH", path=f"{PREFIX}/jobs/{quote(job_id, safe='')}", body=body,
+        method="PATCH", path=path_of_job(job_id), body=body,
         headers={"Content-Type": "application/json"},
     )  # fmt: skip
 
@@ -219,7 +219,21 @@ def ask_log(job_id: str, stream: str, offset: int, length: int | None, attempt: 
 
 
 def path_of_log(job_id: str, **query: str) -> str:
-    return f"{PREFIX}/jobs/{quote(job_id, safe='')}/log?{urlencode(query)}"
+    return f"{path_of_job(job_id)}/log?{urlencode(query)}"
+
+
+def path_of_job(job_id: str) -> str:
+    """Errors: `Invalid` for an empty id, which would mean all jobs."""
+    if not job_id:
+        raise Invalid("the id of the job is empty; submit and jobs tell ids")
+    return f"{PREFIX}/jobs/{quote(job_id, safe='')}"
+
+
+def list_ids(ids: Sequence[str]) -> list[str]:
+    """Errors: `TypeError` for one id, whose letters would be taken for ids."""
+    if isinstance(ids, (str, bytes)):
+        raise TypeError(f"ids must be a list of them, not one; write [{ids!r}]")
+    return list(ids)
 
 
 def ask_stats() -> Asked:
