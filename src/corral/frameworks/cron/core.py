@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from corral.frameworks.cron import admission, commands, ending, firing, offers, recovery, updates, views
-from corral.frameworks.cron.check import CheckJobs, check_jobs
+from corral.frameworks.cron.check import CheckJobs
 from corral.frameworks.cron.dags import commands as dag_commands
 from corral.frameworks.cron.dags import views as dag_views
 from corral.frameworks.cron.dags.spec import READS as DAG_READS
@@ -149,6 +149,8 @@ class CronCore:
         match command:
             case PutJob() | PutDag():
                 return admission.put(state, ask, command, now)
+            case PlanDag() | CheckJobs():
+                return admission.plan(state, ask, command, now)
             case DeleteJob():
                 return commands.delete(state, ask, command, now)
             case RunJob():
@@ -183,8 +185,6 @@ class CronCore:
                 return views.view_jobs(state)
             case SearchJobs():
                 return views.search(state, command)
-            case CheckJobs():
-                return check_jobs(state, command, now)
             case GetSummary():
                 return views.view_summary(state, now)
             case GetJob():
@@ -209,8 +209,6 @@ class CronCore:
                 return dag_views.view_runs(state, command)
             case GetDagRun():
                 return dag_views.view_run(state, command.run, now)
-            case PlanDag():
-                return dag_commands.plan(state, command, now)
             case GetLeader():
                 return {"leader": state.config.address}
             case _:

@@ -114,7 +114,7 @@ class _Door:
                 jobs.append((name, read_job(one)))
             except Invalid as error:
                 jobs.append((name, error.message))
-        return json_response({"jobs": await self._ask(CheckJobs(jobs=tuple(jobs)))})
+        return json_response({"jobs": await self._ask(CheckJobs(jobs=tuple(jobs), check=request.flag("check", True)))})
 
     async def put_scheduled(self, request: Request) -> Response:
         return await self._put(request, Kind.SCHEDULED)

@@ -10,10 +10,11 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha1
 from random import Random
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from corral.frameworks.cron.dags.spec import PutDag
+from corral.frameworks.cron.dags.spec import PlanDag, PutDag
 from corral.frameworks.cron.dags.state import Dags
 from corral.frameworks.cron.graph import common_root
 from corral.frameworks.cron.schedule import Grid, period_s, read_schedule
@@ -39,6 +40,9 @@ from corral.sdk.notices import Outbox
 from corral.sdk.patience import Patience
 from corral.sdk.subscription import Subscription
 from corral.sdk.tokens import TokenCounter
+
+if TYPE_CHECKING:
+    from corral.frameworks.cron.check import CheckJobs
 
 replace = msgspec.structs.replace
 
@@ -75,13 +79,13 @@ class Queue:
 
 
 class Held(msgspec.Struct, frozen=True):
-    """A definition that waits to hear whether an agent could run it. Units: `until_at` seconds.
+    """A definition, or the plan of some, that waits to hear whether an agent could run it. Units: `until_at` seconds.
 
     Shapes: `wants` is what is asked about, by the name of its job or step.
     """
 
     ask: int
-    command: PutJob | PutDag
+    command: "PutJob | PutDag | PlanDag | CheckJobs"
     wants: dict[str, Want]
     until_at: float
 
