@@ -88,6 +88,10 @@ def test_an_asynchronous_job_reports_its_own_end(site: CronSite) -> None:
     )
     assert site.state("later") == "1 running"
     path = f"/scheduler/task/{quote(run['taskId'], safe='')}"
+    for code in (None, True, 0.5, 10**30, "much", []):
+        status, body = site.ask("PUT", path, {"statusCode": code})
+        assert (status, body["status"]) == (400, "Bad Request"), code
+    assert site.state("later") == "1 running"
     assert site.ask("PUT", path, {"statusCode": 0})[0] == 204
     assert site.wait_count("later", "successCount", 1)
     assert site.ask("PUT", path, {"statusCode": 0})[0] == 400

@@ -94,6 +94,14 @@ def test_numbers_and_booleans_may_be_texts_and_null_is_absent() -> None:
     assert found.concurrency is Concurrency.ALLOW
 
 
+def test_numbers_and_booleans_in_lists_of_texts_are_taken_as_they_are_written() -> None:
+    found = spec_of(
+        arguments=["a", 1, True], environmentVariables=[{"name": "A", "value": False}, {"name": "B", "value": 8080}]
+    )  # fmt: skip
+    assert found.arguments == ("a", "1", "true")
+    assert found.env == (("A", "false"), ("B", "8080"))
+
+
 def test_the_kind_follows_from_the_keys_and_must_suit_the_endpoint() -> None:
     assert read_job({"name": "a", "command": "x"}).spec.schedule == ONCE_NOW
     assert read_job({"name": "a", "command": "x", "schedule": None}).spec.schedule == ONCE_NOW
@@ -143,7 +151,11 @@ REFUSED: list[tuple[Mapping[str, Any], str]] = [
     ({"parameters": [{"name": "a"}, {"name": "a"}]}, "two parameters"),
     ({"command": ""}, "nothing to run"),
     ({"command": "a\0b"}, "NUL"),
-    ({"lastSuccess": "yesterday"}, "timestamp 'yesterday'"),
+    ({"lastSuccess": "yesterday"}, "lastSuccess: timestamp 'yesterday'"),
+    ({"lastError": "0001-01-01T00:00:00+14:00"}, "lastError: timestamp '0001"),
+    ({"epsilon": f"P{'9' * 5000}D"}, "longer than 1000 characters"),
+    ({"arguments": [["a"]]}, "arguments must be a list of strings"),
+    ({"environmentVariables": [{"name": "A", "value": {}}]}, r"environmentVariables\[0\].value must be a string"),
 ]
 
 

@@ -303,6 +303,9 @@ def test_a_schedule_ends_with_the_calendar() -> None:
         ("0 * * * * *", "neither"),
         ("61 * * * *", "Bad minute"),
         ("0 0 31 2 *", "cannot be read"),
+        (f"R{'9' * 5000}/2026-01-01T00:00:00Z/P1D", "longer than 1000 characters"),
+        (f"R/2026-01-01T00:00:00Z/P{'9' * 5000}D", "longer than 1000 characters"),
+        (f"{'9' * 5000} * * * *", "longer than 1000 characters"),
         ("", "neither"),
     ],
 )

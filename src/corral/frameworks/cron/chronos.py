@@ -29,7 +29,7 @@ from corral.frameworks.cron.spec import (
     Volume,
 )
 from corral.lib.errors import CorralError, Invalid
-from corral.lib.units import format_timestamp, parse_timestamp
+from corral.lib.units import format_timestamp
 from corral.net.routes import Request, Response, json_response
 from corral.sdk.notices import is_web_address
 
@@ -279,16 +279,12 @@ def _read_volume(item: Reader) -> Volume:
 
 
 def _read_counters(reader: Reader) -> Counters:
-    def instant(field: str) -> float | None:
-        text = reader.text(field)
-        return parse_timestamp(text) if text else None
-
     return Counters(
         successes=reader.whole("successCount") if reader.has("successCount") else None,
         errors=reader.whole("errorCount") if reader.has("errorCount") else None,
         errors_since=reader.whole("errorsSinceLastSuccess") if reader.has("errorsSinceLastSuccess") else None,
-        success_at=instant("lastSuccess"),
-        error_at=instant("lastError"),
+        success_at=reader.instant("lastSuccess"),
+        error_at=reader.instant("lastError"),
     )
 
 

@@ -148,7 +148,7 @@ class _Door:
         command = GetNext(
             name=request.params["name"],
             count=_whole(request, "count", 10),
-            after=_instant(after) if after else None,
+            after=round(parse_timestamp(after) * 1000) if after else None,
         )
         return json_response(await self._ask(command))
 
@@ -181,12 +181,7 @@ class _Door:
         reader = Reader(read_json(request.body))
         if not reader.has("statusCode"):
             raise Invalid('the body must say how the task ended; send {"statusCode": 0} for success')
-        code = reader.any("statusCode")
-        try:
-            number = int(code)
-        except (TypeError, ValueError):
-            raise reader.wrong("statusCode", "a whole number") from None
-        await self._ask(ReportTask(task_id=request.params["task"], code=number))
+        await self._ask(ReportTask(task_id=request.params["task"], code=reader.code("statusCode")))
         return _NO_CONTENT
 
     async def add_elements(self, request: Request) -> Response:
@@ -201,8 +196,8 @@ class _Door:
         reader = Reader(read_json(request.body))
         command = StartBackfill(
             name=request.params["name"],
-            start=_instant(reader.text("from")),
-            end=_instant(reader.text("to")),
+            start=_bound(reader, "from"),
+            end=_bound(reader, "to"),
             parameters=_parameters(reader),
         )
         return json_response({"runs": await self._ask(command)}, status=202)
@@ -250,9 +245,12 @@ def _whole(request: Request, key: str, default: int) -> int:
     return int(text)
 
 
-def _instant(text: str) -> int:
+def _bound(reader: Reader, field: str) -> int:
     """Units: ms. Errors: `Invalid` shows the form."""
-    return round(parse_timestamp(text) * 1000)
+    found = reader.instant(field)
+    if found is None:
+        raise Invalid(f"{field} must be given, as an instant such as 2026-01-31T12:00:00Z")
+    return round(found * 1000)
 
 
 def _parameters(reader: Reader) -> dict[str, str]:
