@@ -244,12 +244,21 @@ def kill_job(addr: str, name: str) -> None:
 
 @job.command("backfill")
 @click.argument("name")
-@click.argument("start")
-@click.argument("end")
+@click.argument("start", required=False)
+@click.argument("end", required=False)
 @click.option("-p", "--parameter", "parameters", multiple=True, metavar="NAME=VALUE")
+@click.option("--stop", is_flag=True, help="Run nothing more of the range that is under way.")
 @click.pass_obj
-def backfill_job(addr: str, name: str, start: str, end: str, parameters: tuple[str, ...]) -> None:
+def backfill_job(
+    addr: str, name: str, start: str | None, end: str | None, parameters: tuple[str, ...], stop: bool
+) -> None:
     """Run every occurrence of job NAME from START up to END once more."""
+    if stop:
+        Client(addr).send("DELETE", f"{API}/job/{name}/backfill")
+        click.echo(f"the backfill of job {name} is stopped", err=True)
+        return
+    if start is None or end is None:
+        raise click.UsageError("give START and END, or --stop")
     body = {"from": start, "to": end, "parameters": dict(split_parameter(text) for text in parameters)}
     runs = Client(addr).send("POST", f"{API}/job/{name}/backfill", body)["runs"]
     click.echo(f"job {name} runs {runs} times more", err=True)

@@ -116,6 +116,8 @@ def test_a_backfill_runs_what_was_missed(site: CronSite) -> None:
     )
     assert (code, body) == (202, {"runs": 3})
     site.wait_count("fill", "successCount", 3)
+    assert site.ask("GET", "/scheduler/job/stat/fill")[1]["histogram"]["99thPercentile"] < 60_000
+    assert site.ask("DELETE", "/v1/scheduler/job/fill/backfill")[0] == 400
     dues = {row["due"][:10] for row in site.history("fill")["attempts"] if row["cause"] == "backfill"}
     assert dues == {"2026-01-02", "2026-01-03", "2026-01-04"}
     site.ask("DELETE", "/v1/scheduler/job/fill")

@@ -75,6 +75,9 @@ def test_a_running_job_is_killed_and_a_range_is_run_once_more(run: Run) -> None:
     answer = run("job", "backfill", "fill", "2026-01-02T00:00:00Z", "2026-01-04T00:00:00Z")
     assert answer.err == "job fill runs 2 times more\n"
     wait_until(lambda: run("job", "show", "fill", "-o", "json").json["successCount"] == 2, "both")
+    stopped = run("job", "backfill", "fill", "--stop")
+    assert (stopped.code, "has no backfill under way" in stopped.err) == (2, True)
+    assert run("job", "backfill", "fill").code == 2
     run("job", "rm", "fill")
 
 

@@ -256,6 +256,18 @@ def test_a_container_brings_its_image_networks_volumes_and_flags() -> None:
     assert make_want(spec_of(container=container), CONFIG).runtime == "docker"
 
 
+def test_a_container_is_its_images_user_unless_another_than_the_servers_is_asked_for() -> None:
+    def user(**fields: Any) -> str | None:
+        found: str | None = task(spec_of(**fields)).command.user
+        return found
+
+    image = {"image": "busybox"}
+    assert user(container=image) is None
+    assert user(container=image, runAsUser=CONFIG.user) is None, "every listing shows it so"
+    assert user(container=image, runAsUser="nobody") == "nobody"
+    assert user(runAsUser=CONFIG.user) == CONFIG.user
+
+
 def test_an_image_may_run_its_own_entrypoint() -> None:
     found = task(read_job({"name": "a", "schedule": WHEN, "container": {"image": "x"}}).spec)
     assert found.command.value is None

@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from cron_driver import Cluster, job_of
+from cron_driver import START, Cluster, job_of
 
 from corral.frameworks.cron.spec import (
     AddElements,
@@ -13,6 +13,7 @@ from corral.frameworks.cron.spec import (
     GetStats,
     MarkSuccess,
     ReportTask,
+    StartBackfill,
 )
 from corral.lib.errors import Invalid
 from corral.model import events
@@ -86,6 +87,32 @@ def test_a_retry_survives_a_crash_and_waits_for_what_is_left_of_its_delay(cluste
     assert cluster.wanted() == 1
     (task,) = cluster.start()
     assert task.split(":")[2] == "1"
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_retry_is_not_lost_when_the_wall_clock_is_set_back_before_it_began_to_wait(cluster, crash: bool) -> None:
+    cluster.advance(400 * 86_400)
+    cluster.put("a", schedule="R1//P")
+    assert cluster.cycle(TaskState.FAILED) == ["a"]
+    cluster.advance(10)
+    assert cluster.wanted() == 0
+    cluster.set_clock(-365 * 86_400)
+    if crash:
+        cluster.recover()
+    cluster.advance(61)
+    assert cluster.cycle() == ["a"]
+    assert cluster.summary("a") == ("success", "idle")
+
+
+def test_a_clock_that_is_set_back_a_little_hurries_no_retry(cluster) -> None:
+    cluster.put("a", schedule="R1//P")
+    assert cluster.cycle(TaskState.FAILED) == ["a"]
+    cluster.advance(30)
+    cluster.set_clock(-10)
+    cluster.advance(39)
+    assert cluster.wanted() == 0
+    cluster.advance(2)
+    assert cluster.cycle() == ["a"]
 
 
 def test_run_now_tries_a_waiting_retry_at_once(cluster) -> None:
@@ -698,6 +725,21 @@ def test_statistics_measure_from_when_a_run_was_due(cluster) -> None:
     empty = cluster.ask(GetStat(name="never"))
     assert empty["taskStatHistory"] == []
     assert set(empty["histogram"].values()) == {0}
+
+
+def test_statistics_measure_what_a_backfill_runs_from_its_launch(cluster) -> None:
+    cluster.put("a", schedule="R/2027-01-01T00:00:00Z/P1D")
+    day = 86_400_000
+    start = round(START * 1000) + 365 * day
+    assert cluster.ask(StartBackfill(name="a", start=start, end=start + 2 * day)) == 2
+    for _ in range(2):
+        cluster.settle()
+        (task,) = cluster.start()
+        cluster.advance(5)
+        cluster.finish(task)
+    histogram = cluster.ask(GetStat(name="a"))["histogram"]
+    assert histogram["count"] == 2
+    assert 4_900 < histogram["median"] < 5_500
 
 
 def test_history_is_kept_by_number_and_by_time_and_survives_a_crash(make_cluster) -> None:

@@ -51,6 +51,7 @@ from corral.frameworks.cron.spec import (
     RunState,
     SearchJobs,
     StartBackfill,
+    StopBackfill,
 )
 from corral.frameworks.cron.state import State
 from corral.lib.errors import NotFound
@@ -165,6 +166,8 @@ class CronCore:
                 return commands.add_elements(state, ask, command, now)
             case StartBackfill():
                 return commands.start_backfill(state, ask, command, now)
+            case StopBackfill():
+                return commands.stop_backfill(state, ask, command)
             case DeleteDag():
                 return dag_commands.delete(state, ask, command, now)
             case StartDag():

@@ -16,7 +16,7 @@ from corral.frameworks.cron.ending import end_run
 from corral.frameworks.cron.keys import history_key
 from corral.frameworks.cron.launch import make_want
 from corral.frameworks.cron.outcomes import end_attempt, lose
-from corral.frameworks.cron.plan import deadline, plan_job
+from corral.frameworks.cron.plan import SET_BACK_S, deadline, plan_job
 from corral.frameworks.cron.spec import Result, RunState
 from corral.frameworks.cron.state import Job, State
 from corral.frameworks.cron.waiting import list_waiting
@@ -38,6 +38,10 @@ def settle(state: State, now: float) -> list[Effect]:
     """Look at what was touched, and set the timers for the rest."""
     effects: list[Effect] = []
     budget, looks = state.config.most_writes, LOOKS_AT_ONCE
+    if now < state.seen_at - SET_BACK_S:
+        # What sleeps until an instant may sleep much longer now than was meant.
+        state.touch(state.jobs)
+    state.seen_at = now
     while state.signals and budget > 0:
         found = outcomes.pass_on(state, next(iter(state.signals)), now)
         budget -= len(found)

@@ -31,6 +31,7 @@ from corral.frameworks.cron.spec import (
     RunJob,
     SearchJobs,
     StartBackfill,
+    StopBackfill,
 )
 from corral.frameworks.cron.views import list_numbers
 from corral.lib.errors import Invalid
@@ -63,6 +64,7 @@ def routes(ask: Ask) -> list[Route]:
         ("GET", "/job/{name}/next", door.list_next),
         ("GET", "/job/{name}/history", door.get_history),
         ("POST", "/job/{name}/backfill", door.start_backfill),
+        ("DELETE", "/job/{name}/backfill", door.stop_backfill),
         ("GET", "/job/{name}", door.get_job),
         ("PUT", "/job/{name}", door.run_job),
         ("DELETE", "/job/{name}", door.delete_job),
@@ -201,6 +203,10 @@ class _Door:
             parameters=_parameters(reader),
         )
         return json_response({"runs": await self._ask(command)}, status=202)
+
+    async def stop_backfill(self, request: Request) -> Response:
+        await self._ask(StopBackfill(name=request.params["name"]))
+        return _NO_CONTENT
 
     # Views.
 

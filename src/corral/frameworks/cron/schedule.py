@@ -49,6 +49,7 @@ _OLD_ZONES = {
     "AET": "Australia/Sydney", "SST": "Pacific/Guadalcanal", "NST": "Pacific/Auckland", "MIT": "Pacific/Apia",
 }  # fmt: skip
 """The three letters that Java programs use."""
+_JAVA_OFFSET = re.compile(r"GMT([+-])([01]?[0-9]|2[0-3])(?::?([0-5][0-9]))?", re.ASCII)
 
 _RANGE_OF_ONE = re.compile(r"(?<![^\s,])(\w+)-\1/0*[1-9]\d*(?![^\s,])", re.IGNORECASE)
 _ALIASES = {
@@ -64,10 +65,13 @@ def to_ms(moment: datetime) -> int:
 
 @lru_cache(maxsize=1024)
 def read_zone(name: str) -> tzinfo:
-    """A zone of the tz database, or one of Java's three-letter names.
+    """A zone of the tz database, one of Java's three-letter names, or an offset as Java writes it, such as `GMT+8`.
 
     Errors: `Invalid` for an unknown name.
     """
+    if (found := _JAVA_OFFSET.fullmatch(name)) is not None:
+        offset = timedelta(hours=int(found[2]), minutes=int(found[3] or 0))
+        return timezone(-offset if found[1] == "-" else offset)
     try:
         return ZoneInfo(_OLD_ZONES.get(name, name))
     except (LookupError, ValueError, OSError):

@@ -395,6 +395,12 @@ class StartBackfill(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     parameters: dict[str, str] = {}
 
 
+class StopBackfill(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Run nothing more of a job's range; the run that is under way goes on."""
+
+    name: str
+
+
 class GetJobs(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     pass
 
@@ -450,8 +456,8 @@ class GetLeader(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 Command = (
     PutJob | DeleteJob | RunJob | MarkSuccess | KillRuns | PurgeQueue | ReportTask | AddElements | StartBackfill
-    | GetJobs | SearchJobs | GetSummary | GetJob | GetNext | GetStat | GetStats | GetHistory | GetGraph | GetMetrics
-    | GetLeader
+    | StopBackfill | GetJobs | SearchJobs | GetSummary | GetJob | GetNext | GetStat | GetStats | GetHistory | GetGraph
+    | GetMetrics | GetLeader
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from corral.frameworks.cron.chronos import mirror_fetch, write_instant, write_jo
 from corral.frameworks.cron.commands import need_job, shown_schedule
 from corral.frameworks.cron.schedule import list_between, write_moment
 from corral.frameworks.cron.spec import (
+    Cause,
     GetHistory,
     GetNext,
     GetStat,
@@ -117,8 +118,15 @@ def view_next(state: State, command: GetNext, now: float) -> dict[str, Json]:
 
 
 def durations_ms(job: Job) -> list[int]:
-    """From when each success was due to its end, as far as history reaches."""
-    return [round(e.ended_at * 1000) - e.due for e in job.history if e.result is Result.SUCCESS]
+    """From when each success was due to its end, as far as history reaches; what a backfill ran was not due anew, and
+    is measured from its launch."""
+    return [_duration_ms(entry) for entry in job.history if entry.result is Result.SUCCESS]
+
+
+def _duration_ms(entry: HistoryRecord) -> int:
+    if entry.cause is Cause.BACKFILL and entry.launched_at is not None:
+        return round((entry.ended_at - entry.launched_at) * 1000)
+    return round(entry.ended_at * 1000) - entry.due
 
 
 def quantile(ordered: Sequence[int], q: float) -> float:
