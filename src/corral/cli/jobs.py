@@ -1,5 +1,7 @@
-"""Commands about jobs, through the Chronos API: job add, ls, show, run, mark, kill, disable, backfill, graph, rm."""
+"""Commands about jobs, through the Chronos API: job add, ls, show, run, mark, kill, disable, backfill, history, logs,
+graph, rm."""
 
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -270,7 +272,7 @@ def backfill_job(
 @output_option
 @click.pass_obj
 def show_history(addr: str, name: str, limit: int, output: str) -> None:
-    """Show the attempts of job NAME, newest first; corral logs TASK shows what one wrote."""
+    """Show the attempts of job NAME, newest first; corral job logs NAME TASK shows what one wrote."""
     found = Client(addr).get(f"{API}/job/{name}/history", limit=limit)
     now = time.time()
     wide = output == "wide"
@@ -286,6 +288,20 @@ def show_history(addr: str, name: str, limit: int, output: str) -> None:
             yield (*row, one["cause"], one["round"], one["message"]) if wide else row
 
     show(found, output, columns, rows)
+
+
+@job.command("logs")
+@click.argument("name")
+@click.argument("task", required=False)
+@click.option("--stderr", is_flag=True, help="Standard error instead of standard output.")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the attempt is over.")
+@click.pass_obj
+def show_log(addr: str, name: str, task: str | None, stderr: bool, follow: bool) -> None:
+    """Show what an attempt of job NAME wrote: the newest, or the one with the task that its history names."""
+    stream = "stderr" if stderr else "stdout"
+    for line in Client(addr).lines(f"{API}/job/{name}/log", task=task, stream=stream, follow=follow):
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
 
 
 @job.command("rm")

@@ -80,6 +80,25 @@ def test_a_run_takes_its_arguments_and_parameters_to_the_task(site: CronSite) ->
     site.ask("DELETE", "/v1/scheduler/job/args")
 
 
+def test_what_each_attempt_wrote_is_there(site: CronSite) -> None:
+    command = 'echo "attempt $CHRONOS_JOB_RUN_ATTEMPT"; echo wrong >&2; test "$CHRONOS_JOB_RUN_ATTEMPT" = 1'
+    site.ask("POST", "/v1/scheduler/iso8601", job("wordy", command=command))
+    assert site.ask("GET", "/v1/scheduler/job/wordy/log")[0] == 400
+    site.ask("PUT", "/v1/scheduler/job/wordy")
+    site.wait_count("wordy", "successCount", 1)
+    first = quote(site.history("wordy")["attempts"][1]["taskId"])
+    for prefix in PREFIXES:
+        path = f"{prefix}/job/wordy/log"
+        assert site.ask("GET", path) == (200, "attempt 1\n")
+        assert site.ask("GET", f"{path}?task={first}") == (200, "attempt 0\n")
+        assert site.ask("GET", f"{path}?stream=stderr&offset=1&length=4") == (200, "rong")
+        assert site.ask("GET", f"{path}?follow=true") == (200, "attempt 1\n")
+        for query in ("stream=noise", "task=ct:1", "offset=-1", "length=x"):
+            code, body = site.ask("GET", f"{path}?{query}")
+            assert (code, body["status"]) == (400, "Bad Request"), query
+    site.ask("DELETE", "/v1/scheduler/job/wordy")
+
+
 def test_an_asynchronous_job_reports_its_own_end(site: CronSite) -> None:
     site.ask("POST", "/scheduler/iso8601", job("later", **{"async": True}))
     site.ask("PUT", "/scheduler/job/later")

@@ -32,6 +32,7 @@ from corral.frameworks.cron.spec import (
     Command,
     Config,
     DeleteJob,
+    FindLog,
     GetGraph,
     GetHistory,
     GetJob,
@@ -200,6 +201,8 @@ class CronCore:
                 return views.view_stats(state, command.which)
             case GetHistory():
                 return views.view_history(state, command, now)
+            case FindLog():
+                return views.find_log(state, command)
             case GetGraph():
                 return views.view_dot(state) if command.form == "dot" else views.view_csv(state)
             case GetMetrics():

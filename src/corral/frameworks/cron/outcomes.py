@@ -111,7 +111,8 @@ def _wait(state: State, job: Job, run: Run, now: float, delay_s: float, *, attem
     """Put the run back to where it waits for its next launch."""
     run = replace(
         run, state=RunState.WAITING, attempt=attempt, lost=lost, queued_at=now, ready_at=now + delay_s, task_id=None,
-        agent_id=None, hostname="", launched_at=None, started_at=None, unreachable_at=None, reported=None, elements=0,
+        agent_id=None, hostname="", address="", launched_at=None, started_at=None, unreachable_at=None, reported=None,
+        elements=0,
     )  # fmt: skip
     state.place(job, run)
     return Persist(run_key(run), run)
@@ -156,7 +157,7 @@ def _remember(
         task_id=run.task_id, job=job.name, due=run.due, cause=run.cause, attempt=run.attempt, token=run.token,
         result=result, final=final, ended_at=now, started_at=run.started_at, launched_at=run.launched_at,
         agent_id=run.agent_id or "", hostname=run.hostname, message=message[:1000], elements=run.elements,
-        round=run.round,
+        round=run.round, address=run.address,
     )  # fmt: skip
     job.history.append(entry)
     job.elements += run.elements

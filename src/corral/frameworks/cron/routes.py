@@ -12,6 +12,7 @@ from corral.frameworks.cron.spec import (
     AddElements,
     Command,
     DeleteJob,
+    FindLog,
     GetGraph,
     GetHistory,
     GetJob,
@@ -36,7 +37,9 @@ from corral.frameworks.cron.spec import (
 from corral.frameworks.cron.views import list_numbers
 from corral.lib.errors import Invalid
 from corral.lib.units import parse_timestamp
-from corral.net.routes import Request, Response, Route, json_response
+from corral.net.access import Access
+from corral.net.routes import Request, Response, Route, Stream, json_response
+from corral.sdk.agents import AgentClient
 from corral.sdk.metrics import CONTENT_TYPE, write_metrics
 from corral.sdk.reading import read_json
 
@@ -46,9 +49,10 @@ MOST_BODY_BYTES = 4 << 20
 _PROMETHEUS = ("text/plain", "openmetrics")
 
 
-def routes(ask: Ask) -> list[Route]:
-    """The front door. Shapes: the longer paths stand before the shorter ones that would take them too."""
-    door = _Door(ask)
+def routes(ask: Ask, cacert: str = "") -> list[Route]:
+    """The front door. Shapes: the longer paths stand before the shorter ones that would take them too; `cacert` is the
+    CA of a cluster that speaks TLS."""
+    door = _Door(ask, cacert)
     table: Sequence[tuple[str, str, Any]] = (
         ("GET", "/jobs", door.list_jobs),
         ("GET", "/jobs/search", door.search_jobs),
@@ -63,6 +67,7 @@ def routes(ask: Ask) -> list[Route]:
         ("POST", "/job/{name}/task/{task*}/progress", door.add_elements),
         ("GET", "/job/{name}/next", door.list_next),
         ("GET", "/job/{name}/history", door.get_history),
+        ("GET", "/job/{name}/log", door.get_log),
         ("POST", "/job/{name}/backfill", door.start_backfill),
         ("DELETE", "/job/{name}/backfill", door.stop_backfill),
         ("GET", "/job/{name}", door.get_job),
@@ -86,8 +91,9 @@ def routes(ask: Ask) -> list[Route]:
 
 
 class _Door:
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: Ask, cacert: str) -> None:
         self._ask = ask
+        self._cacert = cacert
 
     # Jobs.
 
@@ -216,6 +222,20 @@ class _Door:
     async def get_history(self, request: Request) -> Response:
         command = GetHistory(name=request.params["name"], limit=_whole(request, "limit", 100))
         return json_response(await self._ask(command))
+
+    async def get_log(self, request: Request) -> Stream:
+        stream = request.first("stream", "stdout")
+        if stream not in ("stdout", "stderr"):
+            raise Invalid(f"query parameter stream={stream!r} is neither stdout nor stderr")
+        offset = _whole(request, "offset", 0)
+        length = _whole(request, "length", 0) if request.first("length") else None
+        task_id, url = await self._ask(FindLog(name=request.params["name"], task_id=request.first("task")))
+        # Who may read the log is for the agent to say, of the caller.
+        token = request.headers.get("authorization", "").partition(" ")[2] if self._cacert else ""
+        agent = AgentClient(url, Access(token=token, cacert=self._cacert))
+        follow = request.flag("follow")
+        chunks = await agent.open_log(task_id, stream=stream, offset=offset, length=length, follow=follow)
+        return Stream(chunks=chunks, content_type="text/plain; charset=utf-8")
 
     async def get_dot(self, request: Request) -> Response:
         return Response(body=(await self._ask(GetGraph(form="dot"))).encode(), content_type="text/plain")

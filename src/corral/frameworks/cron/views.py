@@ -14,6 +14,7 @@ from corral.frameworks.cron.commands import need_job, shown_schedule
 from corral.frameworks.cron.schedule import list_between, write_moment
 from corral.frameworks.cron.spec import (
     Cause,
+    FindLog,
     GetHistory,
     GetNext,
     GetStat,
@@ -258,6 +259,21 @@ def _history_row(entry: HistoryRecord) -> dict[str, Json]:
         "elements": entry.elements,
         "round": entry.round,
     }
+
+
+def find_log(state: State, command: FindLog) -> tuple[str, str]:
+    """The task and its agent's URL. Errors: `Invalid` when no attempt that is remembered has this task."""
+    job = need_job(state, command.name)
+    attempts: list[Run | HistoryRecord] = [run for run in job.runs.values() if run.task_id is not None]
+    attempts += job.history
+    found = [each for each in attempts if command.task_id in ("", each.task_id)]
+    if not found:
+        what = f"no attempt with the task {command.task_id!r}" if command.task_id else "made no attempt yet"
+        raise Invalid(f"job {job.name!r} has {what}; GET job/{job.name}/history lists them")
+    newest = max(found, key=lambda each: each.token)
+    if not newest.address:
+        raise Invalid(f"where task {newest.task_id} ran was not written down; its node is {newest.hostname}")
+    return str(newest.task_id), f"{state.config.scheme}://{newest.address}"
 
 
 # The graph.
