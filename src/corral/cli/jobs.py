@@ -276,18 +276,26 @@ def show_history(addr: str, name: str, limit: int, output: str) -> None:
     found = Client(addr).get(f"{API}/job/{name}/history", limit=limit)
     now = time.time()
     wide = output == "wide"
-    columns = ["task", "result", "attempt", "due", "ended", "host"] + (["cause", "round", "why"] if wide else [])
+    columns = ["task", "result", "attempt", "due", "ended", "host"] + (
+        ["cause", "given", "round", "why"] if wide else []
+    )
 
     def rows() -> Iterator[tuple[Any, ...]]:
         for run in found["unfinished"]:
             row = (run["taskId"], run["state"], run["attempt"] + 1, run["due"], "", run["host"])
-            yield (*row, run["cause"], run["round"], run["ending"]) if wide else row
+            yield (*row, run["cause"], _given(run), run["round"], run["ending"]) if wide else row
         for one in found["attempts"]:
             ended = ago(parse_timestamp(one["endedAt"]), now)
             row = (one["taskId"], one["result"], one["attempt"] + 1, one["due"], ended, one["host"])
-            yield (*row, one["cause"], one["round"], one["message"]) if wide else row
+            yield (*row, one["cause"], _given(one), one["round"], one["message"]) if wide else row
 
     show(found, output, columns, rows)
+
+
+def _given(run: dict[str, Any]) -> str:
+    """What a run was given. Shapes: empty for one of a server that does not tell."""
+    words = [f"{name}={value}" for name, value in run.get("parameters", {}).items()]
+    return " ".join([*words, run.get("arguments", "")]).strip()
 
 
 @job.command("logs")

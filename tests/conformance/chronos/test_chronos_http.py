@@ -167,3 +167,17 @@ def test_a_killed_framework_finds_its_runs_again_and_goes_on(tmp_path: Path) -> 
         wait_until(lambda: shown()["successCount"] == 1, "its success")
         assert len(marks.read_text().splitlines()) == 1, "it ran twice"
         assert shown()["errorCount"] == 0
+
+
+def test_what_an_attempt_wrote_is_there_after_everything_was_started_anew(tmp_path: Path) -> None:
+    with Site(tmp_path) as daemons:
+        first = daemons.dev()
+        assert ask(first.url, "POST", "/scheduler/iso8601", job("kept", command="echo kept"))[0] == 204
+        ask(first.url, "PUT", "/scheduler/job/kept")
+        wait_until(lambda: ask(first.url, "GET", "/scheduler/job/kept")[1]["successCount"], "its success")
+        (node,) = ask(first.url, "GET", "/corral/v1/nodes")[1]["nodes"]
+        words = list(first.arguments)
+        words[words.index("--agent-listen") + 1] = node["url"].removeprefix("http://")
+        first.stop()
+        again = daemons.start(*words)
+        assert wait_until(lambda: ask(again.url, "GET", "/scheduler/job/kept/log")[1] == "kept\n", "the log")

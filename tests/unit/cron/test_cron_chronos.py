@@ -143,6 +143,7 @@ REFUSED: list[tuple[Mapping[str, Any], str]] = [
     ({"container": "x"}, "container must be a JSON object"),
     ({"executor": "/bin/mine"}, "no custom executors"),
     ({"epsilon": "soon"}, "no ISO 8601 duration"),
+    ({"epsilon": "PT0S"}, "too late to be started"),
     ({"misfirePolicy": "maybe"}, "one of skip, once, all"),
     ({"concurrencyPolicy": "forbid", "concurrent": True}, "leave concurrent out"),
     ({"retryBackoffFactor": 0.5}, "from 1 to 100"),

@@ -343,6 +343,14 @@ def test_parameters_have_defaults_and_are_seen_by_the_task(cluster) -> None:
     assert {k: v for k, v in cluster.environment(task).items() if k in ("day", "mode")} == {
         "day": "today", "mode": "full",
     }  # fmt: skip
+    assert cluster.history("a")["unfinished"][0]["parameters"] == {"mode": "full"}
+    cluster.finish()
+    cluster.run_now("a", "now " * 500, mode="x" * 2000)
+    cluster.start()
+    cluster.finish()
+    long, short = cluster.history("a")["attempts"][:2]
+    assert (short["arguments"], short["parameters"]) == ("", {"mode": "full"})
+    assert (long["arguments"], long["parameters"]) == ("now " * 250, {"mode": "x" * 1000})
 
 
 def test_a_backfill_runs_every_occurrence_of_its_range_once_and_survives_a_crash(cluster) -> None:

@@ -116,8 +116,11 @@ def _read_executor(reader: Reader, field: str) -> str:
 
 def _read_epsilon(reader: Reader, field: str) -> str | None:
     value = reader.text(field)
-    if value:
-        read_period(value)
+    if value and read_period(value).is_zero:
+        raise Invalid(
+            f"{field} is {value!r}, so every occurrence would be too late to be started; "
+            f"give a duration such as PT1M, or leave it out"
+        )
     return value or None
 
 

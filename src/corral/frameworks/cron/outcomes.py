@@ -29,6 +29,8 @@ from corral.sdk.nodes import FAST_S
 
 CHILDREN_AT_ONCE = 16
 RELAUNCH_MOST_S = 60.0
+MOST_KEPT = 1000
+"""How much of a text history keeps."""
 
 
 def end_attempt(
@@ -156,8 +158,9 @@ def _remember(
     entry = HistoryRecord(
         task_id=run.task_id, job=job.name, due=run.due, cause=run.cause, attempt=run.attempt, token=run.token,
         result=result, final=final, ended_at=now, started_at=run.started_at, launched_at=run.launched_at,
-        agent_id=run.agent_id or "", hostname=run.hostname, message=message[:1000], elements=run.elements,
-        round=run.round, address=run.address,
+        agent_id=run.agent_id or "", hostname=run.hostname, message=message[:MOST_KEPT], elements=run.elements,
+        round=run.round, address=run.address, arguments=run.arguments[:MOST_KEPT],
+        parameters={name: value[:MOST_KEPT] for name, value in run.parameters.items()},
     )  # fmt: skip
     job.history.append(entry)
     job.elements += run.elements

@@ -277,7 +277,8 @@ class Result(StrEnum):
 
 
 class HistoryRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One attempt that is over. Units as in `Run`. Shapes: `final` when no further attempt followed."""
+    """One attempt that is over. Units as in `Run`. Shapes: `final` when no further attempt followed; `arguments` and
+    `parameters` are what the run was given, cut to a length."""
 
     task_id: str
     job: str
@@ -296,6 +297,8 @@ class HistoryRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     elements: int = 0
     round: str = ""
     address: str = ""
+    arguments: str = ""
+    parameters: dict[str, str] = {}
 
 
 class Signal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

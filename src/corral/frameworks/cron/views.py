@@ -239,6 +239,8 @@ def _run_row(run: Run) -> dict[str, Json]:
         "readyAt": write_instant(run.ready_at or None),
         "ending": run.ending,
         "round": run.round,
+        "arguments": run.arguments,
+        "parameters": run.parameters,
     }
 
 
@@ -258,6 +260,8 @@ def _history_row(entry: HistoryRecord) -> dict[str, Json]:
         "message": entry.message,
         "elements": entry.elements,
         "round": entry.round,
+        "arguments": entry.arguments,
+        "parameters": entry.parameters,
     }
 
 
