@@ -105,6 +105,27 @@ def test_a_retry_is_not_lost_when_the_wall_clock_is_set_back_before_it_began_to_
     assert cluster.summary("a") == ("success", "idle")
 
 
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_silent_agent_and_a_missing_report_are_waited_for_no_longer_when_the_clock_is_set_back(
+    cluster, crash: bool
+) -> None:
+    cluster.advance(400 * 86_400)
+    cluster.put("silent", schedule="R1//P", retries=0)
+    cluster.put("late", schedule="R1//P", retries=0, maxCompletionTime=60, **{"async": True})
+    silent, late = sorted(cluster.start(), key=lambda task: job_of(task) == "late")
+    cluster.update(silent, TaskState.UNREACHABLE)
+    cluster.finish(late)
+    cluster.set_clock(-365 * 86_400)
+    if crash:
+        cluster.crash()
+        cluster.subscribe()
+    cluster.advance(120)
+    assert cluster.summary("late") == ("failure", "idle")
+    assert cluster.summary("silent") == ("fresh", "1 running")
+    cluster.advance(300)
+    assert cluster.summary("silent") == ("failure", "idle")
+
+
 def test_a_clock_that_is_set_back_a_little_hurries_no_retry(cluster) -> None:
     cluster.put("a", schedule="R1//P")
     assert cluster.cycle(TaskState.FAILED) == ["a"]
