@@ -338,6 +338,12 @@ def test_parameters_have_defaults_and_are_seen_by_the_task(cluster) -> None:
         cluster.run_now("a")
     with pytest.raises(Invalid, match="has no parameter colour; it has day, mode"):
         cluster.run_now("a", mode="x", colour="red")
+    with pytest.raises(Invalid, match="cannot be split into words"):
+        cluster.run_now("a", "'half", mode="x")
+    with pytest.raises(Invalid, match="NUL"):
+        cluster.run_now("a", "a\0b", mode="x")
+    with pytest.raises(Invalid, match="NUL"):
+        cluster.run_now("a", mode="\0")
     cluster.run_now("a", mode="full")
     (task,) = cluster.start()
     assert {k: v for k, v in cluster.environment(task).items() if k in ("day", "mode")} == {

@@ -303,9 +303,11 @@ def check_work(spec: JobSpec) -> None:
     for name, _ in spec.env:
         if "=" in name or "\0" in name:
             raise Invalid(f"environmentVariables has the name {name!r}; a name of a variable holds no =")
-    texts = [spec.command, spec.user, *spec.arguments, *(value for _, value in spec.env)]
+    texts = [spec.command, spec.user, *spec.arguments, *(value for _, value in spec.env), *spec.uris]
+    texts += [text for fetch in spec.fetch for text in (fetch.uri, fetch.output_file)]
+    texts += [parameter.default or "" for parameter in spec.parameters]
     if any("\0" in text for text in texts):
-        raise Invalid(f"job {spec.name!r} has a NUL byte in its command, arguments or environment")
+        raise Invalid(f"job {spec.name!r} has a NUL byte in its command, arguments, environment, parameters or URIs")
     names = [p.name for p in spec.parameters]
     if len(set(names)) < len(names):
         raise Invalid(f"job {spec.name!r} has two parameters of one name")

@@ -268,7 +268,7 @@ def _forget(state: State, job: Job) -> list[Effect]:
 
 
 def check_parameters(job: Job, given: Mapping[str, str]) -> None:
-    """Errors: `Invalid` for a value that is missing or that the job has no parameter for."""
+    """Errors: `Invalid` for a value that is missing, has no parameter of the job, or that no variable can hold."""
     known = {p.name: p for p in job.spec.parameters}
     unknown = sorted(set(given) - set(known))
     if unknown:
@@ -277,6 +277,8 @@ def check_parameters(job: Job, given: Mapping[str, str]) -> None:
     missing = [name for name, p in known.items() if p.default is None and name not in given]
     if missing:
         raise Invalid(f"job {job.name!r} needs a value for {', '.join(missing)}; give it in parameters")
+    if any("\0" in value for value in given.values()):
+        raise Invalid(f"a value for job {job.name!r} has a NUL byte, which no variable can hold")
 
 
 def run(state: State, ask: int, command: RunJob, now: float) -> list[Effect]:
@@ -286,6 +288,8 @@ def run(state: State, ask: int, command: RunJob, now: float) -> list[Effect]:
     """
     job = need_job(state, command.name)
     check_parameters(job, command.parameters)
+    if "\0" in command.arguments:
+        raise Invalid(f"the arguments for job {job.name!r} have a NUL byte, which no command line can hold")
     try:
         shlex.split(command.arguments)
     except ValueError as error:
