@@ -32,6 +32,7 @@ from corral.frameworks.cron.spec import (
     Command,
     Config,
     DeleteJob,
+    FindLog,
     GetGraph,
     GetHistory,
     GetJob,
@@ -51,6 +52,7 @@ from corral.frameworks.cron.spec import (
     RunState,
     SearchJobs,
     StartBackfill,
+    StopBackfill,
 )
 from corral.frameworks.cron.state import State
 from corral.lib.errors import NotFound
@@ -167,6 +169,8 @@ class CronCore:
                 return commands.add_elements(state, ask, command, now)
             case StartBackfill():
                 return commands.start_backfill(state, ask, command, now)
+            case StopBackfill():
+                return commands.stop_backfill(state, ask, command)
             case DeleteDag():
                 return dag_commands.delete(state, ask, command, now)
             case StartDag():
@@ -197,6 +201,8 @@ class CronCore:
                 return views.view_stats(state, command.which)
             case GetHistory():
                 return views.view_history(state, command, now)
+            case FindLog():
+                return views.find_log(state, command)
             case GetGraph():
                 return views.view_dot(state) if command.form == "dot" else views.view_csv(state)
             case GetMetrics():

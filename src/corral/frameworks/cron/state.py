@@ -169,13 +169,13 @@ class State(Subscription):
     look at a job again, with entries that no longer count; `trash` are keys of records to be deleted bit by bit;
     `tasks` finds a run by its present task; `nodes` remembers what failed where, `node_memory` what of it is written
     down; `explanations` is what the master said last of what waits; `proven` are shapes of which an agent has taken
-    one, or could.
+    one, or could; `seen_at` is the instant of the last input.
     """
 
     __slots__ = (
         "children", "config", "dags", "dirty", "endings", "explanations", "fire_at", "heap", "held", "jobs", "leaving",
-        "node_memory", "nodes", "notices", "patience", "proven", "purged", "queues", "random", "roots", "signals",
-        "tasks", "tokens", "trash",
+        "node_memory", "nodes", "notices", "patience", "proven", "purged", "queues", "random", "roots", "seen_at",
+        "signals", "tasks", "tokens", "trash",
     )  # fmt: skip
 
     def __init__(self, config: Config, random: Random) -> None:
@@ -204,6 +204,7 @@ class State(Subscription):
         self.endings: dict[TaskId, None] = {}
         self.purged = 0
         self.fire_at: int | None = None
+        self.seen_at = 0.0
 
     # Jobs and the graph.
 
