@@ -7,8 +7,8 @@ from cron_driver import START, Cluster, job_of
 from corral.frameworks.cron.spec import (
     AddElements,
     DeleteJob,
-    FindLog,
     GetGraph,
+    GetLog,
     GetMetrics,
     GetStat,
     GetStats,
@@ -784,22 +784,22 @@ def test_the_log_of_every_attempt_in_the_history_is_found_where_it_ran(make_clus
     cluster = make_cluster(most_history=2)
     cluster.put("a", schedule=FAR)
     with pytest.raises(Invalid, match="made no attempt yet"):
-        cluster.ask(FindLog(name="a"))
+        cluster.ask(GetLog(name="a"))
     tasks = []
     for _ in range(3):
         cluster.run_now("a")
         tasks += cluster.start()
         cluster.finish()
-    url = cluster.ask(FindLog(name="a"))[1]
+    url = cluster.ask(GetLog(name="a"))[1]
     assert url.startswith("http://")
     cluster.recover()
-    assert cluster.ask(FindLog(name="a")) == (tasks[2], url)
-    assert cluster.ask(FindLog(name="a", task_id=tasks[1])) == (tasks[1], url)
+    assert cluster.ask(GetLog(name="a")) == (tasks[2], url)
+    assert cluster.ask(GetLog(name="a", task_id=tasks[1])) == (tasks[1], url)
     with pytest.raises(Invalid, match="no attempt with the task"):
-        cluster.ask(FindLog(name="a", task_id=tasks[0]))
+        cluster.ask(GetLog(name="a", task_id=tasks[0]))
     cluster.run_now("a")
     (live,) = cluster.start()
-    assert cluster.ask(FindLog(name="a")) == (live, url)
+    assert cluster.ask(GetLog(name="a")) == (live, url)
 
 
 def test_elements_are_counted_for_jobs_that_process_data(cluster) -> None:

@@ -9,6 +9,7 @@ import pytest
 from corral.frameworks.batch import core as batch
 from corral.frameworks.batch.spec import Config as BatchConfig
 from corral.frameworks.cron import core as cron
+from corral.frameworks.cron.dags.spec import PlanDag
 from corral.frameworks.cron.spec import Config as CronConfig
 from corral.frameworks.services import core as services
 from corral.frameworks.services.spec import Config as ServicesConfig
@@ -34,13 +35,14 @@ def commands_of(inputs: Any) -> set[type]:
     return set(typing.get_args(union))
 
 
+# Those left out may have to wait for somebody's word.
 CORES = {
     "master": (master.MasterCore(MasterConfig(hostname="h", ip="1.2.3.4", port=1), Random(1)),
                set(typing.get_args(MasterCommand)) - {WatchCluster}),
     "services": (services.ServicesCore(ServicesConfig(), Random(1)), commands_of(services.Input)),
     "trust": (trust.TrustCore(TrustConfig()), set(typing.get_args(TrustCommand))),
     "batch": (batch.BatchCore(BatchConfig(), Random(1)), commands_of(batch.Input)),
-    "cron": (cron.CronCore(CronConfig(), Random(1)), commands_of(cron.Input)),
+    "cron": (cron.CronCore(CronConfig(), Random(1)), commands_of(cron.Input) - {PlanDag}),
 }  # fmt: skip
 
 

@@ -32,12 +32,12 @@ from corral.frameworks.cron.spec import (
     Command,
     Config,
     DeleteJob,
-    FindLog,
     GetGraph,
     GetHistory,
     GetJob,
     GetJobs,
     GetLeader,
+    GetLog,
     GetMetrics,
     GetNext,
     GetStat,
@@ -201,7 +201,7 @@ class CronCore:
                 return views.view_stats(state, command.which)
             case GetHistory():
                 return views.view_history(state, command, now)
-            case FindLog():
+            case GetLog():
                 return views.find_log(state, command)
             case GetGraph():
                 return views.view_dot(state) if command.form == "dot" else views.view_csv(state)

@@ -12,12 +12,12 @@ from corral.frameworks.cron.spec import (
     AddElements,
     Command,
     DeleteJob,
-    FindLog,
     GetGraph,
     GetHistory,
     GetJob,
     GetJobs,
     GetLeader,
+    GetLog,
     GetMetrics,
     GetNext,
     GetStat,
@@ -229,7 +229,7 @@ class _Door:
             raise Invalid(f"query parameter stream={stream!r} is neither stdout nor stderr")
         offset = _whole(request, "offset", 0)
         length = _whole(request, "length", 0) if request.first("length") else None
-        task_id, url = await self._ask(FindLog(name=request.params["name"], task_id=request.first("task")))
+        task_id, url = await self._ask(GetLog(name=request.params["name"], task_id=request.first("task")))
         # Who may read the log is for the agent to say, of the caller.
         token = request.headers.get("authorization", "").partition(" ")[2] if self._cacert else ""
         agent = AgentClient(url, Access(token=token, cacert=self._cacert))

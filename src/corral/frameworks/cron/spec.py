@@ -448,7 +448,7 @@ class GetHistory(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     limit: int = 100
 
 
-class FindLog(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class GetLog(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Where an attempt's output is. Shapes: without `task_id` it is the newest attempt's."""
 
     name: str
@@ -469,13 +469,13 @@ class GetLeader(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 Command = (
     PutJob | DeleteJob | RunJob | MarkSuccess | KillRuns | PurgeQueue | ReportTask | AddElements | StartBackfill
-    | StopBackfill | GetJobs | SearchJobs | GetSummary | GetJob | GetNext | GetStat | GetStats | GetHistory | FindLog
+    | StopBackfill | GetJobs | SearchJobs | GetSummary | GetJob | GetNext | GetStat | GetStats | GetHistory | GetLog
     | GetGraph | GetMetrics | GetLeader
 )  # fmt: skip
 
 
 READS = (
-    GetJobs, SearchJobs, GetSummary, GetJob, GetNext, GetStat, GetStats, GetHistory, FindLog, GetGraph, GetMetrics,
+    GetJobs, SearchJobs, GetSummary, GetJob, GetNext, GetStat, GetStats, GetHistory, GetLog, GetGraph, GetMetrics,
     GetLeader,
 )  # fmt: skip
 """The commands that change nothing."""

@@ -14,8 +14,8 @@ from corral.frameworks.cron.commands import need_job, shown_schedule
 from corral.frameworks.cron.schedule import list_between, write_moment
 from corral.frameworks.cron.spec import (
     Cause,
-    FindLog,
     GetHistory,
+    GetLog,
     GetNext,
     GetStat,
     HistoryRecord,
@@ -265,7 +265,7 @@ def _history_row(entry: HistoryRecord) -> dict[str, Json]:
     }
 
 
-def find_log(state: State, command: FindLog) -> tuple[str, str]:
+def find_log(state: State, command: GetLog) -> tuple[str, str]:
     """The task and its agent's URL. Errors: `Invalid` when no attempt that is remembered has this task."""
     job = need_job(state, command.name)
     attempts: list[Run | HistoryRecord] = [run for run in job.runs.values() if run.task_id is not None]
