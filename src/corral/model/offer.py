@@ -150,6 +150,11 @@ class Offer(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=T
     domain: Domain | None = None
     unavailability: Unavailability | None = None
 
+    @property
+    def address(self) -> str:
+        """Where the agent's API is reached."""
+        return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
+
 
 class Filters(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Units: seconds; Mesos' default is 5 even when the caller says nothing."""

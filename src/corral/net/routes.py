@@ -31,6 +31,18 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         values = self.query.get(key)
         return values[0] if values else default
 
+    def whole(self, key: str, default: int, *, least: int = 0) -> int:
+        """A query number of at most 15 digits; a bare key counts as not given.
+
+        Errors: `Invalid` on any other text, and for a number below the least.
+        """
+        text = self.first(key)
+        if not text:
+            return default
+        if not (text.isascii() and text.isdecimal()) or len(text) > 15 or int(text) < least:
+            raise Invalid(f"query parameter {key}={text[:40]!r} must be a whole number of {least} or more")
+        return int(text)
+
     def flag(self, key: str, default: bool = False) -> bool:
         """A query boolean in any letter case; a bare key counts as true.
 

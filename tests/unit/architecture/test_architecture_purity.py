@@ -43,7 +43,17 @@ MAY_DO_IO: dict[str, set[str]] = {
         "volumes.py",
         "secrets.py",
     },
-    "sdk": {"framework.py", "http.py", "local.py", "agents.py", "feed.py", "measure.py", "notify.py", "signals.py"},
+    "sdk": {
+        "framework.py",
+        "http.py",
+        "local.py",
+        "agents.py",
+        "feed.py",
+        "logs.py",
+        "measure.py",
+        "notify.py",
+        "signals.py",
+    },
     "frameworks": {
         "routes.py",
         "cors_routes.py",

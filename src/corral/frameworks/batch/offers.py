@@ -81,13 +81,13 @@ def _launch(state: State, job: Job, offer: Offer, effects: list[Effect], now: fl
     if before is None:
         run = Progress(
             state=JobState.QUEUED, attempt=1, token=token, agent_id=offer.agent_id, hostname=offer.hostname,
-            address=_address(offer), queued_at=job.bundle.at, launched_at=now,
+            address=offer.address, queued_at=job.bundle.at, launched_at=now,
         )  # fmt: skip
     else:
         run = Progress(
             state=before.state, attempt=before.attempt + 1, token=token, failures=before.failures,
             losses=before.losses, preemptions=before.preemptions, priority=before.priority, agent_id=offer.agent_id,
-            hostname=offer.hostname, address=_address(offer),
+            hostname=offer.hostname, address=offer.address,
             queued_at=before.queued_at or job.bundle.at, launched_at=now,
         )  # fmt: skip
     state.demands.launched(offer.want_id or "")
@@ -95,10 +95,6 @@ def _launch(state: State, job: Job, offer: Offer, effects: list[Effect], now: fl
     job_id = job.id
     effects += move(state, job, JobEvent.LAUNCH, run, job_id)
     return build_task(job, job_id, run, offer)
-
-
-def _address(offer: Offer) -> str:
-    return f"[{offer.ip}]:{offer.port}" if ":" in offer.ip else f"{offer.ip}:{offer.port}"
 
 
 # Wants.

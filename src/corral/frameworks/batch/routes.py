@@ -34,11 +34,10 @@ from corral.frameworks.batch.spec import (
     PutOwner,
     SetPriority,
 )
-from corral.lib.errors import Invalid, NotFound
-from corral.net.access import Access
+from corral.lib.errors import NotFound
 from corral.net.routes import Request, Response, Route, Stream, json_response
-from corral.sdk.agents import AgentClient
 from corral.sdk.feed import Feed, Follower
+from corral.sdk.logs import pass_log
 from corral.sdk.metrics import CONTENT_TYPE, write_metrics
 
 Ask = Callable[[Command], Awaitable[Any]]
@@ -89,7 +88,7 @@ class _Door:
             owner=request.first("owner"),
             label=request.first("label"),
             name=request.first("name"),
-            limit=min(_whole(request, "limit", 100, least=1), MOST_LISTED),
+            limit=min(request.whole("limit", 100, least=1), MOST_LISTED),
             cursor=check_cursor(request.first("cursor")),
         )
         return json_response(await self._ask(command))
@@ -115,7 +114,7 @@ class _Door:
 
     async def get_log(self, request: Request) -> Response | Stream:
         found = await self._ask(GetJob(id=request.params["id"]))
-        attempt = _whole(request, "attempt", found["attempt"])
+        attempt = request.whole("attempt", found["attempt"])
         if "counts" in found:
             raise NotFound(f"job {found['id']} is an array; its elements have logs, such as {found['id']}[0]")
         if not found["attempt"]:
@@ -123,24 +122,7 @@ class _Door:
             raise NotFound(f"job {found['id']} {when}, so there is no log: {found['reason']}")
         if not 1 <= attempt <= found["attempt"]:
             raise NotFound(f"job {found['id']} has made {found['attempt']} attempts; there is no log of {attempt}")
-        stream = request.first("stream", "stdout")
-        if stream not in ("stdout", "stderr"):
-            raise Invalid(f"query parameter stream={stream!r} is neither stdout nor stderr")
-        length = _whole(request, "length", 0) if request.first("length") else None
-        # Who may read the log is for the agent to say, of the caller.
-        token = request.headers.get("authorization", "").partition(" ")[2] if self._config.cacert else ""
-        agent = AgentClient(found["agent_url"], Access(token=token, cacert=self._config.cacert))
-        chunks = agent.logs(
-            f"{found['id']}.{attempt}", stream=stream, offset=_whole(request, "offset", 0),
-            follow=request.flag("follow"),
-        )  # fmt: skip
-        try:
-            # What the agent refuses has to be known before the answer begins.
-            first = await anext(chunks, b"")
-        except BaseException:
-            await agent.close()
-            raise
-        return Stream(chunks=_cut(agent, first, chunks, length), content_type="text/plain; charset=utf-8")
+        return await pass_log(request, found["agent_url"], f"{found['id']}.{attempt}", self._config.cacert)
 
     async def get_stats(self, request: Request) -> Response:
         return json_response(await self._ask(GetStats()))
@@ -176,21 +158,6 @@ class _Door:
             yield b"".join(frames) or (b":\n\n" if sse else b"\n")
 
 
-async def _cut(
-    agent: AgentClient, first: bytes, rest: AsyncIterator[bytes], length: int | None
-) -> AsyncIterator[bytes]:
-    """A log of at most so many bytes; the agent is let go at its end."""
-    try:
-        chunk = first
-        while chunk and (length is None or length > 0):
-            part = chunk if length is None else chunk[:length]
-            length = None if length is None else length - len(part)
-            yield part
-            chunk = await anext(rest, b"")
-    finally:
-        await agent.close()
-
-
 def _frame(cursor: str, kind: str, data: bytes, sse: bool) -> bytes:
     if sse:
         return (
@@ -198,12 +165,3 @@ def _frame(cursor: str, kind: str, data: bytes, sse: bool) -> bytes:
         )
     head = msgspec.json.encode({"cursor": cursor, "event": kind})
     return head[:-1] + b"," + data[1:] + b"\n"
-
-
-def _whole(request: Request, key: str, default: int, least: int = 0) -> int:
-    text = request.first(key)
-    if not text:
-        return default
-    if not text.isdecimal() or len(text) > 15 or int(text) < least:
-        raise Invalid(f"query parameter {key}={text[:40]!r} must be a whole number of {least} or more")
-    return int(text)

@@ -37,9 +37,8 @@ from corral.frameworks.cron.spec import (
 from corral.frameworks.cron.views import list_numbers
 from corral.lib.errors import Invalid
 from corral.lib.units import parse_timestamp
-from corral.net.access import Access
 from corral.net.routes import Request, Response, Route, Stream, json_response
-from corral.sdk.agents import AgentClient
+from corral.sdk.logs import pass_log
 from corral.sdk.metrics import CONTENT_TYPE, write_metrics
 from corral.sdk.reading import read_json
 
@@ -105,8 +104,8 @@ class _Door:
             name=request.first("name"),
             command=request.first("command"),
             any=request.first("any"),
-            limit=_whole(request, "limit", 10),
-            offset=_whole(request, "offset", 0),
+            limit=request.whole("limit", 10),
+            offset=request.whole("offset", 0),
         )
         return json_response(await self._ask(command))
 
@@ -155,7 +154,7 @@ class _Door:
         after = request.first("after")
         command = GetNext(
             name=request.params["name"],
-            count=_whole(request, "count", 10),
+            count=request.whole("count", 10),
             after=round(parse_timestamp(after) * 1000) if after else None,
         )
         return json_response(await self._ask(command))
@@ -220,22 +219,12 @@ class _Door:
         return json_response(await self._ask(GetStat(name=request.params["name"])))
 
     async def get_history(self, request: Request) -> Response:
-        command = GetHistory(name=request.params["name"], limit=_whole(request, "limit", 100))
+        command = GetHistory(name=request.params["name"], limit=request.whole("limit", 100))
         return json_response(await self._ask(command))
 
     async def get_log(self, request: Request) -> Stream:
-        stream = request.first("stream", "stdout")
-        if stream not in ("stdout", "stderr"):
-            raise Invalid(f"query parameter stream={stream!r} is neither stdout nor stderr")
-        offset = _whole(request, "offset", 0)
-        length = _whole(request, "length", 0) if request.first("length") else None
         task_id, url = await self._ask(GetLog(name=request.params["name"], task_id=request.first("task")))
-        # Who may read the log is for the agent to say, of the caller.
-        token = request.headers.get("authorization", "").partition(" ")[2] if self._cacert else ""
-        agent = AgentClient(url, Access(token=token, cacert=self._cacert))
-        follow = request.flag("follow")
-        chunks = await agent.open_log(task_id, stream=stream, offset=offset, length=length, follow=follow)
-        return Stream(chunks=chunks, content_type="text/plain; charset=utf-8")
+        return await pass_log(request, url, task_id, self._cacert)
 
     async def get_dot(self, request: Request) -> Response:
         return Response(body=(await self._ask(GetGraph(form="dot"))).encode(), content_type="text/plain")
@@ -260,15 +249,6 @@ class _Door:
 
 
 _NO_CONTENT = Response(status=204)
-
-
-def _whole(request: Request, key: str, default: int) -> int:
-    text = request.first(key)
-    if not text:
-        return default
-    if not text.isdecimal() or len(text) > 9:
-        raise Invalid(f"query parameter {key}={text!r} must be a whole number of 0 or more")
-    return int(text)
 
 
 def _bound(reader: Reader, field: str) -> int:
