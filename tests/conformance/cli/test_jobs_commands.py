@@ -145,6 +145,45 @@ def test_a_dag_that_could_never_run_is_refused_and_taken_on_request_says_why_it_
     assert run("dag", "rm", "giant", "--force").code == 0
 
 
+def test_a_run_that_fails_is_followed_told_of_and_resumed(run: Run, tmp_path: Path) -> None:
+    small = {"cpus": 0.1, "mem": 16, "disk": 1}
+    mark = tmp_path / "mark"
+    steps = [
+        {"name": "a", "command": "true", **small},
+        {"name": "b", "command": f"test -e {mark}", "after": ["a"], "retries": 1, "retryDelay": 1, **small},
+        {"name": "c", "command": "true", "after": ["b"], **small},
+    ]
+    assert run("dag", "apply", "-", stdin=json.dumps({"name": "mend", "steps": steps})).code == 0
+    failed = run("dag", "run", "mend", "--wait")
+    run_id = failed.out.strip()
+    assert failed.code == 1
+    assert "attempt 1 failed: Command exited with status 1" in failed.err, "the wait for the next attempt is told of"
+    assert "c  skipped  step b failed" in failed.err
+    assert f"resume it with corral dag resume {run_id}" in failed.err
+    mark.touch()
+    resumed = run("dag", "resume", run_id, "--wait")
+    assert (resumed.code, resumed.err.splitlines()[-1]) == (0, f"run {run_id} succeeded")
+    assert run("dag", "resume", run_id).code == 4
+    run("dag", "rm", "mend")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("apply",), 2, "'sales/eu' is no name of a DAG"),
+        (("run", "sales/eu"), 2, "'sales/eu' is no name of a DAG"),
+        (("show", ""), 2, "'' is no name of a DAG"),
+        (("kill", "a/b"), 2, "'a/b' is no name of a run of a DAG"),
+        (("status", "nobody"), 3, "there is no DAG and no run 'nobody'"),
+        (("resume", "nobody"), 3, "there is no run 'nobody' of a DAG"),
+    ],
+)
+def test_what_can_be_no_dag_is_told_in_words(run: Run, words: tuple[str, ...], code: int, said: str) -> None:
+    body = json.dumps({"name": "sales/eu", "steps": [{"name": "a", "command": "true"}]})
+    answer = run("dag", *words, *(["-"] if words == ("apply",) else []), stdin=body)
+    assert (answer.code, said in answer.err) == (code, True), answer.err
+
+
 # Batch.
 
 

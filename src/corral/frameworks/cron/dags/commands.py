@@ -25,6 +25,12 @@ from corral.frameworks.cron.state import State, replace
 from corral.lib.errors import Conflict, Invalid, NotFound
 from corral.runtime.core import Effect, Note, Persist, Reply
 
+_WHOLE_FIELDS = {
+    "schedule": "schedule", "time_zone": "scheduleTimeZone", "concurrency": "concurrencyPolicy",
+    "parameters": "parameters", "owner": "owner", "webhook": "webhook", "description": "description",
+    "disabled": "disabled",
+}  # fmt: skip
+
 
 def need_dag(state: State, name: str) -> DagSpec:
     spec = state.dags.current(name)
@@ -124,7 +130,14 @@ def plan(state: State, command: PlanDag, now: float) -> dict[str, object]:
         "added": [name for name in after if name not in before],
         "changed": [name for name in after if name in before and before[name] != after[name]],
         "removed": [name for name in before if name not in after],
+        "fields": [] if old is None or _same(old, command.spec, spec) else _changed_fields(old, spec),
     }
+
+
+def _changed_fields(old: DagSpec, new: DagSpec) -> list[str]:
+    """What differs of the DAG as a whole, by the names that people write."""
+    pairs = {name: (getattr(old, field), getattr(new, field)) for field, name in _WHOLE_FIELDS.items()}
+    return [name for name, (was, will) in pairs.items() if was != will]
 
 
 def delete(state: State, ask: int, command: DeleteDag, now: float) -> list[Effect]:

@@ -89,7 +89,7 @@ def _read_step(item: Reader) -> Step:
         raise item.wrong("result", "true or the name of a file")
     file = (_RESULT_FILE if result else "") if isinstance(result, bool) or result is None else result
     job = JobSpec(name=name, concurrency=Concurrency.ALLOW, result=file, **read_work(item))
-    check_work(job)
+    _check_work(job)
     after = item.texts("after")
     if len(set(after)) < len(after):
         raise Invalid(f"{item.at('after')} names a step twice")
@@ -99,6 +99,15 @@ def _read_step(item: Reader) -> Step:
     )  # fmt: skip
     item.done()
     return step
+
+
+def _check_work(job: JobSpec) -> None:
+    """Errors: `Invalid` names the step."""
+    try:
+        check_work(job)
+    except Invalid as error:
+        rest = error.message.removeprefix(f"job {job.name!r} ")
+        raise Invalid(f"step {job.name!r}{' ' if rest != error.message else ': '}{rest}") from None
 
 
 def _read_condition(item: Reader) -> Condition:
@@ -139,6 +148,7 @@ def _check_steps(spec: DagSpec) -> None:
     if twice := [name for name, count in names.items() if count > 1]:
         raise Invalid(f"DAG {spec.name!r} has two steps {twice[0]!r}; give each its own name")
     of = {step.name: step for step in spec.steps}
+    with_result = {step.name: result_variable(step.name) for step in spec.steps if step.job.result}
     for step in spec.steps:
         sources = [condition.step for condition in step.conditions]
         if step.array is not None and step.array.source:
@@ -148,8 +158,14 @@ def _check_steps(spec: DagSpec) -> None:
                 raise Invalid(f"step {step.name!r} looks at the result of {source!r}; name that in its after too")
             if source in of and not of[source].job.result:
                 raise Invalid(f"step {step.name!r} looks at the result of {source!r}, which has none; give it a result")
-        if len(names) <= MOST_STEPS and len({result_variable(name) for name in step.after}) < len(step.after):
-            raise Invalid(f"step {step.name!r} comes after steps whose results would have one variable; rename one")
+        told = [name for name in step.after if name in with_result]
+        variables = Counter(with_result[name] for name in told)
+        if len(variables) < len(told):
+            both = [name for name in told if variables[with_result[name]] > 1]
+            raise Invalid(
+                f"step {step.name!r} comes after {both[0]!r} and {both[1]!r}, whose results would both be "
+                f"{with_result[both[0]]}; rename one"
+            )
 
 
 def write_dag(spec: DagSpec, config: Config) -> dict[str, Json]:

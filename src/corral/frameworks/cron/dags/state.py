@@ -9,6 +9,7 @@ import msgspec
 from corral.frameworks.cron.dags.spec import (
     MOST_ELEMENTS,
     MOST_PACKED_BYTES,
+    MOST_TOLD_BYTES,
     MOST_VALUE_BYTES,
     DagProgress,
     DagRecord,
@@ -225,7 +226,16 @@ def _open(work: Work, step: Step, ended: dict[int, ElementEnd]) -> None:
 
 
 def _count_elements(work: Work, step: Step) -> tuple[int, tuple[str, ...]]:
-    """How many elements a step has, and the item of each. Errors: `ValueError` when that cannot be told."""
+    """How many elements a step has, and the item of each.
+
+    Errors: `ValueError` when that cannot be told, or when it would be told too much.
+    """
+    told = sum(len((work.walk.fates[before].value or "").encode()) for before in step.after)
+    if told > MOST_TOLD_BYTES:
+        raise ValueError(
+            f"the results of the {len(step.after)} steps before it come to {told} bytes, {MOST_TOLD_BYTES} are passed "
+            "on; have them leave less, or write to a place that both sides know"
+        )
     array = step.array
     if array is None:
         return 1, ()

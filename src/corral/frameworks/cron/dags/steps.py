@@ -66,26 +66,33 @@ def take_up(state: State, run: DagRun) -> Work:
     return work
 
 
+MOST_WRITTEN_BYTES = 8 << 20
+"""What elements are told is written with each of them; with one input no more than about this."""
+
+
 def work_off(state: State, budget: int) -> list[Effect]:
     """Begin elements, as many as one input may write about."""
     effects: list[Effect] = []
     dags = state.dags
-    while dags.busy and len(effects) < budget:
+    written = 0
+    while dags.busy and len(effects) < budget and written < MOST_WRITTEN_BYTES:
         run_id = next(iter(dags.busy))
         work = dags.works[run_id]
-        while work.ready and len(effects) < budget:
+        while work.ready and len(effects) < budget and written < MOST_WRITTEN_BYTES:
             elements = work.ready[0]
             index = elements.take_next()
             if index is None:
                 work.ready.popleft()
             else:
-                effects += _begin(state, work, elements, index)
+                made = _begin(state, work, elements, index)
+                written += sum(map(len, made.values.values()))
+                effects.append(Persist(run_key(made), made))
         if not work.ready:
             del dags.busy[run_id]
     return effects
 
 
-def _begin(state: State, work: Work, elements: Elements, index: int) -> list[Effect]:
+def _begin(state: State, work: Work, elements: Elements, index: int) -> Run:
     run, step = work.run, elements.step
     job = need_job(state, run.dag, run.version, step)
     made = Run(
@@ -94,7 +101,7 @@ def _begin(state: State, work: Work, elements: Elements, index: int) -> list[Eff
         values=environment(work, elements, index),
     )  # fmt: skip
     state.place(job, made)
-    return [Persist(run_key(made), made)]
+    return made
 
 
 def environment(work: Work, elements: Elements, index: int) -> dict[str, str]:
