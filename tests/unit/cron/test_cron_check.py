@@ -1,5 +1,6 @@
 """What would become of job definitions: each is judged as putting it would judge it, and nothing is changed."""
 
+import time
 from typing import Any
 
 import pytest
@@ -66,3 +67,40 @@ def test_what_would_be_refused_is_refused(cluster: Cluster, body: dict[str, Any]
     ((_, verdict, why),) = check(cluster, {"name": "a", **body})
     assert verdict == "refused"
     assert why
+
+
+def test_what_comes_after_what_is_refused_is_refused_too_unless_that_is_here(cluster: Cluster) -> None:
+    hourly = "R/2026-02-01T00:00:00Z/PT1H"
+    bad = {"schedule": hourly, "scheduleTimeZone": "Mars/Base"}
+    cluster.put("here", schedule=hourly)
+    found = check(
+        cluster,
+        {"name": "third", "parents": ["second"]},
+        {"name": "second", "parents": ["first"]},
+        {"name": "first", **bad},
+        {"name": "here", **bad},
+        {"name": "below", "parents": ["here"]},
+    )
+    assert [(name, verdict) for name, verdict, _ in found] == [
+        ("third", "refused"), ("second", "refused"), ("first", "refused"), ("here", "refused"), ("below", "new"),
+    ]  # fmt: skip
+    assert [why for _, _, why in found[:2]] == ["its parent second is refused", "its parent first is refused"]
+
+
+def test_of_two_jobs_of_one_name_the_second_is_refused(cluster: Cluster) -> None:
+    job = {"name": "a", "schedule": "R/2026-02-01T00:00:00Z/PT1H"}
+    assert check(cluster, job, job) == [
+        ("a", "new", ""),
+        ("a", "refused", "job 'a' is there twice; leave one of them out"),
+    ]
+
+
+def test_ten_thousand_jobs_behind_a_circle_are_judged_at_once(cluster: Cluster) -> None:
+    circle = [{"name": "a", "parents": ["b"]}, {"name": "b", "parents": ["a"]}]
+    chain = [{"name": f"c{n}", "parents": [f"c{n - 1}" if n else "a"]} for n in range(9_998)]
+    jobs = tuple((one["name"], read_job({"command": "echo", **one})) for one in reversed([*circle, *chain]))
+    began = time.process_time()
+    rows = cluster.ask(CheckJobs(jobs=jobs))
+    assert time.process_time() - began < 3, "it stands still for everybody meanwhile"
+    assert {row["verdict"] for row in rows} == {"refused"}
+    assert "a -> b -> a" in rows[-1]["notes"][0] or "b -> a -> b" in rows[-1]["notes"][0]
