@@ -1,4 +1,4 @@
-"""A Chronos that only lists its jobs, as 2.4 and 3.0 do: each below its own prefix, with Jetty's pages for errors.
+"""A Chronos that lists and takes jobs, as 2.4 and 3.0 do: each below its own prefix, with Jetty's pages for errors.
 
 Source: Chronos' contract, sections 1.1, 6 and 7. A follower hands on to its leader whatever it is asked.
 """
@@ -48,7 +48,7 @@ class PretendedChronos:
     """Shapes: `secret` is `user:password`; `leader` the URL that a follower hands on to; `asked` the paths."""
 
     def __init__(self, version: str, jobs: Sequence[Job], *, secret: str = "", leader: str = "") -> None:
-        self.path = "/v1/scheduler/jobs" if version.startswith("3") else "/scheduler/jobs"
+        self.prefix = "/v1/scheduler" if version.startswith("3") else "/scheduler"
         self.jobs = list(jobs)
         self.secret = secret
         self.leader = leader
@@ -70,9 +70,19 @@ class PretendedChronos:
                 return 500, "text/html", _PAGE.format(500).encode()
         if self.secret and authorization != "Basic " + base64.b64encode(self.secret.encode()).decode():
             return 401, "text/html", _PAGE.format(401).encode()
-        if path != self.path:
+        if path != f"{self.prefix}/jobs":
             return 404, "text/html", _PAGE.format(404).encode()
         return 200, "application/json", json.dumps(self.jobs).encode()
+
+    def take(self, path: str, body: bytes) -> int:
+        """The status. A job replaces the one of its name."""
+        job = json.loads(body)
+        if path != f"{self.prefix}/{'dependency' if 'parents' in job else 'iso8601'}":
+            return 404
+        if job.get("uris") and job.get("fetch"):
+            return 400
+        self.jobs = [*(one for one in self.jobs if one["name"] != job["name"]), job]
+        return 204
 
     def _make_handler(self) -> type[BaseHTTPRequestHandler]:
         chronos = self
@@ -87,6 +97,14 @@ class PretendedChronos:
                     self.send_header("WWW-Authenticate", 'Basic realm="Mesosphere"')
                 self.end_headers()
                 self.wfile.write(content)
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                self.send_response(chronos.take(self.path, body))
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            do_PUT = do_POST
 
             def log_message(self, *_: Any) -> None:
                 pass

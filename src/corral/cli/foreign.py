@@ -18,8 +18,8 @@ _TIMEOUT_S = 30.0
 def fetch_json(url: str, target: str, what: str) -> Any:
     """What the server at `url` answers to GET `target`; a user and password in the URL go along.
 
-    Shapes: `what` is the system's name. Errors: `Invalid` for an URL that is none; `NotFound` for a 404 or an answer that
-    is not JSON; `Unauthenticated` when it asks who calls; `Unavailable` when it does not answer.
+    Shapes: `what` is the system's name. Errors: `Invalid` for an URL that is none; `NotFound` for a 404 or what
+    is no JSON; `Unauthenticated` when it asks who calls; `Unavailable` when it does not answer.
     """
     split = _split(url)
     place = f"[{split.hostname}]" if ":" in (split.hostname or "") else split.hostname or ""

@@ -22,9 +22,18 @@ _MOST_ASKED_BYTES = 1 << 20
 @click.argument("source", metavar="URL|FILE")
 @click.option("--plan", "only_plan", is_flag=True, help="Only say what would be taken over and what differs.")
 @click.option("--disabled", is_flag=True, help="Take every job over disabled, so that none runs in both places.")
+@click.option(
+    "--job",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Only this job with all that comes before and after it; may be given repeatedly.",
+)
 @output_option
 @click.pass_obj
-def import_chronos(addr: str, source: str, only_plan: bool, disabled: bool, output: str) -> None:
+def import_chronos(
+    addr: str, source: str, only_plan: bool, disabled: bool, names: tuple[str, ...], output: str
+) -> None:
     """Read the jobs of the Chronos at URL, or of an exported FILE, and create them here.
 
     What this cluster would refuse is listed and left out, with the jobs that come after it; the exit code is then 1.
@@ -37,6 +46,8 @@ def import_chronos(addr: str, source: str, only_plan: bool, disabled: bool, outp
     if not all(isinstance(one, dict) and "name" in one for one in jobs) or not (jobs or is_live):
         shown = hide_password(source)
         raise Invalid(f"{shown} holds no jobs; give the URL of a Chronos, or what its /scheduler/jobs answers")
+    if names:
+        jobs = _choose(jobs, names, hide_password(source))
     if disabled:
         jobs = [{**one, "disabled": True} for one in jobs]
     client = Client(addr)
@@ -79,8 +90,17 @@ def _judge(client: Client, jobs: Jobs) -> list[dict[str, Any]]:
     return [rows[at] for at in range(len(jobs))]
 
 
-def _batches(jobs: Jobs) -> list[list[int]]:
-    """The places of jobs that are judged together. Shapes: a job is with its parents, and with others of its name."""
+def _choose(jobs: Jobs, names: tuple[str, ...], source: str) -> Jobs:
+    """These jobs with their families. Errors: `Invalid` names what is not there."""
+    known = {str(one["name"]) for one in jobs}
+    if missing := [name for name in names if name not in known]:
+        raise Invalid(f"{source} has no job {', '.join(map(repr, missing))}; without --job all are taken over")
+    chosen = [places for places in _families(jobs) if any(str(jobs[at]["name"]) in names for at in places)]
+    return [jobs[at] for at in sorted(at for places in chosen for at in places)]
+
+
+def _families(jobs: Jobs) -> list[list[int]]:
+    """The places of jobs that hang together. Shapes: a job is with its parents, and with others of its name."""
     leader = {str(one["name"]): str(one["name"]) for one in jobs}
 
     def find(name: str) -> str:
@@ -95,9 +115,14 @@ def _batches(jobs: Jobs) -> list[list[int]]:
     together: dict[str, list[int]] = {}
     for at, one in enumerate(jobs):
         together.setdefault(find(str(one["name"])), []).append(at)
+    return list(together.values())
+
+
+def _batches(jobs: Jobs) -> list[list[int]]:
+    """The places of jobs that are judged with one request."""
     batches: list[list[int]] = []
     room = 0
-    for places in together.values():
+    for places in _families(jobs):
         size = sum(len(json.dumps(jobs[at])) for at in places)
         if size > room:
             batches.append([])

@@ -177,6 +177,29 @@ def test_more_than_one_request_holds_is_judged_in_parts_that_hang_together(empty
     assert (plan.code, set(verdicts(plan).values()), len(plan.json)) == (0, {"new"}, 140), plan.err
 
 
+def test_one_family_is_taken_over_and_the_others_are_left_as_they_are(empty: str) -> None:
+    there = [
+        list_new("load", parents=["extract", "fetch"]),
+        list_new("report", parents=["load"]),
+        list_new("extract"),
+        list_new("fetch"),
+        list_new("other"),
+        list_new("below", parents=["other"]),
+    ]
+    with serve_chronos("3.0.2", there) as chronos:
+        one = run_corral(empty, "import", "chronos", chronos.url, "--job", "fetch", "--disabled")
+        assert (one.code, sorted(jobs_of(empty))) == (0, ["extract", "fetch", "load", "report"])
+        run_corral(empty, "job", "enable", "extract")
+        two = run_corral(empty, "import", "chronos", chronos.url, "--job", "other", "--disabled")
+        none = run_corral(empty, "import", "chronos", chronos.url, "--job", "nobody")
+        again = run_corral(empty, "import", "chronos", chronos.url, "--plan", "-o", "json")
+    assert (two.code, two.err.splitlines()[-1]) == (0, "2 of 2 are taken over")
+    assert {name: one["disabled"] for name, one in jobs_of(empty).items()}["extract"] is False
+    assert (none.code, "has no job 'nobody'" in none.err) == (2, True)
+    (row,) = [row for row in again.json if row["name"] == "load"]
+    assert row["notes"] == ["disabled True -> False"]
+
+
 def test_a_chronos_without_jobs_is_none_the_less_one(empty: str) -> None:
     with serve_chronos("3.0.2", []) as chronos:
         answer = run_corral(empty, "import", "chronos", chronos.url)

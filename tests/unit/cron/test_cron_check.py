@@ -22,8 +22,16 @@ def test_jobs_are_new_changed_or_the_same(cluster: Cluster) -> None:
     daily = {"name": "a", "command": "echo a", "schedule": "R/2026-02-01T00:00:00Z/P1D"}
     cluster.put(**daily)
     assert check(cluster, daily) == [("a", "same", "")]
-    assert check(cluster, {**daily, "command": "echo b"}) == [("a", "changed", "")]
-    assert check(cluster, {**daily, "schedule": "R/2026-03-01T00:00:00Z/P1D"}) == [("a", "changed", "")]
+    assert check(cluster, {**daily, "command": "echo b"}) == [("a", "changed", "command 'echo a' -> 'echo b'")]
+    later = "R/2026-03-01T00:00:00Z/P1D"
+    assert check(cluster, {**daily, "schedule": later}) == [
+        ("a", "changed", f"schedule '{daily['schedule']}' -> '{later}'")
+    ]
+    ((_, verdict, why),) = check(cluster, {"name": "a", "command": "x" * 99, "parents": ["a2"], "cpus": 2, "mem": 3,
+                                           "retries": 9, "owner": "ada"}, {**daily, "name": "a2"})[:1]  # fmt: skip
+    assert verdict == "changed"
+    assert f"command 'echo a' -> '{'x' * 59}…" in why
+    assert why.endswith("3 more fields change"), why
     assert check(cluster, {**daily, "name": "b"}) == [("b", "new", "")]
 
 

@@ -10,14 +10,16 @@ from typing import Any
 
 import msgspec
 
-from corral.frameworks.cron.chronos import ReadJob
+from corral.frameworks.cron.chronos import ReadJob, write_job
 from corral.frameworks.cron.graph import Parents, check_parents
 from corral.frameworks.cron.launch import read_constraint
 from corral.frameworks.cron.schedule import Repeat, fill_start, period_s, read_schedule
-from corral.frameworks.cron.spec import JobSpec
+from corral.frameworks.cron.spec import JobSpec, Progress
 from corral.frameworks.cron.state import State
 from corral.lib.errors import CorralError
 
+_MOST_NAMED = 5
+_MOST_SHOWN = 60
 _OFFSET = re.compile(r"(Z|[+-]\d{2}:?\d{2})$")
 _MONTHLY = re.compile(r"P\d+[YM]")
 
@@ -104,7 +106,22 @@ def _judge(state: State, known: Parents, in_circle: bool, read: ReadJob | str, n
     same = job is not None and job.spec == msgspec.structs.replace(spec, schedule=job.spec.schedule)
     if job is not None and same and spec.schedule not in (job.spec.schedule, job.record.given):
         same = False
+    if job is not None and not same:
+        notes = [*_differences(state, job.spec, spec), *notes]
     return {"verdict": "new" if job is None else "same" if same else "changed", "notes": notes}
+
+
+def _differences(state: State, old: JobSpec, new: JobSpec) -> list[str]:
+    """What would change, field by field as they are shown."""
+    was, will = (write_job(each, Progress(), each.schedule or "", state.config) for each in (old, new))
+    fields = [field for field in [*was, *(f for f in will if f not in was)] if was.get(field) != will.get(field)]
+    found = [f"{field} {_shorten(was.get(field))} -> {_shorten(will.get(field))}" for field in fields[:_MOST_NAMED]]
+    return [*found, f"{len(fields) - _MOST_NAMED} more fields change"] if len(fields) > _MOST_NAMED else found
+
+
+def _shorten(value: Any) -> str:
+    text = "none" if value is None else repr(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
 def _note(spec: JobSpec, now: float) -> list[str]:
