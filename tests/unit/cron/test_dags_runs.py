@@ -419,6 +419,12 @@ BAD: list[tuple[Json, str]] = [
         "both be CORRAL_RESULT_A",
     ),
     ({"name": "x", "steps": [step("a"), step("b", cpus=0.0001)]}, "step 'b': cpus is 0.0001"),
+    ({"name": "x", "steps": [step("a", result="/etc/passwd")]}, "must be a file of the sandbox"),
+    ({"name": "x", "steps": [step("a", result="out/../../x")]}, "must be a file of the sandbox"),
+    ({"name": "x", "steps": [step("a", result="a\0")]}, "must be a file of the sandbox"),
+    ({"name": "x", "steps": [step("a", array={"items": ["a\0"]})]}, "an item with a NUL"),
+    ({"name": "x", "steps": [step("a")], "parameters": [{"name": "p"}, {"name": "p"}]}, "two parameters 'p'"),
+    ({"name": "x", "steps": [step("a")], "parameters": [{"name": "p", "default": "\0"}]}, "parameter 'p' has a NUL"),
 ]
 
 
@@ -577,3 +583,21 @@ def test_a_step_after_very_many_names_some_of_them(cluster: Cluster) -> None:
     run_id = start(cluster)
     last = show(cluster, run_id)["steps"][-1]
     assert last["why"] == f"it comes after {', '.join(f's{n}' for n in range(10))} and 20 more"
+
+
+@pytest.mark.parametrize("file", ["out", "out/x", "./out", "a/../out", "..out"])
+def test_a_result_may_be_any_file_of_the_sandbox(file: str) -> None:
+    assert read_dag({"name": "x", "steps": [step("a", result=file)]}).steps[0].job.result == file
+
+
+def test_a_run_is_not_started_with_what_no_task_can_be_told(cluster: Cluster) -> None:
+    put(cluster, step("a"), parameters=[{"name": "day"}])
+    before = dict(cluster.records)
+    for value, key, why in (
+        ("a\0", "", "parameter 'day' has a NUL"),
+        ("x" * 65537, "", "come to 65537 bytes, 65536 are the most"),
+        ("x", "k" * 257, "has 257 characters, 256 are the most"),
+    ):
+        with pytest.raises(Invalid, match=why):
+            cluster.ask(StartDag(name="etl", parameters={"day": value}, key=key))
+    assert cluster.records == before

@@ -17,7 +17,7 @@ from corral.frameworks.cron.dags.spec import (
     StartDag,
 )
 from corral.frameworks.cron.dags.state import pack
-from corral.frameworks.cron.dags.steps import close, run_record_key
+from corral.frameworks.cron.dags.steps import check_values, close, run_record_key
 from corral.frameworks.cron.dags.walk import check_graph, find_waves
 from corral.frameworks.cron.launch import read_constraint
 from corral.frameworks.cron.schedule import Repeat, fill_start, read_schedule
@@ -25,6 +25,7 @@ from corral.frameworks.cron.state import State, replace
 from corral.lib.errors import Conflict, Invalid, NotFound
 from corral.runtime.core import Effect, Note, Persist, Reply
 
+MOST_KEY = 256
 _WHOLE_FIELDS = {
     "schedule": "schedule", "time_zone": "scheduleTimeZone", "concurrency": "concurrencyPolicy",
     "parameters": "parameters", "owner": "owner", "webhook": "webhook", "description": "description",
@@ -182,6 +183,10 @@ def start_run(state: State, ask: int, command: StartDag, now: float) -> list[Eff
     """Start a run. Shapes: answers (its id, whether it is new). Errors: `Invalid` for parameters, `Conflict`."""
     spec = need_dag(state, command.name)
     dags = state.dags
+    if len(command.key) > MOST_KEY:
+        raise Invalid(
+            f"key {command.key[:40]!r}… has {len(command.key)} characters, {MOST_KEY} are the most; shorten it"
+        )
     if command.key and (known := dags.keys.get((command.name, command.key))) is not None:
         if dags.runs[command.name][known].parameters != command.parameters:
             raise Conflict(f"key {command.key!r} has started run {known} with other parameters; take another key")
@@ -204,6 +209,7 @@ def check_parameters(spec: DagSpec, given: Mapping[str, str]) -> None:
     missing = [name for name, p in known.items() if p.default is None and name not in given]
     if missing:
         raise Invalid(f"DAG {spec.name!r} needs a value for {', '.join(missing)}; give it in parameters")
+    check_values(given)
 
 
 def resume_run(state: State, ask: int, command: ResumeDag, now: float) -> list[Effect]:

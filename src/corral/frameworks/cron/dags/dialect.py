@@ -18,6 +18,7 @@ from corral.frameworks.cron.chronos import (
 from corral.frameworks.cron.dags.spec import (
     MOST_ELEMENTS,
     MOST_STEPS,
+    MOST_VALUE_BYTES,
     Array,
     Condition,
     DagSpec,
@@ -25,7 +26,7 @@ from corral.frameworks.cron.dags.spec import (
     Test,
     When,
 )
-from corral.frameworks.cron.dags.steps import result_variable
+from corral.frameworks.cron.dags.steps import check_values, result_variable
 from corral.frameworks.cron.reader import Reader
 from corral.frameworks.cron.spec import Concurrency, Config, JobSpec, Progress
 from corral.lib.errors import Invalid
@@ -65,8 +66,22 @@ def read_dag(body: Json) -> DagSpec:
     reader.done()
     if reader.unknown:
         raise Invalid(f"DAG {name!r} has fields that nobody knows: {', '.join(reader.unknown[:10])}; take them out")
+    twice = [p for p, count in Counter(p.name for p in spec.parameters).items() if count > 1]
+    if twice:
+        raise Invalid(f"DAG {name!r} has two parameters {twice[0]!r}; give each its own name")
+    check_values({p.name: p.default for p in spec.parameters if p.default is not None})
     _check_steps(spec)
     return spec
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path stays within the directory that it starts from."""
+    depth = 0
+    for part in path.split("/"):
+        depth += -1 if part == ".." else part not in ("", ".")
+        if depth < 0:
+            return False
+    return not path.startswith("/")
 
 
 def _read_name(reader: Reader, what: str) -> str:
@@ -88,6 +103,8 @@ def _read_step(item: Reader) -> Step:
     if not (result is None or isinstance(result, bool | str)):
         raise item.wrong("result", "true or the name of a file")
     file = (_RESULT_FILE if result else "") if isinstance(result, bool) or result is None else result
+    if "\0" in file or not is_inside(file):
+        raise Invalid(f"{item.at('result')} is {file!r}; it must be a file of the sandbox, such as out/result")
     job = JobSpec(name=name, concurrency=Concurrency.ALLOW, result=file, **read_work(item))
     _check_work(job)
     after = item.texts("after")
@@ -137,6 +154,8 @@ def _read_array(item: Reader | None) -> Array | None:
         most_running=item.whole("maxRunning"),
     )  # fmt: skip
     item.done()
+    if any("\0" in one or len(one.encode()) > MOST_VALUE_BYTES for one in found.items):
+        raise Invalid(f"{item.at('items')} has an item with a NUL or of more than {MOST_VALUE_BYTES} bytes; shorten it")
     many = len(found.items) or found.count
     if not found.source and not 1 <= many <= MOST_ELEMENTS:
         raise Invalid(f"{item.path} is of {many} elements; it must be of 1 to {MOST_ELEMENTS}")

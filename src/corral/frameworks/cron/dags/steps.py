@@ -5,9 +5,11 @@ element's name; so whatever is found after a crash is walked anew, and an elemen
 """
 
 import re
+from collections.abc import Mapping
 
 from corral.frameworks.cron import notices
 from corral.frameworks.cron.dags.spec import (
+    MOST_VALUE_BYTES,
     DagRun,
     DagState,
     ElementEnd,
@@ -18,6 +20,7 @@ from corral.frameworks.cron.dags.state import Elements, Work, fate_of, take_walk
 from corral.frameworks.cron.keys import run_key
 from corral.frameworks.cron.spec import Cause, JobRecord, Progress, Result, Run, StepRef
 from corral.frameworks.cron.state import Job, State, replace
+from corral.lib.errors import Invalid
 from corral.runtime.core import Effect, Note, Persist
 
 _OUTCOMES = {
@@ -118,6 +121,17 @@ def environment(work: Work, elements: Elements, index: int) -> dict[str, str]:
         if elements.items:
             found["CORRAL_ARRAY_ITEM"] = elements.items[index]
     return found
+
+
+def check_values(parameters: Mapping[str, str]) -> None:
+    """Errors: `Invalid` for what can be no variable of a task, or is too much to be told to each."""
+    if nul := [name for name, value in parameters.items() if "\0" in value]:
+        raise Invalid(f"parameter {nul[0]!r} has a NUL, which no variable of a task can hold; take it out")
+    size = sum(len(value.encode()) for value in parameters.values())
+    if size > MOST_VALUE_BYTES:
+        raise Invalid(
+            f"the parameters come to {size} bytes, {MOST_VALUE_BYTES} are the most; name a place where the rest is"
+        )
 
 
 def result_variable(step: str) -> str:
