@@ -11,10 +11,12 @@ from corral.cli.client import Client
 from corral.cli.files import read_json
 from corral.cli.jobs import split_parameter
 from corral.cli.output import output_option, repeat, show, watch_option
-from corral.lib.errors import Failed, Invalid, NotFound
+from corral.lib.errors import Failed, Invalid, NotFound, Unavailable
 
 API = "/corral/v1"
 _POLL_S = 0.3
+_PATIENCE_S = 600.0
+"""How long a master that does not answer is asked again."""
 _OVER = ("succeeded", "failed", "killed")
 
 follow_options = [
@@ -219,15 +221,29 @@ def remove_dag(addr: str, name: str, force: bool) -> None:
     click.echo(f"DAG {name} deleted", err=True)
 
 
+def _look_at(client: Client, run_id: str, deadline: float) -> tuple[dict[str, Any], float]:
+    """The run, and how long it took to be told, in seconds. A master that is away for a while is waited for."""
+    silent_at: float | None = None
+    while True:
+        asked_at = time.monotonic()
+        try:
+            return client.get(_path(run_id, kind="dag-runs")), time.monotonic() - asked_at
+        except Unavailable as error:
+            if silent_at is None:
+                click.echo(f"corral: {error.message}; the run goes on, and is waited for", err=True)
+                silent_at = asked_at
+            if asked_at > min(deadline, silent_at + _PATIENCE_S):
+                raise
+        time.sleep(1.0)
+
+
 def _follow(client: Client, run_id: str, timeout_s: float) -> None:
     """Tell of each step that begins, is tried again or ends. Errors: `Failed` when the run fails, or is not over in
     time."""
     deadline = time.monotonic() + timeout_s
     seen: dict[str, tuple[str, int]] = {}
     while True:
-        asked_at = time.monotonic()
-        run = client.get(_path(run_id, kind="dag-runs"))
-        took_s = time.monotonic() - asked_at
+        run, took_s = _look_at(client, run_id, deadline)
         for step in run["steps"]:
             now = step["state"], step.get("attempt", 0)
             # What has not begun waits too, and has no attempt.

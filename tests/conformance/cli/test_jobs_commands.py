@@ -1,11 +1,12 @@
 """The commands about jobs, DAGs and batch jobs that other tests leave out, and what they say of nonsense."""
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from corral_daemons import Answer, wait_until
+from corral_daemons import CORRAL, Answer, Site, clean_environment, run_corral, wait_until
 
 Run = Callable[..., Answer]
 FAR = "R/2040-01-01T00:00:00Z/P1D"
@@ -165,6 +166,31 @@ def test_a_run_that_fails_is_followed_told_of_and_resumed(run: Run, tmp_path: Pa
     assert (resumed.code, resumed.err.splitlines()[-1]) == (0, f"run {run_id} succeeded")
     assert run("dag", "resume", run_id).code == 4
     run("dag", "rm", "mend")
+
+
+def test_a_run_is_followed_over_the_death_of_its_master(daemons: Site, tmp_path: Path) -> None:
+    master = daemons.master()
+    daemons.agent(master.url)
+    step = {
+        "name": "a",
+        "command": f"while [ ! -e {tmp_path}/go ]; do sleep 0.1; done",
+        "cpus": 0.1,
+        "mem": 16,
+        "disk": 1,
+    }
+    body = json.dumps({"name": "long", "steps": [step]})
+    assert run_corral(master.url, "dag", "apply", "--no-check", "-", stdin=body).code == 0
+    words = [*CORRAL, "dag", "run", "long", "--wait"]
+    environment = clean_environment(CORRAL_ADDR=master.url)
+    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment) as following:
+        assert following.stderr is not None
+        wait_until(lambda: b"a  running" in following.stderr.readline(), "the start")
+        master.kill()
+        wait_until(lambda: b"the run goes on, and is waited for" in following.stderr.readline(), "the silence")
+        daemons.master(listen=master.url.removeprefix("http://"))
+        (tmp_path / "go").touch()
+        rest = following.stderr.read().decode()
+    assert (following.returncode, "succeeded" in rest) == (0, True), rest
 
 
 @pytest.mark.parametrize(
