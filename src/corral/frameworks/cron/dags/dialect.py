@@ -96,7 +96,7 @@ def _read_name(reader: Reader, what: str) -> str:
 
 def _read_step(item: Reader) -> Step:
     name = _read_name(item, "the step")
-    wrong = [field for field in _OF_JOBS_ALONE if item.has(field)]
+    wrong = [field for field in _OF_JOBS_ALONE if field in item.fields]
     if wrong:
         raise Invalid(f"step {name!r} has {', '.join(wrong)}, which only a DAG or a job may have; take it out")
     result = item.any("result")
