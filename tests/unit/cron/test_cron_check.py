@@ -33,6 +33,13 @@ def test_jobs_are_new_changed_or_the_same(cluster: Cluster) -> None:
     assert f"command 'echo a' -> '{'x' * 59}…" in why
     assert why.endswith("3 more fields change"), why
     assert check(cluster, {**daily, "name": "b"}) == [("b", "new", "")]
+    past = {"name": "c", "schedule": "R/2014-03-01T00:00:00Z/P1D"}
+    assert check(cluster, past)[0][1:] == (
+        "new",
+        "its start has passed, so it runs once as soon as it is here and enabled",
+    )
+    cluster.put(command="echo", **past)
+    assert check(cluster, past) == [("c", "same", "")]
 
 
 def test_a_parent_may_stand_among_the_jobs(cluster: Cluster) -> None:
@@ -54,6 +61,7 @@ def test_jobs_that_would_wait_for_one_another_are_refused_with_the_path(cluster:
         ({"schedule": "R/2026-02-01T09:00:00/PT1H"}, "its start has no offset"),
         ({"schedule": "R/2026-02-28T09:00:00Z/P1M"}, "months count from the start"),
         ({"schedule": "R0/2026-02-28T09:00:00Z/P1D"}, "no firing left"),
+        ({"schedule": "R/2014-02-28T09:00:00Z/P1D"}, "it runs once as soon as it is here and enabled"),
         ({"schedule": "R/2026-02-28T09:00:00Z/P1D", "epsilon": "PT60S"}, "more than PT60S late is skipped"),
         ({"schedule": "R/2026-02-28T09:00:00Z/P1D", "color": "red"}, "nobody knows color"),
     ],

@@ -14,7 +14,7 @@ from corral.frameworks.cron.chronos import ReadJob, write_job
 from corral.frameworks.cron.graph import Parents, check_parents
 from corral.frameworks.cron.launch import read_constraint
 from corral.frameworks.cron.schedule import Repeat, fill_start, period_s, read_schedule
-from corral.frameworks.cron.spec import JobSpec, Progress
+from corral.frameworks.cron.spec import JobSpec, Misfire, Progress
 from corral.frameworks.cron.state import State
 from corral.lib.errors import CorralError
 
@@ -106,9 +106,19 @@ def _judge(state: State, known: Parents, in_circle: bool, read: ReadJob | str, n
     same = job is not None and job.spec == msgspec.structs.replace(spec, schedule=job.spec.schedule)
     if job is not None and same and spec.schedule not in (job.spec.schedule, job.record.given):
         same = False
+    if job is None and _has_passed(spec, now):
+        notes.append("its start has passed, so it runs once as soon as it is here and enabled")
     if job is not None and not same:
         notes = [*_differences(state, job.spec, spec), *notes]
     return {"verdict": "new" if job is None else "same" if same else "changed", "notes": notes}
+
+
+def _has_passed(spec: JobSpec, now: float) -> bool:
+    """Whether a firing is made good at once."""
+    if spec.schedule is None or spec.epsilon is not None or spec.misfire is Misfire.SKIP:
+        return False
+    grid = read_schedule(fill_start(spec.schedule, spec.time_zone, now), spec.time_zone)
+    return isinstance(grid, Repeat) and grid.count != 0 and grid.first < int(now * 1000)
 
 
 def _differences(state: State, old: JobSpec, new: JobSpec) -> list[str]:
