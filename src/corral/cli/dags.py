@@ -15,6 +15,7 @@ from corral.lib.errors import Failed, Invalid, NotFound, Unavailable
 
 API = "/corral/v1"
 _POLL_S = 0.3
+_MOST_SHOWN = 60
 _PATIENCE_S = 600.0
 """How long a master that does not answer is asked again."""
 _OVER = ("succeeded", "failed", "killed")
@@ -175,9 +176,16 @@ def _show_run(run: dict[str, Any], output: str) -> None:
             counts = step.get("counts")
             many = f"{counts['succeeded']}/{step['count']}" if counts and step["count"] else ""
             task = step.get("taskId") or next((e["taskId"] for e in step.get("elements", ()) if e["taskId"]), "")
-            yield step["name"], step["state"], many, step.get("result") or "", step["why"], task
+            result = _shorten(step.get("result") or "", None if output == "wide" else _MOST_SHOWN)
+            yield step["name"], step["state"], many, result, step["why"], task
 
     show(run, output, ["step", "state", "elements", "result", "why", "task"], rows)
+
+
+def _shorten(text: str, most: int | None) -> str:
+    """What a task left, as it may be shown to a terminal; -o json has all of it."""
+    shown = "".join(char if char.isprintable() else "?" for char in text[:most])
+    return shown if most is None or len(text) <= most else f"{shown}…"
 
 
 def _show_runs(found: dict[str, Any], output: str) -> None:

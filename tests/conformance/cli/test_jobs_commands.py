@@ -168,6 +168,23 @@ def test_a_run_that_fails_is_followed_told_of_and_resumed(run: Run, tmp_path: Pa
     run("dag", "rm", "mend")
 
 
+def test_a_long_or_unprintable_result_leaves_the_table_readable(run: Run) -> None:
+    small = {"cpus": 0.1, "mem": 16, "disk": 1, "result": True}
+    steps = [
+        {"name": "long", "command": "printf '%0500d' 0 > result", **small},
+        {"name": "odd", "command": "printf 'a\\033[31m\\nb' > result", **small},
+    ]
+    assert run("dag", "apply", "-", stdin=json.dumps({"name": "show", "steps": steps})).code == 0
+    run_id = run("dag", "run", "show", "--wait").out.strip()
+    table = run("dag", "status", run_id).out
+    assert "\033" not in table
+    assert "a?[31m?b" in table
+    assert f" {'0' * 60}… " in table
+    assert f" {'0' * 500} " in run("dag", "status", run_id, "-o", "wide").out
+    assert run("dag", "status", run_id, "-o", "json").json["steps"][0]["result"] == "0" * 500
+    run("dag", "rm", "show")
+
+
 def test_a_run_is_followed_over_the_death_of_its_master(daemons: Site, tmp_path: Path) -> None:
     master = daemons.master()
     daemons.agent(master.url)

@@ -190,7 +190,13 @@ def test_an_array_fans_out_over_what_a_step_has_found(cluster: Cluster) -> None:
     assert show(cluster, run_id)["state"] == "succeeded"
 
 
-@pytest.mark.parametrize(("data", "state"), [(b"[]", "succeeded"), (b"no", "failed"), (b'{"a":1}', "failed")])
+@pytest.mark.parametrize(
+    ("data", "state"),
+    [
+        (b"[]", "succeeded"), (b"no", "failed"), (b'{"a":1}', "failed"), (b'["\\ud800"]', "failed"),
+        (b'["a", "b\\u0000"]', "failed"), (b"[" * 4000, "failed"), (b"1" * 4000, "failed"),
+    ],
+)  # fmt: skip
 def test_an_array_of_nothing_is_over_and_one_of_no_list_has_failed(cluster: Cluster, data: bytes, state: str) -> None:
     put(cluster, step("list", result=True), step("each", "list", array={"from": "list"}))
     run_id = start(cluster)

@@ -246,7 +246,7 @@ def _count_elements(work: Work, step: Step) -> tuple[int, tuple[str, ...]]:
         raise ValueError(f"step {array.source} has no result to make an array of")
     try:
         found = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, list):
         raise ValueError(
@@ -254,7 +254,19 @@ def _count_elements(work: Work, step: Step) -> tuple[int, tuple[str, ...]]:
         )
     if len(found) > MOST_ELEMENTS:
         raise ValueError(f"step {array.source} lists {len(found)} items, an array has at most {MOST_ELEMENTS}")
-    return len(found), tuple(item if isinstance(item, str) else json.dumps(item) for item in found)
+    items = tuple(item if isinstance(item, str) else json.dumps(item) for item in found)
+    for at, item in enumerate(items):
+        if not can_be_told(item):
+            raise ValueError(f"item {at} of the list that step {array.source} has left can be no variable of a task")
+    return len(found), items
+
+
+def can_be_told(text: str) -> bool:
+    """Whether a text can be a variable of a task: without NUL, and nothing but whole characters.
+
+    A JSON text may name half of a pair of UTF-16, which no UTF-8 has.
+    """
+    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def fate_of(elements: Elements) -> Fate:
