@@ -607,3 +607,26 @@ def test_a_run_is_not_started_with_what_no_task_can_be_told(cluster: Cluster) ->
         with pytest.raises(Invalid, match=why):
             cluster.ask(StartDag(name="etl", parameters={"day": value}, key=key))
     assert cluster.records == before
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+def test_what_succeeded_stands_also_where_a_step_before_it_is_done_anew(cluster: Cluster, crashes: bool) -> None:
+    put(cluster, step("a"), step("b", "a", when="always"), step("c", "a", when="always", array={"count": 2}))
+    run_id = start(cluster)
+    cluster.start()
+    end(cluster, "a", TaskState.FAILED)
+    for task_id in cluster.start():
+        good = step_of(task_id) == "b" or cluster.environment(task_id)["CORRAL_ARRAY_INDEX"] == "1"
+        cluster.update(task_id, TaskState.FINISHED if good else TaskState.FAILED)
+    assert states(cluster, run_id) == {"a": "failed", "b": "succeeded", "c": "failed"}
+    cluster.ask(ResumeDag(run=run_id))
+    cluster.settle()
+    cluster.start()
+    assert running(cluster) == ["a"]
+    end(cluster, "a")
+    if crashes:
+        cluster.recover()
+    (again,) = cluster.start()
+    assert (step_of(again), cluster.environment(again)["CORRAL_ARRAY_INDEX"]) == ("c", "0")
+    cluster.finish(again)
+    assert show(cluster, run_id)["state"] == "succeeded"

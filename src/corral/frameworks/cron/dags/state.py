@@ -76,13 +76,15 @@ class Elements:
 
 
 class Work:
-    """A run under way. Shapes: `begun` are its open steps, `ready` those of them that may have elements to begin."""
+    """A run under way. Shapes: `begun` are its open steps, `ready` those of them that may have elements to begin,
+    `standing` what still counted of elements when the run was taken up: after a resume steps that have yet to open."""
 
-    __slots__ = ("begun", "ready", "run", "spec", "walk")
+    __slots__ = ("begun", "ready", "run", "spec", "standing", "walk")
 
-    def __init__(self, run: DagRun, spec: DagSpec) -> None:
+    def __init__(self, run: DagRun, spec: DagSpec, standing: Ends) -> None:
         self.run = run
         self.spec = spec
+        self.standing = standing
         self.walk = Walk(spec)
         self.begun: dict[str, Elements] = {}
         self.ready: deque[Elements] = deque()
@@ -199,16 +201,16 @@ class Dags:
 def take_walk(dags: Dags, run: DagRun) -> Work:
     """A run walked as far as what is recorded of it goes."""
     spec = dags.specs[run.dag, run.version]
-    work = Work(run, spec)
-    walk_on(work, dags.standing_ends(run, spec))
+    work = Work(run, spec, dags.standing_ends(run, spec))
+    walk_on(work)
     return work
 
 
-def walk_on(work: Work, ends: Ends) -> None:
+def walk_on(work: Work) -> None:
     """Open all steps that may begin, and end those that are over at once."""
     while begun := work.walk.advance():
         for step in begun:
-            _open(work, step, ends.get(step.name, {}))
+            _open(work, step, work.standing.get(step.name, {}))
 
 
 def _open(work: Work, step: Step, ended: dict[int, ElementEnd]) -> None:

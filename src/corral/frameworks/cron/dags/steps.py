@@ -183,7 +183,7 @@ def _go_on(state: State, work: Work, elements: Elements, now: float) -> list[Eff
     name = elements.step.name
     del work.begun[name]
     work.walk.end(name, fate_of(elements))
-    walk_on(work, {})
+    walk_on(work)
     if work.walk.is_over:
         return finish(state, work, now)
     if work.ready:
