@@ -1,9 +1,11 @@
 """Batch jobs as real processes of this machine: how many a second, and how many at once as far as memory allows.
 
-One `corral dev` in a process of its own, whose agent is told that it has more than there is.
+One `corral dev` in a process of its own, whose agent is told that it has more than there is. Slurm does the same work
+in turns with it, with a controller and a node on this machine; neither confines or accounts for what it runs.
 """
 
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -13,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.bench.report import Measure
+from tests.bench.slurm_cluster import slurm_cluster
 
 from corral.client import BatchClient
 
@@ -20,20 +23,32 @@ BUDGET_RATE = 100.0
 ROOM = "cpus:10000;mem:10000000;disk:10000000"
 LEFT_MB = 2048
 PORTION = 200
+SLURM_CPUS = 64
 
 
 def measure(*, short: bool) -> list[Measure]:
+    jobs, rounds = (20, 1) if short else (1000, 3)
     with _cluster() as url, BatchClient(url) as client:
         _run(client, 10)
-        rates = tuple(_run(client, 20 if short else 1000) for _ in range(1 if short else 3))
+        rates, peers = [], []
+        for _ in range(rounds):
+            rates.append(_run(client, jobs))
+            peers.append(_run_slurm(jobs))
         running = _fill(client, 40 if short else 4000)
         client.kill_many(state="RUNNING")
         # Tasks outlive the daemon that started them, and nothing shall be left behind.
         while client.stats().states["RUNNING"]:
             time.sleep(0.2)
     budget = None if short else BUDGET_RATE
+    peer = statistics.median(peers)
     return [
-        Measure(name="batch jobs as real processes", unit="jobs/s", runs=rates, budget=budget, at_least=True),
+        Measure(name="batch jobs as real processes", unit="jobs/s", runs=tuple(rates), budget=budget, at_least=True),
+        Measure(
+            name="batch jobs as real processes, against Slurm",
+            unit="times",
+            runs=tuple(rate / peer for rate in rates),
+            note=f"Slurm on the same machine {peer:.1f} jobs/s, {SLURM_CPUS} at once",
+        ),
         Measure(name="real processes at once", unit="jobs", runs=(float(running),), note="each `sleep`"),
     ]
 
@@ -44,6 +59,14 @@ def _run(client: BatchClient, count: int) -> float:
     while pending:
         pending = client.wait(pending).pending
     return count / (time.perf_counter() - began)
+
+
+def _run_slurm(count: int) -> float:
+    with (
+        tempfile.TemporaryDirectory(prefix="cs-") as directory,
+        slurm_cluster(Path(directory), cpus=SLURM_CPUS) as slurm,
+    ):
+        return slurm.run_jobs(count)
 
 
 def _fill(client: BatchClient, most: int) -> int:

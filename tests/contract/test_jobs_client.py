@@ -23,7 +23,8 @@ Reply = tuple[int, Any, dict[str, str]]
 class Master:
     """A pretended batch API. Shapes: `script` holds replies that come before all others, None cuts the connection.
 
-    Jobs end as their command says: `ok`, `bad`, or `hold`, which runs until it is let go or killed.
+    Jobs end as their command says: `ok`, `bad`, or `hold`, which runs until it is let go or killed. `logs` are what is
+    heard by those who follow one, a connection each, where None cuts it; with the last the job ends.
     """
 
     def __init__(self) -> None:
@@ -34,6 +35,7 @@ class Master:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.keys: dict[str, list[str]] = {}
         self.events: list[list[dict[str, Any]]] = []
+        self.logs: list[list[bytes | None]] = []
         self.owner = {"owner": "ada", "weight": 1.0, "max_running": 0, "max_queued": 5, "paused": False}
         master = self
 
@@ -48,12 +50,26 @@ class Master:
                     self.close_connection = True
                     return
                 status, value, headers = reply
+                if isinstance(value, list):
+                    self.send_pieces(status, value)
+                    return
                 raw = value if isinstance(value, bytes) else json.dumps(value).encode()
                 self.send_response(status)
                 for key, text in {**headers, "Content-Length": str(len(raw))}.items():
                     self.send_header(key, text)
                 self.end_headers()
                 self.wfile.write(raw)
+
+            def send_pieces(self, status: int, pieces: list[bytes | None]) -> None:
+                self.send_response(status)
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                for piece in pieces:
+                    if piece is None:
+                        self.close_connection = True
+                        return
+                    self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+                self.wfile.write(b"0\r\n\r\n")
 
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_one
 
@@ -98,11 +114,16 @@ class Master:
             lines = self.events.pop(0) if self.events else []
             return 200, b"".join(json.dumps(one).encode() + b"\n" for one in lines), {}
         if what.startswith("owners/"):
-            self.owner |= body or {}
+            self.owner |= {key: value for key, value in (body or {}).items() if value is not None}
             return 200, self.owner, {}
         job_id = what.removeprefix("jobs/").removesuffix("/log")
         if job_id not in self.jobs:
             return 404, {"message": f"there is no job {job_id!r}"}, {}
+        if what.endswith("/log") and "follow=true" in query:
+            pieces = self.logs.pop(0) if self.logs else []
+            if not self.logs:
+                self.end(job_id, "SUCCEEDED")
+            return 200, pieces, {}
         if what.endswith("/log"):
             return 200, query.encode(), {}
         if method == "DELETE":
@@ -118,16 +139,18 @@ class Master:
         ids = self.keys.get(key)
         if ids is None:
             ids = self.keys[key] = [f"J{len(self.jobs) + n}" for n in range(len(jobs))]
-            for job_id, job in zip(ids, jobs, strict=True):
+            known = {job["key"]: job_id for job_id, job in self.jobs.items() if "key" in job}
+            for place, job in enumerate(jobs):
+                job_id = ids[place] = known.setdefault(job.get("key", ids[place]), ids[place])
+                if job_id in self.jobs:
+                    continue
                 self.jobs[job_id] = {"id": job_id, "state": "RUNNING", **job}
                 states = {"ok": "SUCCEEDED", "bad": "FAILED"}
                 if job.get("command") in states:
                     self.end(job_id, states[job["command"]])
-        return (
-            201,
-            {"jobs": [{"id": i, "state": "QUEUED", "index": n} for n, i in enumerate(ids)], "count": len(ids)},
-            {},
-        )
+        found = [{"id": i, "state": "QUEUED", "index": n} for n, i in enumerate(ids)]
+        notices = ["no agent has been seen"] if any(job.get("command") == "doubtful" for job in jobs) else []
+        return 201, {"jobs": found, "count": len(ids), "notices": notices}, {}
 
     def end(self, job_id: str, state: str) -> None:
         with self.lock:
@@ -169,10 +192,10 @@ class Plain:
         self._runner.run(self._client.close())
         self._runner.close()
 
-    def take(self, name: str, count: int, *words: Any) -> list[Any]:
+    def take(self, name: str, count: int, *words: Any, **fields: Any) -> list[Any]:
         async def gather() -> list[Any]:
             found: list[Any] = []
-            stream = getattr(self._client, name)(*words)
+            stream = getattr(self._client, name)(*words, **fields)
             async for one in stream:
                 found.append(one)
                 if len(found) == count:
@@ -190,8 +213,8 @@ class Plain:
 
 
 class Direct(BatchClient):
-    def take(self, name: str, count: int, *words: Any) -> list[Any]:
-        stream = getattr(self, name)(*words)
+    def take(self, name: str, count: int, *words: Any, **fields: Any) -> list[Any]:
+        stream = getattr(self, name)(*words, **fields)
         found = list(islice(stream, count))
         stream.close()
         return found
@@ -324,6 +347,9 @@ def test_the_other_calls_send_what_they_say(make: Callable[..., Any], master: Ma
     assert client.owner("ada").max_queued == 5
     changed = client.owner("ada", weight=2.0, paused=True)
     assert (changed.weight, changed.paused, changed.max_queued) == (2.0, True, 5)
+    master.owner |= {"max_queued_set": False}
+    client.owner("ada", weight=3.0)
+    assert (master.seen[-1][2]["weight"], master.seen[-1][2]["max_queued"]) == (3.0, None), "the server's stays so"
     assert client.set_priority("J0", 7).id == "J0"
     assert master.seen[-1][:3] == ("PATCH", "/v1/batch/jobs/J0", {"priority": 7})
     client.kill("J0")
@@ -350,6 +376,93 @@ def test_a_stream_that_ends_at_once_again_and_again_is_not_asked_in_circles(
     with pytest.raises(Unavailable, match="the stream has ended"):
         make(master.url, retry_s=1.0).take("events", 1)
     assert len(master.seen) < 10
+
+
+def follow(client: Any, **fields: Any) -> bytes:
+    return b"".join(client.take("follow_log", 100, "J0", **fields))
+
+
+def test_a_log_is_followed_to_its_end_and_from_where_it_was_cut(make: Callable[..., Any], master: Master) -> None:
+    client = make(master.url)
+    client.submit([{"command": "hold", "attempt": 3}])
+    master.logs = [[b"one ", b"two ", None], [], [b"three"], []]
+    assert follow(client, stream="stderr", offset=2) == b"one two three"
+    asked = [path.partition("?")[2] for _, path, _, _ in master.seen if "/log" in path]
+    assert [query.partition("offset=")[2].partition("&")[0] for query in asked] == ["2", "10", "10", "15", "15"]
+    assert {query.partition("&")[0] for query in asked} == {"stream=stderr"}
+    assert all("attempt=3" in query for query in asked)
+
+
+def test_a_log_that_is_over_is_read_once_and_that_of_a_forgotten_job_ends(
+    make: Callable[..., Any], master: Master
+) -> None:
+    client = make(master.url)
+    client.submit([{"command": "ok", "attempt": 1}])
+    master.logs = [[b"all"]]
+    assert follow(client) == b"all"
+    assert [path.partition("?")[0] for _, path, _, _ in master.seen[1:]] == [
+        "/v1/batch/jobs/J0",
+        "/v1/batch/jobs/J0/log",
+    ]
+    client.submit([{"command": "hold", "attempt": 1}], key="next")
+    gone = {"message": "there is no such job"}
+    master.script = [(200, master.jobs["J1"], {}), (200, [b"all"], {}), (404, gone, {})]
+    assert follow(client) == b"all"
+
+
+def test_a_log_is_waited_for_until_its_attempt_is_launched(make: Callable[..., Any], master: Master) -> None:
+    client = make(master.url)
+    client.submit([{"command": "hold", "attempt": 1}])
+    threading.Timer(0.3, master.jobs["J0"].update, ({"attempt": 2},)).start()
+    master.logs = [[b"second"]]
+    assert follow(client, attempt=2) == b"second"
+    with pytest.raises(NotFound, match="is SUCCEEDED after 2 attempts, so there is no log"):
+        follow(client, attempt=3)
+    with pytest.raises(NotFound, match="there is no job 'J9'"):
+        client.take("follow_log", 1, "J9")
+
+
+def test_an_agent_that_has_not_heard_of_its_task_yet_is_asked_again(make: Callable[..., Any], master: Master) -> None:
+    client = make(master.url, retry_s=2.0)
+    client.submit([{"command": "hold", "attempt": 1}])
+    unknown: Reply = (404, {"message": "no such task"}, {})
+    master.script = [(200, master.jobs["J0"], {}), unknown]
+    master.logs = [[b"there"]]
+    assert follow(client) == b"there"
+    master.script = [unknown]
+    with pytest.raises(NotFound, match="no such task"):
+        follow(client)
+
+
+def test_an_array_has_no_log_to_follow(make: Callable[..., Any], master: Master) -> None:
+    client = make(master.url)
+    client.submit([{"command": "hold", "counts": {"RUNNING": 2}}])
+    with pytest.raises(NotFound, match=r"its elements have logs, such as J0\[0\]"):
+        follow(client)
+
+
+def test_what_is_said_of_jobs_that_nobody_may_run_is_handed_on(make: Callable[..., Any], master: Master) -> None:
+    taken = make(master.url).submit([{"command": "ok"}, {"command": "doubtful"}])
+    assert (len(taken), taken.notices) == (2, ["no agent has been seen"])
+
+
+def test_what_is_no_list_of_jobs_is_refused_before_it_is_sent(make: Callable[..., Any], master: Master) -> None:
+    client = make(master.url)
+    for wrong in ({"command": "ok"}, "ok", ["ok"], [None]):
+        with pytest.raises(TypeError, match=r"such as \{'command': 'true'\}"):
+            client.submit(wrong)
+    assert master.seen == []
+
+
+def test_one_id_is_not_taken_for_many_of_a_letter_and_none_for_all(make: Callable[..., Any], master: Master) -> None:
+    client = make(master.url)
+    for call in (client.wait, client.query, client.kill_many):
+        with pytest.raises(TypeError, match=r"write \['J0'\]"):
+            call("J0")
+    for call in (client.get, client.kill, client.log):
+        with pytest.raises(Invalid, match="the id of the job is empty"):
+            call("")
+    assert master.seen == []
 
 
 def test_threads_may_share_a_plain_client(master: Master) -> None:
@@ -412,10 +525,55 @@ def test_what_a_job_at_fault_is_told_hurts_no_other_of_its_request(executor: Bat
 
 
 def test_what_cannot_be_sent_is_told_at_once_and_the_executor_goes_on(executor: BatchExecutor) -> None:
-    for wrong in (lambda: executor.submit(print, 1), lambda: executor.submit("ok", env={"A": object()})):
+    for wrong in (
+        lambda: executor.submit(print, 1), lambda: executor.submit(b"ok"), lambda: executor.submit(None),
+        lambda: executor.submit("ok", env={"A": object()}),
+    ):  # fmt: skip
         with pytest.raises(TypeError):
             wrong()
     assert executor.submit("ok").result(timeout=10).succeeded
+
+
+def test_what_no_job_can_have_is_refused_before_there_is_an_executor(master: Master) -> None:
+    with pytest.raises(TypeError):
+        BatchExecutor(BatchClient(master.url), env={"A": object()})
+
+
+def test_commands_of_one_key_are_one_job_with_one_result(executor: BatchExecutor, master: Master) -> None:
+    first, second = executor.submit("hold", key="once"), executor.submit("hold", key="once")
+    taken(master, 1)
+    while first.job_id is None or second.job_id is None:
+        time.sleep(0.01)
+    assert first.job_id == second.job_id
+    master.end(first.job_id, "SUCCEEDED")
+    assert first.result(timeout=10).succeeded
+    assert second.result(timeout=10).succeeded
+    assert executor.submit("hold", key="once").result(timeout=10).id == first.job_id
+
+
+def test_a_bug_leaves_nobody_waiting(master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = BatchExecutor(BatchClient(master.url))
+    monkeypatch.setattr(executor._client, "submit", lambda *words, **fields: [])
+    monkeypatch.setattr(threading, "excepthook", lambda failed: None)
+    with pytest.raises(RuntimeError, match="the executor has failed"):
+        executor.submit("ok").result(timeout=10)
+
+
+def test_a_callback_of_what_is_taken_back_may_call_the_executor(master: Master) -> None:
+    executor = BatchExecutor(BatchClient(master.url))
+    with master.lock:
+        sent = executor.submit("ok")
+        while not sent.running():
+            time.sleep(0.01)
+        left = executor.submit("ok")
+        left.add_done_callback(lambda future: executor.shutdown(wait=False))
+        stops = threading.Thread(target=executor.shutdown, kwargs={"wait": False, "cancel_futures": True}, daemon=True)
+        stops.start()
+        stops.join(5)
+        assert not stops.is_alive()
+    assert wait([left, sent], timeout=10).not_done == set()
+    assert left.cancelled()
+    executor.shutdown()
 
 
 def test_a_job_is_cancelled_before_it_is_sent_and_killed_after(executor: BatchExecutor, master: Master) -> None:

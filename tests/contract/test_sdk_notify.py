@@ -3,6 +3,7 @@
 import asyncio
 import email
 import hmac
+import time
 from collections.abc import AsyncIterator
 from email.policy import default
 from pathlib import Path
@@ -69,6 +70,8 @@ async def test_a_mail_goes_to_all_its_readers_with_subject_and_text(mailbox: Mai
     (mail,) = [email.message_from_bytes(m, policy=default) for m in mailbox.mails]
     assert (mail["From"], mail["To"]) == ("cron@example.org", "x@example.org, y@example.org")
     assert mail["Subject"] == "job 'a' failed!"
+    assert abs(mail["Date"].datetime.timestamp() - time.time()) < 60
+    assert mail["Message-ID"] == "<n1@example.org>"
     assert mail.get_content().strip() == "it failed"
     assert any(word.startswith("AUTH PLAIN") for word in mailbox.words)
     await notifier.close()

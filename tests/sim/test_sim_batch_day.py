@@ -19,6 +19,7 @@ from corral.lib.errors import Unavailable
 from corral.model.execution import Execution
 from corral.model.resources import ports, scalar
 from corral.runtime.core import Core
+from corral.runtime.service import relax_collector
 from corral.sdk.scheduler import Session
 from corral.sim.cluster import AGENT, Cluster
 from corral.sim.containers import Behaviour, Container
@@ -37,6 +38,7 @@ NODE = (scalar("cpus", 512.0), scalar("mem", 2_000_000.0), ports((31000, 31999))
 
 if JOBS > 2000:
     pytestmark = pytest.mark.timeout(0)
+    relax_collector()
 
 
 def make_batch(random: Random) -> Core:

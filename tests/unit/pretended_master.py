@@ -110,6 +110,11 @@ class PretendedMaster:
             self.send(Tick(name))
         self.now = end
 
+    def set_clock(self, seconds: float) -> None:
+        """Somebody sets the wall clock, which timers do not go by."""
+        self.now += seconds
+        self.timers = {name: at + seconds for name, at in self.timers.items()}
+
     def settle(self) -> None:
         """Let everything happen that waits for less than a moment."""
         self.advance(0.05)

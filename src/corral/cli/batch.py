@@ -82,9 +82,12 @@ def submit_jobs(
         jobs = [{"command": words[0]} if len(words) == 1 else {"argv": list(words)} if words else {}]
     with _open(addr) as client:
         ids: list[str] = []
-        for one in client.submit(jobs, defaults=given, key=key, check=not no_check):
+        taken = client.submit(jobs, defaults=given, key=key, check=not no_check)
+        for one in taken:
             ids.append(one.id)
             click.echo(one.id)
+        for notice in taken.notices:
+            click.echo(notice, err=True)
         if wait:
             follow(client, ids)
 
@@ -255,15 +258,19 @@ def wait_jobs(addr: str, jobs: tuple[str, ...], timeout_s: float) -> None:
 @batch.command("logs")
 @click.argument("job")
 @click.option("--stderr", is_flag=True, help="Standard error instead of standard output.")
-@click.option("-f", "--follow", "follows", is_flag=True, help="Go on until the attempt is over.")
+@click.option("-f", "--follow", "follows", is_flag=True, help="Wait for it to begin, and go on until it is over.")
 @click.option("--attempt", default=0, type=click.IntRange(min=0), help="Of this attempt, the last one unless told.")
 @click.pass_obj
 def show_log(addr: str, job: str, stderr: bool, follows: bool, attempt: int) -> None:
     """Show what JOB wrote."""
     stream = "stderr" if stderr else "stdout"
-    lines = Client(addr).lines(f"{API}/jobs/{job}/log", stream=stream, follow=follows, attempt=attempt or None)
-    for line in lines:
-        sys.stdout.buffer.write(line)
+    pieces = (
+        _open(addr).follow_log(job, stream=stream, attempt=attempt or None)
+        if follows
+        else Client(addr).lines(f"{API}/jobs/{job}/log", stream=stream, attempt=attempt or None)
+    )
+    for piece in pieces:
+        sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
 
 
@@ -341,6 +348,7 @@ def show_owner(
     given = {"weight": weight, "max_running": max_running, "max_queued": max_queued, "paused": pause}
     changed = {key: value for key, value in given.items() if value is not None}
     if changed:
-        found = client.send("PUT", f"{API}/owners/{owner}", {**{key: found[key] for key in given}, **changed})
+        kept = {key: found[key] for key in given if key != "max_queued" or found.get("max_queued_set", True)}
+        found = client.send("PUT", f"{API}/owners/{owner}", {**kept, **changed})
     columns = ["owner", "weight", "max_running", "max_queued", "queued", "running", "paused"]
     show(found, output, columns, lambda: [[found[column] for column in columns]])

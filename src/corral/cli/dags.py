@@ -11,7 +11,7 @@ from corral.cli.client import Client
 from corral.cli.files import read_json
 from corral.cli.jobs import split_parameter
 from corral.cli.output import output_option, repeat, show, watch_option
-from corral.lib.errors import Failed, Invalid, NotFound, Unavailable
+from corral.lib.errors import Failed, Invalid, NotFound, Unavailable, Unprocessable
 
 API = "/corral/v1"
 _POLL_S = 0.3
@@ -74,23 +74,36 @@ def apply_dag(addr: str, file: str, no_check: bool) -> None:
 
 @dag.command("plan")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.option("--no-check", is_flag=True, help="Do not ask which steps no agent could run.")
 @output_option
 @click.pass_obj
-def plan_dag(addr: str, file: str, output: str) -> None:
-    """Check the DAG of FILE and show in which order its steps would run, and what that changes."""
-    found = Client(addr).send("POST", f"{API}/dags/plan", _read(file))
+def plan_dag(addr: str, file: str, no_check: bool, output: str) -> None:
+    """Check the DAG of FILE and show in which order its steps would run, and what that changes.
+
+    A step that no agent could ever run is an error, as it is to corral dag apply.
+    """
+    query = {"check": "false" if no_check else ""}
+    found = Client(addr).send("POST", f"{API}/dags/plan", _read(file), query=query)
+    never = found.get("never", {})
     signs = {name: sign for sign in ("added", "changed") for name in found[sign]}
 
     def rows() -> Iterator[tuple[Any, ...]]:
         for number, wave in enumerate(found["waves"], start=1):
             for name in wave:
-                yield number, name, signs.get(name, "")
+                yield number, name, signs.get(name, ""), never.get(name, "")
         for name in found["removed"]:
-            yield "", name, "removed"
+            yield "", name, "removed", ""
         for field in found["fields"]:
-            yield "", "", f"{field} changed"
+            yield "", "", f"{field} changed", ""
 
-    show(found, output, ["wave", "step", "change"], rows)
+    show(found, output, ["wave", "step", "change", "why not"], rows)
+    if found.get("notice"):
+        click.echo(found["notice"], err=True)
+    if never:
+        name = next(iter(never))
+        raise Unprocessable(
+            f"step {name!r} would not be taken, as {never[name]}; ask for less, or apply it with --no-check"
+        )
 
 
 @dag.command("ls")

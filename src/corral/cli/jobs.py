@@ -1,5 +1,7 @@
-"""Commands about jobs, through the Chronos API: job add, ls, show, run, mark, kill, disable, backfill, graph, rm."""
+"""Commands about jobs, through the Chronos API: job add, ls, show, run, mark, kill, disable, backfill, history, logs,
+graph, rm."""
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -264,12 +266,21 @@ def kill_job(addr: str, name: str) -> None:
 
 @job.command("backfill")
 @click.argument("name")
-@click.argument("start")
-@click.argument("end")
+@click.argument("start", required=False)
+@click.argument("end", required=False)
 @click.option("-p", "--parameter", "parameters", multiple=True, metavar="NAME=VALUE")
+@click.option("--stop", is_flag=True, help="Run nothing more of the range that is under way.")
 @click.pass_obj
-def backfill_job(addr: str, name: str, start: str, end: str, parameters: tuple[str, ...]) -> None:
+def backfill_job(
+    addr: str, name: str, start: str | None, end: str | None, parameters: tuple[str, ...], stop: bool
+) -> None:
     """Run every occurrence of job NAME from START up to END once more."""
+    if stop:
+        Client(addr).send("DELETE", f"{API}/job/{name}/backfill")
+        click.echo(f"the backfill of job {name} is stopped", err=True)
+        return
+    if start is None or end is None:
+        raise click.UsageError("give START and END, or --stop")
     body = {"from": start, "to": end, "parameters": dict(split_parameter(text) for text in parameters)}
     runs = Client(addr).send("POST", f"{API}/job/{name}/backfill", body)["runs"]
     click.echo(f"job {name} runs {runs} times more", err=True)
@@ -281,22 +292,44 @@ def backfill_job(addr: str, name: str, start: str, end: str, parameters: tuple[s
 @output_option
 @click.pass_obj
 def show_history(addr: str, name: str, limit: int, output: str) -> None:
-    """Show the attempts of job NAME, newest first; corral logs TASK shows what one wrote."""
+    """Show the attempts of job NAME, newest first; corral job logs NAME TASK shows what one wrote."""
     found = Client(addr).get(f"{API}/job/{name}/history", limit=limit)
     now = time.time()
     wide = output == "wide"
-    columns = ["task", "result", "attempt", "due", "ended", "host"] + (["cause", "round", "why"] if wide else [])
+    columns = ["task", "result", "attempt", "due", "ended", "host"] + (
+        ["cause", "given", "round", "why"] if wide else []
+    )
 
     def rows() -> Iterator[tuple[Any, ...]]:
         for run in found["unfinished"]:
             row = (run["taskId"], run["state"], run["attempt"] + 1, run["due"], "", run["host"])
-            yield (*row, run["cause"], run["round"], run["ending"]) if wide else row
+            yield (*row, run["cause"], _given(run), run["round"], run["ending"]) if wide else row
         for one in found["attempts"]:
             ended = ago(parse_timestamp(one["endedAt"]), now)
             row = (one["taskId"], one["result"], one["attempt"] + 1, one["due"], ended, one["host"])
-            yield (*row, one["cause"], one["round"], one["message"]) if wide else row
+            yield (*row, one["cause"], _given(one), one["round"], one["message"]) if wide else row
 
     show(found, output, columns, rows)
+
+
+def _given(run: dict[str, Any]) -> str:
+    """What a run was given. Shapes: empty for one of a server that does not tell."""
+    words = [f"{name}={value}" for name, value in run.get("parameters", {}).items()]
+    return " ".join([*words, run.get("arguments", "")]).strip()
+
+
+@job.command("logs")
+@click.argument("name")
+@click.argument("task", required=False)
+@click.option("--stderr", is_flag=True, help="Standard error instead of standard output.")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the attempt is over.")
+@click.pass_obj
+def show_log(addr: str, name: str, task: str | None, stderr: bool, follow: bool) -> None:
+    """Show what an attempt of job NAME wrote: the newest, or the one with the task that its history names."""
+    stream = "stderr" if stderr else "stdout"
+    for line in Client(addr).lines(f"{API}/job/{name}/log", task=task, stream=stream, follow=follow):
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
 
 
 @job.command("rm")

@@ -11,9 +11,9 @@ from corral.client.aio import AsyncBatchClient
 from corral.client.batch import BatchClient
 from corral.client.calls import Event
 from corral.client.executor import BatchExecutor, BatchFuture, JobEnded
-from corral.client.records import Job, Owner, Stats, Submitted, Waited
+from corral.client.records import Job, Owner, Stats, Submission, Submitted, Waited
 
 __all__ = [
     "AsyncBatchClient", "BatchClient", "BatchExecutor", "BatchFuture", "Event", "Job", "JobEnded", "Owner", "Stats",
-    "Submitted", "Waited",
+    "Submission", "Submitted", "Waited",
 ]  # fmt: skip

@@ -9,9 +9,9 @@ import aiohttp
 
 from corral.client import exchange
 from corral.client.batch import SILENT_S, TIMEOUT_S
-from corral.client.calls import Calls, Event, Following, Pause, Send, Silence, Talk
+from corral.client.calls import Calls, Event, Following, FollowingLog, Pause, Send, Silence, Talk
 from corral.client.exchange import Answer, Servers, Spec
-from corral.client.records import Job, Owner, Stats, Submitted, Waited
+from corral.client.records import Job, Owner, Stats, Submission, Waited
 from corral.net.client import open_session
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class AsyncBatchClient:
 
     async def submit(
         self, jobs: Iterable[Spec], *, defaults: Spec | None = None, key: str | None = None, check: bool = True
-    ) -> list[Submitted]:
+    ) -> Submission:
         """As `BatchClient.submit`."""
         return await self._run(self._calls.submit(jobs, defaults, key, check))
 
@@ -98,6 +98,26 @@ class AsyncBatchClient:
     ) -> bytes:  # fmt: skip
         """As `BatchClient.log`."""
         return await self._run(self._calls.log(job_id, stream, offset, length, attempt))
+
+    async def follow_log(
+        self, job_id: str, *, stream: str = "stdout", offset: int = 0, attempt: int | None = None
+    ) -> AsyncIterator[bytes]:
+        """As `BatchClient.follow_log`."""
+        following = FollowingLog(self._calls, job_id, stream, offset, attempt)
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=self._calls.timeout_s, sock_read=SILENT_S)
+        while await self._run(following.go_on()):
+            url = following.url + following.path
+            try:
+                async with self._http().get(url, timeout=limits, allow_redirects=False) as response:
+                    if response.status != 200:
+                        following.refused(await _read(response))
+                        continue
+                    following.begin()
+                    async for piece in response.content.iter_any():
+                        yield following.hear(piece)
+                    following.end()
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                following.cut(repr(error))
 
     async def stats(self) -> Stats:
         return await self._run(self._calls.stats())

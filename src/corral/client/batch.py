@@ -9,13 +9,15 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from corral.client import exchange
-from corral.client.calls import Calls, Event, Following, Pause, Send, Silence, Talk
+from corral.client.calls import Calls, Event, Following, FollowingLog, Pause, Send, Silence, Talk
 from corral.client.exchange import Answer, Servers, Spec
-from corral.client.records import Job, Owner, Stats, Submitted, Waited
+from corral.client.records import Job, Owner, Stats, Submission, Waited
 
 TIMEOUT_S = 30.0
 SILENT_S = 60.0
 """A stream of events has a sign of life more often than that."""
+
+MOST_PIECE_BYTES = 64 << 10
 
 T = TypeVar("T")
 
@@ -58,11 +60,11 @@ class BatchClient:
 
     def submit(
         self, jobs: Iterable[Spec], *, defaults: Spec | None = None, key: str | None = None, check: bool = True
-    ) -> list[Submitted]:
-        """Submit jobs, a thousand in a request; each request is taken whole or not at all.
+    ) -> Submission:
+        """Submit jobs, a thousand in a request, of large ones fewer; each request is taken whole or not at all.
 
         Shapes: `key` makes the whole call one that can be repeated; without, each call is a new one. Without `check`
-        jobs are taken that no agent could run as yet.
+        jobs are taken that no agent could run as yet, which the `notices` of the result say.
         Errors: `Invalid` names the job and the field; `TooMany` when the queue stays full.
         """
         return self._run(self._calls.submit(jobs, defaults, key, check))
@@ -110,6 +112,39 @@ class BatchClient:
     ) -> bytes:  # fmt: skip
         """What an attempt wrote, the last unless told. Errors: `NotFound` when there is none of it."""
         return self._run(self._calls.log(job_id, stream, offset, length, attempt))
+
+    def follow_log(
+        self, job_id: str, *, stream: str = "stdout", offset: int = 0, attempt: int | None = None
+    ) -> Iterator[bytes]:
+        """What an attempt writes, piece by piece as it comes, until it is over; the present one unless told.
+
+        Waits for a job that was not launched yet, and goes on by itself when it is cut off. Units: `offset` in bytes.
+        Errors: `NotFound` for a job that has no such attempt and will have none, and for an array.
+        """
+        following = FollowingLog(self._calls, job_id, stream, offset, attempt)
+        while self._run(following.go_on()):
+            yield from self._pieces(following)
+
+    def _pieces(self, following: FollowingLog) -> Iterator[bytes]:
+        """One connection's worth of a log."""
+        connection = self._open(following.url)
+        try:
+            connection.request("GET", following.path, headers=self._access.headers())
+            response = connection.getresponse()
+            if response.status != 200:
+                body = response.read()
+                following.refused(Answer(status=response.status, body=body, headers=dict(response.headers)))
+                return
+            following.begin()
+            if connection.sock is not None:
+                connection.sock.settimeout(SILENT_S)
+            while piece := response.read1(MOST_PIECE_BYTES):
+                yield following.hear(piece)
+            following.end()
+        except (OSError, http.client.HTTPException) as error:
+            following.cut(repr(error))
+        finally:
+            connection.close()
 
     def stats(self) -> Stats:
         return self._run(self._calls.stats())

@@ -12,11 +12,13 @@ import msgspec
 
 from corral.client import exchange
 from corral.client.exchange import Answer, Asked, Servers, Spec, Tries
-from corral.client.records import Job, Owner, Page, Stats, Submitted, Waited
-from corral.lib.errors import Failed
+from corral.client.records import Job, Owner, Page, Stats, Submission, Waited
+from corral.lib.errors import CorralError, Failed, NotFound
 
 T = TypeVar("T")
 
+LOOK_S = 1.0
+"""How often is looked whether a job that waits was launched."""
 MOST_HELD_S = 60.0
 """The server holds a request to wait for so long and no longer."""
 
@@ -66,22 +68,23 @@ class Calls:
                 delay_s = tries.failed(f"{url} does not answer: {why}", time.monotonic())
             yield Pause(delay_s)
 
-    def submit(
-        self, jobs: Iterable[Spec], defaults: Spec | None, key: str | None, check: bool
-    ) -> Talk[list[Submitted]]:
-        found: list[Submitted] = []
-        for number, portion in enumerate(exchange.portions(jobs)):
+    def submit(self, jobs: Iterable[Spec], defaults: Spec | None, key: str | None, check: bool) -> Talk[Submission]:
+        found = Submission()
+        for number, portion in enumerate(exchange.portions(jobs, defaults)):
             asked = exchange.ask_submit(portion, defaults, f"{key}/{number}" if key else None, check)
-            found += exchange.read_submitted((yield from self.ask(asked)))
+            taken = exchange.read_submitted((yield from self.ask(asked)))
+            found += taken.jobs
+            found.notices += [notice for notice in taken.notices if notice not in found.notices]
         return found
 
     def get(self, job_id: str) -> Talk[Job]:
         return exchange.read_job((yield from self.ask(exchange.ask_get(job_id))))
 
     def query(self, ids: Sequence[str]) -> Talk[dict[str, Job]]:
+        ids = exchange.list_ids(ids)
         found: dict[str, Job] = {}
         for start in range(0, len(ids), exchange.MOST_AT_ONCE):
-            portion = list(ids[start : start + exchange.MOST_AT_ONCE])
+            portion = ids[start : start + exchange.MOST_AT_ONCE]
             body = yield from self.ask(exchange.ask_post("query", {"ids": portion}))
             found.update((job.id, job) for job in exchange.read_queried(body).jobs)
         return found
@@ -92,7 +95,7 @@ class Calls:
 
     def wait(self, ids: Sequence[str], timeout_s: float, any: bool) -> Talk[Waited]:
         wait_s = min(max(timeout_s, 0.0), MOST_HELD_S)
-        body = {"ids": list(ids), "timeout": wait_s, "any": any}
+        body = {"ids": exchange.list_ids(ids), "timeout": wait_s, "any": any}
         asked = exchange.ask_post("wait", body, patience_s=wait_s)
         return exchange.read_waited((yield from self.ask(asked)))
 
@@ -111,7 +114,7 @@ class Calls:
         yield from self.ask(exchange.ask_kill(job_id))
 
     def kill_many(self, ids: Sequence[str], owner: str, label: str, state: str) -> Talk[int]:
-        given = {"ids": list(ids), "owner": owner, "label": label, "state": state}
+        given = {"ids": exchange.list_ids(ids), "owner": owner, "label": label, "state": state}
         asked = exchange.ask_post("kill", {key: value for key, value in given.items() if value})
         return exchange.read_killed((yield from self.ask(asked)))
 
@@ -175,6 +178,110 @@ class Following:
         if self._heard:
             self._renew()
         return self._tries.failed(f"{self.url} does not answer: {why}", time.monotonic())
+
+
+class FollowingLog:
+    """One who follows what an attempt writes: whether there is more to ask for, and where to go on.
+
+    Shapes: it is whole once a look that began after the attempt was over has come to its end.
+    """
+
+    def __init__(self, calls: Calls, job_id: str, stream: str, offset: int, attempt: int | None) -> None:
+        self._calls = calls
+        self._job_id = job_id
+        self._stream = stream
+        self._offset = offset
+        self._attempt = attempt or 0
+        self._delay_s = 0.0
+        self._begun_at: float | None = None
+        self._is_over = False
+        self._is_told = False
+        self._renew()
+
+    def _renew(self) -> None:
+        self._tries = Tries(self._calls.servers, self._calls.retry_s, time.monotonic())
+        self._heard = False
+
+    @property
+    def url(self) -> str:
+        return self._calls.servers.url
+
+    @property
+    def path(self) -> str:
+        query = {"stream": self._stream, "offset": str(self._offset), "attempt": str(self._attempt), "follow": "true"}
+        return exchange.path_of_log(self._job_id, **query)
+
+    def go_on(self) -> Talk[bool]:
+        """Wait until there is something to ask for; returns whether there is.
+
+        Errors: `NotFound` for a job that is not known, has no such attempt and will have none, or is an array.
+        """
+        if self._is_told:
+            return False
+        if self._delay_s > 0.0:
+            yield Pause(self._delay_s)
+        try:
+            job = yield from self._launched()
+        except NotFound:
+            if self._begun_at is None:
+                raise
+            # It was forgotten in the meantime, and its log with it.
+            return False
+        self._attempt = self._attempt or job.attempt
+        self._is_over = job.is_over or job.attempt > self._attempt or job.state == "QUEUED"
+        return True
+
+    def _launched(self) -> Talk[Job]:
+        wanted = max(self._attempt, 1)
+        while True:
+            job = yield from self._calls.get(self._job_id)
+            if job.attempt >= wanted:
+                return job
+            if job.counts:
+                raise NotFound(f"job {job.id} is an array; its elements have logs, such as {job.id}[0]")
+            if job.is_over:
+                raise NotFound(
+                    f"job {job.id} is {job.state} after {job.attempt} attempts, so there is no log: {job.reason}"
+                )
+            yield Pause(LOOK_S)
+            self._renew()
+
+    def begin(self) -> None:
+        """The log is on its way."""
+        self._begun_at = time.monotonic()
+
+    def hear(self, piece: bytes) -> bytes:
+        self._heard = True
+        self._offset += len(piece)
+        return piece
+
+    def end(self) -> None:
+        """The log has come to its end, or has for now."""
+        self._is_told = self._is_over
+        if not self._is_told:
+            self._again(Failed(f"the log of job {self._job_id} has ended, and its attempt {self._attempt} has not"))
+
+    def refused(self, answer: Answer) -> None:
+        """Errors: of the status, where asking again does not help."""
+        if answer.status == 404 and not self._is_over:
+            # Its agent may not have heard of it yet.
+            self._again(exchange.read_error(answer))
+        else:
+            self._delay_s = self._tries.answered(answer, time.monotonic()) or 0.0
+
+    def cut(self, why: str) -> None:
+        """Errors: `Unavailable` when nobody has answered for `retry_s`."""
+        self._renew_if_heard()
+        self._delay_s = self._tries.failed(f"{self.url} does not answer: {why}", time.monotonic())
+
+    def _again(self, error: CorralError) -> None:
+        self._renew_if_heard()
+        self._delay_s = self._tries.again(error, time.monotonic())
+
+    def _renew_if_heard(self) -> None:
+        # One that had nothing to say for long was there all the same.
+        if self._heard or (self._begun_at is not None and time.monotonic() - self._begun_at > LOOK_S):
+            self._renew()
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import msgspec
 
-from corral.client.records import Admitted, Job, Killed, Owner, Page, Queried, Stats, Submitted, Waited
+from corral.client.records import Admitted, Job, Killed, Owner, Page, Queried, Stats, Waited
 from corral.lib import errors
 from corral.lib.backoff import grow_delay_s
 from corral.lib.errors import CorralError, Failed, Invalid, Unavailable
@@ -129,6 +129,10 @@ class Tries:
             said_s = 0.0
         return self._delay(error, said_s, now)
 
+    def again(self, error: CorralError, now: float) -> float:
+        """How long to wait before the same server is asked again. Errors: this one, when there is no time left."""
+        return self._delay(error, 0.0, now)
+
     def _delay(self, error: CorralError, least_s: float, now: float) -> float:
         self._count += 1
         grown_s = grow_delay_s(self._count, first_s=FIRST_DELAY_S, factor=2.0, most_s=MOST_DELAY_S)
@@ -157,20 +161,31 @@ def ask_submit(jobs: Sequence[Spec], defaults: Spec | None, key: str | None, che
     return Asked(method="POST", path=path, body=msgspec.json.encode(body), headers=headers, patience_s=10.0)
 
 
-def portions(jobs: Iterable[Spec], most: int = MOST_AT_ONCE) -> Iterable[list[Spec]]:
-    """Requests' worth of jobs."""
+def portions(jobs: Iterable[Spec], beside: Spec | None = None) -> Iterable[list[Spec]]:
+    """Requests' worth of jobs, of what a server takes at once. Shapes: `beside` is what each of them is added to.
+
+    Errors: `TypeError` for what is no job, or no list of them.
+    """
+    if isinstance(jobs, (str, bytes, Mapping)):
+        raise TypeError(f"jobs must be a list of them, each such as {{'command': 'true'}}, not {type(jobs).__name__}")
+    each = len(msgspec.json.encode(beside or {}))
     portion: list[Spec] = []
+    size = 0
     for job in jobs:
-        portion.append(job)
-        if len(portion) >= most:
+        if not isinstance(job, Mapping):
+            raise TypeError(f"a job must be a mapping such as {{'command': 'true'}}, not {type(job).__name__}")
+        more = each + len(msgspec.json.encode(dict(job)))
+        if portion and (len(portion) >= MOST_AT_ONCE or size + more > MOST_BODY_BYTES):
             yield portion
-            portion = []
+            portion, size = [], 0
+        portion.append(job)
+        size += more
     if portion:
         yield portion
 
 
 def ask_get(job_id: str) -> Asked:
-    return Asked(method="GET", path=f"{PREFIX}/jobs/{quote(job_id, safe='')}")
+    return Asked(method="GET", path=path_of_job(job_id))
 
 
 def ask_list(cursor: str, limit: int, filters: Mapping[str, str]) -> Asked:
@@ -186,21 +201,39 @@ def ask_post(what: str, body: Mapping[str, Any], patience_s: float = 0.0) -> Ask
 
 
 def ask_kill(job_id: str) -> Asked:
-    return Asked(method="DELETE", path=f"{PREFIX}/jobs/{quote(job_id, safe='')}")
+    return Asked(method="DELETE", path=path_of_job(job_id))
 
 
 def ask_priority(job_id: str, priority: int) -> Asked:
     body = msgspec.json.encode({"priority": priority})
     return Asked(
-        method="PATCH", path=f"{PREFIX}/jobs/{quote(job_id, safe='')}", body=body,
+        method="PATCH", path=path_of_job(job_id), body=body,
         headers={"Content-Type": "application/json"},
     )  # fmt: skip
 
 
 def ask_log(job_id: str, stream: str, offset: int, length: int | None, attempt: int | None) -> Asked:
     bounds = {"length": length, "attempt": attempt}
-    query = {"stream": stream, "offset": str(offset), **{k: str(v) for k, v in bounds.items() if v is not None}}
-    return Asked(method="GET", path=f"{PREFIX}/jobs/{quote(job_id, safe='')}/log?{urlencode(query)}")
+    given = {k: str(v) for k, v in bounds.items() if v is not None}
+    return Asked(method="GET", path=path_of_log(job_id, stream=stream, offset=str(offset), **given))
+
+
+def path_of_log(job_id: str, **query: str) -> str:
+    return f"{path_of_job(job_id)}/log?{urlencode(query)}"
+
+
+def path_of_job(job_id: str) -> str:
+    """Errors: `Invalid` for an empty id, which would mean all jobs."""
+    if not job_id:
+        raise Invalid("the id of the job is empty; submit and jobs tell ids")
+    return f"{PREFIX}/jobs/{quote(job_id, safe='')}"
+
+
+def list_ids(ids: Sequence[str]) -> list[str]:
+    """Errors: `TypeError` for one id, whose letters would be taken for ids."""
+    if isinstance(ids, (str, bytes)):
+        raise TypeError(f"ids must be a list of them, not one; write [{ids!r}]")
+    return list(ids)
 
 
 def ask_stats() -> Asked:
@@ -220,8 +253,8 @@ def path_of_events(since: str) -> str:
     return f"{PREFIX}/events" + (f"?{urlencode({'since': since})}" if since else "")
 
 
-def read_submitted(body: bytes) -> list[Submitted]:
-    return decode(body, Admitted).jobs
+def read_submitted(body: bytes) -> Admitted:
+    return decode(body, Admitted)
 
 
 def read_job(body: bytes) -> Job:

@@ -87,12 +87,14 @@ class BatchExecutor(Executor):
 
     def __init__(self, client: BatchClient, **defaults: Any) -> None:
         self._client = client
+        # What cannot be sent is told to who asked for it, not found out by a thread.
+        msgspec.json.encode(defaults)
         self._defaults = defaults
         self._name = uuid.uuid4().hex
         self._lock = threading.Lock()
         self._news = threading.Condition(self._lock)
         self._waiting: list[tuple[dict[str, Any], BatchFuture]] = []
-        self._running: dict[str, BatchFuture] = {}
+        self._running: dict[str, list[BatchFuture]] = {}
         self._number = 0
         self._closed = False
         self._submitted = False
@@ -111,6 +113,8 @@ class BatchExecutor(Executor):
         """
         if callable(command):
             raise TypeError("a batch executor runs commands, not Python functions; submit('python', '-m', 'module')")
+        if isinstance(command, (bytes, bytearray)):
+            raise TypeError("a command is a text or a list of words, and not bytes; decode them")
         if isinstance(command, str) and not words:
             job = {"command": command, **fields}
         else:
@@ -143,12 +147,16 @@ class BatchExecutor(Executor):
 
         With `cancel_futures` jobs that were not submitted yet never are.
         """
+        left: list[tuple[dict[str, Any], BatchFuture]] = []
         with self._lock:
             self._closed = True
             if cancel_futures:
-                for _, future in self._waiting:
-                    future.cancel()
+                left, self._waiting = self._waiting, []
             self._news.notify_all()
+        for _, future in left:
+            # Its callbacks may call the executor, and whoever waits for it is told by the second.
+            future.cancel()
+            future.set_running_or_notify_cancel()
         if wait:
             self._join(self._threads, None)
             atexit.unregister(self._at_exit)
@@ -169,7 +177,12 @@ class BatchExecutor(Executor):
     def _submit_all(self) -> None:
         try:
             while portion := self._next_portion():
-                self._submit([pair for pair in portion if pair[1].set_running_or_notify_cancel()])
+                sent = [pair for pair in portion if pair[1].set_running_or_notify_cancel()]
+                try:
+                    self._submit(sent)
+                finally:
+                    # None of them is without an answer now, but after a bug.
+                    self._break(future for _, future in sent if future.job_id is None and not future.done())
         finally:
             with self._lock:
                 self._submitted = True
@@ -206,7 +219,8 @@ class BatchExecutor(Executor):
         unwanted = []
         with self._lock:
             for submitted, (_, future) in zip(found, portion, strict=True):
-                self._running[submitted.id] = future
+                # Jobs of one key are one job.
+                self._running.setdefault(submitted.id, []).append(future)
                 if future.arrive(submitted.id):
                     unwanted.append(submitted.id)
             self._news.notify_all()
@@ -219,17 +233,18 @@ class BatchExecutor(Executor):
             self._client.kill_many(unwanted)
         except CorralError as error:
             for job_id in unwanted:
-                future = self._take(job_id)
-                if future is not None:
+                for future in self._take(job_id):
                     future.set_exception(error)
 
     def _abandon(self) -> None:
         """A bug has ended the thread: nobody shall wait for ever for what it had before it."""
         with self._lock:
             left, self._waiting = self._waiting, []
-        for _, future in left:
-            if future.set_running_or_notify_cancel():
-                future.set_exception(_Broken())
+        self._break(future for _, future in left if future.set_running_or_notify_cancel())
+
+    def _break(self, futures: Iterable[BatchFuture]) -> None:
+        for future in futures:
+            future.set_exception(_Broken())
 
     # The thread that waits.
 
@@ -241,8 +256,7 @@ class BatchExecutor(Executor):
         finally:
             with self._lock:
                 left, self._running = self._running, {}
-            for future in left.values():
-                future.set_exception(_Broken())
+            self._break(future for futures in left.values() for future in futures)
             self._client.close()
 
     def _next_watched(self) -> list[str]:
@@ -263,24 +277,22 @@ class BatchExecutor(Executor):
             jobs = self._client.query(done) if done else {}
         except CorralError as error:
             for job_id in ids:
-                future = self._take(job_id)
-                if future is not None:
+                for future in self._take(job_id):
                     future.set_exception(error)
             return
         for job_id in done:
-            future, job = self._take(job_id), jobs.get(job_id)
-            if future is None:
-                continue
-            if job is None:
-                future.set_exception(Failed(f"job {job_id} is forgotten; give it a longer ttl"))
-            elif job.succeeded:
-                future.set_result(job)
-            else:
-                future.set_exception(JobEnded(job))
+            job = jobs.get(job_id)
+            for future in self._take(job_id):
+                if job is None:
+                    future.set_exception(Failed(f"job {job_id} is forgotten; give it a longer ttl"))
+                elif job.succeeded:
+                    future.set_result(job)
+                else:
+                    future.set_exception(JobEnded(job))
 
-    def _take(self, job_id: str) -> BatchFuture | None:
+    def _take(self, job_id: str) -> list[BatchFuture]:
         with self._lock:
-            return self._running.pop(job_id, None)
+            return self._running.pop(job_id, [])
 
 
 _OF_ONE = (400, 409, 413, 422)

@@ -16,6 +16,14 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True):
     duplicate: bool = False
 
 
+class Submission(list[Submitted]):
+    """The jobs of a call in their order. Shapes: `notices` say what no agent could run, or nobody knows of yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notices: list[str] = []
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One job as it stands. Shapes: times are ISO 8601 in UTC; `counts` of an array by state."""
 
@@ -68,12 +76,16 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Owner(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose share jobs use. Shapes: `max_running` 0 bounds nothing; `queued` and `running` are what there is now."""
+    """Whose share jobs use. Shapes: `max_running` 0 bounds nothing; `queued` and `running` are what there is now.
+
+    `max_queued` is the server's own bound unless one was set for the owner, as `max_queued_set` says.
+    """
 
     owner: str
     weight: float = 1.0
     max_running: int = 0
     max_queued: int = 0
+    max_queued_set: bool = True
     paused: bool = False
     queued: int = 0
     running: int = 0
@@ -81,10 +93,8 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
 
     def settings(self) -> dict[str, Any]:
         """What can be changed of it."""
-        return {
-            "weight": self.weight, "max_running": self.max_running, "max_queued": self.max_queued,
-            "paused": self.paused,
-        }  # fmt: skip
+        most = self.max_queued if self.max_queued_set else None
+        return {"weight": self.weight, "max_running": self.max_running, "max_queued": most, "paused": self.paused}
 
 
 class Killed(msgspec.Struct, frozen=True, kw_only=True):

@@ -68,6 +68,10 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * _BYTES[match[2]])
 
 
+_LAST_YEAR = 9998
+"""What is rounded up, or read in another zone, is then still in the calendar."""
+
+
 def format_timestamp(at: float) -> str:
     """Write an instant as `2026-01-31T12:00:00.000Z`, the form Marathon and Chronos clients parse."""
     # Rounded as a whole number first: formatting the fraction alone would turn .9996 into 1000 ms.
@@ -83,10 +87,12 @@ def parse_timestamp(text: str) -> float:
     """
     try:
         moment = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise Invalid(f"timestamp {text!r} is not of the form 2026-01-31T12:00:00.000Z") from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
+        # An offset may carry it out of the calendar, where it could be kept but never be written again.
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise Invalid(f"timestamp {text[:60]!r} is not of the form 2026-01-31T12:00:00.000Z") from None
+    if moment.year > _LAST_YEAR:
+        raise Invalid(f"timestamp {text[:60]!r} lies beyond the year {_LAST_YEAR}; give one before it ends")
     return moment.timestamp()
 
 

@@ -21,20 +21,6 @@ from corral.model.resources import Resources
 from corral.model.task import ExecutorInfo, Task, TaskInfo, TaskState, TaskStatus
 
 
-class _Statuses(dict[TaskState, TaskStatus]):
-    """The last status of each state of a task, the newest last."""
-
-    __slots__ = ("_task",)
-
-    def __init__(self, task: "TaskEntry", first: TaskStatus | None) -> None:
-        super().__init__({} if first is None else {first.state: first})
-        self._task = task
-
-    def __setitem__(self, state: TaskState, status: TaskStatus) -> None:
-        super().__setitem__(state, status)
-        self._task.show()
-
-
 class TaskTable(dict[TaskId, "TaskEntry"]):
     """The tasks of a framework by id.
 
@@ -77,7 +63,8 @@ class TaskEntry:
     """One task as the master knows it.
 
     Shapes: `shown` is the task as views show it, made anew with each change, so that a view of all tasks only has to
-    gather what is there; `info`, framework and role of a task never change. `state` is the newest known, `forwarded`
+    gather what is there; `info`, framework and role of a task never change. `state` is the newest known, `statuses` has
+    the last status of each state, the newest last (`add_status` is how one comes there), `forwarded`
     the last one told to the framework; `resources` are counted by the allocator, under `key`, while `holding`. `kill`
     is the grace of a kill that was asked and not yet seen to work, None inside for the task's own; `preempted_by` tells
     for whom it has to make room, if that is why. `at` is when the master first knew of it. `orphan` tells that its
@@ -101,7 +88,7 @@ class TaskEntry:
         self.resources = resources
         self.group = group
         self.table: TaskTable | None = None
-        self.statuses: dict[TaskState, TaskStatus] = _Statuses(self, status)
+        self.statuses: dict[TaskState, TaskStatus] = {} if status is None else {status.state: status}
         self._state = state
         self.forwarded = state if status is None else status.state
         self.forwarded_uuid: bytes | None = None
@@ -120,6 +107,12 @@ class TaskEntry:
     @state.setter
     def state(self, state: TaskState) -> None:
         self._state = state
+        self.show()
+
+    def add_status(self, status: TaskStatus) -> None:
+        """Keep it as the newest of all, in the place of an earlier one of its state."""
+        self.statuses.pop(status.state, None)
+        self.statuses[status.state] = status
         self.show()
 
     def show(self) -> None:

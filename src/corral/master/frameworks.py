@@ -320,7 +320,7 @@ def _orphan(state: MasterState, framework: FrameworkEntry, entry: TaskEntry, why
             entry.info.task_id, TaskState.KILLED, Reason.FRAMEWORK_REMOVED, f"framework removed: {why}", now,
             agent_id=agent.id,
         )  # fmt: skip
-        entry.statuses[TaskState.KILLED] = status
+        entry.add_status(status)
         entry.state = entry.forwarded = TaskState.KILLED
         entry.orphan = True
         agent.shown = None

@@ -156,7 +156,7 @@ def _lose(
         entry.info.task_id, seen, Reason.AGENT_REMOVED, f"agent {agent.id} is unreachable", now,
         agent_id=agent.id, unreachable_at=now,
     )  # fmt: skip
-    entry.statuses[TaskState.UNREACHABLE] = status
+    entry.add_status(status)
     news.update_task(state, entry, status)
     return [tasks.tell(framework, status)] if framework.stream is not None else []
 
@@ -224,7 +224,7 @@ def end_unreachable(
         entry = framework.unreachable.pop(task_id)
         status = tasks.make_status(task_id, over, reason, why, now, agent_id=agent.id)
         entry.state = entry.forwarded = over
-        entry.statuses[over] = status
+        entry.add_status(status)
         news.update_task(state, entry, status)
         framework.kills.pop(task_id, None)
         framework.completed.append(entry)

@@ -189,7 +189,7 @@ def _merge_task(
         tasks.set_state(state, entry, one.state)
     entry.unacknowledged = ()  # the agent is about to tell anew what is
     if one.status is not None and not entry.statuses:
-        entry.statuses[one.status.state] = one.status
+        entry.add_status(one.status)
     effects: list[Effect] = []
     if task_id in framework.kills and entry.kill is None:
         entry.kill = (framework.kills.pop(task_id),)

@@ -113,8 +113,8 @@ def update(state: MasterState, agent: AgentEntry, report: UpdateTask, now: float
     effects: list[Effect] = []
     if entry.state not in TERMINAL and report.latest is not entry.state:
         effects = _advance(state, entry, report.latest, status, now)
-    before = entry.statuses.pop(status.state, None)
-    entry.statuses[status.state] = status
+    before = entry.statuses.get(status.state)
+    entry.add_status(status)
     if before is None or before.uuid != status.uuid:
         news.update_task(state, entry, status)
     if entry.unacknowledged and status.uuid != entry.unacknowledged[0].uuid:
@@ -269,8 +269,7 @@ def end(
     if entry.state not in TERMINAL:
         set_state(state, entry, status.state)
     claims.release_task(state, entry)
-    entry.statuses.pop(status.state, None)
-    entry.statuses[status.state] = status
+    entry.add_status(status)
     news.update_task(state, entry, status)
     _bury(state, framework, agent, entry)
     effects: list[Effect] = [

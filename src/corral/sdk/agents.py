@@ -85,6 +85,31 @@ class AgentClient:
             except (aiohttp.ClientError, OSError) as error:
                 raise self._lost(error) from None
 
+    async def open_log(
+        self, task_id: str, *, stream: str, offset: int, length: int | None, follow: bool
+    ) -> AsyncIterator[bytes]:
+        """A task's output for somebody to be sent on to: at most `length` bytes, and this client is closed at its end.
+
+        Errors: as `logs`, before anything is sent on.
+        """
+        chunks = self.logs(task_id, stream=stream, offset=offset, follow=follow)
+        try:
+            first = await anext(chunks, b"")
+        except BaseException:
+            await self.close()
+            raise
+        return self._send_on(first, chunks, length)
+
+    async def _send_on(self, chunk: bytes, rest: AsyncIterator[bytes], length: int | None) -> AsyncIterator[bytes]:
+        try:
+            while chunk and (length is None or length > 0):
+                part = chunk if length is None else chunk[:length]
+                length = None if length is None else length - len(part)
+                yield part
+                chunk = await anext(rest, b"")
+        finally:
+            await self.close()
+
     async def exec(self, task_id: str, argv: Sequence[str], *, tty: bool = False, framework: str = "") -> "TaskSession":
         """Run a further command inside the task.
 

@@ -8,6 +8,7 @@ import hmac
 import smtplib
 import ssl
 from email.message import EmailMessage
+from email.utils import localtime
 from pathlib import Path
 
 import aiohttp
@@ -73,6 +74,9 @@ class Notifier:
         message["From"] = self._mail.sender
         message["To"] = ", ".join(notice.mail_to)
         message["Subject"] = " ".join(notice.subject.split())
+        message["Date"] = localtime()
+        # Of the notice and not of this try: who gets it twice can tell.
+        message["Message-ID"] = f"<{notice.id}@{self._mail.sender.rpartition('@')[2].strip('> ') or 'localhost'}>"
         message.set_content(notice.body)
         await asyncio.to_thread(_hand_over, self._mail, message)
         return ""

@@ -25,5 +25,5 @@ def kind_of(value: Json) -> str:
     if value is None:
         return "null"
     if isinstance(value, (int, float)):
-        return f"the number {value}"
+        return f"the number {str(value)[:60]}"
     return "a list" if isinstance(value, list) else "an object"

@@ -325,16 +325,15 @@ class Process:
     def after(self, delay_s: float, action: Callable[[], None]) -> Alarm:
         """Plan something that happens only if this very incarnation still lives then."""
         incarnation = self.incarnation
-
-        def act() -> None:
-            if self.up and self.incarnation == incarnation and not alarm.cancelled:
-                if self.frozen:
-                    self._stopped.append(act)
-                else:
-                    action()
-
-        alarm = self.world.after(delay_s, act)
+        alarm = self.world.after(delay_s, lambda: self._happen(alarm, incarnation, action))
         return alarm
+
+    def _happen(self, alarm: Alarm, incarnation: int, action: Callable[[], None]) -> None:
+        if self.up and self.incarnation == incarnation and not alarm.cancelled:
+            if self.frozen:
+                self._stopped.append(lambda: self._happen(alarm, incarnation, action))
+            else:
+                action()
 
     def freeze(self, for_s: float) -> None:
         """Stop the process as SIGSTOP does, and let it go on after a while."""

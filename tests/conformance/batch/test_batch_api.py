@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,11 +68,61 @@ def test_every_call_answers_with_its_status(url: str) -> None:
     assert status("PUT", "/jobs") == 405
 
 
+def test_a_change_of_an_owner_leaves_the_servers_bound_the_servers(url: str) -> None:
+    assert run_corral(url, "batch", "owner", "eve", "--weight", "2").code == 0
+    found = ask(url, "GET", "/v1/batch/owners/eve")[1]
+    assert (found["weight"], found["max_queued"], found["max_queued_set"]) == (2, 200_000, False)
+    assert run_corral(url, "batch", "owner", "eve", "--max-queued", "7").code == 0
+    assert run_corral(url, "batch", "owner", "eve", "--max-running", "3").code == 0
+    found = ask(url, "GET", "/v1/batch/owners/eve")[1]
+    assert (found["weight"], found["max_running"], found["max_queued"], found["max_queued_set"]) == (2, 3, 7, True)
+
+
 def test_errors_name_the_job_and_the_field(url: str) -> None:
     code, found = ask(url, "POST", "/v1/batch/jobs", {"jobs": [{"command": "true"}, {"command": "a", "colour": 1}]})
     assert code == 400
     assert found["errors"][0]["index"] == 1
     assert "colour" in found["message"]
+
+
+def test_a_number_that_no_record_holds_is_refused_and_ends_nothing(url: str) -> None:
+    for field in ("max_running", "max_queued"):
+        assert ask(url, "PUT", "/v1/batch/owners/ada", {field: 10**30})[0] == 400
+    array = {"command": "true", "array": {"count": 2, "max_running": 10**30}}
+    assert ask(url, "POST", "/v1/batch/jobs", array)[0] == 400
+    assert ask(url, "GET", "/v1/batch/owners/ada")[0] == 200
+
+
+def test_a_page_begins_nowhere_but_where_another_ended(url: str) -> None:
+    submit(url, *[{"command": "true", "name": "paged"}] * 3)
+    code, first = ask(url, "GET", "/v1/batch/jobs?name=paged&limit=2")
+    assert (code, len(first["jobs"])) == (200, 2)
+    code, rest = ask(url, "GET", f"/v1/batch/jobs?name=paged&limit=2&cursor={first['next_cursor']}")
+    assert (code, len(rest["jobs"]), rest["next_cursor"]) == (200, 1, None)
+    for query in ("cursor=garbage", "limit=0", "limit=-1", "limit=many", "state=BUSY"):
+        code, found = ask(url, "GET", f"/v1/batch/jobs?{query}")
+        assert (code, query.partition("=")[0] in found["message"]) == (400, True)
+
+
+def test_a_job_without_a_log_says_why(url: str) -> None:
+    (array,) = submit(url, {"command": "echo $CORRAL_ARRAY_INDEX", "array": {"count": 2}})
+    code, found = ask(url, "POST", "/v1/batch/jobs?check=false", {"command": "true", "cpus": 4096})
+    (never,) = found["jobs"]
+    ask(url, "POST", "/v1/batch/wait", {"ids": [array], "timeout": 20})
+    code, found = ask(url, "GET", f"/v1/batch/jobs/{array}/log")
+    assert (code, f"{array}[0]" in found["message"]) == (404, True)
+    assert ask(url, "GET", f"/v1/batch/jobs/{array}[1]/log") == (200, "1\n")
+    assert "has not been launched yet" in ask(url, "GET", f"/v1/batch/jobs/{never['id']}/log")[1]["message"]
+    ask(url, "DELETE", f"/v1/batch/jobs/{never['id']}")
+    assert "was never launched" in ask(url, "GET", f"/v1/batch/jobs/{never['id']}/log")[1]["message"]
+
+
+def test_who_follows_the_events_hears_at_once_that_they_are_followed(url: str) -> None:
+    for accept, line in (("application/json", b"\n"), ("text/event-stream", b":\n")):
+        begun = time.monotonic()
+        with urlopen(Request(f"{url}/v1/batch/events", headers={"Accept": accept}), timeout=30) as stream:
+            assert stream.readline() == line
+        assert time.monotonic() - begun < 5.0
 
 
 def test_a_log_can_be_followed_to_its_end(url: str) -> None:
@@ -118,7 +169,7 @@ def test_events_tell_every_state_and_go_on_from_a_cursor(url: str) -> None:
             break
     assert [event["event"] for event in seen if event["id"] == seen[0]["id"]][:1] in (["STARTING"], ["RUNNING"])
     with urlopen(f"{url}/v1/batch/events?since={seen[0]['cursor']}", timeout=30) as stream:
-        again = json.loads(stream.readline())
+        again = json.loads(next(line for line in stream if line.strip()))
     assert again == seen[1]
 
 
@@ -162,6 +213,15 @@ async def test_the_asynchronous_client_does_the_same(url: str) -> None:
             await client.get("nobody")
 
 
+async def test_a_log_is_followed_from_before_its_first_word_to_its_last(url: str) -> None:
+    async with AsyncBatchClient(url) as client:
+        (job,) = await client.submit([{"command": "echo one; sleep 1; echo two", "mem": 8}])
+        pieces = [piece async for piece in client.follow_log(job.id)]
+        assert b"".join(pieces) == b"one\ntwo\n"
+        assert len(pieces) > 1, "as it comes"
+        assert [piece async for piece in client.follow_log(job.id, offset=4)] == [b"two\n"]
+
+
 def test_the_executor_runs_commands_and_tells_what_failed(url: str) -> None:
     with BatchExecutor(BatchClient(url), cpus=0.01, mem=8) as executor:
         good = [executor.submit(f"exit $(({n} - {n}))") for n in range(20)]
@@ -190,6 +250,12 @@ def test_the_commands_submit_follow_and_cancel(url: str, tmp_path: Path) -> None
     assert told.code == 1
     assert "exited with status 3" in told.err
     assert run_corral(url, "batch", "logs", job).out == "hello\n"
+    run_corral(url, "batch", "owner", "late", "--pause")
+    job = run_corral(url, "batch", "submit", "--owner", "late", "--", "echo one; sleep 1; echo two").out.strip()
+    resumes = threading.Timer(1.0, run_corral, (url, "batch", "owner", "late", "--resume"))
+    resumes.start()
+    assert run_corral(url, "batch", "logs", "-f", job).out == "one\ntwo\n"
+    resumes.join()
     (tmp_path / "jobs.ndjson").write_text('{"command": "true"}\n{"command": "sleep 60"}\n', encoding="utf-8")
     told = run_corral(
         url, "batch", "submit", "--file", str(tmp_path / "jobs.ndjson"), "--mem", "8", "--label", "set=cli"
@@ -197,6 +263,10 @@ def test_the_commands_submit_follow_and_cancel(url: str, tmp_path: Path) -> None
     assert len(told.out.split()) == 2
     assert run_corral(url, "batch", "ls", "--label", "set:cli", "-o", "json").json[0]["labels"] == {"set": "cli"}
     assert "ended" in run_corral(url, "batch", "cancel", "--label", "set:cli").err
+    told = run_corral(url, "batch", "submit", "--no-check", "--cpus", "99", "--", "true")
+    assert told.code == 0
+    assert "no agent" in told.err
+    assert run_corral(url, "batch", "cancel", told.out.strip()).code == 0
     assert run_corral(url, "batch", "cancel", "nobody").code == 3
     assert run_corral(url, "batch", "submit").code == 2
 
@@ -206,8 +276,13 @@ def test_jobs_outlive_the_framework_that_runs_them(daemons: Site) -> None:
     words = ("framework", "batch", "--master", master.url, "--work-dir", str(daemons.directory / "batch"))
     first = daemons.start(*words, "--listen", "127.0.0.1:0")
     url = first.url
-    (running,) = submit(url, {"command": "sleep 3; echo done"})
+    (running,) = submit(url, {"command": "echo begun; sleep 3; echo done"})
     wait_until(lambda: ask(url, "GET", f"/v1/batch/jobs/{running}")[1]["state"] == "RUNNING" or None, "it runs")
+    heard: list[bytes] = []
+    follower = BatchClient(url)
+    follows = threading.Thread(target=lambda: heard.extend(follower.follow_log(running)), daemon=True)
+    follows.start()
+    wait_until(lambda: heard, "the first words")
     ask(url, "PUT", "/v1/batch/owners/default", {"paused": True})
     (waiting,) = submit(url, {"command": "echo later"})
     first.kill()
@@ -216,4 +291,6 @@ def test_jobs_outlive_the_framework_that_runs_them(daemons: Site) -> None:
     with BatchClient(second.url) as client:
         assert client.wait_for(running, timeout_s=30).state == "SUCCEEDED"
         assert client.get(running).attempt == 1
+        follows.join(30)
+        assert b"".join(heard) == b"begun\ndone\n", "a log that is followed goes on over the change"
         assert client.wait_for(waiting, timeout_s=30).state == "SUCCEEDED"

@@ -80,6 +80,25 @@ def test_a_run_takes_its_arguments_and_parameters_to_the_task(site: CronSite) ->
     site.ask("DELETE", "/v1/scheduler/job/args")
 
 
+def test_what_each_attempt_wrote_is_there(site: CronSite) -> None:
+    command = 'echo "attempt $CHRONOS_JOB_RUN_ATTEMPT"; echo wrong >&2; test "$CHRONOS_JOB_RUN_ATTEMPT" = 1'
+    site.ask("POST", "/v1/scheduler/iso8601", job("wordy", command=command))
+    assert site.ask("GET", "/v1/scheduler/job/wordy/log")[0] == 400
+    site.ask("PUT", "/v1/scheduler/job/wordy")
+    site.wait_count("wordy", "successCount", 1)
+    first = quote(site.history("wordy")["attempts"][1]["taskId"])
+    for prefix in PREFIXES:
+        path = f"{prefix}/job/wordy/log"
+        assert site.ask("GET", path) == (200, "attempt 1\n")
+        assert site.ask("GET", f"{path}?task={first}") == (200, "attempt 0\n")
+        assert site.ask("GET", f"{path}?stream=stderr&offset=1&length=4") == (200, "rong")
+        assert site.ask("GET", f"{path}?follow=true") == (200, "attempt 1\n")
+        for query in ("stream=noise", "task=ct:1", "offset=-1", "length=x"):
+            code, body = site.ask("GET", f"{path}?{query}")
+            assert (code, body["status"]) == (400, "Bad Request"), query
+    site.ask("DELETE", "/v1/scheduler/job/wordy")
+
+
 def test_an_asynchronous_job_reports_its_own_end(site: CronSite) -> None:
     site.ask("POST", "/scheduler/iso8601", job("later", **{"async": True}))
     site.ask("PUT", "/scheduler/job/later")
@@ -88,6 +107,10 @@ def test_an_asynchronous_job_reports_its_own_end(site: CronSite) -> None:
     )
     assert site.state("later") == "1 running"
     path = f"/scheduler/task/{quote(run['taskId'], safe='')}"
+    for code in (None, True, 0.5, 10**30, "much", []):
+        status, body = site.ask("PUT", path, {"statusCode": code})
+        assert (status, body["status"]) == (400, "Bad Request"), code
+    assert site.state("later") == "1 running"
     assert site.ask("PUT", path, {"statusCode": 0})[0] == 204
     assert site.wait_count("later", "successCount", 1)
     assert site.ask("PUT", path, {"statusCode": 0})[0] == 400
@@ -112,6 +135,8 @@ def test_a_backfill_runs_what_was_missed(site: CronSite) -> None:
     )
     assert (code, body) == (202, {"runs": 3})
     site.wait_count("fill", "successCount", 3)
+    assert site.ask("GET", "/scheduler/job/stat/fill")[1]["histogram"]["99thPercentile"] < 60_000
+    assert site.ask("DELETE", "/v1/scheduler/job/fill/backfill")[0] == 400
     dues = {row["due"][:10] for row in site.history("fill")["attempts"] if row["cause"] == "backfill"}
     assert dues == {"2026-01-02", "2026-01-03", "2026-01-04"}
     site.ask("DELETE", "/v1/scheduler/job/fill")
@@ -142,3 +167,17 @@ def test_a_killed_framework_finds_its_runs_again_and_goes_on(tmp_path: Path) -> 
         wait_until(lambda: shown()["successCount"] == 1, "its success")
         assert len(marks.read_text().splitlines()) == 1, "it ran twice"
         assert shown()["errorCount"] == 0
+
+
+def test_what_an_attempt_wrote_is_there_after_everything_was_started_anew(tmp_path: Path) -> None:
+    with Site(tmp_path) as daemons:
+        first = daemons.dev()
+        assert ask(first.url, "POST", "/scheduler/iso8601", job("kept", command="echo kept"))[0] == 204
+        ask(first.url, "PUT", "/scheduler/job/kept")
+        wait_until(lambda: ask(first.url, "GET", "/scheduler/job/kept")[1]["successCount"], "its success")
+        (node,) = ask(first.url, "GET", "/corral/v1/nodes")[1]["nodes"]
+        words = list(first.arguments)
+        words[words.index("--agent-listen") + 1] = node["url"].removeprefix("http://")
+        first.stop()
+        again = daemons.start(*words)
+        assert wait_until(lambda: ask(again.url, "GET", "/scheduler/job/kept/log")[1] == "kept\n", "the log")

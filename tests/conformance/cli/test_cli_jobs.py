@@ -36,7 +36,8 @@ def test_a_file_of_jobs_is_added_parents_first_and_run_to_the_end_of_the_chain(r
     shown = run("job", "show", "extract").out
     assert "next  2040-01-01T00:00:00.000Z" in shown
     assert run("job", "history", "extract").out.count("success") == 1
-    assert "monday" not in run("job", "history", "extract", "-o", "wide").out
+    assert "monday" not in run("job", "history", "extract").out
+    assert "day=monday" in run("job", "history", "extract", "-o", "wide").out
     assert run("job", "rm", "extract").code == 0
     assert "schedule" in run("job", "show", "load", "-o", "json").json
     run("job", "rm", "load")
@@ -71,10 +72,26 @@ def test_a_running_job_is_killed_and_a_range_is_run_once_more(run: Run) -> None:
     assert run("job", "kill", "long").code == 0
     wait_until(lambda: "killed" in run("job", "history", "long").out, "its end")
     run("job", "rm", "long")
-    add(run, {"name": "fill", "command": "true", "schedule": "R/2026-01-01T00:00:00Z/P1D", "misfirePolicy": "skip"})
+    add(
+        run,
+        {
+            "name": "fill",
+            "command": "echo ${CORRAL_RUN_DUE%T*}",
+            "schedule": "R/2026-01-01T00:00:00Z/P1D",
+            "misfirePolicy": "skip",
+        },
+    )
     answer = run("job", "backfill", "fill", "2026-01-02T00:00:00Z", "2026-01-04T00:00:00Z")
     assert answer.err == "job fill runs 2 times more\n"
     wait_until(lambda: run("job", "show", "fill", "-o", "json").json["successCount"] == 2, "both")
+    tasks = [one["taskId"] for one in run("job", "history", "fill", "-o", "json").json["attempts"]]
+    assert len(tasks) == 2
+    assert {run("job", "logs", "fill").out, run("job", "logs", "fill", tasks[0]).out} == {"2026-01-03\n"}
+    assert run("job", "logs", "fill", tasks[1]).out == "2026-01-02\n"
+    assert "no attempt with the task" in run("job", "logs", "fill", "x").err
+    stopped = run("job", "backfill", "fill", "--stop")
+    assert (stopped.code, "has no backfill under way" in stopped.err) == (2, True)
+    assert run("job", "backfill", "fill").code == 2
     run("job", "rm", "fill")
 
 

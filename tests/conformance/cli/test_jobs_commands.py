@@ -138,6 +138,11 @@ def test_a_dag_that_could_never_run_is_refused_and_taken_on_request_says_why_it_
     refused = run("dag", "apply", "-", stdin=body)
     assert refused.code == 2
     assert "'huge' is not taken, as no agent could ever run it: wants mem 99000000" in refused.err
+    planned = run("dag", "plan", "-", stdin=body)
+    assert planned.code == refused.code
+    assert "step 'huge' would not be taken, as no agent could ever run it: wants mem 99000000" in planned.err
+    assert [line.split()[:2] for line in planned.out.splitlines()[1:]] == [["1", "huge"], ["2", "then"]]
+    assert run("dag", "plan", "-", "--no-check", stdin=body).code == 0
     assert run("dag", "apply", "-", "--no-check", stdin=body).code == 0
     started = run("dag", "run", "giant").out.strip()
     wait_until(lambda: "wants mem 99000000" in run("dag", "status", started).out, "the reason")

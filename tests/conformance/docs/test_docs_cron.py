@@ -26,7 +26,8 @@ def test_the_first_steps_go_as_the_page_says(daemons: Site, tmp_path: Path) -> N
             task = answer.err.split()[-1]
             assert run_corral(url, "logs", task).out == "got monday\n"
             wait_until(lambda: run_corral(url, "job", "show", "load", "-o", "json").json["successCount"], "the child")
-    assert set(told) == {"add", "ls", "show", "run", "history", "backfill", "kill", "rm"}
+    assert set(told) == {"add", "ls", "show", "run", "history", "logs", "backfill", "kill", "rm"}
+    assert told["logs"].out == "got monday\n"
     assert "after extract" in told["ls"].out
     assert "next  2040-01-01T03:00:00.000+01:00" in told["show"].out
     assert "success" in told["history"].out

@@ -75,14 +75,17 @@ class Cluster(PretendedMaster):
         self.ask(PutOwner(owner=owner, record=Owner(**record)))
         self.settle()
 
-    def explain(self, *, never: bool = False, detail: str = "wants cpus 1, the largest agent has 0.5") -> None:
-        """Say of every want why it waits."""
+    def explain(
+        self, *, never: bool = False, detail: str = "wants cpus 1, the largest agent has 0.5", least_cpus: float = 0.0
+    ) -> None:
+        """Say of every want why it waits, or of those that ask for so much."""
         found = tuple(
             Explanation(
                 want_id=want_id, framework_id=FrameworkId("F"), role="*", waiting=want.count, since_at=self.now,
                 agents=2, refusals=(Refusal(reason="cpus", detail=detail, agents=2, best="host1"),), never=never,
             )
             for want_id, want in self.wants.items()
+            if any(one.name == "cpus" and one.milli >= least_cpus * 1000 for one in want.resources)
         )  # fmt: skip
         self.send(events.Explanations(explanations=found))
         self.settle()

@@ -7,7 +7,16 @@ import msgspec
 import pytest
 from batch_driver import Cluster
 
-from corral.frameworks.batch.dialect import Faults, read_kill, read_owner, read_submission, read_wait, write_error
+from corral.frameworks.batch.admission import UNKNOWN
+from corral.frameworks.batch.dialect import (
+    Faults,
+    check_cursor,
+    read_kill,
+    read_owner,
+    read_submission,
+    read_wait,
+    write_error,
+)
 from corral.frameworks.batch.spec import Submit
 from corral.lib.errors import Conflict, CorralError, Invalid, TooLarge, TooMany, Unprocessable
 from corral.net.routes import Request
@@ -50,7 +59,12 @@ def test_a_job_has_its_own_value_before_the_default_and_null_means_absent() -> N
         ({"command": "a", "owner": "a/b"}, "owner"),
         ({"command": "a", "owner": ""}, "owner"),
         ({"command": "a", "env": {"A=B": "c"}}, "env.A=B"),
-        ({"command": "a", "env": {"A": 1}}, "env[...]"),
+        ({"command": "a", "env": {"A": "x", "B": 1}}, "env.B"),
+        ({"command": "a", "labels": {"A": None}}, "labels.A"),
+        ({"command": "a", "colour": 1}, "colour"),
+        ({"command": "a", "array": {}}, "array.count"),
+        ({"command": "a", "array": {"count": 2, "max_running": 10**20}}, "array.max_running"),
+        ({"command": "a", "container": {"image": "a", "colour": 1}}, "container.colour"),
         ({"command": "a", "array": {"count": 0}}, "array.count"),
         ({"command": "a", "array": {"count": 2, "max_running": -1}}, "array.max_running"),
         ({"command": "a", "constraints": [["zone", "NEARBY", "x"]]}, "constraints"),
@@ -122,6 +136,13 @@ def test_a_key_is_free_again_when_its_job_is_forgotten(cluster: Cluster) -> None
     cluster.finish(*cluster.start())
     cluster.advance(15.0)
     assert cluster.submit({"key": "a", "ttl": 10}).ids != first.ids
+
+
+@pytest.mark.parametrize("key", ["k" * 256, b"\xff\xfe".decode(errors="surrogateescape")])
+def test_a_key_that_no_record_could_hold_is_refused(key: str) -> None:
+    headers = {"idempotency-key": key}
+    with pytest.raises(Invalid, match="the header Idempotency-Key"):
+        read_submission(Request(method="POST", path="", body=b'{"command": "true"}', headers=headers), 10, 10)
 
 
 def test_a_repeated_request_gets_the_same_answer_even_after_a_crash(make_cluster: Callable[..., Cluster]) -> None:
@@ -232,13 +253,32 @@ def test_jobs_that_agents_may_yet_come_for_are_taken_when_somebody_says_so(clust
         (read_wait, b""),
         (lambda body: read_owner(body, "a"), b'{"weight": 0}'),
         (lambda body: read_owner(body, "a"), b'{"max_running": -1}'),
+        (lambda body: read_owner(body, "a"), b'{"max_running": 1000000000000000000000000000000}'),
+        (lambda body: read_owner(body, "a"), b'{"max_queued": 18446744073709551616}'),
         (lambda body: read_owner(body, "a b"), b"{}"),
+        (lambda body: check_cursor(body.decode()), b"garbage"),
     ],
 )
 def test_other_bodies_are_refused_when_they_cannot_be_meant(read: Callable[[bytes], Any], body: bytes) -> None:
     with pytest.raises(CorralError) as caught:
         read(body)
     assert caught.value.status == 400
+
+
+def test_what_could_never_run_and_is_taken_all_the_same_says_so_in_the_answer(cluster: Cluster) -> None:
+    assert cluster.submit({"cpus": 64}, check=False).notices == (UNKNOWN,)
+    cluster.explain(never=True, detail="wants cpus 64, the largest agent has 8")
+    (notice,) = cluster.submit({"cpus": 64}, {"cpus": 64}, check=False).notices
+    assert "could ever run 2 of these jobs: wants cpus 64, the largest agent has 8" in notice
+
+
+def test_one_that_can_never_run_is_refused_though_nobody_knows_of_another_yet(cluster: Cluster) -> None:
+    number = ask(cluster, {"cpus": 64}, {"cpus": 2})
+    assert cluster.wanted() == 2
+    cluster.explain(never=True, detail="wants cpus 64, the largest agent has 8", least_cpus=64)
+    error = cluster.replies.pop(number)
+    assert isinstance(error, Unprocessable)
+    assert "could ever run 1 of these jobs: wants cpus 64" in error.message
 
 
 def test_a_request_that_the_store_could_not_take_at_once_is_refused(make_cluster: Callable[..., Cluster]) -> None:

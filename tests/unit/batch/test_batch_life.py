@@ -126,6 +126,22 @@ def test_a_job_that_waits_too_long_expires(cluster: Cluster) -> None:
     assert cluster.wanted() == 0
 
 
+def test_an_array_of_which_nothing_is_launched_in_time_expires_and_so_do_its_elements(cluster: Cluster) -> None:
+    array = cluster.one(array={"count": 3}, queue_timeout=60)
+    begun = cluster.one(array={"count": 3}, queue_timeout=60)
+    cluster.kill(f"{array}[2]")
+    cluster.set_owner("default", max_running=1)
+    cluster.kill(f"{begun}[0]")
+    cluster.advance(61.0)
+    found = cluster.show(array)
+    assert (found["state"], found["counts"]) == ("EXPIRED", {"KILLED": 1, "EXPIRED": 2})
+    assert found["reason"] == "it waited for 60 s"
+    for _ in range(2):
+        assert [cluster.state_of(f"{array}[{k}]") for k in range(3)] == ["EXPIRED", "EXPIRED", "KILLED"]
+        assert cluster.stats()["states"]["EXPIRED"] == 4
+        cluster.recover()
+
+
 def test_a_queued_job_is_dequeued_and_a_running_one_is_ended(cluster: Cluster) -> None:
     running, queued = cluster.submit({}, {}).ids
     (task,) = cluster.start(1)

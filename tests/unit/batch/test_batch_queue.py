@@ -288,6 +288,16 @@ def test_killing_by_owner_and_label_ends_exactly_those_even_through_a_crash(clus
     assert not [key for key in cluster.records if key.startswith("kill/")]
 
 
+def test_an_array_that_runs_is_not_ended_with_what_waits(cluster: Cluster) -> None:
+    array, other = cluster.submit({"array": {"count": 3, "max_running": 1}}, {}).ids
+    assert cluster.start(1) == [f"{array}[0].1"]
+    assert cluster.kill_many(state="QUEUED") == 1
+    assert (cluster.state_of(array), cluster.state_of(other)) == ("RUNNING", "KILLED")
+    assert cluster.kill_many(state="RUNNING") == 1
+    cluster.bury()
+    assert cluster.state_of(array) == "KILLED"
+
+
 def test_listing_pages_through_everything_newest_first(cluster: Cluster) -> None:
     ids = [job for _ in range(5) for job in cluster.submit(*[{}] * 7).ids]
     seen: list[str] = []

@@ -79,3 +79,9 @@ def test_every_submission_has_a_key_of_its_own() -> None:
 
 def test_many_jobs_are_several_requests() -> None:
     assert [len(p) for p in portions([{}] * 2500)] == [1000, 1000, 500]
+
+
+def test_large_jobs_are_more_requests_of_fewer() -> None:
+    assert [len(p) for p in portions([{"command": "x" * 20_000}] * 1000)] == [419, 419, 162]
+    assert [len(p) for p in portions([{}] * 1000, {"command": "x" * 20_000})] == [419, 419, 162]
+    assert [len(p) for p in portions([{"command": "x" * (9 << 20)}] * 2)] == [1, 1], "each as it is"

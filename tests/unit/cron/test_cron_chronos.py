@@ -94,6 +94,14 @@ def test_numbers_and_booleans_may_be_texts_and_null_is_absent() -> None:
     assert found.concurrency is Concurrency.ALLOW
 
 
+def test_numbers_and_booleans_in_lists_of_texts_are_taken_as_they_are_written() -> None:
+    found = spec_of(
+        arguments=["a", 1, True], environmentVariables=[{"name": "A", "value": False}, {"name": "B", "value": 8080}]
+    )  # fmt: skip
+    assert found.arguments == ("a", "1", "true")
+    assert found.env == (("A", "false"), ("B", "8080"))
+
+
 def test_the_kind_follows_from_the_keys_and_must_suit_the_endpoint() -> None:
     assert read_job({"name": "a", "command": "x"}).spec.schedule == ONCE_NOW
     assert read_job({"name": "a", "command": "x", "schedule": None}).spec.schedule == ONCE_NOW
@@ -135,6 +143,7 @@ REFUSED: list[tuple[Mapping[str, Any], str]] = [
     ({"container": "x"}, "container must be a JSON object"),
     ({"executor": "/bin/mine"}, "no custom executors"),
     ({"epsilon": "soon"}, "no ISO 8601 duration"),
+    ({"epsilon": "PT0S"}, "too late to be started"),
     ({"misfirePolicy": "maybe"}, "one of skip, once, all"),
     ({"concurrencyPolicy": "forbid", "concurrent": True}, "leave concurrent out"),
     ({"retryBackoffFactor": 0.5}, "from 1 to 100"),
@@ -143,7 +152,14 @@ REFUSED: list[tuple[Mapping[str, Any], str]] = [
     ({"parameters": [{"name": "a"}, {"name": "a"}]}, "two parameters"),
     ({"command": ""}, "nothing to run"),
     ({"command": "a\0b"}, "NUL"),
-    ({"lastSuccess": "yesterday"}, "timestamp 'yesterday'"),
+    ({"uris": ["a\0b"]}, "NUL"),
+    ({"fetch": [{"uri": "a", "output_file": "\0"}]}, "NUL"),
+    ({"parameters": [{"name": "a", "default": "\0"}]}, "NUL"),
+    ({"lastSuccess": "yesterday"}, "lastSuccess: timestamp 'yesterday'"),
+    ({"lastError": "0001-01-01T00:00:00+14:00"}, "lastError: timestamp '0001"),
+    ({"epsilon": f"P{'9' * 5000}D"}, "longer than 1000 characters"),
+    ({"arguments": [["a"]]}, "arguments must be a list of strings"),
+    ({"environmentVariables": [{"name": "A", "value": {}}]}, r"environmentVariables\[0\].value must be a string"),
 ]
 
 
@@ -242,6 +258,18 @@ def test_a_container_brings_its_image_networks_volumes_and_flags() -> None:
     assert [n.name for n in found.network_infos] == ["net"]
     assert (found.volumes[0].host_path, found.volumes[0].mode) == ("/out", "RO")
     assert make_want(spec_of(container=container), CONFIG).runtime == "docker"
+
+
+def test_a_container_is_its_images_user_unless_another_than_the_servers_is_asked_for() -> None:
+    def user(**fields: Any) -> str | None:
+        found: str | None = task(spec_of(**fields)).command.user
+        return found
+
+    image = {"image": "busybox"}
+    assert user(container=image) is None
+    assert user(container=image, runAsUser=CONFIG.user) is None, "every listing shows it so"
+    assert user(container=image, runAsUser="nobody") == "nobody"
+    assert user(runAsUser=CONFIG.user) == CONFIG.user
 
 
 def test_an_image_may_run_its_own_entrypoint() -> None:

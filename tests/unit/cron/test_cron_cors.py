@@ -1,6 +1,7 @@
 """Pages of other sites read the API where it is allowed, and nowhere else."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from corral.frameworks.cron.cors_routes import allow_origin
 from corral.frameworks.cron.routes import routes
 from corral.lib.errors import Invalid
-from corral.net.routes import Request, Response, Route
+from corral.net.routes import Request, Response, Route, Stream
 
 
 async def ask(command: Any) -> Any:
@@ -41,6 +42,20 @@ def test_answers_and_refusals_may_be_read_by_the_pages_of_the_origin(origin: str
         for found in (answer(route), refusal):
             assert found.headers["Access-Control-Allow-Origin"] == origin
             assert ("Vary" in found.headers) == vary
+
+
+def test_a_log_that_goes_on_may_be_read_as_well() -> None:
+    async def nothing(_: Request) -> Stream:
+        return Stream(chunks=aiter_nothing(), content_type="text/plain")
+
+    (route, _) = allow_origin([Route(method="GET", path="/log", handler=nothing)], "*")
+    found = asyncio.run(route.handler(Request(method="GET", path="/log")))  # type: ignore[arg-type]
+    assert found.headers["Access-Control-Allow-Origin"] == "*"
+
+
+async def aiter_nothing() -> AsyncIterator[bytes]:
+    return
+    yield
 
 
 def test_browsers_are_told_which_methods_a_path_takes() -> None:

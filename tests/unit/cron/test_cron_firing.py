@@ -3,7 +3,7 @@
 import pytest
 from cron_driver import due_of, job_of
 
-from corral.frameworks.cron.spec import GetNext, PurgeQueue, StartBackfill
+from corral.frameworks.cron.spec import GetNext, PurgeQueue, StartBackfill, StopBackfill
 from corral.lib.errors import Conflict, Invalid
 from corral.lib.units import parse_timestamp
 from corral.model import events
@@ -338,11 +338,25 @@ def test_parameters_have_defaults_and_are_seen_by_the_task(cluster) -> None:
         cluster.run_now("a")
     with pytest.raises(Invalid, match="has no parameter colour; it has day, mode"):
         cluster.run_now("a", mode="x", colour="red")
+    with pytest.raises(Invalid, match="cannot be split into words"):
+        cluster.run_now("a", "'half", mode="x")
+    with pytest.raises(Invalid, match="NUL"):
+        cluster.run_now("a", "a\0b", mode="x")
+    with pytest.raises(Invalid, match="NUL"):
+        cluster.run_now("a", mode="\0")
     cluster.run_now("a", mode="full")
     (task,) = cluster.start()
     assert {k: v for k, v in cluster.environment(task).items() if k in ("day", "mode")} == {
         "day": "today", "mode": "full",
     }  # fmt: skip
+    assert cluster.history("a")["unfinished"][0]["parameters"] == {"mode": "full"}
+    cluster.finish()
+    cluster.run_now("a", "now " * 500, mode="x" * 2000)
+    cluster.start()
+    cluster.finish()
+    long, short = cluster.history("a")["attempts"][:2]
+    assert (short["arguments"], short["parameters"]) == ("", {"mode": "full"})
+    assert (long["arguments"], long["parameters"]) == ("now " * 250, {"mode": "x" * 1000})
 
 
 def test_a_backfill_runs_every_occurrence_of_its_range_once_and_survives_a_crash(cluster) -> None:
@@ -368,6 +382,41 @@ def test_a_backfill_runs_every_occurrence_of_its_range_once_and_survives_a_crash
     assert ran == ["2025-12-05", "2025-12-06", "2025-12-07"]
     assert not [k for k in cluster.records if k.startswith("backfill/")]
     assert cluster.ask(command) == 3
+
+
+@pytest.mark.parametrize("command", [StopBackfill(name="a"), PurgeQueue()])
+def test_a_backfill_is_stopped_and_a_crash_does_not_bring_it_back(cluster, command) -> None:
+    cluster.put("a", schedule="R/2026-06-01T00:00:00Z/P1D")
+    start = ms("2026-06-01T00:00:00Z")
+    assert cluster.ask(StartBackfill(name="a", start=start, end=start + 5 * 86_400_000)) == 5
+    cluster.settle()
+    (task,) = cluster.start()
+    cluster.ask(command)
+    cluster.settle()
+    cluster.recover()
+    cluster.finish(task)
+    cluster.settle()
+    assert cluster.wanted() == 0
+    assert cluster.show("a")["successCount"] == 1
+    assert cluster.history("a")["backfill"] is None
+    with pytest.raises(Invalid, match="has no backfill under way"):
+        cluster.ask(StopBackfill(name="a"))
+
+
+def test_a_definition_that_was_read_before_a_firing_and_is_sent_after_it_fires_nothing_twice(cluster) -> None:
+    cluster.put("a", schedule="R5/2026-01-01T01:00:00Z/PT1H")
+    cluster.put("b", schedule="R/2026-01-01T01:00:00Z/PT1H")
+    cluster.advance(3700)
+    assert sorted(cluster.cycle()) == ["a", "b"]
+    read = {name: cluster.show(name) for name in ("a", "b")}
+    cluster.advance(3600)
+    assert sorted(cluster.cycle()) == ["a", "b"]
+    for name, shown in read.items():
+        cluster.put(**{**shown, "command": "echo new", "name": name})
+    assert cluster.cycle() == []
+    assert cluster.show("a")["schedule"] == "R3/2026-01-01T03:00:00.000Z/PT1H"
+    assert cluster.show("b")["schedule"] == "R/2026-01-01T03:00:00.000Z/PT1H"
+    assert cluster.show("a")["command"] == "echo new"
 
 
 def test_a_backfill_that_makes_no_sense_is_refused(make_cluster) -> None:

@@ -2,17 +2,19 @@
 
 import msgspec
 import pytest
-from cron_driver import Cluster, job_of
+from cron_driver import START, Cluster, job_of
 
 from corral.frameworks.cron.spec import (
     AddElements,
     DeleteJob,
+    FindLog,
     GetGraph,
     GetMetrics,
     GetStat,
     GetStats,
     MarkSuccess,
     ReportTask,
+    StartBackfill,
 )
 from corral.lib.errors import Invalid
 from corral.model import events
@@ -86,6 +88,53 @@ def test_a_retry_survives_a_crash_and_waits_for_what_is_left_of_its_delay(cluste
     assert cluster.wanted() == 1
     (task,) = cluster.start()
     assert task.split(":")[2] == "1"
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_retry_is_not_lost_when_the_wall_clock_is_set_back_before_it_began_to_wait(cluster, crash: bool) -> None:
+    cluster.advance(400 * 86_400)
+    cluster.put("a", schedule="R1//P")
+    assert cluster.cycle(TaskState.FAILED) == ["a"]
+    cluster.advance(10)
+    assert cluster.wanted() == 0
+    cluster.set_clock(-365 * 86_400)
+    if crash:
+        cluster.recover()
+    cluster.advance(61)
+    assert cluster.cycle() == ["a"]
+    assert cluster.summary("a") == ("success", "idle")
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_silent_agent_and_a_missing_report_are_waited_for_no_longer_when_the_clock_is_set_back(
+    cluster, crash: bool
+) -> None:
+    cluster.advance(400 * 86_400)
+    cluster.put("silent", schedule="R1//P", retries=0)
+    cluster.put("late", schedule="R1//P", retries=0, maxCompletionTime=60, **{"async": True})
+    silent, late = sorted(cluster.start(), key=lambda task: job_of(task) == "late")
+    cluster.update(silent, TaskState.UNREACHABLE)
+    cluster.finish(late)
+    cluster.set_clock(-365 * 86_400)
+    if crash:
+        cluster.crash()
+        cluster.subscribe()
+    cluster.advance(120)
+    assert cluster.summary("late") == ("failure", "idle")
+    assert cluster.summary("silent") == ("fresh", "1 running")
+    cluster.advance(300)
+    assert cluster.summary("silent") == ("failure", "idle")
+
+
+def test_a_clock_that_is_set_back_a_little_hurries_no_retry(cluster) -> None:
+    cluster.put("a", schedule="R1//P")
+    assert cluster.cycle(TaskState.FAILED) == ["a"]
+    cluster.advance(30)
+    cluster.set_clock(-10)
+    cluster.advance(39)
+    assert cluster.wanted() == 0
+    cluster.advance(2)
+    assert cluster.cycle() == ["a"]
 
 
 def test_run_now_tries_a_waiting_retry_at_once(cluster) -> None:
@@ -700,6 +749,21 @@ def test_statistics_measure_from_when_a_run_was_due(cluster) -> None:
     assert set(empty["histogram"].values()) == {0}
 
 
+def test_statistics_measure_what_a_backfill_runs_from_its_launch(cluster) -> None:
+    cluster.put("a", schedule="R/2027-01-01T00:00:00Z/P1D")
+    day = 86_400_000
+    start = round(START * 1000) + 365 * day
+    assert cluster.ask(StartBackfill(name="a", start=start, end=start + 2 * day)) == 2
+    for _ in range(2):
+        cluster.settle()
+        (task,) = cluster.start()
+        cluster.advance(5)
+        cluster.finish(task)
+    histogram = cluster.ask(GetStat(name="a"))["histogram"]
+    assert histogram["count"] == 2
+    assert 4_900 < histogram["median"] < 5_500
+
+
 def test_history_is_kept_by_number_and_by_time_and_survives_a_crash(make_cluster) -> None:
     cluster = make_cluster(most_history=5, history_s=86400.0)
     cluster.put("a", schedule=HOURLY)
@@ -714,6 +778,28 @@ def test_history_is_kept_by_number_and_by_time_and_survives_a_crash(make_cluster
     cluster.advance(2 * 86400)
     assert cluster.history("a")["attempts"] == []
     assert not [k for k in cluster.records if k.startswith("history/")]
+
+
+def test_the_log_of_every_attempt_in_the_history_is_found_where_it_ran(make_cluster) -> None:
+    cluster = make_cluster(most_history=2)
+    cluster.put("a", schedule=FAR)
+    with pytest.raises(Invalid, match="made no attempt yet"):
+        cluster.ask(FindLog(name="a"))
+    tasks = []
+    for _ in range(3):
+        cluster.run_now("a")
+        tasks += cluster.start()
+        cluster.finish()
+    url = cluster.ask(FindLog(name="a"))[1]
+    assert url.startswith("http://")
+    cluster.recover()
+    assert cluster.ask(FindLog(name="a")) == (tasks[2], url)
+    assert cluster.ask(FindLog(name="a", task_id=tasks[1])) == (tasks[1], url)
+    with pytest.raises(Invalid, match="no attempt with the task"):
+        cluster.ask(FindLog(name="a", task_id=tasks[0]))
+    cluster.run_now("a")
+    (live,) = cluster.start()
+    assert cluster.ask(FindLog(name="a")) == (live, url)
 
 
 def test_elements_are_counted_for_jobs_that_process_data(cluster) -> None:

@@ -247,6 +247,8 @@ def test_the_zone_wins_over_an_offset_and_old_names_work() -> None:
     assert moments("R/2026-01-01T18:32:00Z/P1D", "PST", 1) == ["2026-01-01T18:32:00.000-08:00"]
     assert moments("R/2026-07-01T12:00:00Z/P1D", "EST", 1) == ["2026-07-01T12:00:00.000-05:00"]
     assert moments("R/2026-07-01T12:00:00Z/P1D", "BST", 1) == ["2026-07-01T12:00:00.000+06:00"]
+    assert moments("R/2026-07-01T12:00:00Z/P1D", "GMT+8", 1) == ["2026-07-01T12:00:00.000+08:00"]
+    assert moments("R/2026-07-01T12:00:00Z/P1D", "GMT-03:30", 1) == ["2026-07-01T12:00:00.000-03:30"]
     with pytest.raises(Invalid, match="'Mars/Olympus' is not in this machine's tz database"):
         read_schedule("R/2026-01-01T00:00:00Z/P1D", "Mars/Olympus")
     for name in ("../etc/passwd", "GMT+25", "/UTC", "America"):
@@ -303,6 +305,9 @@ def test_a_schedule_ends_with_the_calendar() -> None:
         ("0 * * * * *", "neither"),
         ("61 * * * *", "Bad minute"),
         ("0 0 31 2 *", "cannot be read"),
+        (f"R{'9' * 5000}/2026-01-01T00:00:00Z/P1D", "longer than 1000 characters"),
+        (f"R/2026-01-01T00:00:00Z/P{'9' * 5000}D", "longer than 1000 characters"),
+        (f"{'9' * 5000} * * * *", "longer than 1000 characters"),
         ("", "neither"),
     ],
 )

@@ -463,7 +463,7 @@ def test_a_plan_tells_the_waves_and_changes_nothing(cluster: Cluster) -> None:
     changed = read_dag({"name": "etl", "steps": [step("a"), step("b", "a", cpus=2), step("e", "b")]})
     assert cluster.ask(PlanDag(spec=changed)) == {
         "name": "etl", "new": False, "steps": 3, "waves": [["a"], ["b"], ["e"]], "added": ["e"], "changed": ["b"],
-        "removed": ["c", "d"], "fields": [],
+        "removed": ["c", "d"], "fields": [], "never": {},
     }  # fmt: skip
     assert cluster.records == before
     assert [row["name"] for row in cluster.ask(GetDag(name="etl"))["steps"]] == ["a", "b", "c", "d"]

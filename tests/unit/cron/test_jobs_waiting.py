@@ -7,9 +7,10 @@ import pytest
 from cron_driver import Cluster
 
 from corral.frameworks.cron import admission
-from corral.frameworks.cron.chronos import read_job
+from corral.frameworks.cron.check import CheckJobs
+from corral.frameworks.cron.chronos import ReadJob, read_job
 from corral.frameworks.cron.dags.dialect import read_dag
-from corral.frameworks.cron.dags.spec import GetDagRun, PutDag, StartDag
+from corral.frameworks.cron.dags.spec import GetDagRun, PlanDag, PutDag, StartDag
 from corral.frameworks.cron.spec import GetMetrics, GetSummary, PutJob
 from corral.lib.errors import CorralError, Invalid, Unprocessable
 from corral.model import events
@@ -237,3 +238,85 @@ def test_a_dag_with_a_step_that_no_agent_could_run_is_refused_by_the_steps_name(
     assert "'huge'" in refused.message
     again = msgspec.structs.replace(spec, steps=spec.steps[:1])
     assert cluster.ask(PutDag(spec=again, check=True)) == (True, "")
+
+
+# Plans.
+
+
+def big_dag(*names: str) -> PlanDag:
+    steps = [{"name": "small", "command": "true"}]
+    steps += [{"name": name, "command": "true", "mem": 9000, "after": ["small"]} for name in names]
+    return PlanDag(spec=read_dag({"name": "d", "steps": steps}), check=True)
+
+
+def jobs_of(*commands: PutJob) -> CheckJobs:
+    return CheckJobs(jobs=tuple((one.spec.name, ReadJob(spec=one.spec)) for one in commands), check=True)
+
+
+def test_a_plan_of_a_dag_names_the_steps_that_no_agent_could_run_in_the_words_of_a_refusal(cluster: Cluster) -> None:
+    before = dict(cluster.records)
+    ask = submit(cluster, big_dag("huge", "vast"))
+    cluster.settle()
+    assert ask not in cluster.replies
+    small = next(o for o in cluster.make_offers() if any(r.name == "mem" and r.milli < 9_000_000 for r in o.resources))
+    cluster.send(events.Offers(offers=(small,)))
+    explain(cluster, never=True)
+    found = cluster.replies.pop(ask)
+    text = "no agent could ever run it: wants mem 9000, the most free is 4096 on n1 (3 agents)"
+    assert (found["never"], "notice" in found) == ({"huge": text, "vast": text}, False)
+    assert found["waves"] == [["small"], ["huge", "vast"]]
+    cluster.settle()
+    assert (cluster.wants, cluster.records) == ({}, before)
+    put = submit(cluster, PutDag(spec=big_dag("huge").spec, check=True))
+    cluster.settle()
+    explain(cluster, never=True)
+    assert text in cluster.replies.pop(put).message
+
+
+def test_a_plan_of_what_agents_could_run_says_nothing_of_it_and_the_next_is_told_at_once(cluster: Cluster) -> None:
+    ask = submit(cluster, big_dag("huge"))
+    cluster.settle()
+    explain(cluster, never=False)
+    assert cluster.replies.pop(ask)["never"] == {}
+    assert "notice" not in cluster.ask(big_dag("huge"))
+
+
+def test_a_plan_without_a_word_of_the_master_says_that_nobody_knows(cluster: Cluster) -> None:
+    asks = [submit(cluster, big_dag("huge")), submit(cluster, jobs_of(job("a"), job("b", disabled=True)))]
+    cluster.advance(cluster.config.check_s + 0.3)
+    dag, jobs = (cluster.replies.pop(ask) for ask in asks)
+    assert (dag["never"], dag["notice"]) == ({}, admission.UNKNOWN)
+    assert [row["notes"] for row in jobs] == [[admission.UNKNOWN], []]
+    assert cluster.job_names() == []
+    cluster.disconnect()
+    assert cluster.ask(big_dag("huge"))["notice"] == admission.UNKNOWN
+
+
+def test_a_plan_of_jobs_tells_which_no_agent_could_run_each_by_itself(cluster: Cluster) -> None:
+    wrong = job("wrong", schedule=None, parents=["nobody"])
+    ask = submit(cluster, jobs_of(job("a"), job("b", command="again"), wrong))
+    cluster.settle()
+    explain(cluster, never=True)
+    first, second, refused = cluster.replies.pop(ask)
+    for row in (first, second):
+        assert (row["verdict"], row["never"]) == ("new", True)
+        assert row["notes"][-1].startswith("no agent could ever run it: wants mem 9000")
+    assert refused["verdict"] == "refused"
+    assert len(refused["notes"]) == 1
+
+
+def test_a_constraint_that_is_none_is_told_of_its_job_alone(cluster: Cluster) -> None:
+    ask = submit(cluster, jobs_of(job("odd", constraints=[["rack", "NEAR", "x"]]), job("a")))
+    cluster.settle()
+    explain(cluster, never=False)
+    odd, well = cluster.replies.pop(ask)
+    assert (odd["verdict"], well["verdict"]) == ("refused", "new")
+    assert "has the operator 'NEAR'" in odd["notes"][0]
+
+
+def test_a_plan_of_a_dag_that_is_wrong_in_itself_is_refused_before_anybody_is_asked(cluster: Cluster) -> None:
+    steps = [{"name": "a", "command": "true", "mem": 9000, "after": ["a"]}]
+    with pytest.raises(Invalid):
+        cluster.ask(PlanDag(spec=read_dag({"name": "d", "steps": steps}), check=True))
+    cluster.settle()
+    assert cluster.wants == {}

@@ -84,3 +84,11 @@ def test_an_instant_without_zone_is_utc_and_one_with_zone_keeps_it() -> None:
     assert parse_timestamp("1970-01-01T01:00:00+01:00") == 0.0
     with pytest.raises(Invalid, match="2026-01-31"):
         parse_timestamp("yesterday")
+
+
+@pytest.mark.parametrize(
+    "text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00", "9999-12-31T23:59:59.9999Z"]
+)
+def test_an_instant_that_could_not_be_written_again_is_refused(text: str) -> None:
+    with pytest.raises(Invalid, match="timestamp '"):
+        parse_timestamp(text)

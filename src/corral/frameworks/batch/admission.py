@@ -6,7 +6,8 @@ already. A job that no agent could run is refused, while nobody knows that yet t
 Source: the batch contract, API and rules.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import msgspec
 
@@ -21,6 +22,7 @@ from corral.model.ids import WantId
 from corral.runtime.core import Effect, Note, Persist, Refuse, Reply
 
 UNKNOWN = "no agent has been seen that could run some of these jobs; they wait for one"
+MOST_TOLD = 100
 _ANY_SIZE = 256 << 20
 _BYTES_BESIDE = 40
 _BYTES_OF_BUNDLE = 16_384
@@ -36,23 +38,32 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     notices: tuple[str, ...] = ()
 
 
-def submit(state: State, ask: int, command: Submit, now: float, notices: tuple[str, ...] = ()) -> list[Effect]:
-    """Errors: `Conflict` for a key that stands for something else; `TooMany` with a time when too much waits;
-    `Unprocessable` for jobs that no agent could run."""
+def submit(state: State, ask: int, command: Submit, now: float, *, patient: bool = True) -> list[Effect]:
+    """Take the jobs. Shapes: one that is not `patient` is not held any longer until more is known of it.
+
+    Errors: `Conflict` for a key that stands for something else; `TooMany` with a time when too much waits;
+    `Unprocessable` for jobs that no agent could run.
+    """
     again = _find_request(state, command)
     if again is not None:
         return [Reply(ask, again)]
     known = _find_known(state, command.jobs)
-    fresh = [spec for place, spec in enumerate(command.jobs) if place not in known]
-    _check_room(state, fresh, now)
-    _check_size(state, fresh)
-    unknown = _check_shapes(state, fresh) if command.check else ()
-    if unknown and state.connected:
+    fresh = {place: spec for place, spec in enumerate(command.jobs) if place not in known}
+    _check_room(state, list(fresh.values()), now)
+    _check_size(state, list(fresh.values()))
+    unknown, never = _look_at_shapes(state, fresh)
+    if never and command.check:
+        details = {f"/jobs({place})": [why] for place, why in islice(never.items(), MOST_TOLD)}
+        raise Unprocessable(f"{_tell_never(never)}; ask for less, or for any agent to come with ?check=false", details)
+    if unknown and command.check and patient and state.connected:
         held = Held(ask, command, unknown, now + state.config.check_s)
         state.held.append(held)
         state.wants_changed = True
         return []
-    return _admit(state, ask, command, known, now, notices=notices or ((UNKNOWN,) if unknown else ()))
+    notices = ((f"{_tell_never(never)}; they wait for one that can",) if never else ()) + (
+        (UNKNOWN,) if unknown else ()
+    )
+    return _admit(state, ask, command, known, now, notices=notices)
 
 
 def release(state: State, now: float) -> list[Effect]:
@@ -63,14 +74,14 @@ def release(state: State, now: float) -> list[Effect]:
     effects: list[Effect] = []
     for each in held:
         shapes = [state.shapes[want_id] for want_id in each.shapes]
-        open = [s for s in shapes if not s.proven and s.never_at is None]
+        never = any(s.never_at is not None for s in shapes)
+        open = not never and not all(s.proven for s in shapes)
         if open and now < each.until_at and state.connected:
             state.held.append(each)
             continue
         state.wants_changed = True
-        command = msgspec.structs.replace(each.command, check=not open)
         try:
-            effects += submit(state, each.ask, command, now, (UNKNOWN,) if open else ())
+            effects += submit(state, each.ask, each.command, now, patient=False)
         except (Conflict, TooMany, Unprocessable) as error:
             effects.append(Refuse(each.ask, error))
     return effects
@@ -165,25 +176,21 @@ def _refuse(state: State, why: str, wanted: int, now: float) -> None:
     raise TooMany(f"{why}; try again in {wait_s:.0f} s", retry_after_s=wait_s)
 
 
-def _check_shapes(state: State, specs: Sequence[JobSpec]) -> tuple[WantId, ...]:
-    """The shapes of which nobody knows yet whether any agent could take them.
-
-    Errors: `Unprocessable` names the jobs that none could.
-    """
+def _look_at_shapes(state: State, specs: Mapping[int, JobSpec]) -> tuple[tuple[WantId, ...], dict[int, str]]:
+    """The shapes of which nobody knows yet whether any agent could take them; the jobs that none could, with why."""
     unknown: dict[WantId, None] = {}
-    never: dict[str, list[str]] = {}
-    for place, spec in enumerate(specs):
+    never: dict[int, str] = {}
+    for place, spec in specs.items():
         shape = queue.shape_of(state, spec, spec.priority)
         if shape.never_at is not None:
-            if len(never) < 100:
-                never[f"/jobs({place})"] = [tell_never(shape)]
+            never[place] = tell_never(shape)
         elif not shape.proven:
             unknown[shape.want.id] = None
-    if never:
-        why = next(iter(never.values()))[0]
-        message = f"no agent of the cluster could ever run {len(never)} of these jobs: {why}"
-        raise Unprocessable(f"{message}; ask for less, or for any agent to come with ?check=false", never)
-    return tuple(unknown)
+    return tuple(unknown), never
+
+
+def _tell_never(never: Mapping[int, str]) -> str:
+    return f"no agent of the cluster could ever run {len(never)} of these jobs: {next(iter(never.values()))}"
 
 
 def _admit(

@@ -26,7 +26,7 @@ from corral.frameworks.batch.spec import (
 )
 from corral.frameworks.batch.state import WAIT, ArrayEntry, Job, State, Waiter, matches
 from corral.frameworks.batch.updates import order_end
-from corral.frameworks.batch.views import view_job, view_owner, view_waiter
+from corral.frameworks.batch.views import shown_state, view_job, view_owner, view_waiter
 from corral.lib.errors import Conflict, NotFound
 from corral.runtime.core import Effect, Note, Persist, Reply, SetTimer
 
@@ -86,7 +86,15 @@ def _end_fresh(state: State, job: Job, array: ArrayEntry, why: str, now: float) 
     return end(state, job, JobEvent.KILL, why, now)
 
 
-def _end_elements(state: State, array: ArrayEntry, why: str, now: float) -> list[Effect]:
+def expire_array(state: State, array: ArrayEntry, why: str, now: float) -> list[Effect]:
+    """End an array of which nothing was launched in time."""
+    return _end_elements(state, array, why, now, JobState.EXPIRED)
+
+
+def _end_elements(
+    state: State, array: ArrayEntry, why: str, now: float, after: JobState = JobState.KILLED
+) -> list[Effect]:
+    """Shapes: what was never launched ends as `after`."""
     parent = array.parent
     fresh = 0 if array.ending else array.fresh
     queue.leave(state, parent)
@@ -96,7 +104,7 @@ def _end_elements(state: State, array: ArrayEntry, why: str, now: float) -> list
     owner = state.owner(parent.spec.owner)
     for counts in (array.counts, state.counts):
         counts[JobState.QUEUED] -= fresh
-        counts[JobState.KILLED] += fresh
+        counts[after] += fresh
     state.queued -= fresh
     owner.queued -= fresh
     array.ended += fresh
@@ -151,7 +159,9 @@ def _victims(state: State, order: KillOrder) -> Iterator[Job]:
         if bundle is None or seq >= order.before:
             continue
         for job in list(bundle.jobs):
-            if job is not None and job.state not in TERMINAL and matches(job, order.owner, order.label, order.state):
+            if job is None or job.state in TERMINAL or not matches(job, order.owner, order.label, ""):
+                continue
+            if not order.state or shown_state(job) == order.state:
                 yield job
 
 

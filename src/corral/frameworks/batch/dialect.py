@@ -13,10 +13,12 @@ from typing import Any
 import msgspec
 
 from corral.frameworks.batch.admission import Admitted
+from corral.frameworks.batch.ids import read_id
 from corral.frameworks.batch.launch import read_constraint
 from corral.frameworks.batch.spec import (
     MOST_PRIORITY,
     MOST_TTL_S,
+    Delivery,
     JobSpec,
     JobState,
     KillJobs,
@@ -36,8 +38,11 @@ MOST_IDS = 100_000
 MOST_RETRIES = 1000
 MOST_TIME_S = 10 * 365 * 86400.0
 MOST_AMOUNT = 1e9
+MOST_COUNT = 10**9
+"""More than that of anything is no number that a record holds or that anybody means."""
 _NAME = re.compile(r"[A-Za-z0-9][\w.@+-]{0,127}", re.ASCII)
 _VARIABLE = re.compile(r"[^=\x00]+")
+_NAMED_FIELD = re.compile(r"Object (contains unknown|(?P<missing>missing required)) field `(?P<name>.*)`", re.DOTALL)
 
 
 class Many(msgspec.Struct, forbid_unknown_fields=True):
@@ -77,11 +82,19 @@ def read_submission(request: Request, most_jobs: int, most_array: int) -> Submit
     errors = [error for index, spec in enumerate(jobs) for error in checker.check(index, spec)]
     if errors:
         raise Faults(errors[:MOST_TOLD])
+    key = _read_request_key(request)
+    digest = sha256(body).hexdigest()[:32] if key else ""
+    return Submit(jobs=jobs, key=key, digest=digest, check=request.flag("check", True))
+
+
+def _read_request_key(request: Request) -> str:
     key = request.headers.get("idempotency-key", "")
     if len(key) > 255:
         raise Invalid(f"the header Idempotency-Key has {len(key)} characters; 255 are the most")
-    digest = sha256(body).hexdigest()[:32] if key else ""
-    return Submit(jobs=jobs, key=key, digest=digest, check=request.flag("check", True))
+    if any("\ud800" <= letter <= "\udfff" for letter in key):
+        # Bytes that are no text, which no record could hold.
+        raise Invalid("the header Idempotency-Key is not UTF-8; send text, such as a UUID")
+    return key
 
 
 def _read_jobs(body: bytes, media: str, most_jobs: int) -> tuple[JobSpec, ...]:
@@ -103,11 +116,13 @@ def _read_jobs(body: bytes, media: str, most_jobs: int) -> tuple[JobSpec, ...]:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         pass
     raw = read_json(body)
-    if isinstance(raw, dict) and "jobs" in raw:
+    if isinstance(raw, dict) and ("jobs" in raw or "defaults" in raw):
         unknown = sorted(set(raw) - {"jobs", "defaults"})
         if unknown:
             raise Invalid(f"the body has the field {unknown[0]!r} beside jobs; there are jobs and defaults")
-        defaults = raw.get("defaults") or {}
+        if "jobs" not in raw:
+            raise Invalid("the body has defaults and no jobs; give jobs as a list beside them")
+        defaults = {} if raw.get("defaults") is None else raw["defaults"]
         if not isinstance(raw["jobs"], list) or not isinstance(defaults, dict):
             wrong, wanted = ("jobs", "a list") if not isinstance(raw["jobs"], list) else ("defaults", "an object")
             raise Invalid(f"{wrong} must be {wanted}, got {kind_of(raw[wrong])}")
@@ -133,14 +148,36 @@ def _read_slowly(raw: Sequence[Any], defaults: Mapping[str, Any]) -> tuple[JobSp
             merged = {key: value for key, value in {**defaults, **each}.items() if value is not None}
             found.append(msgspec.convert(merged, JobSpec))
         except msgspec.ValidationError as error:
-            text, _, place = str(error).partition(" - at ")
-            field = place.strip("`").removeprefix("$").removeprefix(".")
+            field, text = _tell_fault(str(error), merged)
             errors.append({"index": index, "field": field, "message": text})
         if len(errors) >= MOST_TOLD:
             break
     if errors:
         raise Faults(errors)
     return tuple(found)
+
+
+def _tell_fault(said: str, job: Mapping[str, Any]) -> tuple[str, str]:
+    """The field that is at fault and what of it, from what the decoder says of a job."""
+    text, _, place = said.partition(" - at ")
+    field = place.strip("`").removeprefix("$").removeprefix(".")
+    named = _NAMED_FIELD.fullmatch(text)
+    if named is not None:
+        name = named["name"]
+        if named["missing"]:
+            text = f"{name} is missing"
+        else:
+            there = "" if field else f"; there are {', '.join(JobSpec.__struct_fields__)}"
+            text = f"{name[:40]!r} is no field of {field or 'a job'}{there}"
+        return ".".join(part for part in (field, name[:40]) if part), text
+    if field == "delivery" and text.startswith("Invalid enum"):
+        text = f"{job[field]!r} is none of {', '.join(Delivery)}"
+    name, inner, _ = field.partition("[...]")
+    if inner and isinstance(job.get(name), dict):
+        # The decoder does not say which of them.
+        key = next((key for key, value in job[name].items() if not isinstance(value, str)), "")
+        field = f"{name}.{key[:40]}"
+    return field, text
 
 
 class _Checker:
@@ -171,8 +208,8 @@ class _Checker:
         if spec.array is not None:
             if not 1 <= spec.array.count <= self._most_array:
                 yield "array.count", f"{spec.array.count} is outside of 1 to {self._most_array}"
-            if spec.array.max_running < 0:
-                yield "array.max_running", f"{spec.array.max_running} is below 0; 0 bounds nothing"
+            if not 0 <= spec.array.max_running <= MOST_COUNT:
+                yield "array.max_running", f"{spec.array.max_running} is outside of 0 to {MOST_COUNT}; 0 bounds nothing"
         if spec.env or spec.labels or spec.constraints or spec.callback or spec.container or spec.fetch:
             yield from _rare_faults(spec)
         if len(spec.key) > 255 or len(spec.name) > 255:
@@ -195,7 +232,7 @@ class _Checker:
             ("grace", spec.grace),
         ):  # fmt: skip
             if not 0 <= value <= MOST_TIME_S or not math.isfinite(value):
-                yield field, f"{value:g} is no time; give seconds of 0 or more"
+                yield field, f"{value:g} is no time; give seconds from 0 to {MOST_TIME_S:.0f}"
 
 
 def _rare_faults(spec: JobSpec) -> Iterator[tuple[str, str]]:
@@ -306,9 +343,16 @@ def read_owner(body: bytes, name: str) -> Owner:
     found: Owner = _read(body, Owner)
     if not 0.001 <= found.weight <= 1e6:
         raise Invalid(f"weight is {found.weight:g}; it must be from 0.001 to 1000000")
-    if found.max_running < 0 or (found.max_queued is not None and found.max_queued < 0):
-        raise Invalid("max_running and max_queued must not be below 0; 0 running bounds nothing")
+    for field, value in (("max_running", found.max_running), ("max_queued", found.max_queued)):
+        if value is not None and not 0 <= value <= MOST_COUNT:
+            raise Invalid(f"{field} is {value}; it must be from 0 to {MOST_COUNT}, where 0 running bounds nothing")
     return found
+
+
+def check_cursor(text: str) -> str:
+    if text and read_id(text) is None:
+        raise Invalid(f"cursor {text[:40]!r} is none of ours; give the next_cursor of a page, or none for the first")
+    return text
 
 
 def check_state(text: str) -> str:

@@ -9,7 +9,7 @@ from corral.frameworks.batch.admission import enter
 from corral.frameworks.batch.commands import load_order
 from corral.frameworks.batch.outcomes import end_array, forget_old, retain
 from corral.frameworks.batch.spec import ACTIVE, TERMINAL, Bundle, JobState, KillOrder, Owner, Progress
-from corral.frameworks.batch.state import Job, State, cost_of, make_element, name_task
+from corral.frameworks.batch.state import Job, State, cost_of, end_of_fresh, make_element, name_task
 from corral.frameworks.batch.updates import order_end
 from corral.runtime.core import Effect, Loaded, Note, decode_records
 from corral.sdk import notices, tokens
@@ -115,9 +115,10 @@ def _load_array(state: State, job: Job, found: dict[int, Progress], now: float) 
     if over or (job.run is not None and job.run.ending):
         array.ending = (job.run.ending if job.run is not None else "") or "over"
         array.skipped = set()
-        array.counts[JobState.KILLED] += fresh
+        after = end_of_fresh(job)
+        array.counts[after] += fresh
         array.ended += fresh
-        state.counts[JobState.KILLED] += fresh
+        state.counts[after] += fresh
         if over:
             retain(state, job, now)
         elif array.ended == array.count:

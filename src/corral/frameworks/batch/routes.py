@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from corral.frameworks.batch.dialect import (
+    check_cursor,
     check_state,
     read_kill,
     read_owner,
@@ -21,6 +22,7 @@ from corral.frameworks.batch.dialect import (
     write_error,
 )
 from corral.frameworks.batch.spec import (
+    TERMINAL,
     Command,
     Config,
     GetJob,
@@ -87,8 +89,8 @@ class _Door:
             owner=request.first("owner"),
             label=request.first("label"),
             name=request.first("name"),
-            limit=min(_whole(request, "limit", 100), MOST_LISTED),
-            cursor=request.first("cursor"),
+            limit=min(_whole(request, "limit", 100, least=1), MOST_LISTED),
+            cursor=check_cursor(request.first("cursor")),
         )
         return json_response(await self._ask(command))
 
@@ -114,8 +116,11 @@ class _Door:
     async def get_log(self, request: Request) -> Response | Stream:
         found = await self._ask(GetJob(id=request.params["id"]))
         attempt = _whole(request, "attempt", found["attempt"])
+        if "counts" in found:
+            raise NotFound(f"job {found['id']} is an array; its elements have logs, such as {found['id']}[0]")
         if not found["attempt"]:
-            raise NotFound(f"job {found['id']} has not been launched yet, so there is no log: {found['reason']}")
+            when = "was never launched" if found["state"] in TERMINAL else "has not been launched yet"
+            raise NotFound(f"job {found['id']} {when}, so there is no log: {found['reason']}")
         if not 1 <= attempt <= found["attempt"]:
             raise NotFound(f"job {found['id']} has made {found['attempt']} attempts; there is no log of {attempt}")
         stream = request.first("stream", "stdout")
@@ -162,6 +167,8 @@ class _Door:
         )
 
     async def _frames(self, follower: Follower, *, sse: bool) -> AsyncIterator[bytes]:
+        # With the first bytes the answer's head leaves, by which its reader knows that nothing is missed from now on.
+        yield b":\n\n" if sse else b"\n"
         if follower.lost:
             yield _frame("", "lost", b'{"reason":"what came after that cursor is no longer kept; query the jobs"}', sse)
         async for batch in follower.batches(KEEP_ALIVE_S):
@@ -193,10 +200,10 @@ def _frame(cursor: str, kind: str, data: bytes, sse: bool) -> bytes:
     return head[:-1] + b"," + data[1:] + b"\n"
 
 
-def _whole(request: Request, key: str, default: int) -> int:
+def _whole(request: Request, key: str, default: int, least: int = 0) -> int:
     text = request.first(key)
     if not text:
         return default
-    if not text.isdecimal() or len(text) > 15:
-        raise Invalid(f"query parameter {key}={text!r} must be a whole number of 0 or more")
+    if not text.isdecimal() or len(text) > 15 or int(text) < least:
+        raise Invalid(f"query parameter {key}={text[:40]!r} must be a whole number of {least} or more")
     return int(text)

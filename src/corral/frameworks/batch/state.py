@@ -465,8 +465,14 @@ def make_element(job: Job, element: int) -> Job:
     made.array = job.array
     if job.array is not None and element >= job.array.next and job.state in TERMINAL and job.run is not None:
         # It never ran: it shares the end of its array.
-        made.run = Progress(state=JobState.KILLED, reason=job.run.reason, finished_at=job.run.finished_at)
+        made.run = Progress(state=end_of_fresh(job), reason=job.run.reason, finished_at=job.run.finished_at)
     return made
+
+
+def end_of_fresh(array: Job) -> JobState:
+    """How those elements of an array that is over ended that were never launched."""
+    in_vain = array.state is JobState.EXPIRED and array.array is not None and array.array.next == 0
+    return JobState.EXPIRED if in_vain else JobState.KILLED
 
 
 def cost_of(spec: JobSpec) -> float:

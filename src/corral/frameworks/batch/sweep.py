@@ -83,7 +83,8 @@ def _look_at(state: State, what: str, job: Job, now: float) -> list[Effect]:
         return []
     why = f"it waited for {job.spec.queue_timeout:g} s"
     if job.is_array:
-        return commands.end_job(state, job, why, now) if job.array is not None and job.array.next == 0 else []
+        array = job.array
+        return commands.expire_array(state, array, why, now) if array is not None and array.next == 0 else []
     return end(state, job, JobEvent.EXPIRE, why, now)
 
 

@@ -132,20 +132,28 @@ def _backwards(state: State, cursor: str) -> Iterator[Job]:
 
 
 def view_owner(state: State, owner: OwnerEntry) -> dict[str, Any]:
-    record, total = owner.record, sum(each.cost for each in state.owners.values())
+    return _view_owner(state, owner, _cost_of_all(state))
+
+
+def _cost_of_all(state: State) -> float:
+    return sum(each.cost for each in state.owners.values())
+
+
+def _view_owner(state: State, owner: OwnerEntry, total: float) -> dict[str, Any]:
+    record = owner.record
     most = state.config.most_queued_owner if record.max_queued is None else record.max_queued
     return {
         "owner": owner.name, "weight": record.weight, "max_running": record.max_running, "max_queued": most,
-        "paused": record.paused, "queued": owner.queued, "running": owner.active,
-        "share": round(owner.cost / total, 4) if total else 0.0,
+        "max_queued_set": record.max_queued is not None, "paused": record.paused, "queued": owner.queued,
+        "running": owner.active, "share": round(owner.cost / total, 4) if total else 0.0,
     }  # fmt: skip
 
 
 def view_stats(state: State, now: float) -> dict[str, Any]:
-    owners = {
-        name: {key: view_owner(state, owner)[key] for key in ("queued", "running", "share", "weight", "paused")}
-        for name, owner in sorted(state.owners.items())
-    }
+    total, owners = _cost_of_all(state), {}
+    for name, owner in sorted(state.owners.items()):
+        found = _view_owner(state, owner, total)
+        owners[name] = {key: found[key] for key in ("queued", "running", "share", "weight", "paused")}
     return {
         "states": {str(s): state.counts[s] for s in JobState},
         "owners": owners,

@@ -33,7 +33,7 @@ def build(config: Config, random: Random) -> Framework:
         )
 
     def front_door(ask: Callable[[Any], Awaitable[Any]]) -> list[Route]:
-        guarded = guard([*routes(ask), *dag_routes(ask)], config.name, (config.role,), FREE)
+        guarded = guard([*routes(ask, config.cacert), *dag_routes(ask)], config.name, (config.role,), FREE)
         return allow_origin(guarded, config.allow_origin)
 
     return Framework(

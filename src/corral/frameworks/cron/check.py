@@ -25,9 +25,13 @@ _MONTHLY = re.compile(r"P\d+[YM]")
 
 
 class CheckJobs(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Shapes: one for each definition, with its name: what was read, or why it cannot be read."""
+    """Shapes: one for each definition, with its name: what was read, or why it cannot be read.
+
+    With `check` the answer waits to know which of them no agent could ever run.
+    """
 
     jobs: tuple[tuple[str, ReadJob | str], ...]
+    check: bool = False
 
 
 def check_jobs(state: State, command: CheckJobs, now: float) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ from corral.frameworks.cron.spec import (
     Volume,
 )
 from corral.lib.errors import CorralError, Invalid
-from corral.lib.units import format_timestamp, parse_timestamp
+from corral.lib.units import format_timestamp
 from corral.net.routes import Request, Response, json_response
 from corral.sdk.notices import is_web_address
 
@@ -116,8 +116,11 @@ def _read_executor(reader: Reader, field: str) -> str:
 
 def _read_epsilon(reader: Reader, field: str) -> str | None:
     value = reader.text(field)
-    if value:
-        read_period(value)
+    if value and read_period(value).is_zero:
+        raise Invalid(
+            f"{field} is {value!r}, so every occurrence would be too late to be started; "
+            f"give a duration such as PT1M, or leave it out"
+        )
     return value or None
 
 
@@ -279,16 +282,12 @@ def _read_volume(item: Reader) -> Volume:
 
 
 def _read_counters(reader: Reader) -> Counters:
-    def instant(field: str) -> float | None:
-        text = reader.text(field)
-        return parse_timestamp(text) if text else None
-
     return Counters(
         successes=reader.whole("successCount") if reader.has("successCount") else None,
         errors=reader.whole("errorCount") if reader.has("errorCount") else None,
         errors_since=reader.whole("errorsSinceLastSuccess") if reader.has("errorsSinceLastSuccess") else None,
-        success_at=instant("lastSuccess"),
-        error_at=instant("lastError"),
+        success_at=reader.instant("lastSuccess"),
+        error_at=reader.instant("lastError"),
     )
 
 
@@ -304,9 +303,11 @@ def check_work(spec: JobSpec) -> None:
     for name, _ in spec.env:
         if "=" in name or "\0" in name:
             raise Invalid(f"environmentVariables has the name {name!r}; a name of a variable holds no =")
-    texts = [spec.command, spec.user, *spec.arguments, *(value for _, value in spec.env)]
+    texts = [spec.command, spec.user, *spec.arguments, *(value for _, value in spec.env), *spec.uris]
+    texts += [text for fetch in spec.fetch for text in (fetch.uri, fetch.output_file)]
+    texts += [parameter.default or "" for parameter in spec.parameters]
     if any("\0" in text for text in texts):
-        raise Invalid(f"job {spec.name!r} has a NUL byte in its command, arguments or environment")
+        raise Invalid(f"job {spec.name!r} has a NUL byte in its command, arguments, environment, parameters or URIs")
     names = [p.name for p in spec.parameters]
     if len(set(names)) < len(names):
         raise Invalid(f"job {spec.name!r} has two parameters of one name")

@@ -34,6 +34,7 @@ from corral.frameworks.cron.spec import (
     RunJob,
     RunState,
     StartBackfill,
+    StopBackfill,
 )
 from corral.frameworks.cron.state import SCHEDULED, Job, State, replace
 from corral.frameworks.cron.updates import end_reported
@@ -126,9 +127,7 @@ def _change(state: State, command: PutJob, job: Job, spec: JobSpec, grid: Grid |
         first = _first_progress(grid, now)
         progress = replace(progress, cursor=first.cursor, left=first.left)
         job.skipped = 0
-        if job.backfill is not None:
-            job.backfill = None
-            effects.append(Persist(f"backfill/{job.name}", None))
+        effects += _drop_backfill(job)
     before = job.edges
     job.edges = adopt_parents(job.edges, spec.parents)
     if job.edges != before:
@@ -166,8 +165,14 @@ def keeps_schedule(job: Job, spec: JobSpec, grid: Grid | None) -> bool:
             # An offset in the text says the same of a fixed zone only when it is the same offset.
             return False
         as_shown = grid.first == next_start(job) and grid.count == job.progress.left
-        return as_shown or (grid.first == old.first and grid.count == old.count)
+        return as_shown or _was_shown(job, grid) or (grid.first == old.first and grid.count == old.count)
     return False
+
+
+def _was_shown(job: Job, grid: Repeat) -> bool:
+    """Whether it is the form of before the latest firing: who has read that could not know, and wants no second one."""
+    left = job.progress.left
+    return grid.first == job.progress.cursor and grid.count == (None if left is None else left + 1)
 
 
 def next_start(job: Job) -> int | None:
@@ -263,7 +268,7 @@ def _forget(state: State, job: Job) -> list[Effect]:
 
 
 def check_parameters(job: Job, given: Mapping[str, str]) -> None:
-    """Errors: `Invalid` for a value that is missing or that the job has no parameter for."""
+    """Errors: `Invalid` for a value that is missing, has no parameter of the job, or that no variable can hold."""
     known = {p.name: p for p in job.spec.parameters}
     unknown = sorted(set(given) - set(known))
     if unknown:
@@ -272,6 +277,8 @@ def check_parameters(job: Job, given: Mapping[str, str]) -> None:
     missing = [name for name, p in known.items() if p.default is None and name not in given]
     if missing:
         raise Invalid(f"job {job.name!r} needs a value for {', '.join(missing)}; give it in parameters")
+    if any("\0" in value for value in given.values()):
+        raise Invalid(f"a value for job {job.name!r} has a NUL byte, which no variable can hold")
 
 
 def run(state: State, ask: int, command: RunJob, now: float) -> list[Effect]:
@@ -281,6 +288,8 @@ def run(state: State, ask: int, command: RunJob, now: float) -> list[Effect]:
     """
     job = need_job(state, command.name)
     check_parameters(job, command.parameters)
+    if "\0" in command.arguments:
+        raise Invalid(f"the arguments for job {job.name!r} have a NUL byte, which no command line can hold")
     try:
         shlex.split(command.arguments)
     except ValueError as error:
@@ -338,18 +347,20 @@ def kill_runs(state: State, ask: int, command: KillRuns, now: float) -> list[Eff
 
 
 def purge(state: State, ask: int, now: float) -> list[Effect]:
-    """Whatever waits to be launched is not launched: one record says so for all."""
+    """Whatever waits to be launched is not launched: one record says so for all but backfills, which go one by one."""
     state.purged = int(now * 1000)
     dropped = 0
+    effects: list[Effect] = []
     for job in state.visible_jobs():
         job.skipped = max(job.skipped, state.purged)
+        effects += _drop_backfill(job)
         for each in job.queued:
             state.drop_run(job, each)
             state.trash.append(run_key(each))
             dropped += 1
     state.touch(state.jobs)
     note = Note("queue purged", "somebody asked for it", facts={"runs": dropped})
-    return [Persist("purge", Purge(at=state.purged)), note, Reply(ask)]
+    return [Persist("purge", Purge(at=state.purged)), *effects, note, Reply(ask)]
 
 
 def report(state: State, ask: int, command: ReportTask, now: float) -> list[Effect]:
@@ -406,6 +417,23 @@ def start_backfill(state: State, ask: int, command: StartBackfill, now: float) -
     state.dirty[job.name] = None
     note = Note("backfill started", "somebody asked for it", facts={"job": job.name, "runs": len(found)})
     return [Persist(f"backfill/{job.name}", job.backfill), note, Reply(ask, len(found))]
+
+
+def stop_backfill(state: State, ask: int, command: StopBackfill) -> list[Effect]:
+    """Errors: `Invalid` when there is none to stop."""
+    job = need_job(state, command.name)
+    if job.backfill is None:
+        raise Invalid(f"job {job.name!r} has no backfill under way")
+    state.dirty[job.name] = None
+    note = Note("backfill stopped", "somebody asked for it", facts={"job": job.name})
+    return [*_drop_backfill(job), note, Reply(ask)]
+
+
+def _drop_backfill(job: Job) -> list[Effect]:
+    if job.backfill is None:
+        return []
+    job.backfill = None
+    return [Persist(f"backfill/{job.name}", None)]
 
 
 def let_go(state: State, now: float) -> list[Effect]:

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from corral.frameworks.cron import admission, commands, ending, firing, offers, recovery, updates, views
-from corral.frameworks.cron.check import CheckJobs, check_jobs
+from corral.frameworks.cron.check import CheckJobs
 from corral.frameworks.cron.dags import commands as dag_commands
 from corral.frameworks.cron.dags import views as dag_views
 from corral.frameworks.cron.dags.spec import READS as DAG_READS
@@ -32,6 +32,7 @@ from corral.frameworks.cron.spec import (
     Command,
     Config,
     DeleteJob,
+    FindLog,
     GetGraph,
     GetHistory,
     GetJob,
@@ -51,6 +52,7 @@ from corral.frameworks.cron.spec import (
     RunState,
     SearchJobs,
     StartBackfill,
+    StopBackfill,
 )
 from corral.frameworks.cron.state import State
 from corral.lib.errors import NotFound
@@ -149,6 +151,8 @@ class CronCore:
         match command:
             case PutJob() | PutDag():
                 return admission.put(state, ask, command, now)
+            case PlanDag() | CheckJobs():
+                return admission.plan(state, ask, command, now)
             case DeleteJob():
                 return commands.delete(state, ask, command, now)
             case RunJob():
@@ -165,6 +169,8 @@ class CronCore:
                 return commands.add_elements(state, ask, command, now)
             case StartBackfill():
                 return commands.start_backfill(state, ask, command, now)
+            case StopBackfill():
+                return commands.stop_backfill(state, ask, command)
             case DeleteDag():
                 return dag_commands.delete(state, ask, command, now)
             case StartDag():
@@ -183,8 +189,6 @@ class CronCore:
                 return views.view_jobs(state)
             case SearchJobs():
                 return views.search(state, command)
-            case CheckJobs():
-                return check_jobs(state, command, now)
             case GetSummary():
                 return views.view_summary(state, now)
             case GetJob():
@@ -197,6 +201,8 @@ class CronCore:
                 return views.view_stats(state, command.which)
             case GetHistory():
                 return views.view_history(state, command, now)
+            case FindLog():
+                return views.find_log(state, command)
             case GetGraph():
                 return views.view_dot(state) if command.form == "dot" else views.view_csv(state)
             case GetMetrics():
@@ -209,8 +215,6 @@ class CronCore:
                 return dag_views.view_runs(state, command)
             case GetDagRun():
                 return dag_views.view_run(state, command.run, now)
-            case PlanDag():
-                return dag_commands.plan(state, command, now)
             case GetLeader():
                 return {"leader": state.config.address}
             case _:

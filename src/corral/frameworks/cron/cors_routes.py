@@ -6,12 +6,14 @@ Source: the Fetch standard, CORS protocol.
 """
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import msgspec
 
 from corral.lib.errors import CorralError
-from corral.net.routes import Request, Response, Route
+from corral.net.routes import Request, Response, Route, Stream
 
+T = TypeVar("T", Response, Stream, Response | Stream)
 _HOUR_S = 3600
 
 
@@ -33,10 +35,8 @@ def allow_origin(routes: Sequence[Route], origin: str) -> list[Route]:
 def _readable(route: Route, own: dict[str, str]) -> Route:
     handler, errors = route.handler, route.errors
 
-    async def answer(request: Request) -> Response:
-        found = await handler(request)
-        assert isinstance(found, Response)
-        return _with(found, own)
+    async def answer(request: Request) -> Response | Stream:
+        return _with(await handler(request), own)
 
     def refuse(error: CorralError, request: Request) -> Response:
         return _with(errors(error, request), own)
@@ -44,7 +44,7 @@ def _readable(route: Route, own: dict[str, str]) -> Route:
     return msgspec.structs.replace(route, handler=answer, errors=refuse)
 
 
-def _with(response: Response, own: dict[str, str]) -> Response:
+def _with(response: T, own: dict[str, str]) -> T:
     return msgspec.structs.replace(response, headers={**response.headers, **own})
 
 

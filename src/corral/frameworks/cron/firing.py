@@ -13,12 +13,12 @@ from corral.frameworks.cron.admission import HELD
 from corral.frameworks.cron.dags.commands import prune as prune_dags
 from corral.frameworks.cron.dags.due import settle_dags
 from corral.frameworks.cron.ending import end_run
-from corral.frameworks.cron.keys import history_key
+from corral.frameworks.cron.keys import history_key, run_key
 from corral.frameworks.cron.launch import make_want
 from corral.frameworks.cron.outcomes import end_attempt, lose
-from corral.frameworks.cron.plan import deadline, plan_job
-from corral.frameworks.cron.spec import Result, RunState
-from corral.frameworks.cron.state import Job, State
+from corral.frameworks.cron.plan import SET_BACK_S, deadline, plan_job
+from corral.frameworks.cron.spec import Result, Run, RunState
+from corral.frameworks.cron.state import Job, State, replace
 from corral.frameworks.cron.waiting import list_waiting
 from corral.runtime.core import Effect, Note, Persist, SetTimer
 from corral.sdk.patience import LOOK_S
@@ -38,6 +38,10 @@ def settle(state: State, now: float) -> list[Effect]:
     """Look at what was touched, and set the timers for the rest."""
     effects: list[Effect] = []
     budget, looks = state.config.most_writes, LOOKS_AT_ONCE
+    if now < state.seen_at - SET_BACK_S:
+        # What sleeps until an instant may sleep much longer now than was meant.
+        state.touch(state.jobs)
+    state.seen_at = now
     while state.signals and budget > 0:
         found = outcomes.pass_on(state, next(iter(state.signals)), now)
         budget -= len(found)
@@ -90,6 +94,8 @@ def _give_up(state: State, job: Job, now: float) -> list[Effect]:
     effects: list[Effect] = []
     unreachable_s = state.config.unreachable_timeout_s
     for run in job.live:
+        run, found = _count_anew(state, job, run, now)
+        effects += found
         at = deadline(job, run, unreachable_s)
         if run.state is RunState.REPORTING and not job.spec.is_async:
             effects += end_attempt(state, job, run, Result.SUCCESS, "the job is no longer asynchronous", now)
@@ -101,6 +107,18 @@ def _give_up(state: State, job: Job, now: float) -> list[Effect]:
                 why = f"nobody reported its end within {job.spec.most_run_s} s"
                 effects += end_attempt(state, job, run, Result.FAILURE, why, now)
     return effects
+
+
+def _count_anew(state: State, job: Job, run: Run, now: float) -> tuple[Run, list[Effect]]:
+    """Where the wall clock was set back to before the instant from which a run's time is counted, that is now."""
+    if run.unreachable_at is not None and run.unreachable_at > now + SET_BACK_S:
+        run = replace(run, unreachable_at=now)
+    elif run.state is RunState.REPORTING and run.launched_at is not None and run.launched_at > now + SET_BACK_S:
+        run = replace(run, launched_at=now)
+    else:
+        return run, []
+    state.place(job, run)
+    return run, [Persist(run_key(run), run)]
 
 
 def _set_timers(state: State, now: float) -> list[Effect]:

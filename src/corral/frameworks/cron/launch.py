@@ -105,7 +105,9 @@ def build_task(spec: JobSpec, run: Run, placement: Placement, config: Config) ->
         name=f"ChronosTask:{spec.name}",
         agent_id=placement.offer.agent_id,
         resources=placement.resources,
-        command=_make_command(spec, run, tuple(_environment(spec, run, placement.offer.hostname, config).items())),
+        command=_make_command(
+            spec, run, tuple(_environment(spec, run, placement.offer.hostname, config).items()), _user_of(spec, config)
+        ),
         container=None if container is None else make_container(container),
         max_completion_s=float(spec.most_run_s) if spec.most_run_s > 0 else None,
         labels=tuple(_labels(spec, run)),
@@ -120,7 +122,17 @@ def _labels(spec: JobSpec, run: Run) -> Iterator[Label]:
         yield Label(key=RESULT_LABEL, value=spec.result)
 
 
-def _make_command(spec: JobSpec, run: Run, environment: tuple[tuple[str, str], ...]) -> CommandInfo:
+def _user_of(spec: JobSpec, config: Config) -> str | None:
+    """Shapes: None leaves it to the image, or to the framework's user.
+
+    A listing shows the server's user with every job, so one that says no more has said nothing of its image's.
+    """
+    if spec.container is not None and spec.user == config.user:
+        return None
+    return spec.user or None
+
+
+def _make_command(spec: JobSpec, run: Run, environment: tuple[tuple[str, str], ...], user: str | None) -> CommandInfo:
     uris = [
         Uri(value=f.uri, executable=f.executable, cache=f.cache, extract=f.extract, output_file=f.output_file or None)
         for f in spec.fetch
@@ -130,7 +142,6 @@ def _make_command(spec: JobSpec, run: Run, environment: tuple[tuple[str, str], .
     if command.lower().startswith(_FETCHED):
         uris.append(Uri(value=command, executable=True, extract=False))
         command = "./" + (command.partition("?")[0].rstrip("/").rpartition("/")[2] or "command")
-    user = spec.user or None
     if spec.shell and command:
         text = f"{command} {run.arguments}" if run.arguments else command
         return CommandInfo(value=text, environment=environment, uris=tuple(uris), user=user)

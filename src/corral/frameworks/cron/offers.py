@@ -158,7 +158,7 @@ def _launch(
     token = state.tokens.take(effects)
     run = replace(
         run, state=RunState.LAUNCHED, token=token, task_id=name_task(run, run.attempt, token, run.arguments),
-        agent_id=offer.agent_id, hostname=offer.hostname, launched_at=now,
+        agent_id=offer.agent_id, hostname=offer.hostname, address=_address(offer), launched_at=now,
     )  # fmt: skip
     state.place(job, run)
     effects.append(Persist(run_key(run), run))
@@ -166,6 +166,10 @@ def _launch(
     why = f"attempt {run.attempt + 1} of a firing by {run.cause}, due {now - run.due / 1000:.1f} s ago"
     effects.append(Note("task launched", why, facts=facts))
     return run, effects
+
+
+def _address(offer: Offer) -> str:
+    return f"[{offer.ip}]:{offer.port}" if ":" in offer.ip else f"{offer.ip}:{offer.port}"
 
 
 # Wants.

@@ -29,6 +29,8 @@ from corral.sdk.nodes import FAST_S
 
 CHILDREN_AT_ONCE = 16
 RELAUNCH_MOST_S = 60.0
+MOST_KEPT = 1000
+"""How much of a text history keeps."""
 
 
 def end_attempt(
@@ -111,7 +113,8 @@ def _wait(state: State, job: Job, run: Run, now: float, delay_s: float, *, attem
     """Put the run back to where it waits for its next launch."""
     run = replace(
         run, state=RunState.WAITING, attempt=attempt, lost=lost, queued_at=now, ready_at=now + delay_s, task_id=None,
-        agent_id=None, hostname="", launched_at=None, started_at=None, unreachable_at=None, reported=None, elements=0,
+        agent_id=None, hostname="", address="", launched_at=None, started_at=None, unreachable_at=None, reported=None,
+        elements=0,
     )  # fmt: skip
     state.place(job, run)
     return Persist(run_key(run), run)
@@ -155,8 +158,9 @@ def _remember(
     entry = HistoryRecord(
         task_id=run.task_id, job=job.name, due=run.due, cause=run.cause, attempt=run.attempt, token=run.token,
         result=result, final=final, ended_at=now, started_at=run.started_at, launched_at=run.launched_at,
-        agent_id=run.agent_id or "", hostname=run.hostname, message=message[:1000], elements=run.elements,
-        round=run.round,
+        agent_id=run.agent_id or "", hostname=run.hostname, message=message[:MOST_KEPT], elements=run.elements,
+        round=run.round, address=run.address, arguments=run.arguments[:MOST_KEPT],
+        parameters={name: value[:MOST_KEPT] for name, value in run.parameters.items()},
     )  # fmt: skip
     job.history.append(entry)
     job.elements += run.elements

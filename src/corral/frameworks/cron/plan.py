@@ -13,6 +13,9 @@ from corral.frameworks.cron.schedule import Due, find_due
 from corral.frameworks.cron.spec import LIVE, Concurrency, Misfire, Run, RunState
 from corral.frameworks.cron.state import BACKFILLED, SCHEDULED, Job
 
+SET_BACK_S = 1.0
+"""By how much the wall clock has to go back for somebody to have set it; corrections of every day are smaller."""
+
 
 class Launchable(msgspec.Struct, frozen=True):
     """Shapes: `what` as in `state.Item`. Units: it waits since `since_at`, None is since now."""
@@ -80,8 +83,14 @@ def _sort(job: Job, now_ms: int) -> tuple[list[Run], list[Run], list[Run]]:
         if run.state in LIVE:
             live.append(run)
         else:
-            (ready if run.ready_at * 1000 <= now_ms else later).append(run)
+            (ready if _is_ready(run, now_ms) else later).append(run)
     return live, ready, later
+
+
+def _is_ready(run: Run, now_ms: int) -> bool:
+    """Whether it has waited long enough. Where the wall clock was set back to before it began to wait, nobody can tell
+    for how long it has, and its instant may be far away: it is tried now."""
+    return run.ready_at * 1000 <= now_ms or run.queued_at * 1000 > now_ms + SET_BACK_S * 1000
 
 
 def is_retry(run: Run) -> bool:

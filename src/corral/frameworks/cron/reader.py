@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 
 from corral.lib.errors import Invalid
+from corral.lib.units import parse_timestamp
 from corral.sdk.reading import Json, kind_of
 
 MOST_WHOLE = 2**31 - 1
@@ -67,6 +68,25 @@ class Reader:
             raise self.wrong(field, "a whole number")
         return int(found)
 
+    def code(self, field: str) -> int:
+        """The exit code of a process, which may be negative and must be given."""
+        value = self.any(field)
+        try:
+            number = value if isinstance(value, (int, float)) else int(value)
+            if not isinstance(value, bool) and abs(number) <= MOST_WHOLE and number == int(number):
+                return int(number)
+        except (TypeError, ValueError):
+            pass
+        raise self.wrong(field, f"a whole number from {-MOST_WHOLE} to {MOST_WHOLE}")
+
+    def instant(self, field: str) -> float | None:
+        """Units: seconds UTC. Shapes: None when it is absent or empty."""
+        text = self.text(field)
+        try:
+            return parse_timestamp(text) if text else None
+        except Invalid as error:
+            raise Invalid(f"{self.at(field)}: {error.message}") from None
+
     def flag(self, field: str, default: bool = False) -> bool:
         value = self.any(field)
         if value is None:
@@ -96,9 +116,10 @@ class Reader:
     def texts(self, field: str) -> tuple[str, ...]:
         found = []
         for value in self.items(field):
-            if not isinstance(value, str):
+            text = _written(value)
+            if text is None:
                 raise Invalid(f"{self.at(field)} must be a list of strings, one is {kind_of(value)}")
-            found.append(value)
+            found.append(text)
         return tuple(found)
 
     def object(self, field: str) -> "Reader | None":
@@ -115,10 +136,18 @@ class Reader:
             name = item.text(key)
             if not name:
                 raise Invalid(f"{item.at(key)} must be given")
-            found.append((name, item.text("value")))
+            value = _written(item.any("value"))
+            found.append((name, item.text("value") if value is None else value))
             item.done()
         return tuple(found)
 
     def done(self) -> None:
         """Report what nobody asked for."""
         self.unknown.extend(self.at(f) for f in self.fields if f not in self._asked)
+
+
+def _written(value: Json) -> str | None:
+    """A number or a boolean as Chronos takes it where a text belongs; None for what is no single value."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, (str, int, float)) else None

@@ -13,6 +13,7 @@ from corral.frameworks.cron.spec import (
     AddElements,
     Command,
     DeleteJob,
+    FindLog,
     GetGraph,
     GetHistory,
     GetJob,
@@ -32,11 +33,14 @@ from corral.frameworks.cron.spec import (
     RunJob,
     SearchJobs,
     StartBackfill,
+    StopBackfill,
 )
 from corral.frameworks.cron.views import list_numbers
 from corral.lib.errors import Invalid
 from corral.lib.units import parse_timestamp
-from corral.net.routes import Request, Response, Route, json_response
+from corral.net.access import Access
+from corral.net.routes import Request, Response, Route, Stream, json_response
+from corral.sdk.agents import AgentClient
 from corral.sdk.metrics import CONTENT_TYPE, write_metrics
 from corral.sdk.reading import read_json
 
@@ -49,9 +53,10 @@ READ_AT_ONCE = 500
 _PROMETHEUS = ("text/plain", "openmetrics")
 
 
-def routes(ask: Ask) -> list[Route]:
-    """The front door. Shapes: the longer paths stand before the shorter ones that would take them too."""
-    door = _Door(ask)
+def routes(ask: Ask, cacert: str = "") -> list[Route]:
+    """The front door. Shapes: the longer paths stand before the shorter ones that would take them too; `cacert` is the
+    CA of a cluster that speaks TLS."""
+    door = _Door(ask, cacert)
     table: Sequence[tuple[str, str, Any]] = (
         ("GET", "/jobs", door.list_jobs),
         ("GET", "/jobs/search", door.search_jobs),
@@ -66,7 +71,9 @@ def routes(ask: Ask) -> list[Route]:
         ("POST", "/job/{name}/task/{task*}/progress", door.add_elements),
         ("GET", "/job/{name}/next", door.list_next),
         ("GET", "/job/{name}/history", door.get_history),
+        ("GET", "/job/{name}/log", door.get_log),
         ("POST", "/job/{name}/backfill", door.start_backfill),
+        ("DELETE", "/job/{name}/backfill", door.stop_backfill),
         ("GET", "/job/{name}", door.get_job),
         ("PUT", "/job/{name}", door.run_job),
         ("DELETE", "/job/{name}", door.delete_job),
@@ -94,8 +101,9 @@ def routes(ask: Ask) -> list[Route]:
 
 
 class _Door:
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: Ask, cacert: str) -> None:
         self._ask = ask
+        self._cacert = cacert
 
     # Jobs.
 
@@ -126,7 +134,7 @@ class _Door:
                 jobs.append((name, read_job(one)))
             except Invalid as error:
                 jobs.append((name, error.message))
-        return json_response({"jobs": await self._ask(CheckJobs(jobs=tuple(jobs)))})
+        return json_response({"jobs": await self._ask(CheckJobs(jobs=tuple(jobs), check=request.flag("check", True)))})
 
     async def put_scheduled(self, request: Request) -> Response:
         return await self._put(request, Kind.SCHEDULED)
@@ -160,7 +168,7 @@ class _Door:
         command = GetNext(
             name=request.params["name"],
             count=_whole(request, "count", 10),
-            after=_instant(after) if after else None,
+            after=round(parse_timestamp(after) * 1000) if after else None,
         )
         return json_response(await self._ask(command))
 
@@ -193,12 +201,7 @@ class _Door:
         reader = Reader(read_json(request.body))
         if not reader.has("statusCode"):
             raise Invalid('the body must say how the task ended; send {"statusCode": 0} for success')
-        code = reader.any("statusCode")
-        try:
-            number = int(code)
-        except (TypeError, ValueError):
-            raise reader.wrong("statusCode", "a whole number") from None
-        await self._ask(ReportTask(task_id=request.params["task"], code=number))
+        await self._ask(ReportTask(task_id=request.params["task"], code=reader.code("statusCode")))
         return _NO_CONTENT
 
     async def add_elements(self, request: Request) -> Response:
@@ -213,11 +216,15 @@ class _Door:
         reader = Reader(read_json(request.body))
         command = StartBackfill(
             name=request.params["name"],
-            start=_instant(reader.text("from")),
-            end=_instant(reader.text("to")),
+            start=_bound(reader, "from"),
+            end=_bound(reader, "to"),
             parameters=_parameters(reader),
         )
         return json_response({"runs": await self._ask(command)}, status=202)
+
+    async def stop_backfill(self, request: Request) -> Response:
+        await self._ask(StopBackfill(name=request.params["name"]))
+        return _NO_CONTENT
 
     # Views.
 
@@ -227,6 +234,20 @@ class _Door:
     async def get_history(self, request: Request) -> Response:
         command = GetHistory(name=request.params["name"], limit=_whole(request, "limit", 100))
         return json_response(await self._ask(command))
+
+    async def get_log(self, request: Request) -> Stream:
+        stream = request.first("stream", "stdout")
+        if stream not in ("stdout", "stderr"):
+            raise Invalid(f"query parameter stream={stream!r} is neither stdout nor stderr")
+        offset = _whole(request, "offset", 0)
+        length = _whole(request, "length", 0) if request.first("length") else None
+        task_id, url = await self._ask(FindLog(name=request.params["name"], task_id=request.first("task")))
+        # Who may read the log is for the agent to say, of the caller.
+        token = request.headers.get("authorization", "").partition(" ")[2] if self._cacert else ""
+        agent = AgentClient(url, Access(token=token, cacert=self._cacert))
+        follow = request.flag("follow")
+        chunks = await agent.open_log(task_id, stream=stream, offset=offset, length=length, follow=follow)
+        return Stream(chunks=chunks, content_type="text/plain; charset=utf-8")
 
     async def get_dot(self, request: Request) -> Response:
         return Response(body=(await self._ask(GetGraph(form="dot"))).encode(), content_type="text/plain")
@@ -262,9 +283,12 @@ def _whole(request: Request, key: str, default: int) -> int:
     return int(text)
 
 
-def _instant(text: str) -> int:
+def _bound(reader: Reader, field: str) -> int:
     """Units: ms. Errors: `Invalid` shows the form."""
-    return round(parse_timestamp(text) * 1000)
+    found = reader.instant(field)
+    if found is None:
+        raise Invalid(f"{field} must be given, as an instant such as 2026-01-31T12:00:00Z")
+    return round(found * 1000)
 
 
 def _parameters(reader: Reader) -> dict[str, str]:

@@ -25,6 +25,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLI = timedelta(milliseconds=1)
 MOST_COUNT = 2**63 - 1
 LEAST_PERIOD_S = 0.1
+MOST_TEXT = 1000
+"""No schedule that is meant is longer, and numbers of thousands of digits are more than anything here can read."""
 _DAY_US = 86_400_000_000
 _PLAIN_EPOCH = datetime(1970, 1, 1)
 _MOST_LOOK_MS = 50 * 366 * 86_400_000
@@ -47,6 +49,7 @@ _OLD_ZONES = {
     "AET": "Australia/Sydney", "SST": "Pacific/Guadalcanal", "NST": "Pacific/Auckland", "MIT": "Pacific/Apia",
 }  # fmt: skip
 """The three letters that Java programs use."""
+_JAVA_OFFSET = re.compile(r"GMT([+-])([01]?[0-9]|2[0-3])(?::?([0-5][0-9]))?", re.ASCII)
 
 _RANGE_OF_ONE = re.compile(r"(?<![^\s,])(\w+)-\1/0*[1-9]\d*(?![^\s,])", re.IGNORECASE)
 _ALIASES = {
@@ -62,16 +65,24 @@ def to_ms(moment: datetime) -> int:
 
 @lru_cache(maxsize=1024)
 def read_zone(name: str) -> tzinfo:
-    """A zone of the tz database, or one of Java's three-letter names.
+    """A zone of the tz database, one of Java's three-letter names, or an offset as Java writes it, such as `GMT+8`.
 
     Errors: `Invalid` for an unknown name.
     """
+    if (found := _JAVA_OFFSET.fullmatch(name)) is not None:
+        offset = timedelta(hours=int(found[2]), minutes=int(found[3] or 0))
+        return timezone(-offset if found[1] == "-" else offset)
     try:
         return ZoneInfo(_OLD_ZONES.get(name, name))
     except (LookupError, ValueError, OSError):
         raise Invalid(
-            f"time zone {name!r} is not in this machine's tz database; give an IANA name such as America/New_York"
+            f"time zone {name[:60]!r} is not in this machine's tz database; give an IANA name such as America/New_York"
         ) from None
+
+
+def _check_length(what: str, text: str) -> None:
+    if len(text) > MOST_TEXT:
+        raise Invalid(f"{what} {text[:40]!r}… is longer than {MOST_TEXT} characters; shorten it")
 
 
 class Period(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +107,7 @@ def read_period(text: str) -> Period:
 
     Errors: `Invalid` shows the form.
     """
+    _check_length("duration", text)
     date, mark, time = text.partition("T")
     if not _DATE_PART.fullmatch(date) or (mark and not _TIME_PART.fullmatch("PT" + time)):
         raise Invalid(f"{text!r} is no ISO 8601 duration; write for example PT15M, P1D, P1M or P1Y2M3DT4H5M6.7S")
@@ -313,6 +325,7 @@ def read_schedule(text: str, zone_name: str = "") -> Grid:
     Shapes: with `zone_name` the start is local to that zone and an offset written behind it counts for nothing; without
     one it is UTC unless it says otherwise. Errors: `Invalid` says what is wrong and shows a form that is right.
     """
+    _check_length("schedule", text)
     found = _REPEAT.fullmatch(text)
     if found is None:
         return _read_line(text, zone_name)

@@ -234,8 +234,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Units: `due` in ms, instants in seconds. Shapes: `attempt` counts from 0; `token` is the fencing token of the
     present launch, 0 before the first; `round` names the firing at the root of it; `ending` is why its task was asked
-    to end; `reported` is the code of an asynchronous report; `lost` counts launches that nobody has seen start. Of an
-    element of a DAG's step, `round` is the DAG's run, `index` its place in an array, `values` are variables for it.
+    to end; `reported` is the code of an asynchronous report; `lost` counts launches that nobody has seen start;
+    `address` is where the API of its agent is reached. Of an element of a DAG's step, `round` is the DAG's run, `index`
+    its place in an array, `values` are variables for it.
     """
 
     id: str
@@ -263,6 +264,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     fired: bool = False
     index: int | None = None
     values: dict[str, str] = {}
+    address: str = ""
 
 
 class Result(StrEnum):
@@ -275,7 +277,8 @@ class Result(StrEnum):
 
 
 class HistoryRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One attempt that is over. Units as in `Run`. Shapes: `final` when no further attempt followed."""
+    """One attempt that is over. Units as in `Run`. Shapes: `final` when no further attempt followed; `arguments` and
+    `parameters` are what the run was given, cut to a length."""
 
     task_id: str
     job: str
@@ -293,6 +296,9 @@ class HistoryRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     message: str = ""
     elements: int = 0
     round: str = ""
+    address: str = ""
+    arguments: str = ""
+    parameters: dict[str, str] = {}
 
 
 class Signal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -395,6 +401,12 @@ class StartBackfill(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     parameters: dict[str, str] = {}
 
 
+class StopBackfill(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Run nothing more of a job's range; the run that is under way goes on."""
+
+    name: str
+
+
 class GetJobs(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     pass
 
@@ -436,6 +448,13 @@ class GetHistory(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     limit: int = 100
 
 
+class FindLog(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Where an attempt's output is. Shapes: without `task_id` it is the newest attempt's."""
+
+    name: str
+    task_id: str = ""
+
+
 class GetGraph(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     form: str
 
@@ -450,13 +469,14 @@ class GetLeader(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 Command = (
     PutJob | DeleteJob | RunJob | MarkSuccess | KillRuns | PurgeQueue | ReportTask | AddElements | StartBackfill
-    | GetJobs | SearchJobs | GetSummary | GetJob | GetNext | GetStat | GetStats | GetHistory | GetGraph | GetMetrics
-    | GetLeader
+    | StopBackfill | GetJobs | SearchJobs | GetSummary | GetJob | GetNext | GetStat | GetStats | GetHistory | FindLog
+    | GetGraph | GetMetrics | GetLeader
 )  # fmt: skip
 
 
 READS = (
-    GetJobs, SearchJobs, GetSummary, GetJob, GetNext, GetStat, GetStats, GetHistory, GetGraph, GetMetrics, GetLeader,
+    GetJobs, SearchJobs, GetSummary, GetJob, GetNext, GetStat, GetStats, GetHistory, FindLog, GetGraph, GetMetrics,
+    GetLeader,
 )  # fmt: skip
 """The commands that change nothing."""
 
@@ -466,10 +486,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     Shapes: `address` is the `host:port` under which this API is reached; `most_writes` bounds the records that one
     input may touch in bulk work, `window` instances or so are asked of the master at once, as an offer that is not
-    used in time goes back; `disable_after` failures in a row disable a job, 0 never does. Pages of
-    `allow_origin` may use the API from a browser. `webhook_url` is told
-    everything that job owners are told, `slack_url` in the form of Slack and Mattermost; mails
-    go out when `mail_from` is set. The password is named by its file, as configurations are written to journals.
+    used in time goes back; `disable_after` failures in a row disable a job, 0 never does. Pages of `allow_origin` may
+    use the API from a browser; `cacert` is the CA of a cluster that speaks TLS, for its agents' logs. `webhook_url` is
+    told everything that job owners are told, `slack_url` in the form of Slack and Mattermost; mails go out when
+    `mail_from` is set. The password is named by its file, as configurations are written to journals.
     """
 
     name: str = "cron"
@@ -496,6 +516,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     window: int = 4096
     most_backfill: int = 10_000
     allow_origin: str = ""
+    cacert: str = ""
     webhook_url: str = ""
     slack_url: str = ""
     mail_from: str = ""

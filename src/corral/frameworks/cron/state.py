@@ -10,10 +10,11 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha1
 from random import Random
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from corral.frameworks.cron.dags.spec import PutDag
+from corral.frameworks.cron.dags.spec import PlanDag, PutDag
 from corral.frameworks.cron.dags.state import Dags
 from corral.frameworks.cron.graph import common_root
 from corral.frameworks.cron.schedule import Grid, period_s, read_schedule
@@ -39,6 +40,9 @@ from corral.sdk.notices import Outbox
 from corral.sdk.patience import Patience
 from corral.sdk.subscription import Subscription
 from corral.sdk.tokens import TokenCounter
+
+if TYPE_CHECKING:
+    from corral.frameworks.cron.check import CheckJobs
 
 replace = msgspec.structs.replace
 
@@ -75,13 +79,13 @@ class Queue:
 
 
 class Held(msgspec.Struct, frozen=True):
-    """A definition that waits to hear whether an agent could run it. Units: `until_at` seconds.
+    """A definition, or the plan of some, that waits to hear whether an agent could run it. Units: `until_at` seconds.
 
     Shapes: `wants` is what is asked about, by the name of its job or step.
     """
 
     ask: int
-    command: PutJob | PutDag
+    command: "PutJob | PutDag | PlanDag | CheckJobs"
     wants: dict[str, Want]
     until_at: float
 
@@ -165,13 +169,13 @@ class State(Subscription):
     look at a job again, with entries that no longer count; `trash` are keys of records to be deleted bit by bit;
     `tasks` finds a run by its present task; `nodes` remembers what failed where, `node_memory` what of it is written
     down; `explanations` is what the master said last of what waits; `proven` are shapes of which an agent has taken
-    one, or could.
+    one, or could; `seen_at` is the instant of the last input.
     """
 
     __slots__ = (
         "children", "config", "dags", "dirty", "endings", "explanations", "fire_at", "heap", "held", "jobs", "leaving",
-        "node_memory", "nodes", "notices", "patience", "proven", "purged", "queues", "random", "roots", "signals",
-        "tasks", "tokens", "trash",
+        "node_memory", "nodes", "notices", "patience", "proven", "purged", "queues", "random", "roots", "seen_at",
+        "signals", "tasks", "tokens", "trash",
     )  # fmt: skip
 
     def __init__(self, config: Config, random: Random) -> None:
@@ -200,6 +204,7 @@ class State(Subscription):
         self.endings: dict[TaskId, None] = {}
         self.purged = 0
         self.fire_at: int | None = None
+        self.seen_at = 0.0
 
     # Jobs and the graph.
 

@@ -13,6 +13,8 @@ from corral.frameworks.cron.chronos import mirror_fetch, write_instant, write_jo
 from corral.frameworks.cron.commands import need_job, shown_schedule
 from corral.frameworks.cron.schedule import list_between, write_moment
 from corral.frameworks.cron.spec import (
+    Cause,
+    FindLog,
     GetHistory,
     GetNext,
     GetStat,
@@ -117,8 +119,15 @@ def view_next(state: State, command: GetNext, now: float) -> dict[str, Json]:
 
 
 def durations_ms(job: Job) -> list[int]:
-    """From when each success was due to its end, as far as history reaches."""
-    return [round(e.ended_at * 1000) - e.due for e in job.history if e.result is Result.SUCCESS]
+    """From when each success was due to its end, as far as history reaches; what a backfill ran was not due anew, and
+    is measured from its launch."""
+    return [_duration_ms(entry) for entry in job.history if entry.result is Result.SUCCESS]
+
+
+def _duration_ms(entry: HistoryRecord) -> int:
+    if entry.cause is Cause.BACKFILL and entry.launched_at is not None:
+        return round((entry.ended_at - entry.launched_at) * 1000)
+    return round(entry.ended_at * 1000) - entry.due
 
 
 def quantile(ordered: Sequence[int], q: float) -> float:
@@ -230,6 +239,8 @@ def _run_row(run: Run) -> dict[str, Json]:
         "readyAt": write_instant(run.ready_at or None),
         "ending": run.ending,
         "round": run.round,
+        "arguments": run.arguments,
+        "parameters": run.parameters,
     }
 
 
@@ -249,7 +260,24 @@ def _history_row(entry: HistoryRecord) -> dict[str, Json]:
         "message": entry.message,
         "elements": entry.elements,
         "round": entry.round,
+        "arguments": entry.arguments,
+        "parameters": entry.parameters,
     }
+
+
+def find_log(state: State, command: FindLog) -> tuple[str, str]:
+    """The task and its agent's URL. Errors: `Invalid` when no attempt that is remembered has this task."""
+    job = need_job(state, command.name)
+    attempts: list[Run | HistoryRecord] = [run for run in job.runs.values() if run.task_id is not None]
+    attempts += job.history
+    found = [each for each in attempts if command.task_id in ("", each.task_id)]
+    if not found:
+        what = f"no attempt with the task {command.task_id!r}" if command.task_id else "made no attempt yet"
+        raise Invalid(f"job {job.name!r} has {what}; GET job/{job.name}/history lists them")
+    newest = max(found, key=lambda each: each.token)
+    if not newest.address:
+        raise Invalid(f"where task {newest.task_id} ran was not written down; its node is {newest.hostname}")
+    return str(newest.task_id), f"{state.config.scheme}://{newest.address}"
 
 
 # The graph.

@@ -55,7 +55,8 @@ class _Door:
         return json_response(await self._ask(GetDags()))
 
     async def plan_dag(self, request: Request) -> Response:
-        return json_response(await self._ask(PlanDag(spec=read_dag(read_json(request.body)))))
+        command = PlanDag(spec=read_dag(read_json(request.body)), check=request.flag("check", True))
+        return json_response(await self._ask(command))
 
     async def get_dag(self, request: Request) -> Response:
         return json_response(await self._ask(GetDag(name=request.params["name"])))

@@ -169,9 +169,10 @@ class PutDag(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class PlanDag(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """What `PutDag` would do."""
+    """What `PutDag` would do. Shapes: with `check` the answer waits to know which steps no agent could ever run."""
 
     spec: DagSpec
+    check: bool = False
 
 
 class DeleteDag(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -215,5 +216,5 @@ DagCommand = (
     PutDag | PlanDag | DeleteDag | StartDag | ResumeDag | KillDag | GetDags | GetDag | GetDagRuns | GetDagRun
 )  # fmt: skip
 
-READS = (GetDags, GetDag, GetDagRuns, GetDagRun, PlanDag)
+READS = (GetDags, GetDag, GetDagRuns, GetDagRun)
 """The commands that change nothing."""
