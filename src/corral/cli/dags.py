@@ -11,15 +11,25 @@ from corral.cli.client import Client
 from corral.cli.files import read_json
 from corral.cli.jobs import split_parameter
 from corral.cli.output import output_option, repeat, show, watch_option
-from corral.lib.errors import Failed, Invalid, NotFound, Unprocessable
+from corral.lib.errors import Failed, Invalid, NotFound, Unavailable, Unprocessable
 
 API = "/corral/v1"
 _POLL_S = 0.3
+_MOST_SHOWN = 60
+_PATIENCE_S = 600.0
+"""How long a master that does not answer is asked again."""
 _OVER = ("succeeded", "failed", "killed")
 
 follow_options = [
     click.option("--wait", is_flag=True, help="Follow the run to its end; a failure is an error."),
-    click.option("--timeout", "timeout_s", default=86_400.0, show_default=True, type=click.FloatRange(0.0, 1e7)),
+    click.option(
+        "--timeout",
+        "timeout_s",
+        default=86_400.0,
+        show_default=True,
+        type=click.FloatRange(0.0, 1e7),
+        help="Seconds to wait; the run goes on afterwards.",
+    ),
 ]
 
 
@@ -41,6 +51,14 @@ def _read(file: str) -> dict[str, Any]:
     return found
 
 
+def _path(name: str, rest: str = "", kind: str = "dags") -> str:
+    """Errors: `Invalid` for what can be the name of nothing, which would be another path."""
+    if not name or "/" in name:
+        what = "DAG" if kind == "dags" else "run of a DAG"
+        raise Invalid(f"{name!r} is no name of a {what}: it is of letters, digits, dots, dashes and underscores")
+    return f"{API}/{kind}/{name}{rest}"
+
+
 @dag.command("apply")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option("--no-check", is_flag=True, help="Take steps that no agent could run; one may yet come.")
@@ -48,7 +66,7 @@ def _read(file: str) -> dict[str, Any]:
 def apply_dag(addr: str, file: str, no_check: bool) -> None:
     """Create or change the DAG of FILE; - reads standard input. Runs under way go on as they began."""
     body = _read(file)
-    found = Client(addr).send("PUT", f"{API}/dags/{body['name']}", body, query={"check": "false" if no_check else ""})
+    found = Client(addr).send("PUT", _path(body["name"]), body, query={"check": "false" if no_check else ""})
     if found.get("notice"):
         click.echo(found["notice"], err=True)
     click.echo(f"DAG {found['name']} of {found['steps']} steps is applied", err=True)
@@ -75,6 +93,8 @@ def plan_dag(addr: str, file: str, no_check: bool, output: str) -> None:
                 yield number, name, signs.get(name, ""), never.get(name, "")
         for name in found["removed"]:
             yield "", name, "removed", ""
+        for field in found["fields"]:
+            yield "", "", f"{field} changed", ""
 
     show(found, output, ["wave", "step", "change", "why not"], rows)
     if found.get("notice"):
@@ -113,14 +133,16 @@ def list_dags(addr: str, output: str, watch: bool) -> None:
 @click.pass_obj
 def show_dag(addr: str, name: str) -> None:
     """Print the definition of DAG NAME, as corral dag apply takes it."""
-    found = Client(addr).get(f"{API}/dags/{name}")
+    found = Client(addr).get(_path(name))
     shown = {key: value for key, value in found.items() if key not in ("underWay", "lastRun", "next")}
     click.echo(json.dumps(shown, indent=2))
 
 
 @dag.command("run")
 @click.argument("name")
-@click.option("-p", "--parameter", "parameters", multiple=True, metavar="NAME=VALUE")
+@click.option(
+    "-p", "--parameter", "parameters", multiple=True, metavar="NAME=VALUE", help="A parameter; may be given repeatedly."
+)
 @click.option("--key", default="", help="Calls with the same key start one run.")
 @_followed
 @click.pass_obj
@@ -128,7 +150,7 @@ def run_dag(addr: str, name: str, parameters: tuple[str, ...], key: str, wait: b
     """Start a run of DAG NAME and print its id."""
     client = Client(addr)
     body = {"parameters": dict(split_parameter(text) for text in parameters), "key": key}
-    run = client.send("POST", f"{API}/dags/{name}/runs", body)["id"]
+    run = client.send("POST", _path(name, "/runs"), body)["id"]
     click.echo(run)
     if wait:
         _follow(client, run, timeout_s)
@@ -145,9 +167,15 @@ def show_status(addr: str, name: str, output: str, watch: bool) -> None:
 
     def once() -> None:
         try:
-            _show_run(client.get(f"{API}/dag-runs/{name}"), output)
+            _show_run(client.get(_path(name, kind="dag-runs")), output)
         except NotFound:
-            _show_runs(client.get(f"{API}/dags/{name}/runs"), output)
+            try:
+                found = client.get(_path(name, "/runs"))
+            except NotFound:
+                raise NotFound(
+                    f"there is no DAG and no run {name!r}, or the run is no longer kept; corral dag ls lists DAGs"
+                ) from None
+            _show_runs(found, output)
 
     repeat(watch, once)
 
@@ -161,9 +189,16 @@ def _show_run(run: dict[str, Any], output: str) -> None:
             counts = step.get("counts")
             many = f"{counts['succeeded']}/{step['count']}" if counts and step["count"] else ""
             task = step.get("taskId") or next((e["taskId"] for e in step.get("elements", ()) if e["taskId"]), "")
-            yield step["name"], step["state"], many, step.get("result") or "", step["why"], task
+            result = _shorten(step.get("result") or "", None if output == "wide" else _MOST_SHOWN)
+            yield step["name"], step["state"], many, result, step["why"], task
 
     show(run, output, ["step", "state", "elements", "result", "why", "task"], rows)
+
+
+def _shorten(text: str, most: int | None) -> str:
+    """What a task left, as it may be shown to a terminal; -o json has all of it."""
+    shown = "".join(char if char.isprintable() else "?" for char in text[:most])
+    return shown if most is None or len(text) <= most else f"{shown}…"
 
 
 def _show_runs(found: dict[str, Any], output: str) -> None:
@@ -182,7 +217,7 @@ def _show_runs(found: dict[str, Any], output: str) -> None:
 def resume_run(addr: str, run: str, step: str, wait: bool, timeout_s: float) -> None:
     """Go on with RUN: do anew what of it did not succeed."""
     client = Client(addr)
-    client.send("POST", f"{API}/dag-runs/{run}/resume", {"from": step})
+    client.send("POST", _path(run, "/resume", "dag-runs"), {"from": step})
     click.echo(f"run {run} goes on", err=True)
     if wait:
         _follow(client, run, timeout_s)
@@ -193,7 +228,7 @@ def resume_run(addr: str, run: str, step: str, wait: bool, timeout_s: float) -> 
 @click.pass_obj
 def kill_run(addr: str, run: str) -> None:
     """End RUN with all that runs of it."""
-    Client(addr).send("DELETE", f"{API}/dag-runs/{run}")
+    Client(addr).send("DELETE", _path(run, kind="dag-runs"))
     click.echo(f"run {run} is ended", err=True)
 
 
@@ -203,26 +238,45 @@ def kill_run(addr: str, run: str) -> None:
 @click.pass_obj
 def remove_dag(addr: str, name: str, force: bool) -> None:
     """Forget DAG NAME and its runs."""
-    Client(addr).send("DELETE", f"{API}/dags/{name}", query={"force": force})
+    Client(addr).send("DELETE", _path(name), query={"force": force})
     click.echo(f"DAG {name} deleted", err=True)
 
 
-def _follow(client: Client, run_id: str, timeout_s: float) -> None:
-    """Tell of each step that begins or ends. Errors: `Failed` when the run fails, or is not over in time."""
-    deadline = time.monotonic() + timeout_s
-    seen: dict[str, str] = {}
+def _look_at(client: Client, run_id: str, deadline: float) -> tuple[dict[str, Any], float]:
+    """The run, and how long it took to be told, in seconds. A master that is away for a while is waited for."""
+    silent_at: float | None = None
     while True:
-        run = client.get(f"{API}/dag-runs/{run_id}")
+        asked_at = time.monotonic()
+        try:
+            return client.get(_path(run_id, kind="dag-runs")), time.monotonic() - asked_at
+        except Unavailable as error:
+            if silent_at is None:
+                click.echo(f"corral: {error.message}; the run goes on, and is waited for", err=True)
+                silent_at = asked_at
+            if asked_at > min(deadline, silent_at + _PATIENCE_S):
+                raise
+        time.sleep(1.0)
+
+
+def _follow(client: Client, run_id: str, timeout_s: float) -> None:
+    """Tell of each step that begins, is tried again or ends. Errors: `Failed` when the run fails, or is not over in
+    time."""
+    deadline = time.monotonic() + timeout_s
+    seen: dict[str, tuple[str, int]] = {}
+    while True:
+        run, took_s = _look_at(client, run_id, deadline)
         for step in run["steps"]:
-            if step["state"] != "waiting" and seen.get(step["name"]) != step["state"]:
-                seen[step["name"]] = step["state"]
+            now = step["state"], step.get("attempt", 0)
+            # What has not begun waits too, and has no attempt.
+            if (step["state"] != "waiting" or "attempt" in step) and seen.get(step["name"]) != now:
+                seen[step["name"]] = now
                 click.echo(f"{step['name']}  {step['state']}  {step['why']}".rstrip(), err=True)
         if run["state"] in _OVER:
             break
         if time.monotonic() > deadline:
             waits = "; ".join(f"{s['name']}: {s['why'] or s['state']}" for s in run["steps"] if s["state"] not in _OVER)
             raise Failed(f"run {run_id} is not over after {timeout_s:g} s: {waits[:500]}")
-        time.sleep(_POLL_S)
+        time.sleep(max(_POLL_S, 5 * took_s))  # a run of ten thousand steps is much to tell
     if run["state"] != "succeeded":
         raise Failed(f"run {run_id} {run['state']}: {run['why']}; resume it with corral dag resume {run_id}")
     click.echo(f"run {run_id} succeeded", err=True)

@@ -1,15 +1,16 @@
 """Reads what another system has: JSON over HTTP, or exported to a file."""
 
 import base64
+import http.client
 import json
 import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
-from corral.lib.errors import Invalid, NotFound, Unavailable
+from corral.lib.errors import Invalid, NotFound, Unauthenticated, Unavailable
 
 _TIMEOUT_S = 30.0
 
@@ -17,29 +18,57 @@ _TIMEOUT_S = 30.0
 def fetch_json(url: str, target: str, what: str) -> Any:
     """What the server at `url` answers to GET `target`; a user and password in the URL go along.
 
-    Shapes: `what` is the system's name. Errors: `Invalid` for an URL that is none; `NotFound` for a 404; `Unavailable`
-    when it does not answer, or with something else than JSON.
+    Shapes: `what` is the system's name. Errors: `Invalid` for an URL that is none; `NotFound` for a 404 or what
+    is no JSON; `Unauthenticated` when it asks who calls; `Unavailable` when it does not answer.
     """
-    split = urlsplit(url)
-    if split.scheme not in ("http", "https") or not split.hostname:
-        raise Invalid(f"{url!r} is not of the form http://HOST:PORT")
-    place = f"[{split.hostname}]" if ":" in split.hostname else split.hostname
+    split = _split(url)
+    place = f"[{split.hostname}]" if ":" in (split.hostname or "") else split.hostname or ""
     place += f":{split.port}" if split.port else ""
     request = urllib.request.Request(f"{split.scheme}://{place}{target}")  # noqa: S310, the scheme was checked
     request.add_header("Accept", "application/json")
     if split.username:
-        secret = base64.b64encode(f"{split.username}:{split.password or ''}".encode()).decode()
+        words = f"{unquote(split.username)}:{unquote(split.password or '')}"
+        secret = base64.b64encode(words.encode()).decode()
         request.add_header("Authorization", f"Basic {secret}")
     path = target.partition("?")[0]
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
             return json.loads(answer.read())
     except urllib.error.HTTPError as error:
+        if error.code in (401, 403):
+            wants = "refuses this user and password" if split.username else "asks for a user and a password"
+            raise Unauthenticated(
+                f"{what} at {place} {wants}; give them as {split.scheme}://USER:PASSWORD@{place}, with %40 for an @"
+            ) from None
         kind = NotFound if error.code == 404 else Unavailable
         raise kind(f"{place} answered {error.code} to GET {path}; is it a {what}?") from None
-    except (OSError, ValueError) as error:
+    except ValueError:
+        raise NotFound(f"{place} answers GET {path} with something else than JSON; is it a {what}?") from None
+    except (OSError, http.client.HTTPException) as error:
         why = getattr(error, "reason", None) or error
         raise Unavailable(f"no {what} answers at {place} ({why})") from None
+
+
+def hide_password(url: str) -> str:
+    """A URL as it may be shown."""
+    try:
+        split = urlsplit(url)
+    except ValueError:
+        return url
+    if split.password is None:
+        return url
+    return urlunsplit(split._replace(netloc=f"{split.username}:***@{split.netloc.rpartition('@')[2]}"))
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        split = urlsplit(url)
+        fits = split.scheme in ("http", "https") and bool(split.hostname) and (split.port is None or split.port > 0)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise Invalid(f"{hide_password(url)!r} is not of the form http://HOST:PORT")
+    return split
 
 
 def read_json(file: str, example: str) -> Any:

@@ -3,6 +3,7 @@ graph, rm."""
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,14 +45,33 @@ def add_jobs(addr: str, file: str, no_check: bool) -> None:
 
 
 def parents_first(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The jobs in an order in which no parent comes after its child; what goes in circles is left to the server."""
-    left = {one["name"]: one for one in jobs}
-    ordered: list[dict[str, Any]] = []
-    while left:
-        ready = [one for one in left.values() if not any(p in left for p in one.get("parents") or ())]
-        ordered += ready or left.values()
-        left = {name: one for name, one in left.items() if ready and one not in ready}
-    return ordered
+    """The jobs in an order in which no parent comes after its child; what goes in circles is left to the server.
+
+    Errors: `Invalid` for two of one name, of which one would be lost.
+    """
+    of = {one["name"]: one for one in jobs}
+    if len(of) < len(jobs):
+        twice = next(name for name, count in Counter(one["name"] for one in jobs).items() if count > 1)
+        raise Invalid(f"job {twice!r} is there twice; leave one of them out")
+    parents = {name: set(list_parents(one)) & of.keys() for name, one in of.items()}
+    children: dict[str, list[str]] = {}
+    for name, above in parents.items():
+        for parent in above:
+            children.setdefault(parent, []).append(name)
+    left = {name: len(above) for name, above in parents.items()}
+    ordered = [name for name, count in left.items() if not count]
+    for name in ordered:
+        for child in children.get(name, ()):
+            left[child] -= 1
+            if not left[child]:
+                ordered.append(child)
+    return [of[name] for name in [*ordered, *(name for name, count in left.items() if count)]]
+
+
+def list_parents(one: dict[str, Any]) -> list[str]:
+    """Shapes: what is no list of names is left to the server."""
+    found = one.get("parents")
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
 
 
 @job.command("ls")

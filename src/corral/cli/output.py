@@ -66,25 +66,41 @@ def show(value: Any, output: str, columns: Sequence[str], rows: Callable[[], Ite
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    if not sys.stdout.isatty():
+        _show_plain(columns, rows)
+        return
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    # A pipe has no width: cutting there would hide what a script looks for.
-    console = Console(width=None if sys.stdout.isatty() else 10_000, soft_wrap=False)
-    table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False, show_edge=False)
+    console = Console(soft_wrap=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in columns:
         table.add_column(
             column.upper(), no_wrap=column not in ("why", "detail", "found", "what to do"), overflow="fold"
         )
     for row in rows:
-        cells = [Text("-" if cell is None or cell == "" else str(cell)) for cell in row]
+        cells = [Text(_cell(cell)) for cell in row]
         for cell in cells:
             if style := STATE_STYLES.get(cell.plain.lower()):
                 cell.stylize(style)
         table.add_row(*cells)
     console.print(table)
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None or value == "" else str(value)
+
+
+def _show_plain(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """For a pipe, which has no width: nothing is cut, as a script may look for it, and each row is one line."""
+    from rich.cells import cell_len
+
+    lines = [[column.upper() for column in columns], *([" ".join(_cell(c).splitlines()) for c in row] for row in rows)]
+    widths = [max(cell_len(line[at]) for line in lines) for at in range(len(columns))]
+    for line in lines:
+        click.echo("  ".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True)))
 
 
 def ago(at: float | None, now: float) -> str:

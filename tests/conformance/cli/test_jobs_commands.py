@@ -1,11 +1,12 @@
 """The commands about jobs, DAGs and batch jobs that other tests leave out, and what they say of nonsense."""
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from corral_daemons import Answer, wait_until
+from corral_daemons import CORRAL, Answer, Site, clean_environment, run_corral, wait_until
 
 Run = Callable[..., Answer]
 FAR = "R/2040-01-01T00:00:00Z/P1D"
@@ -148,6 +149,87 @@ def test_a_dag_that_could_never_run_is_refused_and_taken_on_request_says_why_it_
     assert "it comes after huge" in run("dag", "status", started).out
     assert run("dag", "run", "giant", "--wait", "--timeout", "1").code == 1
     assert run("dag", "rm", "giant", "--force").code == 0
+
+
+def test_a_run_that_fails_is_followed_told_of_and_resumed(run: Run, tmp_path: Path) -> None:
+    small = {"cpus": 0.1, "mem": 16, "disk": 1}
+    mark = tmp_path / "mark"
+    steps = [
+        {"name": "a", "command": "true", **small},
+        {"name": "b", "command": f"test -e {mark}", "after": ["a"], "retries": 1, "retryDelay": 1, **small},
+        {"name": "c", "command": "true", "after": ["b"], **small},
+    ]
+    assert run("dag", "apply", "-", stdin=json.dumps({"name": "mend", "steps": steps})).code == 0
+    failed = run("dag", "run", "mend", "--wait")
+    run_id = failed.out.strip()
+    assert failed.code == 1
+    assert "attempt 1 failed: Command exited with status 1" in failed.err, "the wait for the next attempt is told of"
+    assert "c  skipped  step b failed" in failed.err
+    assert f"resume it with corral dag resume {run_id}" in failed.err
+    mark.touch()
+    resumed = run("dag", "resume", run_id, "--wait")
+    assert (resumed.code, resumed.err.splitlines()[-1]) == (0, f"run {run_id} succeeded")
+    assert run("dag", "resume", run_id).code == 4
+    run("dag", "rm", "mend")
+
+
+def test_a_long_or_unprintable_result_leaves_the_table_readable(run: Run) -> None:
+    small = {"cpus": 0.1, "mem": 16, "disk": 1, "result": True}
+    steps = [
+        {"name": "long", "command": "printf '%0500d' 0 > result", **small},
+        {"name": "odd", "command": "printf 'a\\033[31m\\nb' > result", **small},
+    ]
+    assert run("dag", "apply", "-", stdin=json.dumps({"name": "show", "steps": steps})).code == 0
+    run_id = run("dag", "run", "show", "--wait").out.strip()
+    table = run("dag", "status", run_id).out
+    assert "\033" not in table
+    assert "a?[31m?b" in table
+    assert f" {'0' * 60}… " in table
+    assert f" {'0' * 500} " in run("dag", "status", run_id, "-o", "wide").out
+    assert run("dag", "status", run_id, "-o", "json").json["steps"][0]["result"] == "0" * 500
+    run("dag", "rm", "show")
+
+
+def test_a_run_is_followed_over_the_death_of_its_master(daemons: Site, tmp_path: Path) -> None:
+    master = daemons.master()
+    daemons.agent(master.url)
+    step = {
+        "name": "a",
+        "command": f"while [ ! -e {tmp_path}/go ]; do sleep 0.1; done",
+        "cpus": 0.1,
+        "mem": 16,
+        "disk": 1,
+    }
+    body = json.dumps({"name": "long", "steps": [step]})
+    assert run_corral(master.url, "dag", "apply", "--no-check", "-", stdin=body).code == 0
+    words = [*CORRAL, "dag", "run", "long", "--wait"]
+    environment = clean_environment(CORRAL_ADDR=master.url)
+    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment) as following:
+        assert following.stderr is not None
+        wait_until(lambda: b"a  running" in following.stderr.readline(), "the start")
+        master.kill()
+        wait_until(lambda: b"the run goes on, and is waited for" in following.stderr.readline(), "the silence")
+        daemons.master(listen=master.url.removeprefix("http://"))
+        (tmp_path / "go").touch()
+        rest = following.stderr.read().decode()
+    assert (following.returncode, "succeeded" in rest) == (0, True), rest
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("apply",), 2, "'sales/eu' is no name of a DAG"),
+        (("run", "sales/eu"), 2, "'sales/eu' is no name of a DAG"),
+        (("show", ""), 2, "'' is no name of a DAG"),
+        (("kill", "a/b"), 2, "'a/b' is no name of a run of a DAG"),
+        (("status", "nobody"), 3, "there is no DAG and no run 'nobody'"),
+        (("resume", "nobody"), 3, "there is no run 'nobody' of a DAG"),
+    ],
+)
+def test_what_can_be_no_dag_is_told_in_words(run: Run, words: tuple[str, ...], code: int, said: str) -> None:
+    body = json.dumps({"name": "sales/eu", "steps": [{"name": "a", "command": "true"}]})
+    answer = run("dag", *words, *(["-"] if words == ("apply",) else []), stdin=body)
+    assert (answer.code, said in answer.err) == (code, True), answer.err
 
 
 # Batch.

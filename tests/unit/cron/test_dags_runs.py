@@ -1,6 +1,7 @@
 """Runs of DAGs, step by step: order, conditions, arrays, results, failures, resumes, schedules, crashes."""
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from corral.frameworks.cron.dags.spec import (
     ResumeDag,
     StartDag,
 )
+from corral.frameworks.cron.dags.walk import check_graph
 from corral.frameworks.cron.spec import GetJobs, PurgeQueue
 from corral.lib.errors import Conflict, CorralError, Invalid, NotFound
 from corral.model.ids import TaskId
@@ -188,7 +190,13 @@ def test_an_array_fans_out_over_what_a_step_has_found(cluster: Cluster) -> None:
     assert show(cluster, run_id)["state"] == "succeeded"
 
 
-@pytest.mark.parametrize(("data", "state"), [(b"[]", "succeeded"), (b"no", "failed"), (b'{"a":1}', "failed")])
+@pytest.mark.parametrize(
+    ("data", "state"),
+    [
+        (b"[]", "succeeded"), (b"no", "failed"), (b'{"a":1}', "failed"), (b'["\\ud800"]', "failed"),
+        (b'["a", "b\\u0000"]', "failed"), (b"[" * 4000, "failed"), (b"1" * 4000, "failed"),
+    ],
+)  # fmt: skip
 def test_an_array_of_nothing_is_over_and_one_of_no_list_has_failed(cluster: Cluster, data: bytes, state: str) -> None:
     put(cluster, step("list", result=True), step("each", "list", array={"from": "list"}))
     run_id = start(cluster)
@@ -408,11 +416,21 @@ BAD: list[tuple[Json, str]] = [
         "'\\('",
     ),
     ({"name": "x", "steps": [step("a", constraints=[["x", "NO", "y"]])]}, "step 'a': constraint"),
-    ({"name": "x", "steps": [{"name": "a"}]}, "nothing to run"),
+    ({"name": "x", "steps": [{"name": "a"}]}, "step 'a' has neither a command nor .* nothing to run"),
     ({"name": "x", "steps": [step("a")], "schedule": "sometimes"}, "schedule"),
     ({"name": "x", "steps": [step("a")], "nope": 1}, "nobody knows: nope"),
     ({"name": "x", "steps": [step("a", nope=1)]}, r"nobody knows: steps\[0\].nope"),
-    ({"name": "x", "steps": [step("a", result=True), step("A", result=True), step("b", "a", "A")]}, "one variable"),
+    (
+        {"name": "x", "steps": [step("a", result=True), step("A", result=True), step("b", "a", "A")]},
+        "both be CORRAL_RESULT_A",
+    ),
+    ({"name": "x", "steps": [step("a"), step("b", cpus=0.0001)]}, "step 'b': cpus is 0.0001"),
+    ({"name": "x", "steps": [step("a", result="/etc/passwd")]}, "must be a file of the sandbox"),
+    ({"name": "x", "steps": [step("a", result="out/../../x")]}, "must be a file of the sandbox"),
+    ({"name": "x", "steps": [step("a", result="a\0")]}, "must be a file of the sandbox"),
+    ({"name": "x", "steps": [step("a", array={"items": ["a\0"]})]}, "an item with a NUL"),
+    ({"name": "x", "steps": [step("a")], "parameters": [{"name": "p"}, {"name": "p"}]}, "two parameters 'p'"),
+    ({"name": "x", "steps": [step("a")], "parameters": [{"name": "p", "default": "\0"}]}, "parameter 'p' has a NUL"),
 ]
 
 
@@ -445,7 +463,7 @@ def test_a_plan_tells_the_waves_and_changes_nothing(cluster: Cluster) -> None:
     changed = read_dag({"name": "etl", "steps": [step("a"), step("b", "a", cpus=2), step("e", "b")]})
     assert cluster.ask(PlanDag(spec=changed)) == {
         "name": "etl", "new": False, "steps": 3, "waves": [["a"], ["b"], ["e"]], "added": ["e"], "changed": ["b"],
-        "removed": ["c", "d"], "never": {},
+        "removed": ["c", "d"], "fields": [], "never": {},
     }  # fmt: skip
     assert cluster.records == before
     assert [row["name"] for row in cluster.ask(GetDag(name="etl"))["steps"]] == ["a", "b", "c", "d"]
@@ -457,3 +475,158 @@ def test_a_dag_that_is_put_again_as_it_is_stays(cluster: Cluster) -> None:
     before = dict(cluster.records)
     put(cluster, *DIAMOND)
     assert cluster.records == before
+
+
+def test_a_plan_names_what_changes_of_the_dag_as_a_whole(cluster: Cluster) -> None:
+    put(cluster, *DIAMOND, schedule="0 9 * * *", description="x")
+    body = {"name": "etl", "steps": DIAMOND, "schedule": "0 9 * * *", "description": "x"}
+    assert cluster.ask(PlanDag(spec=read_dag(body)))["fields"] == []
+    body |= {"scheduleTimeZone": "Europe/Paris", "parameters": [{"name": "p"}], "disabled": True}
+    found = cluster.ask(PlanDag(spec=read_dag(body)))
+    assert (found["fields"], found["changed"]) == (["scheduleTimeZone", "parameters", "disabled"], [])
+
+
+def test_steps_without_results_need_no_variables_of_their_own(cluster: Cluster) -> None:
+    put(cluster, step("a-b"), step("a.b"), step("c", "a-b", "a.b"))
+    run_id = start(cluster)
+    go(cluster)
+    assert show(cluster, run_id)["state"] == "succeeded"
+
+
+def test_a_circle_among_ten_thousand_steps_is_found_at_once() -> None:
+    """All others come after the circle, and each of them would have to be followed back to it."""
+    steps = [step("b", "a"), step("a", "b"), *(step(f"s{n}", f"s{n - 1}" if n else "a") for n in range(9_998))]
+    spec = read_dag({"name": "x", "steps": list(reversed(steps))})
+    began = time.process_time()
+    with pytest.raises(Invalid, match="step 'a' would wait for itself: a -> b -> a; take out"):
+        check_graph(spec.steps)
+    assert time.process_time() - began < 3, "it stands still for everybody meanwhile"
+
+
+def test_of_a_very_long_circle_the_middle_is_left_out() -> None:
+    spec = read_dag({"name": "x", "steps": [step(f"s{n}", f"s{(n - 1) % 500}") for n in range(500)]})
+    with pytest.raises(Invalid) as caught:
+        check_graph(spec.steps)
+    assert "s0 -> s1 -> s2" in caught.value.message
+    assert "s19 -> (461 more) -> s481" in caught.value.message
+    assert "s499 -> s0;" in caught.value.message
+
+
+def test_a_result_that_is_longer_than_expressions_are_checked_for_matches_none(cluster: Cluster) -> None:
+    matches = {"if": [{"step": "a", "matches": "x.*x.*"}]}
+    put(cluster, step("a", result=True), step("b", "a", **matches))
+    for length, state in ((256, "queued"), (257, "skipped")):
+        run_id = start(cluster)
+        cluster.start()
+        end(cluster, "a", data=b"x" * length)
+        assert states(cluster, run_id)["b"] == state
+    assert "a result of 257 characters, of which 256 are the most to match" in show(cluster, run_id)["steps"][1]["why"]
+
+
+def test_a_step_that_would_be_told_too_much_fails_with_the_reason(cluster: Cluster) -> None:
+    many = [step(f"s{n}", result=True) for n in range(65)]
+    put(cluster, *many, step("all", *(s["name"] for s in many)), step("most", *(s["name"] for s in many[:64])))
+    run_id = start(cluster)
+    assert go(cluster, {s["name"]: b"x" * 4096 for s in many})[-1] == ["most"]
+    found = {row["name"]: row for row in show(cluster, run_id)["steps"]}
+    assert (found["most"]["state"], found["all"]["state"]) == ("succeeded", "failed")
+    assert "the results of the 65 steps before it come to 266240 bytes, 262144 are passed on" in found["all"]["why"]
+
+
+class Weighed(Cluster):
+    """Shapes: `heaviest` is the most that one input has written, in bytes."""
+
+    heaviest = 0
+
+    def send(self, input: Any) -> None:
+        before = dict(self.records)
+        super().send(input)
+        written = sum(len(record) for key, record in self.records.items() if before.get(key) is not record)
+        self.heaviest = max(self.heaviest, written)
+
+
+def test_what_elements_are_told_is_written_a_bounded_part_with_each_input() -> None:
+    """A store takes so many bytes in one transaction and no more."""
+    cluster = Weighed()
+    cluster.subscribe()
+    sources = [step(f"s{n}", result=True) for n in range(60)]
+    put(cluster, *sources, step("each", *(s["name"] for s in sources), array={"count": 100}))
+    run_id = start(cluster)
+    for task_id in cluster.start():
+        cluster.update(task_id, TaskState.FINISHED, data=b"x" * 4096)
+    cluster.settle()
+    assert [row["running"] for row in show(cluster, run_id)["steps"] if row["name"] == "each"] == [100]
+    assert cluster.heaviest < 10 << 20, "all of it is 24 MB"
+
+
+def test_a_step_that_is_tried_again_says_how_it_failed(cluster: Cluster) -> None:
+    put(cluster, step("a", retries=1, retryDelay=10))
+    run_id = start(cluster)
+    cluster.start()
+    cluster.fail()
+    (row,) = show(cluster, run_id)["steps"]
+    assert "its attempt 2 is made at" in row["why"]
+    assert "; attempt 1 failed: " in row["why"]
+
+
+def test_after_a_resume_what_no_longer_counts_is_not_shown(cluster: Cluster) -> None:
+    put(cluster, step("a", array={"count": 3}), step("alarm", "a", when="failure"))
+    run_id = start(cluster)
+    go(cluster, failing=("a",))
+    assert states(cluster, run_id) == {"a": "failed", "alarm": "succeeded"}
+    cluster.ask(ResumeDag(run=run_id))
+    cluster.settle()
+    a, _ = show(cluster, run_id)["steps"]
+    assert (a["counts"]["failed"], a["elements"]) == (0, [])
+    go(cluster)
+    _, alarm = show(cluster, run_id)["steps"]
+    assert (alarm["state"], alarm["why"], alarm.get("taskId")) == ("skipped", "no step before it failed", None)
+
+
+def test_a_step_after_very_many_names_some_of_them(cluster: Cluster) -> None:
+    many = [step(f"s{n}") for n in range(30)]
+    put(cluster, *many, step("z", *(s["name"] for s in many)))
+    run_id = start(cluster)
+    last = show(cluster, run_id)["steps"][-1]
+    assert last["why"] == f"it comes after {', '.join(f's{n}' for n in range(10))} and 20 more"
+
+
+@pytest.mark.parametrize("file", ["out", "out/x", "./out", "a/../out", "..out"])
+def test_a_result_may_be_any_file_of_the_sandbox(file: str) -> None:
+    assert read_dag({"name": "x", "steps": [step("a", result=file)]}).steps[0].job.result == file
+
+
+def test_a_run_is_not_started_with_what_no_task_can_be_told(cluster: Cluster) -> None:
+    put(cluster, step("a"), parameters=[{"name": "day"}])
+    before = dict(cluster.records)
+    for value, key, why in (
+        ("a\0", "", "parameter 'day' has a NUL"),
+        ("x" * 65537, "", "come to 65537 bytes, 65536 are the most"),
+        ("x", "k" * 257, "has 257 characters, 256 are the most"),
+    ):
+        with pytest.raises(Invalid, match=why):
+            cluster.ask(StartDag(name="etl", parameters={"day": value}, key=key))
+    assert cluster.records == before
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+def test_what_succeeded_stands_also_where_a_step_before_it_is_done_anew(cluster: Cluster, crashes: bool) -> None:
+    put(cluster, step("a"), step("b", "a", when="always"), step("c", "a", when="always", array={"count": 2}))
+    run_id = start(cluster)
+    cluster.start()
+    end(cluster, "a", TaskState.FAILED)
+    for task_id in cluster.start():
+        good = step_of(task_id) == "b" or cluster.environment(task_id)["CORRAL_ARRAY_INDEX"] == "1"
+        cluster.update(task_id, TaskState.FINISHED if good else TaskState.FAILED)
+    assert states(cluster, run_id) == {"a": "failed", "b": "succeeded", "c": "failed"}
+    cluster.ask(ResumeDag(run=run_id))
+    cluster.settle()
+    cluster.start()
+    assert running(cluster) == ["a"]
+    end(cluster, "a")
+    if crashes:
+        cluster.recover()
+    (again,) = cluster.start()
+    assert (step_of(again), cluster.environment(again)["CORRAL_ARRAY_INDEX"]) == ("c", "0")
+    cluster.finish(again)
+    assert show(cluster, run_id)["state"] == "succeeded"

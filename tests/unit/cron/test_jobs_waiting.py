@@ -294,7 +294,7 @@ def test_a_plan_without_a_word_of_the_master_says_that_nobody_knows(cluster: Clu
 
 def test_a_plan_of_jobs_tells_which_no_agent_could_run_each_by_itself(cluster: Cluster) -> None:
     wrong = job("wrong", schedule=None, parents=["nobody"])
-    ask = submit(cluster, jobs_of(job("a"), job("a", command="again"), wrong))
+    ask = submit(cluster, jobs_of(job("a"), job("b", command="again"), wrong))
     cluster.settle()
     explain(cluster, never=True)
     first, second, refused = cluster.replies.pop(ask)
@@ -303,6 +303,15 @@ def test_a_plan_of_jobs_tells_which_no_agent_could_run_each_by_itself(cluster: C
         assert row["notes"][-1].startswith("no agent could ever run it: wants mem 9000")
     assert refused["verdict"] == "refused"
     assert len(refused["notes"]) == 1
+
+
+def test_a_constraint_that_is_none_is_told_of_its_job_alone(cluster: Cluster) -> None:
+    ask = submit(cluster, jobs_of(job("odd", constraints=[["rack", "NEAR", "x"]]), job("a")))
+    cluster.settle()
+    explain(cluster, never=False)
+    odd, well = cluster.replies.pop(ask)
+    assert (odd["verdict"], well["verdict"]) == ("refused", "new")
+    assert "has the operator 'NEAR'" in odd["notes"][0]
 
 
 def test_a_plan_of_a_dag_that_is_wrong_in_itself_is_refused_before_anybody_is_asked(cluster: Cluster) -> None:

@@ -7,6 +7,7 @@ Source: as batch's, that what can never run says so when it is submitted.
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from corral.frameworks.cron import commands
@@ -17,7 +18,7 @@ from corral.frameworks.cron.dags.spec import PlanDag, PutDag
 from corral.frameworks.cron.launch import make_want
 from corral.frameworks.cron.spec import JobSpec, PutJob
 from corral.frameworks.cron.state import Held, State
-from corral.lib.errors import CorralError, Unprocessable
+from corral.lib.errors import CorralError, Invalid, Unprocessable
 from corral.model.ids import WantId
 from corral.model.offer import Explanation, Want
 from corral.runtime.core import Effect, Note, Refuse, Reply
@@ -115,8 +116,12 @@ def _wants(state: State, command: PutJob | PutDag | PlanDag | CheckJobs) -> dict
     Shapes: jobs of a plan, which may share a name, are named by their places.
     """
     if isinstance(command, CheckJobs):
-        specs = [(str(place), read.spec) for place, (_, read) in enumerate(command.jobs) if isinstance(read, ReadJob)]
-        return {name: want for name, spec in specs for want in _wants_of_job(state, name, spec).values()}
+        found: dict[str, Want] = {}
+        for place, (_, read) in enumerate(command.jobs):
+            # What is wrong with a job is said of it alone.
+            with suppress(Invalid):
+                found |= _wants_of_job(state, str(place), read.spec) if isinstance(read, ReadJob) else {}
+        return found
     if isinstance(command, PutJob):
         return _wants_of_job(state, command.spec.name, command.spec)
     if command.spec.disabled:

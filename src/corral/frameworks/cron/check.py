@@ -1,21 +1,25 @@
 """Says what would become of job definitions, each with whatever in it means something else here than in Chronos.
 
-Nothing is changed. The definitions are judged together: a parent may stand among them. Pure.
+Nothing is changed. The definitions are judged together: a parent may stand among them, and what comes after one that is
+refused, and is not here already, is refused too. Pure.
 """
 
 import re
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
 
-from corral.frameworks.cron.chronos import ReadJob
-from corral.frameworks.cron.graph import check_parents
+from corral.frameworks.cron.chronos import ReadJob, write_job
+from corral.frameworks.cron.graph import Parents, check_parents
 from corral.frameworks.cron.launch import read_constraint
 from corral.frameworks.cron.schedule import Repeat, fill_start, period_s, read_schedule
-from corral.frameworks.cron.spec import JobSpec
+from corral.frameworks.cron.spec import JobSpec, Misfire, Progress
 from corral.frameworks.cron.state import State
 from corral.lib.errors import CorralError
 
+_MOST_NAMED = 5
+_MOST_SHOWN = 60
 _OFFSET = re.compile(r"(Z|[+-]\d{2}:?\d{2})$")
 _MONTHLY = re.compile(r"P\d+[YM]")
 
@@ -31,31 +35,107 @@ class CheckJobs(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 def check_jobs(state: State, command: CheckJobs, now: float) -> list[dict[str, Any]]:
-    """Shapes: a row each: `verdict` is new, changed, same or refused; `notes` are for people."""
+    """Shapes: a row each, in their order: `verdict` is new, changed, same or refused; `notes` are for people."""
     together = {name: read.spec.parents for name, read in command.jobs if isinstance(read, ReadJob)}
-    known = {**dict(state.parents), **together}
-    return [{"name": name, **_judge(state, known, read, now)} for name, read in command.jobs]
+    known = {**dict(state.parents), **{name: together.get(name, ()) for name, _ in command.jobs}}
+    circular = _find_circular(known)
+    rows: dict[str, dict[str, Any]] = {}
+    found = []
+    for name, read in command.jobs:
+        if name and name in rows:
+            found.append({"name": name, **_refusal(f"job {name!r} is there twice; leave one of them out")})
+            continue
+        rows[name] = {"name": name, **_judge(state, known, name in circular, read, now)}
+        found.append(rows[name])
+    lost = [name for name, row in rows.items() if row["verdict"] == "refused" and state.visible(name) is None]
+    children = _turn(together)
+    for name in lost:
+        for child in children.get(name, ()):
+            if rows[child]["verdict"] != "refused":
+                rows[child] |= _refusal(f"its parent {name} is refused")
+                lost += [child] if state.visible(child) is None else []
+    return found
 
 
-def _judge(state: State, known: dict[str, tuple[str, ...]], read: ReadJob | str, now: float) -> dict[str, Any]:
+def _refusal(why: str) -> dict[str, Any]:
+    return {"verdict": "refused", "notes": [why]}
+
+
+def _find_circular(known: Parents) -> set[str]:
+    """The jobs of circles, and those between two of them: of each of these the path is worth looking for."""
+    before = {name: {parent for parent in parents if parent in known} for name, parents in known.items()}
+    behind = before.keys() - set(_peel(before))
+    after = {name: {c for c in below if c in behind} for name, below in _turn(before).items() if name in behind}
+    left = {name: after.get(name, set()) for name in behind}
+    return behind - set(_peel(left))
+
+
+def _turn(parents: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    """The children of each job."""
+    children: dict[str, list[str]] = {}
+    for name, above in parents.items():
+        for parent in above:
+            children.setdefault(parent, []).append(name)
+    return children
+
+
+def _peel(waits: Mapping[str, Collection[str]]) -> list[str]:
+    """Those that come to wait for nothing, when each of them is taken away in turn."""
+    counts = {name: len(others) for name, others in waits.items()}
+    followers = _turn(waits)
+    found = [name for name, count in counts.items() if not count]
+    for name in found:
+        for follower in followers.get(name, ()):
+            counts[follower] -= 1
+            if not counts[follower]:
+                found.append(follower)
+    return found
+
+
+def _judge(state: State, known: Parents, in_circle: bool, read: ReadJob | str, now: float) -> dict[str, Any]:
     if isinstance(read, str):
-        return {"verdict": "refused", "notes": [read]}
+        return _refusal(read)
     spec = read.spec
     try:
         notes = _note(spec, now)
         for constraint in spec.constraints:
             read_constraint(constraint)
         if spec.parents:
-            check_parents(spec.name, spec.parents, known)
+            check_parents(spec.name, spec.parents, known, has_children=in_circle)
     except CorralError as error:
-        return {"verdict": "refused", "notes": [error.message]}
+        return _refusal(error.message)
     if read.unknown:
         notes.append(f"nobody knows {', '.join(read.unknown[:10])}, which is left out")
     job = state.visible(spec.name)
     same = job is not None and job.spec == msgspec.structs.replace(spec, schedule=job.spec.schedule)
     if job is not None and same and spec.schedule not in (job.spec.schedule, job.record.given):
         same = False
+    if job is None and _has_passed(spec, now):
+        notes.append("its start has passed, so it runs once as soon as it is here and enabled")
+    if job is not None and not same:
+        notes = [*_differences(state, job.spec, spec), *notes]
     return {"verdict": "new" if job is None else "same" if same else "changed", "notes": notes}
+
+
+def _has_passed(spec: JobSpec, now: float) -> bool:
+    """Whether a firing is made good at once."""
+    if spec.schedule is None or spec.epsilon is not None or spec.misfire is Misfire.SKIP:
+        return False
+    grid = read_schedule(fill_start(spec.schedule, spec.time_zone, now), spec.time_zone)
+    return isinstance(grid, Repeat) and grid.count != 0 and grid.first < int(now * 1000)
+
+
+def _differences(state: State, old: JobSpec, new: JobSpec) -> list[str]:
+    """What would change, field by field as they are shown."""
+    was, will = (write_job(each, Progress(), each.schedule or "", state.config) for each in (old, new))
+    fields = [field for field in [*was, *(f for f in will if f not in was)] if was.get(field) != will.get(field)]
+    found = [f"{field} {_shorten(was.get(field))} -> {_shorten(will.get(field))}" for field in fields[:_MOST_NAMED]]
+    return [*found, f"{len(fields) - _MOST_NAMED} more fields change"] if len(fields) > _MOST_NAMED else found
+
+
+def _shorten(value: Any) -> str:
+    text = "none" if value is None else repr(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
 def _note(spec: JobSpec, now: float) -> list[str]:

@@ -17,13 +17,20 @@ from corral.frameworks.cron.dags.spec import (
     StartDag,
 )
 from corral.frameworks.cron.dags.state import pack
-from corral.frameworks.cron.dags.steps import close, run_record_key
+from corral.frameworks.cron.dags.steps import check_values, close, run_record_key
 from corral.frameworks.cron.dags.walk import check_graph, find_waves
 from corral.frameworks.cron.launch import read_constraint
 from corral.frameworks.cron.schedule import Repeat, fill_start, read_schedule
 from corral.frameworks.cron.state import State, replace
 from corral.lib.errors import Conflict, Invalid, NotFound
 from corral.runtime.core import Effect, Note, Persist, Reply
+
+MOST_KEY = 256
+_WHOLE_FIELDS = {
+    "schedule": "schedule", "time_zone": "scheduleTimeZone", "concurrency": "concurrencyPolicy",
+    "parameters": "parameters", "owner": "owner", "webhook": "webhook", "description": "description",
+    "disabled": "disabled",
+}  # fmt: skip
 
 
 def need_dag(state: State, name: str) -> DagSpec:
@@ -124,7 +131,14 @@ def plan(state: State, command: PlanDag, now: float) -> dict[str, object]:
         "added": [name for name in after if name not in before],
         "changed": [name for name in after if name in before and before[name] != after[name]],
         "removed": [name for name in before if name not in after],
+        "fields": [] if old is None or _same(old, command.spec, spec) else _changed_fields(old, spec),
     }
+
+
+def _changed_fields(old: DagSpec, new: DagSpec) -> list[str]:
+    """What differs of the DAG as a whole, by the names that people write."""
+    pairs = {name: (getattr(old, field), getattr(new, field)) for field, name in _WHOLE_FIELDS.items()}
+    return [name for name, (was, will) in pairs.items() if was != will]
 
 
 def delete(state: State, ask: int, command: DeleteDag, now: float) -> list[Effect]:
@@ -169,6 +183,10 @@ def start_run(state: State, ask: int, command: StartDag, now: float) -> list[Eff
     """Start a run. Shapes: answers (its id, whether it is new). Errors: `Invalid` for parameters, `Conflict`."""
     spec = need_dag(state, command.name)
     dags = state.dags
+    if len(command.key) > MOST_KEY:
+        raise Invalid(
+            f"key {command.key[:40]!r}… has {len(command.key)} characters, {MOST_KEY} are the most; shorten it"
+        )
     if command.key and (known := dags.keys.get((command.name, command.key))) is not None:
         if dags.runs[command.name][known].parameters != command.parameters:
             raise Conflict(f"key {command.key!r} has started run {known} with other parameters; take another key")
@@ -191,6 +209,7 @@ def check_parameters(spec: DagSpec, given: Mapping[str, str]) -> None:
     missing = [name for name, p in known.items() if p.default is None and name not in given]
     if missing:
         raise Invalid(f"DAG {spec.name!r} needs a value for {', '.join(missing)}; give it in parameters")
+    check_values(given)
 
 
 def resume_run(state: State, ask: int, command: ResumeDag, now: float) -> list[Effect]:

@@ -18,6 +18,7 @@ from corral.frameworks.cron.chronos import (
 from corral.frameworks.cron.dags.spec import (
     MOST_ELEMENTS,
     MOST_STEPS,
+    MOST_VALUE_BYTES,
     Array,
     Condition,
     DagSpec,
@@ -25,7 +26,7 @@ from corral.frameworks.cron.dags.spec import (
     Test,
     When,
 )
-from corral.frameworks.cron.dags.steps import result_variable
+from corral.frameworks.cron.dags.steps import check_values, result_variable
 from corral.frameworks.cron.reader import Reader
 from corral.frameworks.cron.spec import Concurrency, Config, JobSpec, Progress
 from corral.lib.errors import Invalid
@@ -65,8 +66,22 @@ def read_dag(body: Json) -> DagSpec:
     reader.done()
     if reader.unknown:
         raise Invalid(f"DAG {name!r} has fields that nobody knows: {', '.join(reader.unknown[:10])}; take them out")
+    twice = [p for p, count in Counter(p.name for p in spec.parameters).items() if count > 1]
+    if twice:
+        raise Invalid(f"DAG {name!r} has two parameters {twice[0]!r}; give each its own name")
+    check_values({p.name: p.default for p in spec.parameters if p.default is not None})
     _check_steps(spec)
     return spec
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path stays within the directory that it starts from."""
+    depth = 0
+    for part in path.split("/"):
+        depth += -1 if part == ".." else part not in ("", ".")
+        if depth < 0:
+            return False
+    return not path.startswith("/")
 
 
 def _read_name(reader: Reader, what: str) -> str:
@@ -81,15 +96,17 @@ def _read_name(reader: Reader, what: str) -> str:
 
 def _read_step(item: Reader) -> Step:
     name = _read_name(item, "the step")
-    wrong = [field for field in _OF_JOBS_ALONE if item.has(field)]
+    wrong = [field for field in _OF_JOBS_ALONE if field in item.fields]
     if wrong:
         raise Invalid(f"step {name!r} has {', '.join(wrong)}, which only a DAG or a job may have; take it out")
     result = item.any("result")
     if not (result is None or isinstance(result, bool | str)):
         raise item.wrong("result", "true or the name of a file")
     file = (_RESULT_FILE if result else "") if isinstance(result, bool) or result is None else result
+    if "\0" in file or not is_inside(file):
+        raise Invalid(f"{item.at('result')} is {file!r}; it must be a file of the sandbox, such as out/result")
     job = JobSpec(name=name, concurrency=Concurrency.ALLOW, result=file, **read_work(item))
-    check_work(job)
+    _check_work(job)
     after = item.texts("after")
     if len(set(after)) < len(after):
         raise Invalid(f"{item.at('after')} names a step twice")
@@ -99,6 +116,15 @@ def _read_step(item: Reader) -> Step:
     )  # fmt: skip
     item.done()
     return step
+
+
+def _check_work(job: JobSpec) -> None:
+    """Errors: `Invalid` names the step."""
+    try:
+        check_work(job)
+    except Invalid as error:
+        rest = error.message.removeprefix(f"job {job.name!r} ")
+        raise Invalid(f"step {job.name!r}{' ' if rest != error.message else ': '}{rest}") from None
 
 
 def _read_condition(item: Reader) -> Condition:
@@ -128,6 +154,8 @@ def _read_array(item: Reader | None) -> Array | None:
         most_running=item.whole("maxRunning"),
     )  # fmt: skip
     item.done()
+    if any("\0" in one or len(one.encode()) > MOST_VALUE_BYTES for one in found.items):
+        raise Invalid(f"{item.at('items')} has an item with a NUL or of more than {MOST_VALUE_BYTES} bytes; shorten it")
     many = len(found.items) or found.count
     if not found.source and not 1 <= many <= MOST_ELEMENTS:
         raise Invalid(f"{item.path} is of {many} elements; it must be of 1 to {MOST_ELEMENTS}")
@@ -139,6 +167,7 @@ def _check_steps(spec: DagSpec) -> None:
     if twice := [name for name, count in names.items() if count > 1]:
         raise Invalid(f"DAG {spec.name!r} has two steps {twice[0]!r}; give each its own name")
     of = {step.name: step for step in spec.steps}
+    with_result = {step.name: result_variable(step.name) for step in spec.steps if step.job.result}
     for step in spec.steps:
         sources = [condition.step for condition in step.conditions]
         if step.array is not None and step.array.source:
@@ -148,8 +177,14 @@ def _check_steps(spec: DagSpec) -> None:
                 raise Invalid(f"step {step.name!r} looks at the result of {source!r}; name that in its after too")
             if source in of and not of[source].job.result:
                 raise Invalid(f"step {step.name!r} looks at the result of {source!r}, which has none; give it a result")
-        if len(names) <= MOST_STEPS and len({result_variable(name) for name in step.after}) < len(step.after):
-            raise Invalid(f"step {step.name!r} comes after steps whose results would have one variable; rename one")
+        told = [name for name in step.after if name in with_result]
+        variables = Counter(with_result[name] for name in told)
+        if len(variables) < len(told):
+            both = [name for name in told if variables[with_result[name]] > 1]
+            raise Invalid(
+                f"step {step.name!r} comes after {both[0]!r} and {both[1]!r}, whose results would both be "
+                f"{with_result[both[0]]}; rename one"
+            )
 
 
 def write_dag(spec: DagSpec, config: Config) -> dict[str, Json]:

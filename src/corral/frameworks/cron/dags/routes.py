@@ -70,8 +70,7 @@ class _Door:
         return json_response(answer, status=201 if is_new else 200)
 
     async def delete_dag(self, request: Request) -> Response:
-        force = request.first("force").lower() == "true"
-        await self._ask(DeleteDag(name=request.params["name"], force=force))
+        await self._ask(DeleteDag(name=request.params["name"], force=request.flag("force", False)))
         return Response(status=204)
 
     async def list_runs(self, request: Request) -> Response:

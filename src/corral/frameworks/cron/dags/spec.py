@@ -14,6 +14,8 @@ MOST_STEPS = 10_000
 MOST_ELEMENTS = 1_000
 MOST_VALUE_BYTES = 64 << 10
 """How much all the results of an array may come to."""
+MOST_TOLD_BYTES = 256 << 10
+"""How much a step may be told of the results of the steps before it, which is variables of each of its tasks."""
 MOST_PACKED_BYTES = 512 << 10
 
 

@@ -9,6 +9,7 @@ import msgspec
 from corral.frameworks.cron.dags.spec import (
     MOST_ELEMENTS,
     MOST_PACKED_BYTES,
+    MOST_TOLD_BYTES,
     MOST_VALUE_BYTES,
     DagProgress,
     DagRecord,
@@ -75,13 +76,15 @@ class Elements:
 
 
 class Work:
-    """A run under way. Shapes: `begun` are its open steps, `ready` those of them that may have elements to begin."""
+    """A run under way. Shapes: `begun` are its open steps, `ready` those of them that may have elements to begin,
+    `standing` what still counted of elements when the run was taken up: after a resume steps that have yet to open."""
 
-    __slots__ = ("begun", "ready", "run", "spec", "walk")
+    __slots__ = ("begun", "ready", "run", "spec", "standing", "walk")
 
-    def __init__(self, run: DagRun, spec: DagSpec) -> None:
+    def __init__(self, run: DagRun, spec: DagSpec, standing: Ends) -> None:
         self.run = run
         self.spec = spec
+        self.standing = standing
         self.walk = Walk(spec)
         self.begun: dict[str, Elements] = {}
         self.ready: deque[Elements] = deque()
@@ -198,16 +201,16 @@ class Dags:
 def take_walk(dags: Dags, run: DagRun) -> Work:
     """A run walked as far as what is recorded of it goes."""
     spec = dags.specs[run.dag, run.version]
-    work = Work(run, spec)
-    walk_on(work, dags.standing_ends(run, spec))
+    work = Work(run, spec, dags.standing_ends(run, spec))
+    walk_on(work)
     return work
 
 
-def walk_on(work: Work, ends: Ends) -> None:
+def walk_on(work: Work) -> None:
     """Open all steps that may begin, and end those that are over at once."""
     while begun := work.walk.advance():
         for step in begun:
-            _open(work, step, ends.get(step.name, {}))
+            _open(work, step, work.standing.get(step.name, {}))
 
 
 def _open(work: Work, step: Step, ended: dict[int, ElementEnd]) -> None:
@@ -225,7 +228,16 @@ def _open(work: Work, step: Step, ended: dict[int, ElementEnd]) -> None:
 
 
 def _count_elements(work: Work, step: Step) -> tuple[int, tuple[str, ...]]:
-    """How many elements a step has, and the item of each. Errors: `ValueError` when that cannot be told."""
+    """How many elements a step has, and the item of each.
+
+    Errors: `ValueError` when that cannot be told, or when it would be told too much.
+    """
+    told = sum(len((work.walk.fates[before].value or "").encode()) for before in step.after)
+    if told > MOST_TOLD_BYTES:
+        raise ValueError(
+            f"the results of the {len(step.after)} steps before it come to {told} bytes, {MOST_TOLD_BYTES} are passed "
+            "on; have them leave less, or write to a place that both sides know"
+        )
     array = step.array
     if array is None:
         return 1, ()
@@ -236,7 +248,7 @@ def _count_elements(work: Work, step: Step) -> tuple[int, tuple[str, ...]]:
         raise ValueError(f"step {array.source} has no result to make an array of")
     try:
         found = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, list):
         raise ValueError(
@@ -244,7 +256,19 @@ def _count_elements(work: Work, step: Step) -> tuple[int, tuple[str, ...]]:
         )
     if len(found) > MOST_ELEMENTS:
         raise ValueError(f"step {array.source} lists {len(found)} items, an array has at most {MOST_ELEMENTS}")
-    return len(found), tuple(item if isinstance(item, str) else json.dumps(item) for item in found)
+    items = tuple(item if isinstance(item, str) else json.dumps(item) for item in found)
+    for at, item in enumerate(items):
+        if not can_be_told(item):
+            raise ValueError(f"item {at} of the list that step {array.source} has left can be no variable of a task")
+    return len(found), items
+
+
+def can_be_told(text: str) -> bool:
+    """Whether a text can be a variable of a task: without NUL, and nothing but whole characters.
+
+    A JSON text may name half of a pair of UTF-16, which no UTF-8 has.
+    """
+    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def fate_of(elements: Elements) -> Fate:

@@ -5,9 +5,11 @@ element's name; so whatever is found after a crash is walked anew, and an elemen
 """
 
 import re
+from collections.abc import Mapping
 
 from corral.frameworks.cron import notices
 from corral.frameworks.cron.dags.spec import (
+    MOST_VALUE_BYTES,
     DagRun,
     DagState,
     ElementEnd,
@@ -18,6 +20,7 @@ from corral.frameworks.cron.dags.state import Elements, Work, fate_of, take_walk
 from corral.frameworks.cron.keys import run_key
 from corral.frameworks.cron.spec import Cause, JobRecord, Progress, Result, Run, StepRef
 from corral.frameworks.cron.state import Job, State, replace
+from corral.lib.errors import Invalid
 from corral.runtime.core import Effect, Note, Persist
 
 _OUTCOMES = {
@@ -66,26 +69,33 @@ def take_up(state: State, run: DagRun) -> Work:
     return work
 
 
+MOST_WRITTEN_BYTES = 8 << 20
+"""What elements are told is written with each of them; with one input no more than about this."""
+
+
 def work_off(state: State, budget: int) -> list[Effect]:
     """Begin elements, as many as one input may write about."""
     effects: list[Effect] = []
     dags = state.dags
-    while dags.busy and len(effects) < budget:
+    written = 0
+    while dags.busy and len(effects) < budget and written < MOST_WRITTEN_BYTES:
         run_id = next(iter(dags.busy))
         work = dags.works[run_id]
-        while work.ready and len(effects) < budget:
+        while work.ready and len(effects) < budget and written < MOST_WRITTEN_BYTES:
             elements = work.ready[0]
             index = elements.take_next()
             if index is None:
                 work.ready.popleft()
             else:
-                effects += _begin(state, work, elements, index)
+                made = _begin(state, work, elements, index)
+                written += sum(map(len, made.values.values()))
+                effects.append(Persist(run_key(made), made))
         if not work.ready:
             del dags.busy[run_id]
     return effects
 
 
-def _begin(state: State, work: Work, elements: Elements, index: int) -> list[Effect]:
+def _begin(state: State, work: Work, elements: Elements, index: int) -> Run:
     run, step = work.run, elements.step
     job = need_job(state, run.dag, run.version, step)
     made = Run(
@@ -94,7 +104,7 @@ def _begin(state: State, work: Work, elements: Elements, index: int) -> list[Eff
         values=environment(work, elements, index),
     )  # fmt: skip
     state.place(job, made)
-    return [Persist(run_key(made), made)]
+    return made
 
 
 def environment(work: Work, elements: Elements, index: int) -> dict[str, str]:
@@ -111,6 +121,17 @@ def environment(work: Work, elements: Elements, index: int) -> dict[str, str]:
         if elements.items:
             found["CORRAL_ARRAY_ITEM"] = elements.items[index]
     return found
+
+
+def check_values(parameters: Mapping[str, str]) -> None:
+    """Errors: `Invalid` for what can be no variable of a task, or is too much to be told to each."""
+    if nul := [name for name, value in parameters.items() if "\0" in value]:
+        raise Invalid(f"parameter {nul[0]!r} has a NUL, which no variable of a task can hold; take it out")
+    size = sum(len(value.encode()) for value in parameters.values())
+    if size > MOST_VALUE_BYTES:
+        raise Invalid(
+            f"the parameters come to {size} bytes, {MOST_VALUE_BYTES} are the most; name a place where the rest is"
+        )
 
 
 def result_variable(step: str) -> str:
@@ -162,7 +183,7 @@ def _go_on(state: State, work: Work, elements: Elements, now: float) -> list[Eff
     name = elements.step.name
     del work.begun[name]
     work.walk.end(name, fate_of(elements))
-    walk_on(work, {})
+    walk_on(work)
     if work.walk.is_over:
         return finish(state, work, now)
     if work.ready:

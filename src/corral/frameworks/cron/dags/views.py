@@ -17,6 +17,7 @@ from corral.frameworks.cron.waiting import reason_of
 
 Json = Any
 _SHOWN_ELEMENTS = 1000
+_NAMED = 10
 
 
 def view_dags(state: State, now: float) -> dict[str, Json]:
@@ -70,26 +71,37 @@ def view_run(state: State, run_id: str, now: float) -> dict[str, Json]:
     run = need_run(state, run_id)
     spec = state.dags.specs[run.dag, run.version]
     work = state.dags.works.get(run.id) or take_walk(state.dags, run)
-    return {**_run_row(run), "steps": [_step_row(state, work, step, now) for step in spec.steps]}
+    standing = state.dags.standing_ends(run, spec)
+    return {
+        **_run_row(run),
+        "steps": [_step_row(state, work, step, standing.get(step.name, {}), now) for step in spec.steps],
+    }
 
 
-def _step_row(state: State, work: Work, step: Step, now: float) -> dict[str, Json]:
+def _step_row(state: State, work: Work, step: Step, ends: dict[int, ElementEnd], now: float) -> dict[str, Json]:
+    """Shapes: `ends` are those that still count after all resumes."""
     fate = work.walk.fates.get(step.name)
     elements = work.begun.get(step.name)
-    ends = state.dags.ends[work.run.id].get(step.name, {})
+    if fate is not None and fate.outcome is Outcome.SKIPPED:
+        ends = {}
     shown: dict[str, Json] = {"name": step.name, "after": list(step.after), "state": "waiting", "why": ""}
     if fate is not None:
         shown |= {"state": str(fate.outcome), "why": fate.why, "result": fate.value}
     elif elements is not None:
         shown |= _open_row(state, work, elements, now)
     else:
-        shown["why"] = f"it comes after {', '.join(b for b in step.after if b not in work.walk.fates)}"
+        shown["why"] = f"it comes after {_name_some([b for b in step.after if b not in work.walk.fates])}"
     rows = [_end_row(end) for _, end in sorted(ends.items())[:_SHOWN_ELEMENTS]]
     if step.array is None:
         return {**shown, **(rows[0] if rows and fate is not None else {}), "state": shown["state"]}
     count = elements.count if elements is not None else len(ends)
     counts = {str(outcome): sum(end.outcome is outcome for end in ends.values()) for outcome in Outcome}
     return {**shown, "count": count, "counts": counts, "elements": rows}
+
+
+def _name_some(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names) if more <= 1 else f"{', '.join(names[:_NAMED])} and {more} more"
 
 
 def _end_row(end: ElementEnd) -> dict[str, Json]:
@@ -119,4 +131,8 @@ def _open_row(state: State, work: Work, elements: Elements, now: float) -> dict[
         }  # fmt: skip
     if job is not None and len(runs) > len([run for run in runs if run.state in LIVE]):
         shown["why"] = reason_of(state, job, now)
+        if first is not None and first.attempt and elements.step.array is None:
+            failed = next((each for each in reversed(job.history) if each.round == work.run.id), None)
+            if failed is not None and failed.attempt < first.attempt:
+                shown["why"] += f"; attempt {failed.attempt + 1} failed: {failed.message}"
     return shown

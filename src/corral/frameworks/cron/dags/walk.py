@@ -6,13 +6,17 @@ it is skipped. A run is walked anew from the ends that are recorded, by the very
 
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import msgspec
 
 from corral.frameworks.cron.dags.spec import Condition, DagSpec, Outcome, Step, Test, When
 from corral.frameworks.cron.graph import find_path
 from corral.lib.errors import Invalid
+from corral.model.patterns import MOST_TEXT
+
+MOST_NAMED = 40
+"""Steps that a message names."""
 
 
 class Fate(msgspec.Struct, frozen=True):
@@ -84,6 +88,8 @@ class Walk:
             value = self.fates[condition.step].value
             if not holds(condition, value):
                 said = "has no result" if value is None else f"has the result {value[:80]!r}"
+                if condition.test is Test.MATCHES and value is not None and len(value) > MOST_TEXT:
+                    said = f"has a result of {len(value)} characters, of which {MOST_TEXT} are the most to match"
                 return f"step {condition.step} {said}, which is not {_wanted(condition)}"
         return ""
 
@@ -99,12 +105,16 @@ def _wanted(condition: Condition) -> str:
 
 
 def holds(condition: Condition, value: str | None) -> bool:
-    """Whether a result is as a condition wants it; a step without one is only other than something."""
+    """Whether a result is as a condition wants it; a step without one is only other than something.
+
+    Shapes: what is longer than `MOST_TEXT` matches nothing, as the expressions are checked for no more.
+    """
     match condition.test:
         case Test.DIFFERS:
             return value != condition.values[0]
         case Test.MATCHES:
-            return value is not None and re.fullmatch(condition.values[0], value) is not None
+            fits = value is not None and len(value) <= MOST_TEXT
+            return fits and re.fullmatch(condition.values[0], value or "") is not None
         case _:
             return value in condition.values
 
@@ -138,9 +148,32 @@ def check_graph(steps: Sequence[Step]) -> None:
         if missing:
             raise Invalid(f"step {step.name!r} comes after {', '.join(missing)}, which the DAG does not have; add it")
     in_waves = {name for wave in find_waves(steps) for name in wave}
-    for step in steps:
-        if step.name not in in_waves and (path := find_path(step.name, step.after, known)):
-            raise Invalid(f"step {step.name!r} would wait for itself: {' -> '.join(path)}; take out one of these edges")
+    if len(in_waves) < len(known):
+        name = _find_circle(steps, in_waves)
+        path = find_path(name, known[name], known)
+        raise Invalid(f"step {name!r} would wait for itself: {_show_path(path)}; take out one of these edges")
+
+
+def _find_circle(steps: Sequence[Step], in_waves: Set[str]) -> str:
+    """The first step of a circle. Shapes: what is in no wave is of one or comes after one: going back leads to it."""
+    left = {step.name: next((b for b in step.after if b not in in_waves), "") for step in steps}
+    seen: dict[str, None] = {}
+    name = next(step.name for step in steps if step.name not in in_waves)
+    while name not in seen:
+        seen[name] = None
+        name = left[name]
+    circle = {name}
+    while (name := left[name]) not in circle:
+        circle.add(name)
+    return next(step.name for step in steps if step.name in circle)
+
+
+def _show_path(path: Sequence[str]) -> str:
+    """Shapes: of a very long one the middle is left out."""
+    if len(path) <= MOST_NAMED:
+        return " -> ".join(path)
+    half = MOST_NAMED // 2
+    return " -> ".join([*path[:half], f"({len(path) - 2 * half} more)", *path[-half:]])
 
 
 def find_waves(steps: Sequence[Step]) -> list[list[str]]:
