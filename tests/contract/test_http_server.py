@@ -263,3 +263,22 @@ async def test_a_stopping_server_ends_its_streams(server: Server, client: aiohtt
 async def test_a_taken_port_is_named_with_what_to_do(server: Server) -> None:
     with pytest.raises(Invalid, match=rf"cannot listen on 127\.0\.0\.1:{server.port}.*--listen"):
         bind("127.0.0.1", server.port)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"a": 18446744073709551616}', 400),
+        (b"[-9223372036854775809]", 400),
+        (b'{"a": 1}\n{"a": ' + b"9" * 900 + b"}", 400),
+        (b'{"a": [18446744073709551615, -9223372036854775808, 0.00000000000000000000001, 1e19]}', 200),
+        (b'{"a": "18446744073709551616, \\" 18446744073709551616"}', 200),
+        (b"18446744073709551616 is no JSON", 200),
+    ],
+)
+async def test_a_number_that_no_record_holds_is_refused_at_every_door(
+    client: aiohttp.ClientSession, body: bytes, status: int
+) -> None:
+    async with client.put("/v2/apps/a", data=body) as answer:
+        assert answer.status == status
+        assert "64 bits" in (await answer.json())["message"] if status == 400 else True

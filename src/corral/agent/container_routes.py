@@ -39,8 +39,9 @@ from corral.model.ids import ContainerId
 from corral.model.resources import Resources
 from corral.net.answers import accepts_json
 from corral.net.auth import ANYBODY, Caller
+from corral.net.bodies import read_body
 from corral.net.routes import RawRoute, Request, Response, Stream
-from corral.net.server import CALLER, read_body
+from corral.net.server import CALLER
 from corral.runtime.loop import Loop
 
 PATHS = ("/api/v1", "/slave(1)/api/v1")

@@ -9,7 +9,6 @@ import contextlib
 import logging
 import socket
 import ssl
-import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,9 +16,10 @@ import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from corral.lib.errors import CorralError, Forbidden, Invalid, NotFound, TooLarge, Unauthenticated, WrongMethod
+from corral.lib.errors import CorralError, Forbidden, Invalid, NotFound, Unauthenticated, WrongMethod
 from corral.lib.log import get_logger
 from corral.net.auth import Caller, Gate, Knock
+from corral.net.bodies import check_numbers, read_body
 from corral.net.listen import TlsListener
 from corral.net.routes import RawRoute, Request, Response, Route, Stream, compile_path, write_error
 from corral.net.tls import peer_of
@@ -283,6 +283,7 @@ class Server:
         try:
             if raw.body_exists:
                 body = await read_body(raw, route.most_bytes)
+                check_numbers(body)
                 request = _with_body(request, body)
             answer = await route.handler(request)
         except CorralError as error:
@@ -349,49 +350,6 @@ async def _invite_body(raw: web.BaseRequest) -> None:
     if raw.headers.get("Expect", "").lower() == "100-continue" and raw.version >= (1, 1):
         await raw.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         raw.writer.output_size = 0  # it is no part of the answer
-
-
-async def read_body(raw: web.BaseRequest, most_bytes: int) -> bytes:
-    """The whole body, decoded when it is compressed.
-
-    Errors: `TooLarge` as soon as the bound is passed; `Invalid` when the client stops in the middle, or the body is not
-    encoded as it says.
-    """
-    if raw.content_length is not None and raw.content_length > most_bytes:
-        raise TooLarge(f"the body has {raw.content_length} bytes, at most {most_bytes} are taken; send less at once")
-    parts: list[bytes] = []
-    size = 0
-    while chunk := await raw.content.readany():
-        size += len(chunk)
-        if size > most_bytes:
-            raise _too_large(most_bytes)
-        parts.append(chunk)
-    if raw.content_length is not None and size < raw.content_length:
-        raise Invalid(f"the body ends after {size} of {raw.content_length} bytes; send it again")
-    return _decode(b"".join(parts), raw.headers.get("Content-Encoding", "").strip().lower(), most_bytes)
-
-
-def _decode(body: bytes, encoding: str, most_bytes: int) -> bytes:
-    if encoding in ("", "identity"):
-        return body
-    if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise Invalid(f"a body of encoding {encoding} cannot be read; send it as gzip, deflate or as it is")
-    # What is called deflate comes with a header or without, as RFC 9110 tells.
-    bare = encoding == "deflate" and body[:1] and body[0] & 15 != zlib.DEFLATED
-    squeezed = zlib.decompressobj(-15 if bare else 15 if encoding == "deflate" else 31)
-    try:
-        found = squeezed.decompress(body, most_bytes + 1)
-    except zlib.error:
-        raise Invalid(f"the body is not encoded as {encoding}, as its headers say; send it as it is") from None
-    if len(found) > most_bytes:
-        raise _too_large(most_bytes)
-    if not squeezed.eof or squeezed.unused_data:
-        raise Invalid(f"the body is not one whole {encoding}, as its headers say; send it as it is")
-    return found
-
-
-def _too_large(most_bytes: int) -> TooLarge:
-    return TooLarge(f"the body has more than the {most_bytes} bytes that are taken; send less at once")
 
 
 def _with_body(request: Request, body: bytes) -> Request:
