@@ -370,3 +370,14 @@ def test_statistics_add_up(cluster: Cluster) -> None:
     assert sum(owner["queued"] for owner in found["owners"].values()) == 6
     assert found["queue_age_s"]["p99"] >= 5
     assert found["totals"]["submitted"] == 10
+
+
+def test_of_very_many_owners_those_that_have_nothing_are_forgotten(cluster: Cluster) -> None:
+    cluster.set_owner("set", weight=2.0)
+    ids = cluster.submit(*[{"owner": f"user{n}", "ttl": 10} for n in range(1500)]).ids
+    cluster.kill_many(ids=ids)
+    cluster.submit({"owner": "waits"})
+    cluster.advance(15.0)
+    assert sorted(cluster.state.owners) == ["set", "waits"]
+    cluster.submit({"owner": "user7"})
+    assert cluster.stats()["owners"]["user7"]["queued"] == 1

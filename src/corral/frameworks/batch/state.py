@@ -36,6 +36,8 @@ from corral.sdk.subscription import Subscription
 from corral.sdk.tokens import TokenCounter
 
 TOKENS_AT_ONCE = 100_000
+MOST_OWNERS = 1000
+"""Of so many those that are idle are kept in mind."""
 MB_PER_CPU = 4096.0
 CPUS_PER_GPU = 16.0
 _RATE_S = 60
@@ -155,6 +157,11 @@ class OwnerEntry:
         self.queued = 0
         self.active = 0
         self.cost = 0.0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing would be lost of it: it is as one nobody has heard of."""
+        return not (self.queued or self.active or self.lines) and self.record == Owner()
 
     @property
     def room(self) -> int:
@@ -282,6 +289,7 @@ class State(Subscription):
         "kill_number",
         "kills",
         "last_at",
+        "most_owners",
         "node_memory",
         "nodes",
         "outbox",
@@ -314,6 +322,7 @@ class State(Subscription):
         self.seq = 0
         self.last_at = 0.0
         self.owners: dict[str, OwnerEntry] = {}
+        self.most_owners = MOST_OWNERS
         self.shapes: dict[WantId, Shape] = {}
         self.shapes_by_need: dict[Any, Shape] = {}
         self.keys: dict[tuple[str, str], Job] = {}
@@ -376,6 +385,13 @@ class State(Subscription):
         if found is None:
             found = self.owners[name] = OwnerEntry(name)
         return found
+
+    def forget_owners(self) -> None:
+        """Let go of idle owners once there are many: each user of a large site may be one, and each is looked at when
+        wants are stated."""
+        if len(self.owners) > self.most_owners:
+            self.owners = {name: owner for name, owner in self.owners.items() if not owner.is_idle}
+            self.most_owners = max(MOST_OWNERS, 2 * len(self.owners))
 
     def all_jobs(self) -> Iterator[Job]:
         """All jobs and launched elements, oldest first; what comes meanwhile is left out."""

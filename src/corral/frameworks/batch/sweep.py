@@ -98,6 +98,7 @@ def prune(state: State, now: float) -> list[Effect]:
         if job is not None:
             forget(state, job)
             room -= 1
+    state.forget_owners()
     return take_out(state)
 
 
