@@ -46,9 +46,9 @@ class Nested:
 
     async def start(self, window: tuple[int, int] | None) -> None:
         """Errors: `Failed`, `NotFound` or `Conflict` when the command cannot be started."""
-        await self._session.__aenter__()
         if window is not None:
             await self._session.resize(*window)
+        await self._session.__aenter__()
         self._work = asyncio.create_task(self._follow())
         await asyncio.sleep(0)  # ended before its first step, it would never tell its end
 

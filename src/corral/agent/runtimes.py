@@ -72,7 +72,8 @@ class ExecSession(Protocol):
     async def write(self, data: bytes) -> None:
         """Feed the command's standard input; empty data closes it."""
 
-    async def resize(self, rows: int, columns: int) -> None: ...
+    async def resize(self, rows: int, columns: int) -> None:
+        """Give the terminal this size. Before the session is entered: the size with which it begins."""
 
     async def signal(self, number: int) -> None:
         """Send a signal to the command. Once that has ended by it or after it, what it has started ends too.

@@ -32,10 +32,15 @@ class DockerExec:
         self._argv = argv
         self._tty = tty
         self._stream: ExecStream | None = None
+        self._size: tuple[int, int] | None = None
 
     async def __aenter__(self) -> "DockerExec":
         """Errors: `NotFound` when there is no such task, `Conflict` when it does not run."""
         self._stream = await self._engine.exec(self._name, self._argv, tty=self._tty)
+        if self._size is not None:
+            # The Engine takes a size only of what has begun, and by then it may have ended.
+            with contextlib.suppress(CorralError):
+                await self._stream.resize(*self._size)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -91,7 +96,9 @@ class DockerExec:
         await self._opened().write(data)
 
     async def resize(self, rows: int, columns: int) -> None:
-        await self._opened().resize(rows, columns)
+        self._size = rows, columns
+        if self._stream is not None:
+            await self._stream.resize(rows, columns)
 
     async def signal(self, number: int) -> None:
         """Shapes: the Engine ends the command's streams itself when that has ended, whatever it has started."""

@@ -31,6 +31,7 @@ class ProcessExec:
         self._argv = list(argv)
         self._tty = tty
         self._terminal: int | None = None
+        self._size: tuple[int, int] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._start = 0
         self._task_ended: asyncio.Future[Exit] | None = None
@@ -56,6 +57,8 @@ class ProcessExec:
 
     async def _start_tty(self, command: list[str]) -> None:
         ours, theirs = os.openpty()
+        if self._size is not None:
+            _set_size(ours, *self._size)
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
@@ -151,8 +154,9 @@ class ProcessExec:
                 return
 
     async def resize(self, rows: int, columns: int) -> None:
+        self._size = rows, columns
         if self._terminal is not None:
-            fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+            _set_size(self._terminal, rows, columns)
 
     async def signal(self, number: int) -> None:
         process = self._started()
@@ -178,6 +182,10 @@ class ProcessExec:
         if self._process is None:
             raise Invalid("exec session is used before it was entered")
         return self._process
+
+
+def _set_size(terminal: int, rows: int, columns: int) -> None:
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
 async def _until(handle: int, *, writable: bool) -> None:
