@@ -11,7 +11,7 @@ import click
 from corral.cli.access import find_access
 from corral.cli.client import Client
 from corral.cli.files import read_text
-from corral.cli.output import ago, output_option, repeat, show, watch_option
+from corral.cli.output import ago, output_option, pour, repeat, show, watch_option
 from corral.client.batch import BatchClient
 from corral.client.records import Job
 from corral.lib.errors import Failed, Invalid
@@ -269,9 +269,7 @@ def show_log(addr: str, job: str, stderr: bool, follows: bool, attempt: int) -> 
         if follows
         else Client(addr).lines(f"{API}/jobs/{job}/log", stream=stream, attempt=attempt or None)
     )
-    for piece in pieces:
-        sys.stdout.buffer.write(piece)
-        sys.stdout.buffer.flush()
+    pour(pieces)
 
 
 @batch.command("cancel")

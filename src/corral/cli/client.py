@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import quote, urlencode, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urlencode, urljoin, urlsplit
 
 from corral.cli.access import find_access
 from corral.lib import errors
@@ -198,18 +198,23 @@ def _explain(error: BaseException, addr: str) -> str | None:
     return explain_tls(error, addr)
 
 
+def split_url(url: str) -> SplitResult | None:
+    """The parts of a URL of a web server; None for what is none."""
+    try:
+        split = urlsplit(url)
+        fits = split.scheme in ("http", "https") and bool(split.hostname) and (split.port is None or split.port > 0)
+    except ValueError:
+        return None
+    return split if fits else None
+
+
 def _check_addr(addr: str, given: str, access: Access) -> str:
     """Shapes: without a scheme it is http, or https where the cluster's authority is known.
 
     Errors: `Invalid` shows the form, or that a token would go there in the clear.
     """
     addr = addr if "://" in addr else f"{'https' if access.secure else 'http'}://{addr}"
-    try:
-        split = urlsplit(addr)
-        fits = split.scheme in ("http", "https") and bool(split.hostname) and (split.port is None or split.port > 0)
-    except ValueError:
-        fits = False
-    if not fits:
+    if split_url(addr) is None:
         raise errors.Invalid(f"address {given!r} is not of the form http://HOST:PORT; set --addr or CORRAL_ADDR")
     complete_url(addr, access)
     return addr.rstrip("/")

@@ -8,8 +8,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
+from corral.cli.client import split_url
 from corral.lib.errors import Invalid, NotFound, Unauthenticated, Unavailable
 
 _TIMEOUT_S = 30.0
@@ -21,7 +22,9 @@ def fetch_json(url: str, target: str, what: str) -> Any:
     Shapes: `what` is the system's name. Errors: `Invalid` for an URL that is none; `NotFound` for a 404 or what
     is no JSON; `Unauthenticated` when it asks who calls; `Unavailable` when it does not answer.
     """
-    split = _split(url)
+    split = split_url(url)
+    if split is None:
+        raise Invalid(f"{hide_password(url)!r} is not of the form http://HOST:PORT")
     place = f"[{split.hostname}]" if ":" in (split.hostname or "") else split.hostname or ""
     place += f":{split.port}" if split.port else ""
     request = urllib.request.Request(f"{split.scheme}://{place}{target}")  # noqa: S310, the scheme was checked
@@ -58,17 +61,6 @@ def hide_password(url: str) -> str:
     if split.password is None:
         return url
     return urlunsplit(split._replace(netloc=f"{split.username}:***@{split.netloc.rpartition('@')[2]}"))
-
-
-def _split(url: str) -> SplitResult:
-    try:
-        split = urlsplit(url)
-        fits = split.scheme in ("http", "https") and bool(split.hostname) and (split.port is None or split.port > 0)
-    except ValueError:
-        fits = False
-    if not fits:
-        raise Invalid(f"{hide_password(url)!r} is not of the form http://HOST:PORT")
-    return split
 
 
 def read_json(file: str, example: str) -> Any:

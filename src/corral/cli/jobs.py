@@ -1,7 +1,6 @@
 """Commands about jobs, through the Chronos API: job add, ls, show, run, mark, kill, disable, backfill, history, logs,
 graph, rm."""
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -11,8 +10,9 @@ import click
 
 from corral.cli.client import Client
 from corral.cli.files import read_json
-from corral.cli.output import ago, output_option, repeat, show, watch_option
+from corral.cli.output import ago, output_option, pour, repeat, show, watch_option
 from corral.lib.errors import Failed, Invalid
+from corral.lib.order import peel
 from corral.lib.units import parse_timestamp
 
 API = "/v1/scheduler"
@@ -54,18 +54,8 @@ def parents_first(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         twice = next(name for name, count in Counter(one["name"] for one in jobs).items() if count > 1)
         raise Invalid(f"job {twice!r} is there twice; leave one of them out")
     parents = {name: set(list_parents(one)) & of.keys() for name, one in of.items()}
-    children: dict[str, list[str]] = {}
-    for name, above in parents.items():
-        for parent in above:
-            children.setdefault(parent, []).append(name)
-    left = {name: len(above) for name, above in parents.items()}
-    ordered = [name for name, count in left.items() if not count]
-    for name in ordered:
-        for child in children.get(name, ()):
-            left[child] -= 1
-            if not left[child]:
-                ordered.append(child)
-    return [of[name] for name in [*ordered, *(name for name, count in left.items() if count)]]
+    ordered = dict.fromkeys(peel(parents))
+    return [of[name] for name in [*ordered, *(name for name in parents if name not in ordered)]]
 
 
 def list_parents(one: dict[str, Any]) -> list[str]:
@@ -327,9 +317,7 @@ def _given(run: dict[str, Any]) -> str:
 def show_log(addr: str, name: str, task: str | None, stderr: bool, follow: bool) -> None:
     """Show what an attempt of job NAME wrote: the newest, or the one with the task that its history names."""
     stream = "stderr" if stderr else "stdout"
-    for line in Client(addr).lines(f"{API}/job/{name}/log", task=task, stream=stream, follow=follow):
-        sys.stdout.buffer.write(line)
-        sys.stdout.buffer.flush()
+    pour(Client(addr).lines(f"{API}/job/{name}/log", task=task, stream=stream, follow=follow))
 
 
 @job.command("rm")

@@ -120,3 +120,10 @@ def clock_time(at: float) -> str:
 
 def short_state(state: str) -> str:
     return state.removeprefix("TASK_").lower()
+
+
+def pour(pieces: Iterable[bytes]) -> None:
+    """Write what somebody else wrote, each piece as soon as it is there."""
+    for piece in pieces:
+        sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()

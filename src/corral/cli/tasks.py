@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from corral.cli.client import Client
-from corral.cli.output import ago, output_option, repeat, short_state, show, watch_option
+from corral.cli.output import ago, output_option, pour, repeat, short_state, show, watch_option
 from corral.cli.services import app_id
 from corral.lib.errors import CorralError, Invalid, NotFound
 
@@ -106,12 +106,9 @@ def _print_log(
 ) -> None:
     """Shapes: what goes wrong is added to `failures`, and said here when other logs go on."""
     prefix = f"{task['id'][-24:]}  ".encode() if prefixed else b""
-    out = sys.stdout.buffer
     try:
         found = client.lines(f"/corral/v1/tasks/{task['id']}/logs", stream=stream, follow=follow, lines=lines or None)
-        for line in found:
-            out.write(prefix + line)
-            out.flush()
+        pour(prefix + line for line in found)
     except NotFound:
         gone = f"task {task['id']} has no {stream} any more: its sandbox on {task['hostname']} is gone"
         failures.append(NotFound(gone))

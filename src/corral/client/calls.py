@@ -137,15 +137,11 @@ class Calls:
         return exchange.read_owner((yield from self.ask(asked)))
 
 
-class Following:
-    """One who follows the events of all jobs: where to begin, where to go on after a cut, and how long to pause first.
+class _Follower:
+    """One who reads what has no end: whom to ask, and how often was tried since something was heard."""
 
-    Shapes: a cut right after the connection is answered by a pause that grows, so that nobody asks in circles.
-    """
-
-    def __init__(self, calls: Calls, since: str) -> None:
+    def __init__(self, calls: Calls) -> None:
         self._calls = calls
-        self._since = since
         self._renew()
 
     def _renew(self) -> None:
@@ -155,6 +151,17 @@ class Following:
     @property
     def url(self) -> str:
         return self._calls.servers.url
+
+
+class Following(_Follower):
+    """One who follows the events of all jobs: where to begin, where to go on after a cut, and how long to pause first.
+
+    Shapes: a cut right after the connection is answered by a pause that grows, so that nobody asks in circles.
+    """
+
+    def __init__(self, calls: Calls, since: str) -> None:
+        super().__init__(calls)
+        self._since = since
 
     @property
     def path(self) -> str:
@@ -180,14 +187,14 @@ class Following:
         return self._tries.failed(f"{self.url} does not answer: {why}", time.monotonic())
 
 
-class FollowingLog:
+class FollowingLog(_Follower):
     """One who follows what an attempt writes: whether there is more to ask for, and where to go on.
 
     Shapes: it is whole once a look that began after the attempt was over has come to its end.
     """
 
     def __init__(self, calls: Calls, job_id: str, stream: str, offset: int, attempt: int | None) -> None:
-        self._calls = calls
+        super().__init__(calls)
         self._job_id = job_id
         self._stream = stream
         self._offset = offset
@@ -196,15 +203,6 @@ class FollowingLog:
         self._begun_at: float | None = None
         self._is_over = False
         self._is_told = False
-        self._renew()
-
-    def _renew(self) -> None:
-        self._tries = Tries(self._calls.servers, self._calls.retry_s, time.monotonic())
-        self._heard = False
-
-    @property
-    def url(self) -> str:
-        return self._calls.servers.url
 
     @property
     def path(self) -> str:

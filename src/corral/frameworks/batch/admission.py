@@ -49,8 +49,9 @@ def submit(state: State, ask: int, command: Submit, now: float, *, patient: bool
         return [Reply(ask, again)]
     known = _find_known(state, command.jobs)
     fresh = {place: spec for place, spec in enumerate(command.jobs) if place not in known}
-    _check_room(state, list(fresh.values()), now)
-    _check_size(state, list(fresh.values()))
+    specs = list(fresh.values())
+    _check_room(state, specs, now)
+    _check_size(state, specs)
     unknown, never = _look_at_shapes(state, fresh)
     if never and command.check:
         details = {f"/jobs({place})": [why] for place, why in islice(never.items(), MOST_TOLD)}

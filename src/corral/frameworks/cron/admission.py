@@ -62,7 +62,7 @@ def release(state: State, now: float) -> list[Effect]:
                 state.held.append(each)
                 continue
             if isinstance(command, (PlanDag, CheckJobs)):
-                effects.append(Reply(each.ask, _plan(state, command, now)))
+                effects.append(Reply(each.ask, _plan(state, command, _wants(state, command), now)))
             else:
                 effects += _put(state, each.ask, command, now, UNKNOWN if unknown else "")
         except CorralError as error:
@@ -75,17 +75,17 @@ def plan(state: State, ask: int, command: PlanDag | CheckJobs, now: float) -> li
     """Tell what would become of a definition. Errors: `Invalid` for a DAG, as putting it."""
     if isinstance(command, PlanDag):
         dag_commands.check(command.spec, now)
-    unknown = _unknown(state, _wants(state, command)) if command.check else {}
+    wants = _wants(state, command) if command.check else {}
+    unknown = _unknown(state, wants)
     if unknown and state.connected:
         state.held.append(Held(ask, command, unknown, now + state.config.check_s))
         state.wants_changed = True
         return []
-    return [Reply(ask, _plan(state, command, now))]
+    return [Reply(ask, _plan(state, command, wants, now))]
 
 
-def _plan(state: State, command: PlanDag | CheckJobs, now: float) -> Any:
+def _plan(state: State, command: PlanDag | CheckJobs, wants: dict[str, Want], now: float) -> Any:
     """Shapes: `never` has the steps that no agent could run, with why; a job's `never` is whether that is so of it."""
-    wants = _wants(state, command) if command.check else {}
     never = {name: describe(found) for name, want in wants.items() if (found := _never(state, want)) is not None}
     unknown = [name for name, want in wants.items() if name not in never and want.id not in state.proven]
     if isinstance(command, PlanDag):

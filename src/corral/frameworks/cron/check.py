@@ -5,7 +5,6 @@ refused, and is not here already, is refused too. Pure.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -17,6 +16,7 @@ from corral.frameworks.cron.schedule import Repeat, fill_start, period_s, read_s
 from corral.frameworks.cron.spec import JobSpec, Misfire, Progress
 from corral.frameworks.cron.state import State
 from corral.lib.errors import CorralError
+from corral.lib.order import peel, turn
 
 _MOST_NAMED = 5
 _MOST_SHOWN = 60
@@ -48,7 +48,7 @@ def check_jobs(state: State, command: CheckJobs, now: float) -> list[dict[str, A
         rows[name] = {"name": name, **_judge(state, known, name in circular, read, now)}
         found.append(rows[name])
     lost = [name for name, row in rows.items() if row["verdict"] == "refused" and state.visible(name) is None]
-    children = _turn(together)
+    children = turn(together)
     for name in lost:
         for child in children.get(name, ()):
             if rows[child]["verdict"] != "refused":
@@ -64,32 +64,10 @@ def _refusal(why: str) -> dict[str, Any]:
 def _find_circular(known: Parents) -> set[str]:
     """The jobs of circles, and those between two of them: of each of these the path is worth looking for."""
     before = {name: {parent for parent in parents if parent in known} for name, parents in known.items()}
-    behind = before.keys() - set(_peel(before))
-    after = {name: {c for c in below if c in behind} for name, below in _turn(before).items() if name in behind}
+    behind = before.keys() - set(peel(before))
+    after = {name: {c for c in below if c in behind} for name, below in turn(before).items() if name in behind}
     left = {name: after.get(name, set()) for name in behind}
-    return behind - set(_peel(left))
-
-
-def _turn(parents: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
-    """The children of each job."""
-    children: dict[str, list[str]] = {}
-    for name, above in parents.items():
-        for parent in above:
-            children.setdefault(parent, []).append(name)
-    return children
-
-
-def _peel(waits: Mapping[str, Collection[str]]) -> list[str]:
-    """Those that come to wait for nothing, when each of them is taken away in turn."""
-    counts = {name: len(others) for name, others in waits.items()}
-    followers = _turn(waits)
-    found = [name for name, count in counts.items() if not count]
-    for name in found:
-        for follower in followers.get(name, ()):
-            counts[follower] -= 1
-            if not counts[follower]:
-                found.append(follower)
-    return found
+    return behind - set(peel(left))
 
 
 def _judge(state: State, known: Parents, in_circle: bool, read: ReadJob | str, now: float) -> dict[str, Any]:

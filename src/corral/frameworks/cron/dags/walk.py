@@ -12,6 +12,7 @@ import msgspec
 
 from corral.frameworks.cron.dags.spec import Condition, DagSpec, Outcome, Step, Test, When
 from corral.frameworks.cron.graph import find_path
+from corral.lib import order
 from corral.lib.errors import Invalid
 from corral.model.patterns import MOST_TEXT
 
@@ -121,11 +122,7 @@ def holds(condition: Condition, value: str | None) -> bool:
 
 def following(steps: Iterable[Step]) -> dict[str, list[str]]:
     """Which steps come right after each step."""
-    found: dict[str, list[str]] = {}
-    for step in steps:
-        for before in step.after:
-            found.setdefault(before, []).append(step.name)
-    return found
+    return order.turn({step.name: step.after for step in steps})
 
 
 def all_after(spec: DagSpec, name: str) -> set[str]:
@@ -178,17 +175,4 @@ def _show_path(path: Sequence[str]) -> str:
 
 def find_waves(steps: Sequence[Step]) -> list[list[str]]:
     """The steps in the order in which they may begin when none is slow; those that wait for themselves are left out."""
-    after = following(steps)
-    waiting = {step.name: len(step.after) for step in steps}
-    wave = [name for name, count in waiting.items() if not count]
-    waves = []
-    while wave:
-        waves.append(wave)
-        coming = []
-        for name in wave:
-            for follower in after.get(name, ()):
-                waiting[follower] -= 1
-                if not waiting[follower]:
-                    coming.append(follower)
-        wave = coming
-    return waves
+    return order.find_waves({step.name: step.after for step in steps})
